@@ -1,0 +1,27 @@
+"""The two ways in which work ends early: an error a person can act upon, and a cancel."""
+
+from __future__ import annotations
+
+
+class LesionDecompError(Exception):
+    """What went wrong, in one sentence a user can act upon.
+
+    :param stage: the step that refused, e.g. ``"Reading the CT"``.
+    :param found: what was there, e.g. ``"a 2-D image of 512×512 pixels"``.
+    :param expected: what would have worked, e.g. ``"a 3-D chest CT"``.
+    :param advice: what to do about it, a sentence of its own; may be empty.
+    """
+
+    def __init__(self, stage: str, found: str, expected: str, advice: str = "") -> None:
+        self.stage, self.found, self.expected, self.advice = stage, found, expected, advice
+        super().__init__(f"{stage}: found {found}; expected {expected}." + (f" {advice}" if advice else ""))
+
+    def __reduce__(self):
+        return type(self), (self.stage, self.found, self.expected, self.advice)
+
+
+class Cancelled(Exception):  # noqa: N818  (a request that was granted, not an error)
+    """The cancel hook asked for the end of the work; nothing has been written."""
+
+    def __init__(self, stage: str = "The run") -> None:
+        super().__init__(f"{stage} was cancelled.")
