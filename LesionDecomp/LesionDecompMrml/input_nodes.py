@@ -1,0 +1,96 @@
+"""Volume nodes as the library's input: voxels, and where they lie in the world."""
+
+from __future__ import annotations
+
+import numpy as np
+import slicer
+import vtk
+from LesionDecompLib.errors import LesionDecompError
+from LesionDecompLib.volume import Volume
+
+READING = "Reading the input volume"
+READING_MASK = "Reading the lung mask"
+GRID_TOLERANCE_MM = 1e-3
+
+
+def world_matrix(node, stage: str = READING) -> np.ndarray:
+    """Matrix from voxel index to the world, parent transforms included.
+
+    :param node: a volume node. :param stage: for the error's text.
+    :return: ``(4, 4)`` float64, (i, j, k) to RAS, mm.
+    :raises LesionDecompError: the node lies under a transform that is not linear.
+    """
+    matrix = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(matrix)
+    ijk_to_world = slicer.util.arrayFromVTKMatrix(matrix)
+    parent = node.GetParentTransformNode()
+    if parent is None:
+        return ijk_to_world
+    if not parent.IsTransformToWorldLinear():
+        raise LesionDecompError(
+            stage,
+            f"'{node.GetName()}' under the non-linear transform '{parent.GetName()}'",
+            "a volume under linear transforms only",
+            "Harden the transform on the volume (Transforms module) and run again.",
+        )
+    parent.GetMatrixTransformToWorld(matrix)
+    return slicer.util.arrayFromVTKMatrix(matrix) @ ijk_to_world
+
+
+def volume_from_node(node) -> Volume:
+    """Copy a scalar volume node's voxels and its place in the world.
+
+    :param node: a scalar volume node holding a CT in HU.
+    :return: the volume; its array is a copy, so that nothing that happens in the scene reaches it.
+    :raises LesionDecompError: no node, no voxels, a labelmap, several components, a non-linear transform, or anything
+        that :meth:`LesionDecompLib.volume.Volume.from_array` refuses.
+    """
+    _check_has_voxels(node, READING, "a scalar volume with a chest CT")
+    if node.IsA("vtkMRMLLabelMapVolumeNode"):
+        raise LesionDecompError(READING, f"'{node.GetName()}', a labelmap", "a scalar volume with a chest CT")
+    components = node.GetImageData().GetNumberOfScalarComponents()
+    if components != 1:
+        raise LesionDecompError(
+            READING, f"'{node.GetName()}' with {components} values in each voxel", "a scalar volume with a chest CT"
+        )
+    array = slicer.util.arrayFromVolume(node)
+    return Volume.from_array(array.copy(), world_matrix(node), node.GetName() or "")
+
+
+def lung_mask_from_node(mask, ct) -> np.ndarray:
+    """Copy a labelmap node's voxels, after checking that it lies on the CT's grid.
+
+    :param mask: labelmap volume node: any non-zero voxel is lung; 1 right and 2 left are kept.
+    :param ct: the CT's volume node.
+    :return: ``(k, j, i)`` labels.
+    :raises LesionDecompError: no voxels, or another grid than the CT's.
+    """
+    _check_has_voxels(mask, READING_MASK, "a labelmap volume on the CT's grid")
+    array = slicer.util.arrayFromVolume(mask)
+    expected = slicer.util.arrayFromVolume(ct).shape
+    advice = "Resample it to the CT (Resample Scalar/Vector/DWI Volume module, nearest neighbor)."
+    if array.shape != expected:
+        found = "×".join(str(n) for n in reversed(array.shape))
+        wanted = "×".join(str(n) for n in reversed(expected))
+        raise LesionDecompError(
+            READING_MASK, f"'{mask.GetName()}' with {found} voxels", f"the CT's {wanted} voxels", advice
+        )
+    corners = np.array([[i, j, k, 1.0] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
+    corners[:, :3] *= np.array(expected[::-1]) - 1
+    offset = (world_matrix(mask, READING_MASK) - world_matrix(ct)) @ corners.T
+    apart = float(np.linalg.norm(offset[:3], axis=0).max())
+    if apart > GRID_TOLERANCE_MM:
+        raise LesionDecompError(
+            READING_MASK, f"'{mask.GetName()}' up to {apart:.3g} mm away from the CT", "the CT's grid", advice
+        )
+    return array.copy()
+
+
+def _check_has_voxels(node, stage: str, expected: str) -> None:
+    if node is None:
+        raise LesionDecompError(stage, "no volume", expected, "Choose a volume.")
+    if not node.IsA("vtkMRMLScalarVolumeNode"):
+        raise LesionDecompError(stage, f"'{node.GetName()}' of type {node.GetNodeTagName()}", expected)
+    image = node.GetImageData()
+    if image is None or image.GetPointData().GetScalars() is None or image.GetNumberOfPoints() == 0:
+        raise LesionDecompError(stage, f"'{node.GetName()}' without voxels", expected)
