@@ -1,0 +1,340 @@
+"""The figures of a segmented CT: what each one means, how it is computed, and how it is written down.
+
+A figure is defined once, as a :class:`Measurement`; the header of the CSV file, the table and its tooltips are all made
+from that. :func:`lesion_statistics` computes them for the two lungs and their thirds.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .atomic import write_text
+from .components import Components, find_components
+from .errors import LesionDecompError
+from .hu_distribution import HuHistogram, HuSamples, empty_distribution
+from .lesions import lung_box, memory_order
+
+STAGE = "Statistics"
+# Ground glass below, consolidation from here up. One cut inside an outlined lesion, so that the two add up to it; of
+# eight cuts compared by Lu et al. (BMC Infect Dis 2021; 21:836, doi 10.1186/s12879-021-06556-z) this served best.
+CONSOLIDATION_HU = -300
+_SPLIT_SOURCE = (
+    f"The cut at {CONSOLIDATION_HU} HU follows Lu et al., BMC Infect Dis 2021, doi 10.1186/s12879-021-06556-z; "
+    "ground glass and consolidation add up to the lesion volume."
+)
+_PERCENTILE_RULE = "linear between the two nearest voxels"
+REGION_HEADER = "Region"
+
+RIGHT, LEFT = 1, 2
+SIDES = {"both lungs": (RIGHT, LEFT), "right lung": (RIGHT,), "left lung": (LEFT,)}
+# Thirds are numbered along the axial stack, which runs from inferior to superior.
+THIRDS = {"upper third": 2, "middle third": 1, "lower third": 0}
+# Voxels are counted in six cells, lung by third: cell 2 * third + label - 1.
+CELLS = 6
+REGIONS: dict[str, list[int]] = {
+    **{name: [2 * third + side - 1 for side in sides for third in range(3)] for name, sides in SIDES.items()},
+    **{
+        f"{name}, {third_name}": [2 * third + side - 1 for side in sides]
+        for name, sides in SIDES.items()
+        for third_name, third in THIRDS.items()
+    },
+}
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A figure that is told of every region.
+
+    :param key: name in code and JSON. :param title: name for people. :param unit: may be empty.
+    :param definition: one or two sentences for a tooltip. :param decimals: digits worth showing in a table.
+    """
+
+    key: str
+    title: str
+    unit: str
+    definition: str
+    decimals: int = 1
+
+    @property
+    def header(self) -> str:
+        """Title and unit, e.g. ``"Lesion volume (mL)"``."""
+        return f"{self.title} ({self.unit})" if self.unit else self.title
+
+    @property
+    def tooltip(self) -> str:
+        """Header and definition, for a column's tooltip."""
+        return f"{self.header}: {self.definition}"
+
+    def text(self, value: float) -> str:
+        """A value for people: with :attr:`decimals` digits, or a hyphen where it is undefined."""
+        return "-" if math.isnan(value) else f"{value:.{self.decimals}f}"
+
+
+def _hu_measurements(key: str, title: str, voxels: str) -> tuple[Measurement, ...]:
+    return (
+        Measurement(f"{key}_hu_mean", f"{title} mean", "HU", f"Mean HU of {voxels}."),
+        Measurement(
+            f"{key}_hu_sd", f"{title} SD", "HU", f"Standard deviation (n - 1) of the HU of {voxels}; needs two voxels."
+        ),
+        Measurement(
+            f"{key}_hu_p05", f"{title} 5th percentile", "HU", f"5th percentile of {voxels}, {_PERCENTILE_RULE}."
+        ),
+        Measurement(f"{key}_hu_p50", f"{title} median", "HU", f"50th percentile of {voxels}, {_PERCENTILE_RULE}."),
+        Measurement(
+            f"{key}_hu_p95", f"{title} 95th percentile", "HU", f"95th percentile of {voxels}, {_PERCENTILE_RULE}."
+        ),
+    )
+
+
+MEASUREMENTS: tuple[Measurement, ...] = (
+    Measurement(
+        "lung_volume_ml", "Lung volume", "mL", "Voxels of the lung mask, lesions included, times the voxel volume."
+    ),
+    Measurement("lesion_volume_ml", "Lesion volume", "mL", "Voxels of the lesion labelmap times the voxel volume.", 2),
+    Measurement("involvement_percent", "Involvement", "%", "Lesion volume over lung volume of the same region.", 2),
+    Measurement(
+        "ground_glass_ml",
+        "Ground-glass volume",
+        "mL",
+        f"Lesion voxels below {CONSOLIDATION_HU} HU, times the voxel volume. {_SPLIT_SOURCE}",
+        2,
+    ),
+    Measurement(
+        "consolidation_ml",
+        "Consolidation volume",
+        "mL",
+        f"Lesion voxels of {CONSOLIDATION_HU} HU and more, times the voxel volume. {_SPLIT_SOURCE}",
+        2,
+    ),
+    Measurement(
+        "lesion_count",
+        "Lesion count",
+        "",
+        "Connected lesions (26 neighbors) of the whole labelmap with at least one voxel in the region; a lesion that "
+        "crosses a border counts on both sides of it.",
+        0,
+    ),
+    Measurement(
+        "largest_lesion_ml",
+        "Largest lesion",
+        "mL",
+        "Volume inside the region of the connected lesion with most voxels there; 0 without lesions.",
+        2,
+    ),
+    *_hu_measurements("lesion", "Lesion HU", "the lesion voxels"),
+    *_hu_measurements("lung", "Lung HU", "all voxels of the lung mask, lesions included"),
+    Measurement(
+        "lung_heat_mean", "Lung heat mean", "", "Mean of the heatmap (0 to 1) over the lung mask, lesions included.", 3
+    ),
+    Measurement("lesion_heat_mean", "Lesion heat mean", "", "Mean of the heatmap (0 to 1) over the lesion voxels.", 3),
+)
+
+
+@dataclass(frozen=True)
+class RegionStatistics:
+    """The figures of one region.
+
+    :param region: e.g. ``"both lungs"`` or ``"right lung, upper third"``.
+    :param values: a float for each key of :data:`MEASUREMENTS`; NaN where undefined.
+    """
+
+    region: str
+    values: dict[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Tally:
+    """What is counted voxel by voxel, for each of six cells: lung (right, left) by third (lower, middle, upper).
+
+    :param box: of the lungs, along the axial axes.
+    :param voxels: ``(6,)`` int64. :param heat: ``(6,)`` float64, sum of the heat. :param hu: their HU.
+    :param components: ``(count, 6)`` int64, voxels of each connected component; no rows where it does not matter.
+    """
+
+    box: tuple[slice, slice, slice]
+    voxels: np.ndarray
+    heat: np.ndarray
+    hu: HuHistogram | HuSamples
+    components: np.ndarray
+
+
+def measurement(key: str) -> Measurement:
+    """The measurement with this key; ``KeyError`` if there is none."""
+    return _BY_KEY[key]
+
+
+def lesion_statistics(
+    hu: np.ndarray,
+    lungs: np.ndarray,
+    lesions: np.ndarray,
+    heat: np.ndarray,
+    voxel_volume_ml: float,
+    lung_tally: Tally | None = None,
+) -> list[RegionStatistics]:
+    """Compute all measurements for both lungs, each lung, and the upper, middle and lower third of these.
+
+    All arrays are axial stacks ``(z, y, x)``, z from inferior to superior, of any memory layout. The thirds divide the
+    height of both lungs together, so that the volumes of the rows add up.
+
+    :param hu: int16 or float32, HU. :param lungs: uint8, 0 / 1 right / 2 left.
+    :param lesions: uint8, lesion where not 0; voxels outside the lungs are left out. :param heat: float32 in [0, 1].
+    :param voxel_volume_ml: volume of a voxel, mL.
+    :param lung_tally: :func:`tally_lungs` of the same CT, lungs and heat where already known, as when only the
+        lesions change; it is most of the work.
+    :return: 12 rows.
+    :raises LesionDecompError: shapes that differ, or lung labels other than 0, 1 and 2.
+    """
+    _check(hu, lungs, lesions, heat)
+    if lung_tally is None:
+        lung_tally = tally_lungs(hu, lungs, heat)
+    box, order = lung_tally.box, memory_order(lungs)
+    mask = np.logical_and(lesions[box].transpose(order), lungs[box].transpose(order))
+    components = find_components(mask)
+    lesion_tally = Tally(
+        box,
+        np.zeros(CELLS, np.int64),
+        np.zeros(CELLS),
+        lung_tally.hu.blank(),
+        np.zeros((components.count, CELLS), np.int64),
+    )
+    _count(lesion_tally, mask, hu, lungs, heat, components)
+    return [
+        RegionStatistics(region, _figures(lung_tally, lesion_tally, cells, voxel_volume_ml))
+        for region, cells in REGIONS.items()
+    ]
+
+
+def tally_lungs(hu: np.ndarray, lungs: np.ndarray, heat: np.ndarray) -> Tally:
+    """Count the lungs' voxels, HU and heat: the part of :func:`lesion_statistics` that no threshold changes.
+
+    :param hu: ``(z, y, x)`` int16 or float32. :param lungs: uint8, 0 / 1 right / 2 left. :param heat: float32.
+    :raises LesionDecompError: as :func:`lesion_statistics`.
+    """
+    _check(hu, lungs, lungs, heat)
+    box, order = lung_box(lungs), memory_order(lungs)
+    inside = lungs[box].transpose(order)
+    highest = int(inside.max(initial=0))
+    if highest > LEFT:
+        raise LesionDecompError(STAGE, f"lung label {highest}", "0 background, 1 right lung, 2 left lung")
+    distribution = empty_distribution(CELLS, hu[box].transpose(order))
+    tally = Tally(box, np.zeros(CELLS, np.int64), np.zeros(CELLS), distribution, np.zeros((0, CELLS), np.int64))
+    _count(tally, inside != 0, hu, lungs, heat)
+    return tally
+
+
+def thirds_of_slices(slices: int) -> np.ndarray:
+    """Third (0 lower, 1 middle, 2 upper) of each slice of lungs ``slices`` high, by the slice's middle; int64."""
+    return ((2 * np.arange(slices) + 1) * 3) // (2 * max(slices, 1))
+
+
+def write_statistics_csv(path: str | Path, rows: list[RegionStatistics]) -> None:
+    """Write rows as CSV: UTF-8, a header with units, region first, nine digits, empty cells where undefined.
+
+    The file appears whole or not at all.
+
+    :raises LesionDecompError: it can't be written.
+    """
+    write_text(path, statistics_csv(rows), "Writing the statistics")
+
+
+def statistics_csv(rows: list[RegionStatistics]) -> str:
+    """The text of :func:`write_statistics_csv`, as for the clipboard."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([REGION_HEADER, *(m.header for m in MEASUREMENTS)])
+    for row in rows:
+        writer.writerow([row.region, *(_csv_cell(row.values[m.key]) for m in MEASUREMENTS)])
+    return text.getvalue()
+
+
+def read_statistics_csv(path: str | Path) -> list[RegionStatistics]:
+    """Read what :func:`write_statistics_csv` wrote.
+
+    :raises LesionDecompError: the header is not that of a statistics file.
+    """
+    with Path(path).open(encoding="utf-8", newline="") as file:
+        header, *lines = list(csv.reader(file)) or [[]]
+    expected = [REGION_HEADER, *(m.header for m in MEASUREMENTS)]
+    if header != expected:
+        raise LesionDecompError("Reading statistics", f"other columns in {Path(path).name}", "those of a statistics file")
+    return [
+        RegionStatistics(line[0], {m.key: float(cell or "nan") for m, cell in zip(MEASUREMENTS, line[1:], strict=True)})
+        for line in lines
+    ]
+
+
+_BY_KEY = {m.key: m for m in MEASUREMENTS}
+
+
+def _csv_cell(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.9g}"
+
+
+def _count(
+    tally: Tally,
+    mask: np.ndarray,
+    hu: np.ndarray,
+    lungs: np.ndarray,
+    heat: np.ndarray,
+    components: Components | None = None,
+) -> None:
+    """Add the voxels of ``mask``, a crop of the axial arrays to the tally's box, axes in the lungs' memory order."""
+    box, order = tally.box, memory_order(lungs)
+    thirds = thirds_of_slices(box[0].stop - box[0].start).astype(np.uint8)[:, None, None]
+    thirds = np.broadcast_to(thirds, lungs[box].shape).transpose(order)
+    hu_box, lungs_box, heat_box = (a[box].transpose(order) for a in (hu, lungs, heat))
+    bounds = np.searchsorted(components.z, np.arange(len(mask) + 1)) if components else None
+    for z, plane in enumerate(mask):
+        inside = np.flatnonzero(plane)
+        if len(inside) == 0:
+            continue
+        cell = (lungs_box[z] + 2 * thirds[z]).reshape(-1)[inside] - np.uint8(1)
+        tally.voxels[:] += np.bincount(cell, minlength=CELLS)
+        tally.heat[:] += np.bincount(cell, weights=heat_box[z].reshape(-1)[inside], minlength=CELLS)
+        tally.hu.add(cell, hu_box[z].reshape(-1)[inside])
+        if components:
+            runs = slice(bounds[z], bounds[z + 1])
+            # Runs lie in the order of the voxels, so repeating them names the component of each voxel.
+            label = np.repeat(components.labels[runs], components.lengths[runs])
+            first, last = int(label.min()), int(label.max())
+            key = (label.astype(np.intp) - first) * CELLS + cell
+            found = np.bincount(key, minlength=(last - first + 1) * CELLS)
+            tally.components[first : last + 1] += found.reshape(-1, CELLS)
+
+
+def _figures(lungs: Tally, lesions: Tally, cells: list[int], voxel_volume_ml: float) -> dict[str, float]:
+    lung_voxels, lesion_voxels = int(lungs.voxels[cells].sum()), int(lesions.voxels[cells].sum())
+    ground_glass = lesions.hu.count_below(cells, CONSOLIDATION_HU)
+    in_region = lesions.components[:, cells].sum(axis=1)
+    values = {
+        "lung_volume_ml": lung_voxels * voxel_volume_ml,
+        "lesion_volume_ml": lesion_voxels * voxel_volume_ml,
+        "involvement_percent": _ratio(100.0 * lesion_voxels, lung_voxels),
+        "ground_glass_ml": ground_glass * voxel_volume_ml,
+        "consolidation_ml": (lesion_voxels - ground_glass) * voxel_volume_ml,
+        "lesion_count": float(np.count_nonzero(in_region)),
+        "largest_lesion_ml": int(in_region.max(initial=0)) * voxel_volume_ml,
+        "lung_heat_mean": _ratio(float(lungs.heat[cells].sum()), lung_voxels),
+        "lesion_heat_mean": _ratio(float(lesions.heat[cells].sum()), lesion_voxels),
+    }
+    for name, tally in (("lesion", lesions), ("lung", lungs)):
+        for figure, value in tally.hu.figures(cells)._asdict().items():
+            values[f"{name}_hu_{figure}"] = value
+    return {m.key: values[m.key] for m in MEASUREMENTS}
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else float("nan")
+
+
+def _check(hu: np.ndarray, lungs: np.ndarray, lesions: np.ndarray, heat: np.ndarray) -> None:
+    shapes = {"CT": hu.shape, "lungs": lungs.shape, "lesions": lesions.shape, "heat": heat.shape}
+    if len(set(shapes.values())) != 1 or hu.ndim != 3:
+        found = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise LesionDecompError(STAGE, found, "four 3-D arrays of the same shape")
