@@ -1,0 +1,215 @@
+"""The networks: encoder E, generator G1, lesion decoder G2, critic D, and the lung U-Net.
+
+The decomposition is that of Yang et al., "Towards Unbiased COVID-19 Lesion Localisation and Segmentation via Weakly
+Supervised Learning" (ISBI 2021): E with G1 is a U-Net giving the normal version of a slice, E with G2 a U-Net giving
+its lesion part. Slices are ``(n, 1, h, w)`` float in [-1, 1], sides a multiple of ``2 ** (levels - 1)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from .errors import LesionDecompError
+
+NORMS = ("batch", "group", "none")
+
+
+class Decomposition(NamedTuple):
+    """What a slice is split into; each ``(n, 1, h, w)``."""
+
+    normal: torch.Tensor  # G1(E(x)), in (-1, 1)
+    lesion: torch.Tensor  # G2(E(x)); gated: P * R in (0, 2); otherwise in (-1, 1)
+    gate: torch.Tensor  # logits of the lesion heat P; without gate the lesion part itself
+
+
+def channel_plan(channels: int, levels: int, widest: int = 1024) -> list[int]:
+    """Channels of each level: doubled from level to level, at most ``widest``."""
+    return [min(channels * 2**level, widest) for level in range(levels)]
+
+
+class DoubleConvolution(nn.Sequential):
+    """Two 3×3 convolutions, each followed by a norm (or nothing) and ReLU."""
+
+    def __init__(self, n_in: int, n_out: int, norm: str) -> None:
+        if norm not in NORMS:
+            raise LesionDecompError("Network", f"norm {norm!r}", f"one of {', '.join(NORMS)}")
+        layers: list[nn.Module] = []
+        for source in (n_in, n_out):
+            layers.append(nn.Conv2d(source, n_out, 3, padding=1, bias=norm == "none"))
+            if norm == "batch":
+                layers.append(nn.BatchNorm2d(n_out))
+            elif norm == "group":
+                layers.append(nn.GroupNorm(min(8, n_out), n_out))
+            layers.append(nn.ReLU(inplace=True))
+        super().__init__(*layers)
+
+
+class Encoder(nn.Module):
+    """E: the contracting half of the U-Net; returns the features of every level, finest first."""
+
+    def __init__(self, in_channels: int, plan: Sequence[int], norm: str) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList()
+        self.downs = nn.ModuleList()
+        for level, width in enumerate(plan):
+            self.blocks.append(DoubleConvolution(in_channels if level == 0 else plan[level - 1], width, norm))
+            if level < len(plan) - 1:
+                self.downs.append(nn.Conv2d(width, width, 3, stride=2, padding=1))
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        features = []
+        for level, block in enumerate(self.blocks):
+            x = block(x)
+            features.append(x)
+            if level < len(self.downs):
+                x = self.downs[level](x)
+        return features
+
+
+class DecoderTrunk(nn.Module):
+    """The expanding half without its last layer: 2×2 transposed convolutions, skips joined by concatenation."""
+
+    def __init__(self, plan: Sequence[int], norm: str) -> None:
+        super().__init__()
+        self.ups = nn.ModuleList()
+        self.blocks = nn.ModuleList()
+        for coarse, fine in zip(reversed(plan[1:]), reversed(plan[:-1]), strict=True):
+            self.ups.append(nn.ConvTranspose2d(coarse, fine, 2, stride=2))
+            self.blocks.append(DoubleConvolution(2 * fine, fine, norm))
+
+    def forward(self, features: Sequence[torch.Tensor]) -> torch.Tensor:
+        x = features[-1]
+        for up, block, skip in zip(self.ups, self.blocks, reversed(features[:-1]), strict=True):
+            x = block(torch.cat([skip, up(x)], dim=1))
+        return x
+
+
+class UNet(nn.Module):
+    """A plain 2-D U-Net, used for the lungs.
+
+    :param in_channels, out_channels: image channels in, logits out.
+    :param channels: channels of the first level; doubled from level to level up to ``widest``.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        out_channels: int = 1,
+        channels: int = 16,
+        levels: int = 5,
+        widest: int = 1024,
+        norm: str = "batch",
+    ) -> None:
+        super().__init__()
+        plan = channel_plan(channels, levels, widest)
+        self.encoder = Encoder(in_channels, plan, norm)
+        self.trunk = DecoderTrunk(plan, norm)
+        self.head = nn.Conv2d(plan[0], out_channels, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``(n, in_channels, h, w)`` to logits ``(n, out_channels, h, w)``."""
+        return self.head(self.trunk(self.encoder(x)))
+
+
+class DecompositionNet(nn.Module):
+    """E, G1 and G2 of the paper's Figure 1.
+
+    :param channels: channels of the first level (paper: 64), doubled from level to level up to ``widest``.
+    :param levels: levels of the U-Net (paper: 5).
+    :param norm: ``"batch"`` (on a CPU twice as fast as ``"group"`` to train, and independent of how much of the field
+        lies outside the lung), ``"group"``, or ``"none"`` as in the released code.
+    :param gated: G2 gives ``P * R``: P in (0, 1) is the lesion heat, R in (0, 2) the grey the lesion adds. Otherwise
+        G2 ends in a tanh, as in the paper.
+    :param shared: G1 and G2 share all decoder layers but the last, as in the released code; the paper draws two.
+    :param lesion_decoder: False leaves G2 out (the paper's ablation "without lesion decoder").
+    """
+
+    def __init__(
+        self,
+        channels: int = 64,
+        levels: int = 5,
+        widest: int = 1024,
+        norm: str = "batch",
+        gated: bool = False,
+        shared: bool = False,
+        lesion_decoder: bool = True,
+    ) -> None:
+        super().__init__()
+        plan = channel_plan(channels, levels, widest)
+        self.gated, self.shared = gated, shared
+        self.encoder = Encoder(1, plan, norm)
+        self.normal_trunk = DecoderTrunk(plan, norm)
+        self.normal_head = nn.Conv2d(plan[0], 1, 1)
+        if lesion_decoder:
+            if not shared:
+                self.lesion_trunk = DecoderTrunk(plan, norm)
+            self.lesion_head = nn.Conv2d(plan[0], 2 if gated else 1, 1)
+        self.has_lesion_decoder = lesion_decoder
+
+    def forward(self, x: torch.Tensor) -> Decomposition:
+        """Split slices ``(n, 1, h, w)`` in [-1, 1] into their normal version and their lesion part."""
+        features = self.encoder(x)
+        normal_features = self.normal_trunk(features)
+        normal = torch.tanh(self.normal_head(normal_features))
+        if not self.has_lesion_decoder:
+            return Decomposition(normal, torch.zeros_like(normal), torch.full_like(normal, -20.0))
+        lesion, gate = self._lesion(features, normal_features)
+        return Decomposition(normal, lesion, gate)
+
+    def normal(self, x: torch.Tensor) -> torch.Tensor:
+        """G1(E(x)) alone, ``(n, 1, h, w)`` in (-1, 1)."""
+        return torch.tanh(self.normal_head(self.normal_trunk(self.encoder(x))))
+
+    def gate(self, x: torch.Tensor) -> torch.Tensor:
+        """The lesion decoder alone: logits of P (gated) or G2(E(x)), ``(n, 1, h, w)``; G1 is not computed."""
+        features = self.encoder(x)
+        return self._lesion(features, self.normal_trunk(features) if self.shared else None)[1]
+
+    def _lesion(self, features, normal_features) -> tuple[torch.Tensor, torch.Tensor]:
+        head = self.lesion_head(normal_features if self.shared else self.lesion_trunk(features))
+        if not self.gated:
+            lesion = torch.tanh(head)
+            return lesion, lesion
+        gate, grey = head.float().chunk(2, dim=1)
+        return torch.sigmoid(gate) * (1.0 + torch.tanh(grey)), gate
+
+
+class Critic(nn.Module):
+    """D: seven convolutions, three feature maps pooled globally and concatenated into one linear layer.
+
+    Strides, widths (64, 128, 256, 512, then three of 512) and the layers that are pooled (1, 4 and 7) follow the
+    released code; its batch norm is left out, since the gradient penalty of WGAN-GP needs each score to depend on its
+    own slice alone (Gulrajani et al., 2017, section 4).
+
+    :param channels: channels of the first layer (paper: 64).
+    """
+
+    POOLED = (0, 3, 6)
+
+    def __init__(self, channels: int = 64, in_channels: int = 1) -> None:
+        super().__init__()
+        widths = [channels, 2 * channels, 4 * channels, 8 * channels] + [8 * channels] * 3
+        strides = [2, 2, 2, 2, 1, 1, 1]
+        sources = [in_channels, *widths[:-1]]
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(n_in, n_out, 3, stride=stride, padding=1)
+            for n_in, n_out, stride in zip(sources, widths, strides, strict=True)
+        )
+        self.score = nn.Linear(sum(widths[layer] for layer in self.POOLED), 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``(n, in_channels, h, w)`` to one score for each slice, ``(n,)``; high means normal."""
+        pooled = []
+        for layer, convolution in enumerate(self.convolutions):
+            x = functional.leaky_relu(convolution(x), 0.2)
+            if layer in self.POOLED:
+                pooled.append(x.mean(dim=(2, 3)))
+        return self.score(torch.cat(pooled, dim=1)).squeeze(1)
+
+
+ARCHITECTURES = {"unet": UNet, "decomposition": DecompositionNet}

@@ -1,0 +1,124 @@
+"""Training sets of lung slices: a folder with ``index.csv``, PNG slices and one image-level label for each."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import LesionDecompError
+
+STAGE = "Training set"
+LABELS = ("lesion", "normal")
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class SliceSet:
+    """Lung-masked slices of one split with their image-level labels.
+
+    :param images: ``(n, h, w)`` uint8, grey under the lung window, 0 outside the lungs.
+    :param lesion: ``(n,)`` bool, the image-level label.
+    :param scans: ``(n,)`` str, the scan each slice is from; splits never share a scan.
+    :param files: file names relative to ``folder``.
+    """
+
+    folder: Path
+    images: np.ndarray
+    lesion: np.ndarray
+    scans: np.ndarray
+    files: tuple[str, ...]
+
+    @classmethod
+    def load(cls, folder: str | Path, split: str) -> SliceSet:
+        """Read the slices of ``split`` that ``folder/index.csv`` lists; pixel masks are not looked at.
+
+        :raises LesionDecompError: no index, a missing column or label, an unreadable or odd-sized slice.
+        """
+        folder = Path(folder)
+        rows = [row for row in read_index(folder) if row["split"] == split]
+        for label in LABELS:
+            if not any(row["label"] == label for row in rows):
+                raise LesionDecompError(STAGE, f"no {label} slice in split '{split}'", "slices of both labels")
+        images = np.stack(_read_all(folder, [row["file"] for row in rows]))
+        return cls(
+            folder,
+            images,
+            np.array([row["label"] == "lesion" for row in rows]),
+            np.array([row["scan"] for row in rows]),
+            tuple(row["file"] for row in rows),
+        )
+
+    def masks(self, name: str) -> np.ndarray:
+        """Pixel masks of annotator ``name`` for the lesion slices, ``(n_lesion, h, w)`` bool; for evaluation only.
+
+        :raises LesionDecompError: the set has no such masks.
+        """
+        by_file = {row["file"]: row.get(f"mask_{name}") for row in read_index(self.folder)}
+        files = [by_file[file] for file, lesion in zip(self.files, self.lesion, strict=True) if lesion]
+        if not all(files):
+            raise LesionDecompError(STAGE, f"lesion slices without a '{name}' mask", f"the column mask_{name} filled")
+        return np.stack(_read_all(self.folder, files)) > 0
+
+
+def read_index(folder: Path) -> list[dict[str, str]]:
+    """The rows of ``index.csv``, checked for its columns, labels and splits."""
+    file = Path(folder) / "index.csv"
+    if not file.is_file():
+        raise LesionDecompError(STAGE, f"no index.csv in '{Path(folder).name}'", "a training set folder")
+    try:
+        with open(file, encoding="utf-8", newline="") as stream:
+            rows = list(csv.DictReader(stream))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise LesionDecompError(STAGE, f"an index.csv that does not read ({error})", "a UTF-8 CSV file") from error
+    for number, row in enumerate(rows, start=2):
+        missing = [key for key in ("file", "label", "split", "scan") if not row.get(key)]
+        if missing:
+            raise LesionDecompError(STAGE, f"line {number} of index.csv without {missing[0]}", "file,label,split,scan")
+        if row["label"] not in LABELS or row["split"] not in SPLITS:
+            found = f"label '{row['label']}', split '{row['split']}' in line {number} of index.csv"
+            raise LesionDecompError(STAGE, found, f"labels {LABELS} and splits {SPLITS}")
+    return rows
+
+
+def lung_crops(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Cut a window of ``size`` around the middle of each slice's lungs.
+
+    Four fifths of a slice lie outside the lungs; what a crop leaves out of very large lungs is lost to training only.
+
+    :param images: ``(n, h, w)`` uint8, 0 outside the lungs. :return: ``(n, *size)`` uint8.
+    """
+    crops = np.zeros((len(images), *size), dtype=images.dtype)
+    for crop, image in zip(crops, images, strict=True):
+        window, target = [], []
+        for axis, length in enumerate(size):
+            inside = np.flatnonzero(image.any(axis=1 - axis))
+            middle = (inside[0] + inside[-1] + 1) // 2 if len(inside) else image.shape[axis] // 2
+            first = middle - length // 2
+            low, high = max(first, 0), min(first + length, image.shape[axis])
+            window.append(slice(low, high))
+            target.append(slice(low - first, high - first))
+        crop[tuple(target)] = image[tuple(window)]
+    return crops
+
+
+def _read_all(folder: Path, files: list[str]) -> list[np.ndarray]:
+    from skimage.io import imread
+
+    images: list[np.ndarray] = []
+    for name in files:
+        path = (folder / name).resolve()
+        if not path.is_relative_to(folder.resolve()):
+            raise LesionDecompError(STAGE, f"the file name '{name}', which leaves the folder", "a file inside it")
+        try:
+            image = imread(path)
+        except (OSError, ValueError, SyntaxError) as error:
+            raise LesionDecompError(STAGE, f"the unreadable slice '{name}'", "an 8-bit grey PNG") from error
+        if image.ndim != 2 or image.dtype != np.uint8:
+            raise LesionDecompError(STAGE, f"'{name}' of type {image.dtype}, shape {image.shape}", "an 8-bit grey PNG")
+        if images and image.shape != images[0].shape:
+            raise LesionDecompError(STAGE, f"'{name}' of size {image.shape}", f"{images[0].shape}, as the others")
+        images.append(image)
+    return images

@@ -1,0 +1,91 @@
+"""Lesions painted into normal slices, so that the healthy version of a diseased slice is known.
+
+They need no label beyond "this slice is normal": a painted slice tells G1 exactly what to restore and the lesion
+decoder exactly how far a lesion reaches, which image-level labels alone leave open. The idea follows the label-free
+training of Yao et al., "Label-Free Segmentation of COVID-19 Lesions in Lung CT" (IEEE TMI 2021).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+
+def paint_lesions(x: torch.Tensor, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Paint ground-glass and consolidation into normal slices.
+
+    Each slice gets one to six irregular patches, drawn to the lungs' edge more often than not; opacity, sharpness and
+    texture vary from faint ground-glass to solid consolidation.
+
+    :param x: ``(n, 1, h, w)`` in [-1, 1], exactly -1 outside the lungs.
+    :return: painted slices like ``x``, and how much lesion each pixel holds, ``(n, 1, h, w)`` in [0, 1].
+    """
+    n, _, height, width = x.shape
+    lung = (x > -1).float()
+    extent = torch.zeros_like(x)
+    grey = torch.zeros_like(x)
+    rim = _rim(lung)
+    for number in range(n):
+        for _ in range(rng.integers(1, 7)):
+            center = _center(lung[number, 0], rim[number, 0], rng)
+            if center is None:
+                continue
+            patch = _patch((height, width), center, rng)
+            # Three kinds: faint and dense ground-glass, consolidation; grey is the tissue's mean in [-1, 1].
+            level, opacity = _kind(rng)
+            patch = patch * opacity
+            grey[number, 0] = torch.where(patch > extent[number, 0], level, grey[number, 0])
+            extent[number, 0] = torch.maximum(extent[number, 0], patch)
+    texture = _field((height, width), n, rng, 2.0) * 0.08 + _field((height, width), n, rng, 1.0) * 0.05
+    target = grey + texture
+    # Vessels stay visible in ground-glass: tissue brighter than the lesion is not darkened.
+    painted = x + extent * (torch.maximum(target, x) - x)
+    inside = lung * extent
+    return torch.where(lung > 0, painted.clamp(-1 + 1 / 127.5, 1.0), -1.0), inside
+
+
+def _kind(rng: np.random.Generator) -> tuple[float, float]:
+    draw = rng.random()
+    if draw < 0.45:
+        return rng.uniform(-0.05, 0.25), rng.uniform(0.5, 1.0)
+    if draw < 0.75:
+        return rng.uniform(0.2, 0.6), rng.uniform(0.7, 1.0)
+    return rng.uniform(0.6, 0.98), rng.uniform(0.85, 1.0)
+
+
+def _rim(lung: torch.Tensor) -> torch.Tensor:
+    # Share of lung in the neighbourhood: about 1/2 at the edge, 1 in the middle.
+    return functional.avg_pool2d(lung, 17, stride=1, padding=8) * lung
+
+
+def _center(lung: torch.Tensor, rim: torch.Tensor, rng: np.random.Generator) -> tuple[int, int] | None:
+    edge = rng.random() < 0.65
+    candidates = torch.nonzero((lung > 0) & ((rim < 0.7) if edge else (rim >= 0)))
+    if len(candidates) == 0:
+        return None
+    row, column = candidates[rng.integers(len(candidates))].tolist()
+    return row, column
+
+
+def _patch(size: tuple[int, int], center: tuple[int, int], rng: np.random.Generator) -> torch.Tensor:
+    """One irregular patch, ``size`` float in [0, 1]: a turned ellipse whose border a noise field displaces."""
+    rows = torch.arange(size[0], dtype=torch.float32).view(-1, 1) - center[0]
+    columns = torch.arange(size[1], dtype=torch.float32).view(1, -1) - center[1]
+    angle = rng.uniform(0, np.pi)
+    scale = min(size) / 144
+    # Sizes spread over orders of magnitude, as lesions do.
+    long = np.exp(rng.uniform(np.log(3.0), np.log(34.0))) * scale
+    short = max(2.0 * scale, long * rng.uniform(0.35, 1.0))
+    u = (np.cos(angle) * columns + np.sin(angle) * rows) / long
+    v = (np.cos(angle) * rows - np.sin(angle) * columns) / short
+    ragged = _field(size, 1, rng, max(1.5, short * rng.uniform(0.15, 0.6)))[0, 0] * rng.uniform(0.1, 0.45)
+    edge = rng.uniform(0.5, 4.0) * scale / short
+    return torch.sigmoid((1.0 - torch.sqrt(u * u + v * v) + ragged) / max(edge, 0.02) * 2)
+
+
+def _field(size: tuple[int, int], n: int, rng: np.random.Generator, length: float) -> torch.Tensor:
+    """Smooth random fields ``(n, 1, *size)``, about unit variance, with a correlation length in pixels."""
+    coarse = [max(2, int(np.ceil(side / length)) + 1) for side in size]
+    noise = torch.from_numpy(rng.standard_normal((n, 1, *coarse), dtype=np.float32))
+    return functional.interpolate(noise, size=size, mode="bicubic", align_corners=True)
