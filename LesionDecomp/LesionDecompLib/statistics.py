@@ -127,8 +127,8 @@ MEASUREMENTS: tuple[Measurement, ...] = (
         "Volume inside the region of the connected lesion with most voxels there; 0 without lesions.",
         2,
     ),
-    *_hu_measurements("lesion", "Lesion HU", "the lesion voxels"),
-    *_hu_measurements("lung", "Lung HU", "all voxels of the lung mask, lesions included"),
+    *_hu_measurements("lesion", "Lesion", "the lesion voxels"),
+    *_hu_measurements("lung", "Lung", "all voxels of the lung mask, lesions included"),
     Measurement(
         "lung_heat_mean", "Lung heat mean", "", "Mean of the heatmap (0 to 1) over the lung mask, lesions included.", 3
     ),
@@ -262,7 +262,9 @@ def read_statistics_csv(path: str | Path) -> list[RegionStatistics]:
         header, *lines = list(csv.reader(file)) or [[]]
     expected = [REGION_HEADER, *(m.header for m in MEASUREMENTS)]
     if header != expected:
-        raise LesionDecompError("Reading statistics", f"other columns in {Path(path).name}", "those of a statistics file")
+        raise LesionDecompError(
+            "Reading statistics", f"other columns in {Path(path).name}", "those of a statistics file"
+        )
     return [
         RegionStatistics(line[0], {m.key: float(cell or "nan") for m, cell in zip(MEASUREMENTS, line[1:], strict=True)})
         for line in lines
