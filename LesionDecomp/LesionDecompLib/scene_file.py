@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .atomic import writing_error
 from .errors import LesionDecompError
 from .volume import Volume
 
@@ -75,19 +76,19 @@ def write_scene(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Beside the target, so that the finished file is moved into place in one step.
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".scene-") as folder:
-            headless = HeadlessScene(folder)
+        with (
+            tempfile.TemporaryDirectory(dir=path.parent, prefix=".scene-") as folder,
+            HeadlessScene(folder) as headless,
+        ):
             ct = add_ct_node(headless.scene, volume)
             text = json.dumps(manifest, indent=2, ensure_ascii=False) if manifest is not None else ""
             nodes = write_result(ct, result, report=text, with_segmentation=True)
-            add_slice_views(headless.scene, headless.application_logic)
+            add_slice_views(ct, headless.application_logic)
             show_result(nodes, set_window=True)
             written = Path(folder) / path.name
             if not headless.scene.WriteToMRB(str(written)) or not written.is_file():
-                raise LesionDecompError(WRITING, f"that '{path}' could not be written", "a writable folder with space")
+                raise LesionDecompError(WRITING, f"an incomplete '{path.name}'", "a writable folder with space")
             os.replace(written, path)
     except OSError as error:
-        raise LesionDecompError(
-            WRITING, f"that '{path}' could not be written ({error.strerror or error})", "a writable folder with space"
-        ) from error
+        raise writing_error(error, WRITING, path.name) from error
     return path

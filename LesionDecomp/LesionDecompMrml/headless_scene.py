@@ -36,7 +36,8 @@ class HeadlessScene:
 
     :param folder: for temporary files; must exist, and outlive the object's reading and writing.
 
-    ``scene``, ``application_logic`` and ``logics`` (module name -> logic) are for reading only.
+    A context manager: call :meth:`close` otherwise, or the scene outlives its use. ``scene``, ``application_logic`` and
+    ``logics`` (module name -> logic) are for reading only.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -52,6 +53,12 @@ class HeadlessScene:
             self.scene.AddObserver(slicer.vtkMRMLScene.NodeAddedEvent, self._on_node_added),
             self.scene.AddObserver(slicer.vtkMRMLScene.NodeAboutToBeRemovedEvent, self._on_node_about_to_be_removed),
         ]
+
+    def __enter__(self) -> HeadlessScene:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Empty the scene and let go of it."""

@@ -1,0 +1,324 @@
+"""The pipeline's result as nodes of a scene, on the CT's grid and under the CT's transform."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import slicer
+import vtk
+from LesionDecompLib.errors import LesionDecompError
+from LesionDecompLib.geometry import AxialView
+from LesionDecompLib.lesions import lesion_labelmap
+from LesionDecompLib.statistics import RegionStatistics, lesion_statistics
+from LesionDecompLib.volume import Volume
+from vtk.util.numpy_support import vtk_to_numpy
+
+from .anatomy import LEFT_LUNG, LESIONS, LUNG_LESION, LUNGS, RIGHT_LUNG, Structure
+from .color_nodes import heat_colors, label_colors
+from .input_nodes import world_matrix
+from .statistics_table import fill_table
+
+if TYPE_CHECKING:
+    from LesionDecompLib.pipeline import SegmentResult
+
+UPDATING = "Updating the lesions"
+OUTPUTS = "Output nodes"
+OUTPUT_CLASSES = {
+    "heatmap": "vtkMRMLScalarVolumeNode",
+    "lungs": "vtkMRMLLabelMapVolumeNode",
+    "lesions": "vtkMRMLLabelMapVolumeNode",
+    "table": "vtkMRMLTableNode",
+    "segmentation": "vtkMRMLSegmentationNode",
+    "report_node": "vtkMRMLTextNode",
+}
+HEAT_SHOWN_FROM = 0.1  # lower heat is transparent, so that the CT stays readable
+THRESHOLD = "LesionDecomp.threshold"
+MINIMUM_VOLUME = "LesionDecomp.minimumVolumeMl"
+SEGMENTS = (RIGHT_LUNG, LEFT_LUNG, LUNG_LESION)
+
+
+@dataclass
+class ResultNodes:
+    """The nodes of one result; ``segmentation`` and ``report`` may be None."""
+
+    ct: Any
+    heatmap: Any
+    lungs: Any
+    lesions: Any
+    table: Any
+    segmentation: Any = None
+    report: Any = None
+
+    @property
+    def threshold(self) -> float:
+        """Threshold on the heat that the lesions were made with."""
+        return float(self.heatmap.GetAttribute(THRESHOLD))
+
+    @property
+    def minimum_volume_ml(self) -> float:
+        """Components smaller than this were left out, mL."""
+        return float(self.heatmap.GetAttribute(MINIMUM_VOLUME))
+
+
+def add_ct_node(scene, volume: Volume):
+    """Add a CT to a scene that the application did not load it into.
+
+    :return: a scalar volume node with a display node.
+    """
+    node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", volume.name or "CT")
+    node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(volume.ijk_to_ras))
+    slicer.util.updateVolumeFromArray(node, volume.array)
+    node.CreateDefaultDisplayNodes()
+    return node
+
+
+def check_outputs(outputs: Mapping[str, Any], inputs: Sequence[Any] = ()) -> None:
+    """Refuse output nodes that cannot hold what is to be written, before any work is done.
+
+    :param outputs: keyword of :func:`write_result` -> node or None. :param inputs: nodes that must stay as they are.
+    :raises LesionDecompError: a node of the wrong type, in two roles, or an input.
+    """
+    seen = [node for node in inputs if node is not None]
+    for name, node in outputs.items():
+        if node is None:
+            continue
+        class_name = OUTPUT_CLASSES[name]
+        if node.GetClassName() != class_name:
+            found, wanted = (c.removeprefix("vtkMRML") for c in (node.GetClassName(), class_name))
+            raise LesionDecompError(OUTPUTS, f"'{node.GetName()}' ({found}) for the {name}", f"a {wanted}")
+        if node in seen:
+            raise LesionDecompError(
+                OUTPUTS, f"'{node.GetName()}' for more than one purpose", "a node of its own for each output"
+            )
+        seen.append(node)
+
+
+def write_result(
+    ct,
+    result: SegmentResult,
+    *,
+    heatmap=None,
+    lungs=None,
+    lesions=None,
+    table=None,
+    segmentation=None,
+    with_segmentation: bool = False,
+    report: str = "",
+    report_node=None,
+) -> ResultNodes:
+    """Write a result into the scene of its CT: all of it, or nothing.
+
+    :param ct: the CT's volume node, which is left as it is. :param result: arrays on its grid.
+    :param heatmap: scalar volume node to write into, and so on; None makes a new node named after the CT.
+    :param segmentation: segmentation node to write into. :param with_segmentation: make one where None is given.
+    :param report: JSON text for the report node; empty writes no report.
+    :return: the nodes, which also refer to one another (:func:`result_of`).
+    """
+    scene, name = ct.GetScene(), ct.GetName()
+    if scene.GetUndoFlag():
+        scene.SaveStateForUndo()
+    with _new_nodes(scene) as add:
+        heatmap = heatmap if heatmap is not None else add("heatmap", f"{name} heatmap")
+        lungs = lungs if lungs is not None else add("lungs", f"{name} lungs")
+        lesions = lesions if lesions is not None else add("lesions", f"{name} lesions")
+        table = table if table is not None else add("table", f"{name} lesion statistics")
+        if with_segmentation and segmentation is None:
+            segmentation = add("segmentation", f"{name} lesion segmentation")
+        if report and report_node is None:
+            report_node = add("report_node", f"{name} lesion report")
+        nodes = ResultNodes(ct, heatmap, lungs, lesions, table, segmentation, report_node)
+
+        _write_volume(heatmap, result.heat, ct, np.float32)
+        _display_heat(heatmap)
+        _write_volume(lungs, result.lungs, ct, np.uint8)
+        _display_labels(lungs, "LesionDecomp lungs", LUNGS)
+        _write_volume(lesions, result.lesions, ct, np.uint8)
+        _display_labels(lesions, "LesionDecomp lesions", LESIONS)
+        fill_table(table, result.statistics)
+        heatmap.SetAttribute(THRESHOLD, repr(float(result.threshold)))
+        heatmap.SetAttribute(MINIMUM_VOLUME, repr(float(result.min_volume_ml)))
+        if segmentation is not None:
+            _write_segmentation(segmentation, ct, result.lungs, result.lesions)
+        if report_node is not None:
+            report_node.SetText(report)
+        for field in fields(nodes):
+            node = getattr(nodes, field.name)
+            heatmap.SetNodeReferenceID(_role(field.name), node.GetID() if node is not None else None)
+    _place_beside(ct, nodes)
+    return nodes
+
+
+def result_of(heatmap) -> ResultNodes:
+    """Find the nodes that belong to a heatmap node, also after the scene was saved and loaded again.
+
+    :raises LesionDecompError: the node is no heatmap of LesionDecomp, or nodes it needs were removed.
+    """
+    wanted = "a heatmap made by LesionDecomp"
+    if heatmap is None or heatmap.GetAttribute(THRESHOLD) is None:
+        found = "no node" if heatmap is None else f"'{heatmap.GetName()}'"
+        raise LesionDecompError(UPDATING, found, wanted, "Run LesionDecomp first.")
+    nodes = {field.name: heatmap.GetNodeReference(_role(field.name)) for field in fields(ResultNodes)}
+    nodes["heatmap"] = heatmap
+    for needed in ("ct", "lungs", "lesions", "table"):
+        if nodes[needed] is None:
+            raise LesionDecompError(
+                UPDATING, f"'{heatmap.GetName()}' whose {needed} node was removed", wanted, "Run LesionDecomp again."
+            )
+    return ResultNodes(**nodes)
+
+
+def update_lesions(
+    nodes: ResultNodes, threshold: float, min_volume_ml: float, *, with_statistics: bool = True
+) -> list[RegionStatistics] | None:
+    """Make the lesions anew from the heatmap and the lungs, at another threshold.
+
+    :param nodes: of a finished result. :param threshold: on the heat, 0 to 1.
+    :param min_volume_ml: components smaller than this are left out, mL.
+    :param with_statistics: write the table too; while a slider is dragged it may wait.
+    :return: the statistics, or None where they were not asked for.
+    :raises LesionDecompError: nodes whose grids have become different, or a number out of range.
+    """
+    hu, heat, lungs = (slicer.util.arrayFromVolume(node) for node in (nodes.ct, nodes.heatmap, nodes.lungs))
+    if not hu.shape == heat.shape == lungs.shape:
+        raise LesionDecompError(
+            UPDATING, "a heatmap or lung mask that no longer fits the CT", "the CT's grid", "Run LesionDecomp again."
+        )
+    world = world_matrix(nodes.ct, UPDATING)
+    voxel_volume_ml = float(abs(np.linalg.det(world[:3, :3]))) / 1000.0
+    lesions = lesion_labelmap(heat, lungs, threshold, min_volume_ml, voxel_volume_ml)
+    rows = None
+    if with_statistics:
+        view = AxialView.of(hu.shape, world)
+        rows = lesion_statistics(*(view.to_axial(a) for a in (hu, lungs, lesions, heat)), voxel_volume_ml)
+    # Everything is computed; from here on nodes change.
+    _write_volume(nodes.lesions, lesions, nodes.ct, np.uint8)
+    nodes.heatmap.SetAttribute(THRESHOLD, repr(float(threshold)))
+    nodes.heatmap.SetAttribute(MINIMUM_VOLUME, repr(float(min_volume_ml)))
+    if nodes.segmentation is not None:
+        _write_segment(nodes.segmentation, nodes.ct, LUNG_LESION, lesions != 0)
+    if rows is not None:
+        fill_table(nodes.table, rows)
+    return rows
+
+
+@contextmanager
+def _new_nodes(scene) -> Iterator[Any]:
+    """Offer a function that adds nodes, in one batch; if the block fails they are removed again."""
+    added: list[Any] = []
+
+    def add(output: str, name: str):
+        added.append(scene.AddNewNodeByClass(OUTPUT_CLASSES[output], scene.GenerateUniqueName(name)))
+        return added[-1]
+
+    scene.StartState(slicer.vtkMRMLScene.BatchProcessState)
+    try:
+        yield add
+    except BaseException:
+        for node in added:
+            for index in range(node.GetNumberOfDisplayNodes() if node.IsA("vtkMRMLDisplayableNode") else 0):
+                scene.RemoveNode(node.GetNthDisplayNode(index))
+            scene.RemoveNode(node)
+        raise
+    finally:
+        scene.EndState(slicer.vtkMRMLScene.BatchProcessState)
+
+
+def _role(field: str) -> str:
+    return f"LesionDecomp.{field}"
+
+
+def _write_volume(node, array: np.ndarray, ct, dtype: type) -> None:
+    modified = node.StartModify()
+    try:
+        # Copied part by part: taking the matrix apart and together again would round it.
+        node.CopyOrientation(ct)
+        node.SetAndObserveTransformNodeID(ct.GetTransformNodeID())
+        image = node.GetImageData()
+        if image is not None and image.GetPointData().GetScalars() is not None:
+            held = slicer.util.arrayFromVolume(node)
+            if held.shape == array.shape and held.dtype == dtype:
+                held[:] = array
+                slicer.util.arrayFromVolumeModified(node)
+                node.StorableModified()
+                return
+        slicer.util.updateVolumeFromArray(node, np.asarray(array, dtype=dtype))
+    finally:
+        node.EndModify(modified)
+
+
+def _display_heat(node) -> None:
+    if node.GetDisplayNode() is not None:
+        return  # the user's own settings survive a second run
+    node.CreateDefaultDisplayNodes()
+    display = node.GetDisplayNode()
+    display.SetAndObserveColorNodeID(heat_colors(node.GetScene()).GetID())
+    display.SetAutoWindowLevel(False)
+    display.SetWindowLevelMinMax(0.0, 1.0)
+    display.SetAutoThreshold(False)
+    display.SetThreshold(HEAT_SHOWN_FROM, 1.0)
+    display.SetApplyThreshold(True)
+
+
+def _display_labels(node, table_name: str, structures: tuple[Structure, ...]) -> None:
+    if node.GetDisplayNode() is not None:
+        return
+    node.CreateDefaultDisplayNodes()
+    node.GetDisplayNode().SetAndObserveColorNodeID(label_colors(node.GetScene(), table_name, structures).GetID())
+
+
+def _write_segmentation(node, ct, lungs: np.ndarray, lesions: np.ndarray) -> None:
+    # Geometry and transform first: voxels written before would be taken for lying elsewhere.
+    node.SetAndObserveTransformNodeID(ct.GetTransformNodeID())
+    node.SetReferenceImageGeometryParameterFromVolumeNode(ct)
+    if node.GetDisplayNode() is None:
+        node.CreateDefaultDisplayNodes()
+    masks = {RIGHT_LUNG: lungs == 1, LEFT_LUNG: lungs == 2, LUNG_LESION: lesions != 0}
+    for structure, mask in masks.items():
+        _write_segment(node, ct, structure, mask)
+    display = node.GetDisplayNode()
+    for structure in (RIGHT_LUNG, LEFT_LUNG):
+        display.SetSegmentVisibility2DFill(structure.segment_id, False)
+
+
+def _write_segment(node, ct, structure: Structure, mask: np.ndarray) -> None:
+    segmentation = node.GetSegmentation()
+    if segmentation.GetSegment(structure.segment_id) is None:
+        segmentation.AddEmptySegment(structure.segment_id, structure.name, structure.color)
+        segment = segmentation.GetSegment(structure.segment_id)
+        segment.SetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), structure.terminology)
+    slicer.vtkSlicerSegmentationsModuleLogic.SetBinaryLabelmapToSegment(
+        _oriented_image(mask, ct), node, structure.segment_id, slicer.vtkSlicerSegmentationsModuleLogic.MODE_REPLACE
+    )
+
+
+def _oriented_image(mask: np.ndarray, ct):
+    image = slicer.vtkOrientedImageData()
+    image.SetDimensions(*reversed(mask.shape))
+    image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
+    matrix = vtk.vtkMatrix4x4()
+    ct.GetIJKToRASMatrix(matrix)
+    image.SetGeometryFromImageToWorldMatrix(matrix)
+    scalars = vtk_to_numpy(image.GetPointData().GetScalars())
+    scalars.reshape(mask.shape)[:] = mask
+    return image
+
+
+def _place_beside(ct, nodes: ResultNodes) -> None:
+    """Put what is new under the CT's study in the subject hierarchy, where DICOM export looks for it."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(ct.GetScene())
+    item = hierarchy.GetItemByDataNode(ct) if hierarchy is not None else 0
+    parent = hierarchy.GetItemParent(item) if item else 0
+    if not parent:
+        return
+    for node in (nodes.heatmap, nodes.lungs, nodes.lesions, nodes.segmentation, nodes.table, nodes.report):
+        if node is None:
+            continue
+        held = hierarchy.GetItemByDataNode(node)
+        if not held:
+            hierarchy.CreateItem(parent, node)
+        elif hierarchy.GetItemParent(held) == hierarchy.GetSceneItemID():
+            hierarchy.SetItemParent(held, parent)
