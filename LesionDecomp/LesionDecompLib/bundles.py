@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .atomic import atomic_folder
+from .atomic import staged_folder
 from .errors import LesionDecompError
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class ModelBundle:
             "weights_sha256": hashlib.sha256(weights).hexdigest(),
         }
         _check_metadata(metadata, Path(folder))
-        with atomic_folder(folder, "Writing the model bundle", last=METADATA_NAME) as staging:
+        with staged_folder(folder, True, stage="Writing the model bundle", last=METADATA_NAME) as staging:
             (staging / METADATA_NAME).write_text(json.dumps(metadata, indent=2, ensure_ascii=False) + "\n", "utf-8")
             (staging / WEIGHTS_NAME).write_bytes(weights)
         return ModelBundle(Path(folder), metadata)
@@ -242,7 +242,9 @@ def _read_metadata(path: Path) -> dict[str, Any]:
     try:
         metadata = json.loads(file.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise LesionDecompError(STAGE, f"a {METADATA_NAME} that is no JSON ({error})", "a JSON object", advice) from error
+        raise LesionDecompError(
+            STAGE, f"a {METADATA_NAME} that is no JSON ({error})", "a JSON object", advice
+        ) from error
     _check_metadata(metadata, path)
     return metadata
 
@@ -266,7 +268,9 @@ def _check_types(values: dict[str, Any], types: dict[str, type], where: str) -> 
         value = values.get(key)
         fits = isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
         if not fits:
-            raise LesionDecompError(STAGE, f"'{key}' missing or not of type {kind.__name__} in '{where}'", "a full bundle")
+            raise LesionDecompError(
+                STAGE, f"'{key}' missing or not of type {kind.__name__} in '{where}'", "a full bundle"
+            )
 
 
 def _check_ranges(metadata: dict[str, Any], where: str) -> None:

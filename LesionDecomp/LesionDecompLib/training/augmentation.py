@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.nn import functional
+
+from ..smoothing import blur_inside
 
 
 @dataclass(frozen=True)
@@ -55,22 +56,6 @@ def augment(x: torch.Tensor, ranges: Augmentation, rng: np.random.Generator) -> 
         out = out + white * _uniform(rng, n, x.device) * ranges.noise
     # Not below the grey of air, and never the value that marks the outside.
     return torch.where(lung, out.clamp(-1 + 1 / 127.5, 1.0), -1.0)
-
-
-def blur_inside(x: torch.Tensor, lung: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Gaussian blur that takes no grey from outside the lungs (normalised convolution).
-
-    :param x: ``(n, 1, h, w)``. :param lung: the same shape, 1 inside. :param sigma: pixels.
-    :return: blurred inside; 0 where no lung is within reach.
-    """
-    reach = max(1, math.ceil(3 * sigma))
-    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=x.device, dtype=x.dtype) / sigma) ** 2)
-    kernel = kernel / kernel.sum()
-    both = torch.cat([x * lung, lung], dim=1).flatten(0, 1).unsqueeze(1)
-    both = functional.conv2d(both, kernel.view(1, 1, -1, 1), padding=(reach, 0))
-    both = functional.conv2d(both, kernel.view(1, 1, 1, -1), padding=(0, reach))
-    value, weight = both.view(len(x), 2, *x.shape[2:]).split(1, dim=1)
-    return value / weight.clamp_min(1e-6) * (weight > 1e-6)
 
 
 def _move(x: torch.Tensor, ranges: Augmentation, rng: np.random.Generator) -> torch.Tensor:

@@ -116,6 +116,8 @@ def _read_all(folder: Path, files: list[str]) -> list[np.ndarray]:
             image = imread(path)
         except (OSError, ValueError, SyntaxError) as error:
             raise LesionDecompError(STAGE, f"the unreadable slice '{name}'", "an 8-bit grey PNG") from error
+        if image.dtype == bool:  # PNG with one bit for each pixel, as masks are
+            image = image.view(np.uint8) * np.uint8(255)
         if image.ndim != 2 or image.dtype != np.uint8:
             raise LesionDecompError(STAGE, f"'{name}' of type {image.dtype}, shape {image.shape}", "an 8-bit grey PNG")
         if images and image.shape != images[0].shape:

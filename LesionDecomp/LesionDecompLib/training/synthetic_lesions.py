@@ -24,34 +24,37 @@ def paint_lesions(x: torch.Tensor, rng: np.random.Generator) -> tuple[torch.Tens
     n, _, height, width = x.shape
     lung = (x > -1).float()
     extent = torch.zeros_like(x)
+    opacity = torch.zeros_like(x)
     grey = torch.zeros_like(x)
     rim = _rim(lung)
     for number in range(n):
+        inside = x[number, 0][lung[number, 0] > 0]
+        healthy = float(inside.median()) if len(inside) else -1.0
         for _ in range(rng.integers(1, 7)):
             center = _center(lung[number, 0], rim[number, 0], rng)
             if center is None:
                 continue
             patch = _patch((height, width), center, rng)
-            # Three kinds: faint and dense ground-glass, consolidation; grey is the tissue's mean in [-1, 1].
-            level, opacity = _kind(rng)
-            patch = patch * opacity
-            grey[number, 0] = torch.where(patch > extent[number, 0], level, grey[number, 0])
+            delta, density, rough = _kind(rng)
+            texture = rough * _field((height, width), 1, rng, rng.uniform(1.0, 4.0))[0, 0]
+            level = (healthy + delta + texture).clamp(max=0.99)
+            on_top = patch * density > opacity[number, 0]
+            grey[number, 0] = torch.where(on_top, level, grey[number, 0])
+            opacity[number, 0] = torch.maximum(opacity[number, 0], patch * density)
             extent[number, 0] = torch.maximum(extent[number, 0], patch)
-    texture = _field((height, width), n, rng, 2.0) * 0.08 + _field((height, width), n, rng, 1.0) * 0.05
-    target = grey + texture
     # Vessels stay visible in ground-glass: tissue brighter than the lesion is not darkened.
-    painted = x + extent * (torch.maximum(target, x) - x)
-    inside = lung * extent
-    return torch.where(lung > 0, painted.clamp(-1 + 1 / 127.5, 1.0), -1.0), inside
+    painted = x + opacity * (torch.maximum(grey, x) - x)
+    return torch.where(lung > 0, painted.clamp(-1 + 1 / 127.5, 1.0), -1.0), lung * extent
 
 
-def _kind(rng: np.random.Generator) -> tuple[float, float]:
+def _kind(rng: np.random.Generator) -> tuple[float, float, float]:
+    """Grey above healthy lung, opacity and roughness of ground-glass, dense ground-glass or consolidation."""
     draw = rng.random()
-    if draw < 0.45:
-        return rng.uniform(-0.05, 0.25), rng.uniform(0.5, 1.0)
+    if draw < 0.4:
+        return rng.uniform(0.2, 0.5), rng.uniform(0.7, 1.0), rng.uniform(0.02, 0.15)
     if draw < 0.75:
-        return rng.uniform(0.2, 0.6), rng.uniform(0.7, 1.0)
-    return rng.uniform(0.6, 0.98), rng.uniform(0.85, 1.0)
+        return rng.uniform(0.45, 0.9), rng.uniform(0.7, 1.0), rng.uniform(0.05, 0.3)
+    return rng.uniform(0.8, 1.3), rng.uniform(0.85, 1.0), rng.uniform(0.02, 0.3)
 
 
 def _rim(lung: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,243 @@
+"""The main job: a chest CT goes in; lungs, lesion heat, lesions and statistics come out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .bundles import ModelBundle, find_bundle
+from .chest_ct import check_chest_ct
+from .errors import Cancelled, LesionDecompError
+from .geometry import AxialView
+from .lesions import lesion_labelmap
+from .statistics import RegionStatistics, lesion_statistics
+from .volume import Volume
+
+if TYPE_CHECKING:
+    import torch
+
+DEFAULT_MIN_VOLUME_ML = 0.1
+DEFAULT_BATCH_SIZE = 8
+MASK_STAGE = "Lung mask"
+HIGH_HEAT_SHARE = 0.6
+
+Progress = Callable[[str, int, int], None]
+Cancel = Callable[[], bool]
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentResult:
+    """What a run gives; all arrays on the input's grid ``(k, j, i)``.
+
+    :param heat: float32 in [0, 1], 0 outside the lungs. :param lungs: uint8, 1 right, 2 left.
+    :param lesions: uint8, 0 / 1. :param statistics: 12 rows, see :func:`~.statistics.lesion_statistics`.
+    :param threshold: on the heat. :param min_volume_ml: smaller lesions were removed, mL.
+    :param device: in words. :param warnings: a sentence each. :param timings_s: seconds for each stage.
+    :param lung_bundle: None when a lung mask was supplied.
+    """
+
+    heat: np.ndarray
+    lungs: np.ndarray
+    lesions: np.ndarray
+    statistics: list[RegionStatistics]
+    threshold: float
+    min_volume_ml: float
+    device: str
+    warnings: list[str]
+    timings_s: dict[str, float]
+    lesion_bundle: ModelBundle
+    lung_bundle: ModelBundle | None
+
+
+class Segmenter:
+    """Loads the bundles once and segments any number of volumes.
+
+    :param lesion_bundle, lung_bundle: name, path or loaded bundle; None for the ones that ship.
+    :param device: see :func:`~.device.choose_device`. :param batch_size: slices at a time.
+    :raises LesionDecompError: a bundle or device that cannot be used.
+    """
+
+    def __init__(
+        self,
+        lesion_bundle: ModelBundle | str | Path | None = None,
+        lung_bundle: ModelBundle | str | Path | None = None,
+        device: str = "auto",
+        batch_size: int = DEFAULT_BATCH_SIZE,
+    ) -> None:
+        from .device import choose_device
+
+        if batch_size < 1:
+            raise LesionDecompError("Segmentation", f"a batch size of {batch_size}", "at least 1 slice")
+        self.device, self.device_in_words = choose_device(device)
+        self.batch_size = batch_size
+        self.lesion_bundle = _bundle(lesion_bundle, "lesions")
+        self.lung_bundle = _bundle(lung_bundle, "lungs")
+        self._networks: dict[str, torch.nn.Module] = {}
+
+    def run(
+        self,
+        volume: Volume,
+        lung_mask: np.ndarray | None = None,
+        threshold: float | None = None,
+        min_volume_ml: float = DEFAULT_MIN_VOLUME_ML,
+        progress: Progress | None = None,
+        cancelled: Cancel | None = None,
+    ) -> SegmentResult:
+        """Segment one volume, which is not changed.
+
+        :param lung_mask: ``(k, j, i)`` on the volume's grid, lung where not 0. Labels 1 (right) and 2 (left) are kept
+            when both occur; otherwise the sides are told apart by patient coordinates.
+        :param threshold: on the heat, (0, 1]; None for the lesion bundle's own.
+        :param min_volume_ml: lesions smaller than this are left out, mL.
+        :param progress: called with (stage, slices done, slices in all). :param cancelled: asked once a batch.
+        :raises LesionDecompError: not a chest CT, no lungs, a mask that does not fit, a parameter out of range.
+        :raises Cancelled: ``cancelled`` said so.
+        """
+        threshold = self.lesion_bundle.default_threshold if threshold is None else float(threshold)
+        _check_parameters(threshold, min_volume_ml)
+        timings: dict[str, float] = {}
+        report = progress if progress is not None else _no_progress
+        view = AxialView.of(volume.shape, volume.ijk_to_ras)
+        with _timed(timings, "check"):
+            warnings = check_chest_ct(volume)
+        with _timed(timings, "lungs"), _memory_errors("Lung segmentation", volume):
+            lungs, lung_warnings = self._lungs(volume, view, lung_mask, progress, cancelled)
+        with _timed(timings, "heat"), _memory_errors("Lesion heat", volume):
+            from .decomposition import lesion_heat
+
+            heat = lesion_heat(
+                volume,
+                view,
+                lungs,
+                self._network(self.lesion_bundle),
+                self.lesion_bundle,
+                self.device,
+                self.batch_size,
+                progress,
+                cancelled,
+            )
+        _check_cancel(cancelled)
+        report("lesions", 0, 1)
+        with _timed(timings, "lesions"):
+            lesions = lesion_labelmap(heat, lungs, threshold, min_volume_ml, volume.voxel_volume_ml)
+        report("lesions", 1, 1)
+        _check_cancel(cancelled)
+        report("statistics", 0, 1)
+        with _timed(timings, "statistics"):
+            stacks = (view.to_axial(array) for array in (volume.array, lungs, lesions, heat))
+            statistics = lesion_statistics(*stacks, volume.voxel_volume_ml)
+        report("statistics", 1, 1)
+        involvement = statistics[0].values["involvement_percent"]
+        if involvement > 100 * HIGH_HEAT_SHARE:
+            warnings.append(f"{involvement:.0f} % of the lungs are called lesion: check the CT's HU and the lung mask.")
+        return SegmentResult(
+            heat=heat,
+            lungs=lungs,
+            lesions=lesions,
+            statistics=statistics,
+            threshold=threshold,
+            min_volume_ml=float(min_volume_ml),
+            device=self.device_in_words,
+            warnings=warnings + lung_warnings,
+            timings_s=timings,
+            lesion_bundle=self.lesion_bundle,
+            lung_bundle=self.lung_bundle if lung_mask is None else None,
+        )
+
+    def _lungs(self, volume, view, mask, progress, cancelled) -> tuple[np.ndarray, list[str]]:
+        from .lungs import segment_lungs
+
+        if mask is None:
+            return segment_lungs(
+                volume,
+                view,
+                self._network(self.lung_bundle),
+                self.lung_bundle,
+                self.device,
+                self.batch_size,
+                progress,
+                cancelled,
+            )
+        return lungs_from_mask(mask, volume, view)
+
+    def _network(self, bundle: ModelBundle) -> torch.nn.Module:
+        if bundle.task not in self._networks:
+            self._networks[bundle.task] = bundle.network(self.device)
+        return self._networks[bundle.task]
+
+
+def lungs_from_mask(mask: np.ndarray, volume: Volume, view: AxialView) -> tuple[np.ndarray, list[str]]:
+    """Turn a user's lung mask into lung labels, and say what is odd about it.
+
+    :param mask: ``(k, j, i)``, lung where not 0; labels 1 and 2 are kept when they are the only ones and both occur.
+    :return: ``(k, j, i)`` uint8, 1 the patient's right lung, 2 the left one; warnings.
+    :raises LesionDecompError: another shape than the volume's, or empty.
+    """
+    from .lungs import LEFT, RIGHT, lung_warnings, split_right_left
+
+    mask = np.asarray(mask)
+    if mask.shape != volume.shape:
+        found, expected = ("×".join(str(n) for n in reversed(shape)) for shape in (mask.shape, volume.shape))
+        advice = "Resample the mask to the CT's grid."
+        raise LesionDecompError(MASK_STAGE, f"a mask of {found} voxels", f"{expected}, as the CT has", advice)
+    inside = mask != 0
+    if not inside.any():
+        raise LesionDecompError(MASK_STAGE, "an empty mask", "lung marked by values other than 0")
+    if {RIGHT, LEFT} == set(np.unique(mask[inside]).tolist()):
+        labels = mask.astype(np.uint8)
+    else:
+        labels = np.zeros(volume.shape, dtype=np.uint8)
+        view.to_axial(labels)[:] = split_right_left(view.to_axial(inside), (view.slice_distance, *view.spacing[1:]))
+    stack = view.to_axial(labels)
+    cm2 = view.spacing[1] * view.spacing[2] / 100
+    sections = np.stack([np.count_nonzero(stack == label, axis=(1, 2)) for label in (RIGHT, LEFT)], axis=1) * cm2
+    return labels, lung_warnings(sections, view.slice_distance)
+
+
+def _bundle(bundle: ModelBundle | str | Path | None, task: str) -> ModelBundle:
+    return bundle if isinstance(bundle, ModelBundle) else find_bundle(bundle, task)
+
+
+def _check_parameters(threshold: float, min_volume_ml: float) -> None:
+    if not 0 < threshold <= 1:
+        raise LesionDecompError("Segmentation", f"a threshold of {threshold:g}", "a number above 0, at most 1")
+    if not 0 <= min_volume_ml < float("inf"):
+        raise LesionDecompError("Segmentation", f"a minimum volume of {min_volume_ml:g} mL", "0 mL or more")
+
+
+def _check_cancel(cancelled: Cancel | None) -> None:
+    if cancelled is not None and cancelled():
+        raise Cancelled("Segmentation")
+
+
+def _no_progress(stage: str, done: int, total: int) -> None:
+    """Progress that nobody watches."""
+
+
+@contextmanager
+def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
+    began = time.perf_counter()
+    yield
+    timings[stage] = round(time.perf_counter() - began, 3)
+
+
+@contextmanager
+def _memory_errors(stage: str, volume: Volume) -> Iterator[None]:
+    """Say an out-of-memory in words: which volume, and what to change."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        text = str(error).lower()
+        if isinstance(error, MemoryError) or "out of memory" in text or "not enough memory" in text:
+            size = "×".join(str(n) for n in reversed(volume.shape))
+            advice = "Use a smaller batch size or the CPU, or crop the volume."
+            raise LesionDecompError(
+                stage, f"too little memory for {size} voxels", "memory for one batch", advice
+            ) from error
+        raise

@@ -1,0 +1,167 @@
+"""Training configurations: typed, validated, read from TOML or the command line; unknown keys are refused."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from ..errors import LesionDecompError
+from .augmentation import Augmentation
+
+STAGE = "Training configuration"
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Arguments of :class:`~LesionDecompLib.networks.DecompositionNet`."""
+
+    channels: int = 16
+    levels: int = 5
+    widest: int = 128
+    norm: str = "batch"
+    gated: bool = True
+    shared: bool = False
+    lesion_decoder: bool = True
+
+
+@dataclass(frozen=True)
+class LesionConfig:
+    """How the decomposition is trained. Equation numbers are those of Yang et al. (ISBI 2021).
+
+    :param steps: generator updates. :param crop: height and width of the window around the lungs, pixels; empty takes
+        whole slices. :param shrink: the slices are averaged down by this factor first.
+    :param alpha_adversarial: α1 of equation 5. :param alpha_reconstruction: α2. :param alpha_normal: α3.
+    :param penalty: λ of equation 3. :param norm_p: p of equations 1 and 2. :param edge_weighting: the released code's
+        (1 + Sobel/255)² pixel weight. :param identity_steps: first steps with L_r and L_n alone.
+    :param alpha_image: weight of the image-level term L_m on the lesion decoder. :param top_fraction: share of the
+        lung's pixels that make a slice's score. :param alpha_sparse: weight of the mean heat of normal slices.
+    :param batch_painted: normal slices with lesions painted in. :param alpha_painted: weight of their terms.
+    """
+
+    seed: int = 0
+    steps: int = 3000
+    batch_lesion: int = 8
+    batch_normal: int = 4
+    batch_painted: int = 4
+    crop: tuple[int, ...] = (160, 192)
+    shrink: int = 1
+    learning_rate: float = 1e-3
+    final_learning_rate: float = 1e-5
+    betas: tuple[float, ...] = (0.9, 0.99)
+    ema: float = 0.998
+    alpha_adversarial: float = 0.02
+    alpha_reconstruction: float = 1.0
+    alpha_normal: float = 1.0
+    alpha_image: float = 0.5
+    alpha_sparse: float = 0.1
+    alpha_painted: float = 1.0
+    top_fraction: float = 0.02
+    penalty: float = 10.0
+    norm_p: int = 1
+    edge_weighting: bool = False
+    identity_steps: int = 0
+    critic: bool = True
+    critic_channels: int = 16
+    critic_steps: int = 1
+    critic_every: int = 1
+    critic_learning_rate: float = 2e-4
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        if self.norm_p not in (1, 2):
+            raise LesionDecompError(STAGE, f"norm_p = {self.norm_p}", "1 or 2")
+        if self.steps < 1 or self.batch_lesion < 1 or self.batch_normal < 1 or self.batch_painted < 0:
+            raise LesionDecompError(STAGE, "a step or batch count below 1", "at least 1 step, 1 lesion, 1 normal slice")
+        if not 0 < self.top_fraction <= 1:
+            raise LesionDecompError(STAGE, f"top_fraction = {self.top_fraction:g}", "a share in (0, 1]")
+
+
+PRESETS: dict[str, LesionConfig] = {
+    # Equations 1 to 5 with the paper's constants.
+    "paper": LesionConfig(
+        steps=40_000,
+        batch_lesion=4,
+        batch_normal=4,
+        batch_painted=0,
+        crop=(),
+        learning_rate=2e-4,
+        final_learning_rate=2e-4,
+        betas=(0.5, 0.9),
+        ema=0.0,
+        alpha_adversarial=0.01,
+        alpha_reconstruction=100.0,
+        alpha_normal=100.0,
+        alpha_image=0.0,
+        alpha_sparse=0.0,
+        alpha_painted=0.0,
+        critic_channels=64,
+        network=NetworkConfig(channels=64, widest=1024, gated=False),
+        augmentation=Augmentation(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
+    ),
+    "default": LesionConfig(),
+}
+
+
+def load_config(base: Config, file: str | Path | None = None, overrides: list[str] | None = None) -> Config:
+    """A configuration: ``base``, changed by a TOML file, changed by ``key=value`` texts (``network.channels=8``).
+
+    :raises LesionDecompError: unreadable file, unknown key, a value of the wrong type.
+    """
+    values: dict[str, Any] = {}
+    if file is not None:
+        try:
+            values = tomllib.loads(Path(file).read_text("utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise LesionDecompError(STAGE, f"a file that does not read ({error})", "a TOML file") from error
+    config = change(base, values)
+    for text in overrides or []:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise LesionDecompError(STAGE, f"'{text}'", "key=value")
+        try:
+            parsed = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            parsed = value
+        nested: Any = parsed
+        for part in reversed(key.strip().split(".")):
+            nested = {part: nested}
+        config = change(config, nested)
+    return config
+
+
+def change(config: Config, values: dict[str, Any]) -> Config:
+    """A copy of a (nested) configuration with some values changed; types are checked."""
+    kinds = get_type_hints(type(config))
+    known = {item.name for item in fields(config)}
+    updates = {}
+    for key, value in values.items():
+        if key not in known:
+            raise LesionDecompError(STAGE, f"the unknown key '{key}'", f"one of {', '.join(sorted(known))}")
+        current = getattr(config, key)
+        if is_dataclass(current):
+            if not isinstance(value, dict):
+                raise LesionDecompError(STAGE, f"'{key}' = {value!r}", "a table of settings")
+            updates[key] = change(current, value)
+        else:
+            updates[key] = _typed(key, value, kinds[key], current)
+    return replace(config, **updates)
+
+
+def as_dict(config: Any) -> dict[str, Any]:
+    """A configuration as plain values, for JSON."""
+    return asdict(config)
+
+
+def _typed(key: str, value: Any, kind: Any, current: Any) -> Any:
+    if isinstance(current, tuple):
+        if isinstance(value, list | tuple) and all(isinstance(item, int | float) for item in value):
+            return tuple(value)
+    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    elif type(value) is kind:
+        return value
+    raise LesionDecompError(STAGE, f"'{key}' = {value!r}", f"a value like {current!r}")

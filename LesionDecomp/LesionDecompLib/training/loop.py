@@ -1,0 +1,202 @@
+"""The training loop: resumable to the bit, logged, cancellable. What is trained is a :class:`Task`.
+
+The random numbers of step ``s`` come from a generator seeded with ``(seed, s)`` alone, and a checkpoint holds weights,
+averages, optimizers and the step: a run that is killed and resumed gives the weights of an unbroken one.
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import io
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..atomic import write_bytes
+from ..errors import Cancelled, LesionDecompError
+
+CHECKPOINT_NAME = "checkpoint.pt"
+LOG_NAME = "log.csv"
+STAGE = "Training"
+
+
+class Task(Protocol):
+    """Something to train.
+
+    ``modules`` and ``optimizers`` are what a checkpoint keeps; ``averaged`` names the module whose weights are
+    averaged; ``step`` makes one update and returns what to log.
+    """
+
+    modules: dict[str, nn.Module]
+    optimizers: dict[str, torch.optim.Optimizer]
+    averaged: str
+
+    def step(self, number: int, rng: np.random.Generator) -> dict[str, float]:
+        """One update; ``number`` counts from 0."""
+        ...
+
+
+class WeightAverage:
+    """Exponential moving average of a network's weights; buffers are copied. ``decay`` 0 keeps the last weights."""
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.network = copy.deepcopy(network).requires_grad_(False).eval()
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, number: int) -> None:
+        """Follow ``network`` after update ``number``; early on faster, so that the first weights are forgotten."""
+        decay = min(self.decay, (1 + number) / (10 + number)) if self.decay > 0 else 0.0
+        for mean, value in zip(self.network.state_dict().values(), network.state_dict().values(), strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(value, 1 - decay)
+            else:
+                mean.copy_(value)
+
+
+def cosine(number: int, steps: int, first: float, last: float, warm_up: int = 100) -> float:
+    """Learning rate at update ``number``: linear warm-up, then half a cosine from ``first`` to ``last``."""
+    if number < warm_up:
+        return first * (number + 1) / warm_up
+    progress = (number - warm_up) / max(1, steps - warm_up)
+    return last + 0.5 * (first - last) * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def train(
+    task: Task,
+    folder: str | Path,
+    *,
+    steps: int,
+    seed: int,
+    ema: float = 0.998,
+    resume: bool = False,
+    checkpoint_seconds: float = 120.0,
+    log_every: int = 20,
+    progress: Callable[[str, int, int], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+    evaluate: Callable[[nn.Module, int], dict[str, float]] | None = None,
+    evaluate_every: int = 0,
+) -> nn.Module:
+    """Train until ``steps`` updates are done and return the averaged network in evaluation mode.
+
+    Writes ``checkpoint.pt`` (atomically, every ``checkpoint_seconds`` and at the end) and ``log.csv`` into ``folder``.
+
+    :param resume: go on from the checkpoint in ``folder`` if there is one; otherwise one that is there is refused.
+    :param evaluate: called with the averaged network and the step every ``evaluate_every`` steps; what it returns is
+        logged.
+    :raises Cancelled: the hook said so; the checkpoint is written first.
+    :raises LesionDecompError: a checkpoint in the way, or a loss that is no number any more.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    average = WeightAverage(task.modules[task.averaged], ema)
+    start = _restore(task, average, folder, seed) if resume else 0
+    if not resume and (folder / CHECKPOINT_NAME).exists():
+        raise LesionDecompError(
+            STAGE, f"a checkpoint in '{folder.name}'", "an empty folder", "Resume it or choose another folder."
+        )
+    log = _Log(folder / LOG_NAME, start)
+    saved = began = time.monotonic()
+    for number in range(start, steps):
+        if cancelled is not None and cancelled():
+            _save(task, average, folder, number, seed)
+            raise Cancelled(STAGE)
+        values = task.step(number, np.random.default_rng([seed, number]))
+        average.update(task.modules[task.averaged], number)
+        broken = [key for key, value in values.items() if not math.isfinite(value)]
+        if broken:
+            found = f"{broken[0]} = {values[broken[0]]} at step {number}"
+            raise LesionDecompError(STAGE, found, "finite losses", "Lower the learning rate or resume from before.")
+        done = number + 1
+        log.add(values)
+        if evaluate is not None and evaluate_every and (done % evaluate_every == 0 or done == steps):
+            log.add(evaluate(average.network, done))
+        if done % log_every == 0 or done == steps:
+            log.write(done, time.monotonic() - began)
+        if progress is not None:
+            progress("training", done, steps)
+        if time.monotonic() - saved > checkpoint_seconds:
+            _save(task, average, folder, done, seed)
+            saved = time.monotonic()
+    _save(task, average, folder, steps, seed)
+    return average.network
+
+
+def _save(task: Task, average: WeightAverage, folder: Path, step: int, seed: int) -> None:
+    buffer = io.BytesIO()
+    torch.save(
+        {
+            "step": step,
+            "seed": seed,
+            "modules": {name: module.state_dict() for name, module in task.modules.items()},
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in task.optimizers.items()},
+            "average": average.network.state_dict(),
+        },
+        buffer,
+    )
+    write_bytes(folder / CHECKPOINT_NAME, buffer.getvalue(), "Writing the checkpoint")
+
+
+def _restore(task: Task, average: WeightAverage, folder: Path, seed: int) -> int:
+    file = folder / CHECKPOINT_NAME
+    if not file.exists():
+        return 0
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        for name, module in task.modules.items():
+            module.load_state_dict(state["modules"][name])
+        for name, optimizer in task.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        average.network.load_state_dict(state["average"])
+        step, saved_seed = int(state["step"]), int(state["seed"])
+    except Exception as error:  # torch raises half a dozen kinds here; all mean the same to the user
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        advice = "Train with the configuration it was made with, or choose another folder."
+        raise LesionDecompError(
+            STAGE, f"a checkpoint that does not fit ({reason})", "a checkpoint of this run", advice
+        ) from error
+    if saved_seed != seed:
+        raise LesionDecompError(STAGE, f"a checkpoint with seed {saved_seed}", f"seed {seed}")
+    return step
+
+
+class _Log:
+    """``log.csv``: one row of means for every ``log_every`` steps; rows beyond a resumed step are dropped."""
+
+    def __init__(self, path: Path, start: int) -> None:
+        self.path = path
+        self.rows: list[dict[str, str]] = []
+        self.values: dict[str, list[float]] = {}
+        if start and path.exists():
+            with open(path, encoding="utf-8", newline="") as stream:
+                self.rows = [row for row in csv.DictReader(stream) if int(row["step"]) <= start]
+
+    def add(self, values: dict[str, float]) -> None:
+        for key, value in values.items():
+            self.values.setdefault(key, []).append(value)
+
+    def write(self, step: int, seconds: float) -> None:
+        row = {"step": str(step), "seconds": f"{seconds:.1f}"}
+        row |= {key: f"{np.mean(values):.6g}" for key, values in self.values.items()}
+        self.rows.append(row)
+        self.values = {}
+        columns = list(dict.fromkeys(key for row in self.rows for key in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_bytes(self.path, text.getvalue().encode(), "Writing the training log")
+
+
+def limit_threads(threads: int | None) -> None:
+    """Give torch ``threads`` CPU threads (None: leave as it is); more than the machine has are not taken."""
+    if threads:
+        torch.set_num_threads(max(1, min(threads, os.cpu_count() or 1)))

@@ -1,0 +1,82 @@
+"""The losses of Yang et al. (ISBI 2021), equations 1 to 5, and the image-level term on the lesion decoder.
+
+All means are taken inside the lungs: nine tenths of a slice hold nothing, and a mean over them teaches G1 to answer
+"nothing" everywhere. ``weight`` is ``(n, 1, h, w)``: 0 outside, 1 (or an edge weight) inside.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+def weighted_mean(value: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Mean of ``value`` under ``weight``, a scalar; 0 when there is no weight."""
+    return (value * weight).sum() / weight.sum().clamp_min(1.0)
+
+
+def difference(a: torch.Tensor, b: torch.Tensor, weight: torch.Tensor, p: int) -> torch.Tensor:
+    """mean |a - b|^p inside the lungs: the norm of equations 1 and 2, p = 1 or 2."""
+    return weighted_mean((a - b).abs().pow(p) if p != 1 else (a - b).abs(), weight)
+
+
+def reconstruction_loss(
+    x: torch.Tensor, normal: torch.Tensor, lesion: torch.Tensor, weight: torch.Tensor, p: int
+) -> torch.Tensor:
+    """Equation 1: L_r = mean |x - G1(E(x)) - G2(E(x))|^p over all slices."""
+    return difference(x, normal + lesion, weight, p)
+
+
+def edge_weight(x: torch.Tensor) -> torch.Tensor:
+    """The released code's pixel weight (1 + Sobel / 255)^2, Sobel of the slice on the 0 to 255 scale."""
+    kernel = torch.tensor([[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]], device=x.device).view(1, 1, 3, 3)
+    grey = functional.pad((x.float() + 1) * 127.5, (1, 1, 1, 1), mode="replicate")
+    horizontal = functional.conv2d(grey, kernel)
+    vertical = functional.conv2d(grey, kernel.transpose(2, 3))
+    return (1 + torch.sqrt(horizontal**2 + vertical**2).clamp(0, 255) / 255) ** 2
+
+
+def gradient_penalty(critic: nn.Module, real: torch.Tensor, fake: torch.Tensor, mix: torch.Tensor) -> torch.Tensor:
+    """mean (|grad D(z)| - 1)^2 at points z between real and fake slices (Gulrajani et al., 2017, equation 3).
+
+    :param mix: ``(n, 1, 1, 1)`` in [0, 1], where between the two.
+    """
+    between = (mix * real + (1 - mix) * fake).detach().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
+    return (gradient.flatten(1).norm(dim=1) - 1).pow(2).mean()
+
+
+def critic_loss(
+    critic: nn.Module, real: torch.Tensor, fake: torch.Tensor, mix: torch.Tensor, penalty: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Equation 3: L_c = mean D(G1(E(x))) - mean D(x) + penalty * GP; and the Wasserstein estimate.
+
+    :param real: normal slices. :param fake: G1(E(x)), detached.
+    """
+    distance = critic(real).mean() - critic(fake).mean()
+    pairs = min(len(real), len(fake))
+    return penalty * gradient_penalty(critic, real[:pairs], fake[:pairs], mix[:pairs]) - distance, distance.detach()
+
+
+def adversarial_loss(critic: nn.Module, normal: torch.Tensor) -> torch.Tensor:
+    """Equation 4: L_a = -mean D(G1(E(x)))."""
+    return -critic(normal).mean()
+
+
+def slice_logits(gate: torch.Tensor, lung: torch.Tensor, fraction: float) -> torch.Tensor:
+    """A slice's lesion logit: the mean of the largest ``fraction`` of its in-lung gate logits.
+
+    :param gate: ``(n, 1, h, w)`` logits. :param lung: the same shape, bool. :return: ``(n,)``.
+    """
+    scores = []
+    for logits, inside in zip(gate[:, 0], lung[:, 0], strict=True):
+        values = logits[inside]
+        scores.append(values.topk(max(1, int(len(values) * fraction))).values.mean() if len(values) else logits.min())
+    return torch.stack(scores)
+
+
+def overlap_loss(heat: torch.Tensor, extent: torch.Tensor, lung: torch.Tensor) -> torch.Tensor:
+    """Soft Dice loss of heat against painted lesion extent, pooled over the batch."""
+    heat, extent = heat * lung, extent * lung
+    return 1 - (2 * (heat * extent).sum() + 1) / (heat.sum() + extent.sum() + 1)

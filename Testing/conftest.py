@@ -1,0 +1,34 @@
+"""Fixtures every test may use: where real CT lies, and the shipped bundles."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+pytest_plugins: list[str] = []
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The development CT data; tests that need it skip where it is absent."""
+    folder = Path(os.environ.get("LESIONDECOMP_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"needs the development CT data in {folder} (or LESIONDECOMP_DATA)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sample_folder() -> Path:
+    """The sample CT that ships with the module."""
+    return ROOT / "LesionDecomp" / "Resources" / "SampleData"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_threads():
+    """More threads than cores make small tensors slow."""
+    import torch
+
+    torch.set_num_threads(min(2, os.cpu_count() or 1))
