@@ -217,6 +217,7 @@ def _draw_curve(
     _write(draw, (left, top - 14), "Volume with heat from the threshold up (mL)", 17, FAINT)
     draw.line([(left, top), (right, top)], fill=RULE)
     if highest == 0:
+        _write(draw, (left, bottom - 30), "no heat in the lungs", 17, FAINT)
         return
     seen = volumes_ml <= highest * (1 + 1e-9)
     x = left + thresholds[seen] * (right - left - 1)

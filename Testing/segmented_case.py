@@ -1,0 +1,71 @@
+"""A segmented real CT for tests of what comes after segmentation: its annotated lungs and lesions stand in for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from LesionDecompLib.geometry import AxialView
+from LesionDecompLib.lesions import lesion_labelmap
+from LesionDecompLib.statistics import lesion_statistics
+from LesionDecompLib.volume import Volume
+from scipy.ndimage import gaussian_filter
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def read_real(path: str) -> tuple[np.ndarray, np.ndarray]:
+    """Array (k, j, i) and IJK to RAS matrix of a shared image; skips the test where it is missing."""
+    file = SHARED_DATA / path
+    if not file.is_file():
+        pytest.skip(f"shared CT {path} is not here")
+    image = sitk.ReadImage(str(file))
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
+    matrix[:3, 3] = image.GetOrigin()
+    return sitk.GetArrayFromImage(image), LPS_TO_RAS @ matrix
+
+
+def segmented_covid_case(threshold: float = 0.4, step: int = 2) -> tuple[Volume, SimpleNamespace]:
+    """Every ``step``-th voxel of an axial slice of a COVID-19 chest CT, and a segmentation result of it.
+
+    The lungs are annotated, the heat is the annotated lesion mask blurred over about 4 mm.
+    """
+    (ct, matrix), (lungs, _), (lesion, _) = (
+        read_real(f"covid3d_medseg/case4_{name}.nii.gz") for name in ("ct", "lung", "lesion")
+    )
+    thin = np.s_[:, ::step, ::step]
+    matrix = matrix @ np.diag([step, step, 1, 1])
+    heat = np.clip(1.15 * gaussian_filter(lesion.astype(np.float32), (0.7, 3, 3)), 0, 1)
+    volume = Volume.from_array(np.ascontiguousarray(ct[thin]), matrix, "Surname^Forename")
+    return volume, segmented(volume, np.ascontiguousarray(lungs[thin]), heat[thin], threshold)
+
+
+def segmented(volume: Volume, lungs: np.ndarray, heat: np.ndarray, threshold: float) -> SimpleNamespace:
+    """The result of segmenting a volume of given lungs (0 / 1) and heat; the left half is the left lung."""
+    view = AxialView.of(volume.shape, volume.ijk_to_ras)
+    labels = (lungs != 0).astype(np.uint8)
+    columns = np.flatnonzero(view.to_axial(labels).any(axis=(0, 1)))
+    if len(columns):
+        left_half = view.to_axial(labels)[:, :, (columns[0] + columns[-1]) // 2 :]
+        left_half[left_half > 0] = 2
+    heat = np.where(labels > 0, heat, 0).astype(np.float32)
+    lesions = lesion_labelmap(heat, labels, threshold, 0.1, volume.voxel_volume_ml)
+    arrays = [view.to_axial(a) for a in (volume.array, labels, lesions, heat)]
+    return SimpleNamespace(
+        heat=heat,
+        lungs=labels,
+        lesions=lesions,
+        statistics=lesion_statistics(*arrays, volume.voxel_volume_ml),
+        threshold=threshold,
+        min_volume_ml=0.1,
+        device="CPU",
+        warnings=[],
+        timings_s={},
+        lung_bundle=None,
+        lesion_bundle=SimpleNamespace(name="a-model", version="1.0.0"),
+    )
