@@ -1,0 +1,86 @@
+"""The files of one segmented case, written as a set: all of them, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .atomic import check_writable, existing_error, staged_folder
+from .manifest import build_manifest, file_sha256, manifest_text
+from .nrrd import write_image
+from .statistics import write_statistics_csv
+
+if TYPE_CHECKING:
+    from .image_io import ReadInfo
+    from .pipeline import SegmentResult
+    from .volume import Volume
+
+HEATMAP, LUNGS, LESIONS = "heatmap.nrrd", "lungs.nrrd", "lesions.nrrd"
+STATISTICS, REPORT, OVERVIEW, SCENE = "statistics.csv", "report.json", "overview.png", "scene.mrb"
+ALL_FILES = (HEATMAP, LUNGS, LESIONS, STATISTICS, REPORT, OVERVIEW, SCENE)
+
+
+def check_case_folder(folder: str | Path, *, scene: bool = False, overwrite: bool = False) -> None:
+    """Refuse, before any work is done, what :func:`write_case` would refuse after it.
+
+    :raises LesionDecompError: earlier results without ``overwrite``, a folder that can't be written to, or a scene
+        asked for where it can't be made.
+    """
+    folder = Path(folder)
+    taken = [name for name in ALL_FILES if (folder / name).exists()]
+    if taken and not overwrite:
+        raise existing_error("Opening the output folder", folder, taken)
+    check_writable(folder)
+    if scene:
+        from .scene_file import check_scene_support
+
+        check_scene_support()
+
+
+def write_case(
+    folder: str | Path,
+    volume: Volume,
+    result: SegmentResult,
+    info: ReadInfo | None = None,
+    *,
+    overview: bool = False,
+    scene: bool = False,
+    overwrite: bool = False,
+    parameters: Mapping[str, Any] | None = None,
+) -> list[Path]:
+    """Write heatmap, labelmaps, statistics and report, and on demand a picture and a Slicer scene.
+
+    The files are complete before the first of them appears in ``folder``; the report comes last. Files of an earlier
+    run that are not part of this one are removed when ``overwrite`` is given; anything else in the folder stays.
+
+    :param info: what the reader found about the input; its warnings go into report, picture and scene.
+    :param parameters: for the report, those that the result doesn't tell.
+    :return: the files written.
+    :raises LesionDecompError: earlier results without ``overwrite``, full disk, no permission, no slicer-core for the
+        scene; the folder is then as it was.
+    """
+    folder = Path(folder)
+    if info is not None:
+        own = [text for text in result.warnings if text not in info.warnings]
+        result = replace(result, warnings=[*info.warnings, *own])
+    with staged_folder(folder, overwrite, last=REPORT, retired=ALL_FILES) as staging:
+        write_image(staging / HEATMAP, result.heat, volume)
+        write_image(staging / LUNGS, result.lungs, volume)
+        write_image(staging / LESIONS, result.lesions, volume)
+        write_statistics_csv(staging / STATISTICS, result.statistics)
+        manifest = build_manifest(volume, result, info, parameters=parameters)
+        if overview:
+            from .overview import draw_overview
+
+            title = f"CT {manifest['input']['sha256'][:12]}"
+            draw_overview(volume, result, title).save(staging / OVERVIEW)
+        if scene:
+            from .scene_file import write_scene
+
+            write_scene(staging / SCENE, volume, result, manifest=manifest)
+        names = sorted(path.name for path in staging.iterdir())
+        manifest["outputs"] = {name: file_sha256(staging / name) for name in names}
+        (staging / REPORT).write_text(manifest_text(manifest), encoding="utf-8", newline="\n")
+    return [folder / name for name in [*names, REPORT]]

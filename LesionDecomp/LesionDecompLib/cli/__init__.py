@@ -1,0 +1,86 @@
+"""The command ``lesiondecomp``.
+
+Each command is a module with ``add_parser(commands)``, which sets ``run``, and ``run(args) -> int``. Modules import
+torch and SimpleITK only when they run, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+
+from .. import __version__
+from ..errors import Cancelled, LesionDecompError
+from .interrupts import INTERRUPTED, interrupts_as_exceptions
+
+# In the order of the help text. A new command is one more name here.
+COMMANDS = ("segment", "models", "demo")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    :param argv: arguments less the program's name; default those of the process.
+    :return: exit status: 0 done, 1 a case or the command failed, 2 wrong usage, 130 interrupted.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        # A console that lacks a character (×, an umlaut in a name) must not end the run.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        args = build_parser().parse_args(argv)
+    except SystemExit as end:
+        return int(end.code or 0)
+    try:
+        with interrupts_as_exceptions():
+            status = args.run(args)
+            sys.stdout.flush()
+            return status
+    except SystemExit as end:  # a usage error found while running
+        return int(end.code or 0)
+    except (KeyboardInterrupt, Cancelled):
+        say("Interrupted; no half-written result was left behind.")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has gone (as with `| head`): nobody is left to talk to.
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        say(error_sentence(error))
+        return 1
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser with all commands."""
+    parser = argparse.ArgumentParser(
+        prog="lesiondecomp",
+        description="Lung-lesion heatmaps, labelmaps and volumes from chest CT. For research use only.",
+    )
+    parser.add_argument("--version", action="version", version=f"lesiondecomp {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        importlib.import_module(f".{name}", __name__).add_parser(commands)
+    return parser
+
+
+def error_sentence(error: Exception) -> str:
+    """One sentence for any error; with the environment variable LESIONDECOMP_DEBUG set, it is raised instead."""
+    if isinstance(error, LesionDecompError):
+        return str(error)
+    if os.environ.get("LESIONDECOMP_DEBUG"):
+        raise error
+    text = " ".join(str(error).split())[:200]
+    if isinstance(error, MemoryError) or "out of memory" in text.lower():
+        return "Out of memory; try a smaller --batch-size, --device cpu, or a machine with more memory."
+    return f"Internal error ({type(error).__name__}: {text}); set LESIONDECOMP_DEBUG=1 to see where, and report it."
+
+
+def say(text: str) -> None:
+    """Print one line for the user on stderr."""
+    with suppress(OSError, ValueError):
+        print(f"lesiondecomp: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,64 @@
+"""Which input goes into which folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+RESERVED = "summary.csv"
+
+
+@dataclass(eq=False)
+class Case:
+    """One input of a run, and how it went.
+
+    :param status: ``""`` while not run, then ``"done"`` or ``"failed"``.
+    :param message: the error, or the warnings of a case that was done.
+    :param figures: of both lungs, by the measurements' keys.
+    """
+
+    name: str
+    path: Path
+    folder: Path
+    status: str = ""
+    message: str = ""
+    input_sha256: str = ""
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+def plan_cases(inputs: list[Path], output: Path) -> list[Case]:
+    """Give each input its output folder: ``output`` for a single one, a subfolder named after the input otherwise.
+
+    Names that clash (also where only the case of letters differs) are told apart by the folder the input lies in, and
+    by a number where that doesn't help. An input given twice is run once.
+
+    :return: the cases in the order of the inputs.
+    """
+    from ..image_io import case_name
+
+    unique = list({path.absolute(): path for path in inputs}.values())
+    if len(unique) == 1 and len(inputs) == 1:
+        return [Case(case_name(unique[0]), unique[0], output)]
+    names = [case_name(path) for path in unique]
+    counts = _counts(names)
+    names = [
+        f"{path.absolute().parent.name}_{name}" if counts[name.casefold()] > 1 and path.absolute().parent.name else name
+        for name, path in zip(names, unique, strict=True)
+    ]
+    taken = {RESERVED}
+    cases = []
+    for name, path in zip(names, unique, strict=True):
+        number, free = 1, name
+        while free.casefold() in taken:
+            number += 1
+            free = f"{name}-{number}"
+        taken.add(free.casefold())
+        cases.append(Case(free, path, output / free))
+    return cases
+
+
+def _counts(names: list[str]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for name in names:
+        counts[name.casefold()] = counts.get(name.casefold(), 0) + 1
+    return counts

@@ -1,0 +1,86 @@
+"""Progress on stderr: one live line on a terminal, a few plain lines in a log."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from contextlib import suppress
+from typing import TextIO
+
+STAGES = {
+    "lungs": "Finding the lungs",
+    "heat": "Decomposing the slices",
+    "lesions": "Outlining the lesions",
+    "statistics": "Measuring",
+}
+LIVE_S = 0.1  # between updates of the live line
+PLAIN_S = 30.0  # between plain lines of one stage
+
+
+class Progress:
+    """Shows what the pipeline tells its progress callback; see :meth:`update`.
+
+    :param quiet: show nothing. :param stream: default stderr, as it is when the object is made.
+    """
+
+    def __init__(self, quiet: bool = False, stream: TextIO | None = None) -> None:
+        self._stream = stream if stream is not None else sys.stderr
+        self._quiet = quiet
+        self._live = not quiet and bool(getattr(self._stream, "isatty", lambda: False)())
+        self._case = ""
+        self._stage = ""
+        self._began = self._shown = 0.0
+        self._line_open = False
+
+    def begin_case(self, label: str) -> None:
+        """Start a case; ``label`` (may be empty) stands before each line, e.g. ``"[2/5 name]"``."""
+        self.clear()
+        self._case, self._stage = f"{label} " if label else "", ""
+
+    def update(self, stage: str, done: int, total: int) -> None:
+        """Tell that ``done`` of ``total`` steps of ``stage`` are done; what the pipeline calls."""
+        if self._quiet:
+            return
+        now = time.monotonic()
+        started = stage != self._stage
+        if started:
+            self._stage, self._began = stage, now
+        if not started and done < total and now - self._shown < (LIVE_S if self._live else PLAIN_S):
+            return
+        if not self._live and not started and done >= total:
+            return  # the next stage's line says that this one has ended
+        self._shown = now
+        self._write(f"{self._case}{STAGES.get(stage, stage)}{self._count(done, total, now - self._began)}")
+
+    def clear(self) -> None:
+        """Take the live line away, before something else is printed."""
+        if self._line_open:
+            self._print("\r\x1b[K", end="")
+            self._line_open = False
+
+    def _count(self, done: int, total: int, elapsed: float) -> str:
+        if total <= 1:
+            return ""
+        text = f", slice {min(done, total)} of {total}"
+        if 0 < done < total and elapsed > 1.0:
+            text += f", {time_text(elapsed / done * (total - done))} left"
+        return text
+
+    def _write(self, line: str) -> None:
+        if self._live:
+            width = shutil.get_terminal_size().columns - 1
+            self._print(f"\r\x1b[K{line[:width]}", end="")
+            self._line_open = True
+        else:
+            self._print(line)
+
+    def _print(self, text: str, end: str = "\n") -> None:
+        # A closed stderr ends the display, not the work.
+        with suppress(OSError, ValueError):
+            print(text, end=end, file=self._stream, flush=True)
+
+
+def time_text(seconds: float) -> str:
+    """A duration for people, e.g. ``"45 s"`` or ``"3 min"``."""
+    return f"{max(1, round(seconds))} s" if seconds < 90 else f"{round(seconds / 60)} min"
