@@ -1,0 +1,178 @@
+"""A chest CT goes in, a labelmap of the right and left lung comes out.
+
+Axial slices -> 256×256 pixels of 2 mm around the body -> U-Net -> clean-up in 3-D -> labels on the scan's own grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from .body_field import FieldOfView, body_center, body_extent, scale_window
+from .errors import Cancelled, LesionDecompError
+from .geometry import AxialView
+from .lung_cleanup import CleanLungs, clean_lungs
+from .lung_sides import LEFT, RIGHT, split_right_left
+from .volume import Volume
+
+if TYPE_CHECKING:
+    from .bundles import ModelBundle
+
+__all__ = ["LEFT", "RIGHT", "lung_warnings", "segment_lungs", "split_right_left"]
+
+STAGE = "Lung segmentation"
+# Thinner slices are averaged up to this thickness for the network: less noise, less work, nothing lost at 2 mm pixels.
+SLAB_MM = 2.0
+LEAST_LUNG_ML = 200.0
+# A scan of few slices holds less: this much lung for each slice is asked for then.
+LEAST_SECTION_CM2 = 20.0
+PLAUSIBLE_LUNGS_ML = (1000.0, 10000.0)
+PLAUSIBLE_SHARE_OF_RIGHT = (0.35, 0.72)
+CUT_SECTION_CM2 = 15.0
+
+Progress = Callable[[str, int, int], None]
+
+
+def segment_lungs(
+    volume: Volume,
+    view: AxialView,
+    network: torch.nn.Module,
+    bundle: ModelBundle,
+    device: torch.device | str = "cpu",
+    batch_size: int = 8,
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> tuple[np.ndarray, list[str]]:
+    """Segment both lungs, disease included, trachea and main bronchi not.
+
+    :param network: of ``bundle``, in evaluation mode on ``device``: ``(n, 1, h, w)`` in [-1, 1] to logits
+        ``(n, 3, h, w)`` of background, right and left lung.
+    :param batch_size: slices at a time. :param progress: called with ``("lungs", slices done, slices)``.
+    :param cancelled: asked once for each batch.
+    :return: ``(k, j, i)`` uint8 labels on the volume's grid (0 background, 1 the patient's right lung, 2 the left
+        one), and warnings, a sentence each.
+    :raises LesionDecompError: no lungs found. :raises Cancelled: ``cancelled`` said so.
+    """
+    stack = view.to_axial(volume.array)
+    distance = (view.slice_distance, *view.spacing[1:])
+    size, pixel = int(bundle.metadata["input"]["size"][0]), float(bundle.metadata["input"]["spacing_mm"])
+    window = tuple(float(bound) for bound in bundle.metadata["input"]["hu_window"])
+    threshold = bundle.default_threshold
+    field = FieldOfView.around(stack.shape[1:], distance[1:], body_center(stack), size, pixel, device)
+    thickness = max(1, int(SLAB_MM / distance[0] + 1e-6))
+
+    pixels = _network_opinion(stack, field, network, window, thickness, batch_size, progress, cancelled)
+    pixel_spacing = (thickness * distance[0], pixel, pixel)
+    lungs = clean_lungs(*pixels, pixel_spacing, threshold)
+    least = min(LEAST_LUNG_ML, LEAST_SECTION_CM2 * stack.shape[0] * distance[0] / 10.0)
+    if lungs.volume_ml < least:
+        raise LesionDecompError(
+            STAGE,
+            f"{lungs.volume_ml:.0f} mL of lung",
+            f"at least {least:.0f} mL in a chest CT in Hounsfield units",
+            "Check that the volume shows the chest and that its spacing is right, or supply a lung mask.",
+        )
+    labels = np.zeros(volume.shape, dtype=np.uint8)
+    sections = _write_labels(lungs, field, threshold, thickness, view.to_axial(labels), batch_size, cancelled)
+    warnings = lung_warnings(sections * (distance[1] * distance[2] / 100.0), distance[0])
+    if progress is not None:
+        progress("lungs", stack.shape[0], stack.shape[0])
+    return labels, warnings
+
+
+def lung_warnings(sections_cm2: np.ndarray, slice_mm: float) -> list[str]:
+    """What is implausible about segmented lungs, a sentence each.
+
+    :param sections_cm2: ``(z, 2)`` area of the right and of the left lung in each axial slice, from inferior.
+    :param slice_mm: distance between slices.
+    """
+    right, left = sections_cm2.sum(axis=0) * slice_mm / 10.0
+    both = right + left
+    warnings = []
+    low, high = PLAUSIBLE_LUNGS_ML
+    if not low <= both <= high:
+        warnings.append(f"The lungs measure {both:.0f} mL; {low:.0f} to {high:.0f} mL is usual in adults.")
+    for name, volume in (("right", right), ("left", left)):
+        if both > 0 and volume == 0:
+            warnings.append(f"No {name} lung was found.")
+    low, high = PLAUSIBLE_SHARE_OF_RIGHT
+    if right > 0 and left > 0 and not low <= right / both <= high:
+        warnings.append(
+            f"The right lung is {100 * right / both:.0f} % of both; {100 * low:.0f} to {100 * high:.0f} % is usual: "
+            "part of a lung may be missing from the mask."
+        )
+    for name, section in (("lowest", sections_cm2[0].sum()), ("highest", sections_cm2[-1].sum())):
+        if section > CUT_SECTION_CM2:
+            warnings.append(f"The lungs are cut off at the {name} slice ({section:.0f} cm² of lung in it).")
+    return warnings
+
+
+def _network_opinion(stack, field, network, window, thickness, batch_size, progress, cancelled):
+    """Probability of lung and evidence of side (-1 right, 1 left) of each slab, ``(slabs, size, size)`` float32."""
+    size = field.rows.shape[0]
+    device = field.rows.device
+    slabs = -(-stack.shape[0] // thickness)
+    probability = np.zeros((slabs, size, size), dtype=np.float32)
+    evidence = np.zeros_like(probability)
+    rows, columns = body_extent(stack, field)
+    with torch.inference_mode():
+        for start in range(0, slabs, batch_size):
+            _check(cancelled)
+            stop = min(start + batch_size, slabs)
+            # Clipped first: air far below the window must not darken pixels at the body's edge.
+            slices = np.clip(stack[start * thickness : stop * thickness], *window).astype(np.float32, copy=False)
+            slices = torch.from_numpy(np.ascontiguousarray(_averaged(slices, thickness))).to(device)
+            x = scale_window(field.to_pixels(slices, window[0]), window)[:, None, rows, columns]
+            opinion = torch.softmax(network(x.contiguous()).float(), dim=1).cpu().numpy()
+            probability[start:stop, rows, columns] = opinion[:, 1] + opinion[:, 2]
+            evidence[start:stop, rows, columns] = opinion[:, 2] - opinion[:, 1]
+            if progress is not None:
+                progress("lungs", min(stop * thickness, stack.shape[0]), stack.shape[0])
+    return probability, evidence
+
+
+def _averaged(slices: np.ndarray, thickness: int) -> np.ndarray:
+    """Means of each ``thickness`` slices; the last one of what is left."""
+    if thickness == 1:
+        return slices
+    whole = len(slices) // thickness
+    means = [slices[: whole * thickness].reshape(whole, thickness, *slices.shape[1:]).mean(axis=1)]
+    if whole * thickness < len(slices):
+        means.append(slices[whole * thickness :].mean(axis=0, keepdims=True))
+    return np.concatenate(means)
+
+
+def _write_labels(lungs: CleanLungs, field, threshold, thickness, labels, batch_size, cancelled) -> np.ndarray:
+    """Bring the lungs back to the scan's slices; returns the voxels of right and left lung in each, ``(z, 2)``."""
+    sections = np.zeros((labels.shape[0], 2))
+    position = (np.arange(labels.shape[0]) + 0.5) / thickness - 0.5
+    low = np.clip(np.floor(position).astype(int), 0, len(lungs.side) - 1)
+    high = np.minimum(low + 1, len(lungs.side) - 1)
+    weight = torch.from_numpy(np.clip(position - low, 0.0, 1.0).astype(np.float32)).view(-1, 1, 1)
+    filled = lungs.probability.any(axis=(1, 2))
+    device = field.rows.device
+    with torch.inference_mode():
+        for start in range(0, labels.shape[0], batch_size):
+            _check(cancelled)
+            part = slice(start, start + batch_size)
+            if not (filled[low[part]].any() or filled[high[part]].any()):
+                continue
+            planes = []
+            for image in (lungs.probability, lungs.side):
+                below, above = (torch.from_numpy(image[index[part]]) for index in (low, high))
+                planes.append(field.to_slices(torch.lerp(below, above, weight[part]).to(device)))
+            lung = planes[0] >= threshold
+            right = lung & (planes[1] <= 0)
+            batch = (lung.to(torch.uint8) * LEFT - right.to(torch.uint8)).cpu().numpy()
+            labels[part] = batch
+            sections[part, 0] = np.count_nonzero(batch == RIGHT, axis=(1, 2))
+            sections[part, 1] = np.count_nonzero(batch == LEFT, axis=(1, 2))
+    return sections
+
+
+def _check(cancelled: Callable[[], bool] | None) -> None:
+    if cancelled is not None and cancelled():
+        raise Cancelled(STAGE)
