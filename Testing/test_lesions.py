@@ -36,11 +36,17 @@ def test_components_below_the_minimum_volume_go_and_one_of_exactly_that_volume_s
     heat[1, 1, 0:3] = 1  # three voxels
     heat[1, 3, 6:10] = 1  # four voxels
     lungs = np.ones(heat.shape, dtype=np.uint8)
-    # 4 times 0.025 mL is the minimum, whatever the rounding.
     lesions = lesion_labelmap(heat, lungs, 0.5, 0.1, 0.025)
     assert np.argwhere(lesions).tolist() == [[1, 3, x] for x in range(6, 10)]
     assert lesion_labelmap(heat, lungs, 0.5, 0.1001, 0.025).sum() == 0
     assert lesion_labelmap(heat, lungs, 0.5, 0.0, 0.025).sum() == 7
+
+
+@pytest.mark.parametrize(("voxels", "voxel_ml"), [(3, 0.003), (3, 0.025), (7, 0.01), (12, 0.006)])
+def test_rounding_does_not_cost_a_lesion_of_exactly_the_minimum_volume(voxels, voxel_ml):
+    assert smallest_count(round(voxels * voxel_ml, 6), voxel_ml) == voxels
+    assert smallest_count(voxels * voxel_ml, voxel_ml) == voxels
+    assert smallest_count(voxels * voxel_ml * 1.001, voxel_ml) == voxels + 1
 
 
 def test_voxels_that_touch_by_a_corner_are_one_lesion():
@@ -93,6 +99,15 @@ def test_the_curve_tells_the_volume_of_the_labelmap(shape, seed, step):
     assert thresholds[step] == step / 1000
     assert volumes[step] == lesion_labelmap(heat, lungs, thresholds[step], 0.0, 0.25).sum() * 0.25
     assert (np.diff(volumes) <= 0).all()
+
+
+def test_the_curve_is_exact_on_its_steps_and_right_beside_them():
+    steps = (np.arange(1001) / 1000).astype(np.float32)
+    beside = [steps, np.nextafter(steps, np.float32(-1)), np.nextafter(steps, np.float32(2))]
+    heat = np.clip(np.concatenate(beside), 0, None)[None, None]
+    lungs = np.ones(heat.shape, np.uint8)
+    thresholds, volumes = volume_curve(heat, lungs, 1.0)
+    assert volumes.tolist() == [lesion_labelmap(heat, lungs, t, 0.0, 1.0).sum() for t in thresholds]
 
 
 def test_the_inputs_stay_as_they_are():
