@@ -104,17 +104,17 @@ def _check_gaps(gaps: np.ndarray, step: float, stage: str) -> None:
     if together:
         raise LesionDecompError(
             stage,
-            f"{together} slice positions that hold more than one image",
+            f"{together} slice position{'s' if together > 1 else ''} with more than one image",
             "one image at each position",
             "Export one phase and one reconstruction.",
         )
     wide = gaps[gaps >= MISSING * step]
     if wide.size:
         missing = int(np.rint(wide / step - 1).clip(1).sum())
+        gaps_text = f"a gap of {wide[0]:.3g} mm" if wide.size == 1 else f"{wide.size} gaps of up to {wide.max():.3g} mm"
         raise LesionDecompError(
             stage,
-            f"{wide.size} gaps of up to {wide.max():.3g} mm between slices {step:.3g} mm apart "
-            f"(about {missing} slices missing)",
+            f"{gaps_text} between slices {step:.3g} mm apart ({missing} missing)",
             "a series without missing slices",
             "Export the series again.",
         )

@@ -170,7 +170,7 @@ def _acquisition_warnings(first: DicomSlice, grid: SliceGrid) -> list[str]:
     warnings = []
     if not first.tags["slope"]:
         warnings.append("The DICOM header gives no rescale slope: the stored values were taken for HU.")
-    if first.tags["rescale_type"] not in ("", "HU"):
+    if first.tags["rescale_type"] not in ("", "HU", "US"):  # US: unspecified, as many exporters write
         warnings.append("The DICOM header says that the values are not in HU.")
     thickness = first.numbers("thickness")
     if thickness and 0 < thickness[0] < 0.67 * grid.distance:
