@@ -1,4 +1,3 @@
-import hashlib
 import importlib.util
 import logging
 import time
@@ -34,7 +33,9 @@ CITATION = (
     "Towards Unbiased COVID-19 Lesion Localisation and Segmentation via Weakly Supervised Learning. "
     "IEEE International Symposium on Biomedical Imaging (ISBI), 2021."
 )
-SAMPLE_FOLDER = Path(__file__).resolve().parent / "Resources" / "SampleData"
+RESOURCES = Path(__file__).resolve().parent / "Resources"
+SAMPLE_FILE = RESOURCES / "SampleData" / "chest_ct_tumor.nrrd"
+SAMPLE_SHA256 = "1aa3e67aa3914fcb90d412a10cd395e324da186d9c9bf90680399c6897628287"
 STATISTICS_DELAY_MS = 300  # after the last move of a slider, the table follows
 
 
@@ -66,29 +67,19 @@ class LesionDecomp(ScriptedLoadableModule):
             slicer.app.connect("startupCompleted()", registerSampleData)
 
 
-def sampleFile():
-    """The bundled sample CT, or None where it is not installed."""
-    files = sorted(path for path in SAMPLE_FOLDER.glob("*") if path.name.endswith((".nrrd", ".nii.gz")))
-    return files[0] if files else None
-
-
 def registerSampleData():
     """Offer the bundled sample CT in the Sample Data module; nothing is downloaded for it."""
     try:
         import SampleData
     except ImportError:
         return
-    path = sampleFile()
-    if path is None:
-        return
-    icon = SAMPLE_FOLDER.parent / "Icons" / "LesionDecomp.png"
     SampleData.SampleDataLogic.registerCustomSampleDataSource(
         category="LesionDecomp",
         sampleName="LesionDecompChestCT",
-        thumbnailFileName=str(icon),
-        uris=path.as_uri(),
-        fileNames=path.name,
-        checksums="SHA256:" + hashlib.sha256(path.read_bytes()).hexdigest(),
+        thumbnailFileName=str(RESOURCES / "Icons" / "LesionDecomp.png"),
+        uris=SAMPLE_FILE.as_uri(),
+        fileNames=SAMPLE_FILE.name,
+        checksums=f"SHA256:{SAMPLE_SHA256}",
         nodeNames="LesionDecompChestCT",
     )
 
@@ -106,7 +97,7 @@ class LesionDecompParameterNode:
     lungMask: vtkMRMLLabelMapVolumeNode
     model: str = ""  # bundle's name or folder; empty takes the default
     device: str = "auto"
-    threshold: Annotated[float, WithinRange(0.0, 1.0)] = 0.4
+    threshold: Annotated[float, WithinRange(0.01, 1.0)] = 0.4
     minimumVolumeMl: Annotated[float, WithinRange(0.0, 10.0)] = 0.1
     makeSegmentation: bool = False
     overlayVisible: bool = True
@@ -458,6 +449,7 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
             an output node left the scene meanwhile. In both cases the scene is as it was.
         """
         from LesionDecompLib.errors import Cancelled
+        from LesionDecompLib.manifest import build_manifest, manifest_text
         from LesionDecompMrml.input_nodes import lung_mask_from_node, volume_from_node
         from LesionDecompMrml.result_nodes import check_outputs, write_result
 
@@ -489,11 +481,12 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
         # The scene may have been closed, or a node removed, while the work went on.
         if any(scene is None or not scene.IsNodePresent(n) for n in (inputVolume, *outputs.values()) if n is not None):
             raise Cancelled
+        parameters = {"device": device, "batch_size": batchSize}
         nodes = write_result(
             inputVolume,
             result,
             with_segmentation=segmentationNode is True,
-            report=self._report(volume, result),
+            report=manifest_text(build_manifest(volume, result, parameters=parameters)),
             **outputs,
         )
         logging.info(
@@ -509,14 +502,17 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
 
         Models stay loaded for the next volume.
         """
-        from LesionDecompLib.bundles import find_bundle
-        from LesionDecompLib.pipeline import Segmenter
-
         key = (model, device, batchSize)
         if self._segmenterKey != key:
-            self._segmenter = Segmenter(find_bundle(model, "lesions"), device=device, batch_size=batchSize)
+            self._segmenter = self.createSegmenter(model, device, batchSize)
             self._segmenterKey = key
         return self._segmenter.run(volume, lung_mask=lungMask, **options)
+
+    def createSegmenter(self, model, device, batchSize):
+        """Load the models; they are kept for the following volumes."""
+        from LesionDecompLib.pipeline import Segmenter
+
+        return Segmenter(model, device=device, batch_size=batchSize)
 
     def updateThreshold(self, heatmapNode, threshold=None, minimumVolumeMl=None, withStatistics=True):
         """Make the lesions, and the table, anew from a finished heatmap; quick, no model needed.
@@ -562,9 +558,6 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
 
         set_overlay_visible(result_of(heatmapNode), visible)
 
-    def _report(self, volume, result):
-        return ""
-
 
 #
 # LesionDecompTest
@@ -586,9 +579,7 @@ class LesionDecompTest(ScriptedLoadableModuleTest):
         import tempfile
 
         self.delayDisplay("Loading the sample CT")
-        path = sampleFile()
-        self.assertIsNotNone(path, "the sample CT is not installed")
-        volume = slicer.util.loadVolume(str(path))
+        volume = slicer.util.loadVolume(str(SAMPLE_FILE))
         logic = LesionDecompLogic()
         self.assertEqual(logic.missingPackages(), [], "required Python packages are missing")
 

@@ -7,7 +7,6 @@ install it where it is missing.
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .atomic import writing_error
 from .errors import LesionDecompError
+from .manifest import manifest_text
 from .volume import Volume
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def write_scene(
             HeadlessScene(folder) as headless,
         ):
             ct = add_ct_node(headless.scene, volume)
-            text = json.dumps(manifest, indent=2, ensure_ascii=False) if manifest is not None else ""
+            text = manifest_text(manifest) if manifest is not None else ""
             nodes = write_result(ct, result, report=text, with_segmentation=True)
             add_slice_views(ct, headless.application_logic)
             show_result(nodes, set_window=True)

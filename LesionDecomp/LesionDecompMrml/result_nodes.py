@@ -266,8 +266,11 @@ def _display_heat(node) -> None:
 def _display_labels(node, table_name: str, structures: tuple[Structure, ...]) -> None:
     if node.GetDisplayNode() is not None:
         return
-    node.CreateDefaultDisplayNodes()
-    node.GetDisplayNode().SetAndObserveColorNodeID(label_colors(node.GetScene(), table_name, structures).GetID())
+    scene = node.GetScene()
+    # Not the default display node: that looks for colors from a file, which a scene without the application lacks.
+    display = scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeDisplayNode")
+    display.SetAndObserveColorNodeID(label_colors(scene, table_name, structures).GetID())
+    node.SetAndObserveDisplayNodeID(display.GetID())
 
 
 def _write_segmentation(node, ct, lungs: np.ndarray, lesions: np.ndarray) -> None:

@@ -42,9 +42,9 @@ class CoreIOManager:
 class Application:
     """The part of ``qSlicerApplication`` that LesionDecomp and ``slicer.util`` call."""
 
-    applicationName = "headless Slicer"
-    majorVersion, minorVersion = 5, 13
-    applicationVersion = "5.13.0"
+    applicationName = "headless Slicer"  # noqa: N815
+    majorVersion, minorVersion = 5, 13  # noqa: N815
+    applicationVersion = "5.13.0"  # noqa: N815
     revision = "headless"
 
     def __init__(self, headless_scene, folder: Path) -> None:

@@ -1,9 +1,10 @@
-"""Pytest fixtures of the headless Slicer; register with ``pytest_plugins = ["headless_slicer.fixtures"]``."""
+"""Pytest fixtures of the headless Slicer: the scene, the module, and a real CT as a node."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,8 +27,68 @@ def module(slicer_session):
 
 
 @pytest.fixture
-def mrml_scene(slicer_session) -> Iterator:
+def mrml_scene(slicer_session) -> Iterator[Any]:
     """The application's scene, empty before and after the test."""
     slicer_session.clear()
     yield slicer_session.scene
     slicer_session.clear()
+
+
+@pytest.fixture(scope="session")
+def untrained_segmenter(tmp_path_factory):
+    """The real pipeline around small networks with random weights: quick, and its heat varies from voxel to voxel.
+
+    Right for what has to hold for any model: geometry, nodes, cancelling.
+    """
+    import torch
+    from LesionDecompLib.bundles import ModelBundle
+    from LesionDecompLib.networks import ARCHITECTURES
+    from LesionDecompLib.pipeline import Segmenter
+
+    def bundle(task: str, architecture: str, arguments: dict[str, Any]) -> ModelBundle:
+        metadata = {
+            "name": f"untrained-{task}",
+            "version": "0",
+            "task": task,
+            "description": "Random weights, for tests.",
+            "architecture": architecture,
+            "architecture_arguments": arguments,
+            "input": {"size": [64, 64], "spacing_mm": 6.0, "hu_window": [-1300.0, -150.0], "mean": 0.0, "std": 1.0},
+            "default_threshold": 0.5,
+            "heat": {"source": "gate", "flip": True, "smoothing_px": 1.0},
+            "training": {},
+            "metrics": {},
+            "git_revision": "none",
+        }
+        network = ARCHITECTURES[architecture](**arguments)
+        return ModelBundle.save(tmp_path_factory.mktemp("bundles") / task, network, metadata)
+
+    torch.manual_seed(7)
+    lesions = bundle("lesions", "decomposition", {"channels": 8, "levels": 2, "norm": "group", "gated": True})
+    lungs = bundle("lungs", "unet", {"channels": 4, "levels": 2, "norm": "group"})
+    return Segmenter(lesions, lungs, device="cpu")
+
+
+@pytest.fixture
+def logic(module, mrml_scene, untrained_segmenter, monkeypatch):
+    """The module's logic with the untrained models."""
+    logic = module.LesionDecompLogic()
+    monkeypatch.setattr(logic, "createSegmenter", lambda model, device, batchSize: untrained_segmenter)
+    return logic
+
+
+@pytest.fixture
+def ct_node(mrml_scene, data_folder):
+    """A whole chest CT of 64×64×79 voxels, loaded as Slicer loads it."""
+    import slicer
+
+    return slicer.util.loadVolume(str(data_folder / "misc_ct" / "cip_ct64" / "ct-64.nrrd"), {"name": "CT"})
+
+
+@pytest.fixture
+def lung_node(mrml_scene, data_folder):
+    """The expert's lung labels of :func:`ct_node`."""
+    import slicer
+
+    path = data_folder / "misc_ct" / "cip_ct64" / "wholeLung-64.nrrd"
+    return slicer.util.loadVolume(str(path), {"name": "Lung mask", "labelmap": True})

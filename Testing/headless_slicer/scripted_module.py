@@ -75,7 +75,7 @@ class ScriptedLoadableModuleLogic:
 
 
 class ScriptedLoadableModuleTest(unittest.TestCase):
-    messageDelay = 0
+    messageDelay = 0  # noqa: N815
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*(args or ("runTest",)), **kwargs)

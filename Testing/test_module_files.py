@@ -1,0 +1,90 @@
+"""An extension built by CMake holds every file of the module: a file that CMakeLists.txt forgets is missing there."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+MODULE = ROOT / "LesionDecomp"
+
+
+def cmake_list(name: str) -> set[str]:
+    """Entries of a ``set(NAME ...)`` of the module's CMakeLists.txt, relative to the module's folder."""
+    text = re.sub(r"#.*", "", (MODULE / "CMakeLists.txt").read_text(encoding="utf-8"))
+    block = re.search(rf"set\({name}\s([^)]*)\)", text)
+    assert block is not None, f"no set({name} ...) in {MODULE / 'CMakeLists.txt'}"
+    return {entry.strip('"').replace("${MODULE_NAME}", "LesionDecomp") for entry in block.group(1).split()}
+
+
+def shipped_files() -> set[str]:
+    """Files of the module that are not the build's and the tests' own: tracked by git, or where it is lacking, there."""
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=MODULE, capture_output=True
+    )
+    if listing.returncode == 0:
+        names = [name for name in listing.stdout.decode().split("\0") if name and (MODULE / name).is_file()]
+    else:
+        names = [path.relative_to(MODULE).as_posix() for path in MODULE.rglob("*") if path.is_file()]
+    return {name for name in names if name != "CMakeLists.txt" and not re.search(r"^Testing/|__pycache__|/\.", name)}
+
+
+def test_built_extension_holds_every_python_file():
+    assert cmake_list("MODULE_PYTHON_SCRIPTS") == {name for name in shipped_files() if name.endswith(".py")}
+
+
+def test_built_extension_holds_every_resource():
+    assert cmake_list("MODULE_PYTHON_RESOURCES") == {name for name in shipped_files() if not name.endswith(".py")}
+
+
+def test_extension_index_finds_its_metadata():
+    text = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
+    metadata = dict(re.findall(r'set\(EXTENSION_(\w+) "([^"]*)"\)', text))
+    home = "https://github.com/lesiondecomp/SlicerLesionDecomp"
+    raw = "https://raw.githubusercontent.com/lesiondecomp/SlicerLesionDecomp/main/"
+    assert metadata["HOMEPAGE"] == home
+    assert metadata["DEPENDS"] == "PyTorch"
+    assert metadata["CONTRIBUTORS"]
+    assert "research use only" in metadata["DESCRIPTION"]
+    for url in (metadata["ICONURL"], *metadata["SCREENSHOTURLS"].split()):
+        assert url.startswith(raw)
+        assert (ROOT / url.removeprefix(raw)).is_file(), f"{url} points to a file that does not exist"
+
+
+@pytest.mark.parametrize("icon", ["Resources/LesionDecomp.png", "LesionDecomp/Resources/Icons/LesionDecomp.png"])
+def test_icon_is_a_transparent_square_of_128_pixels(icon):
+    with Image.open(ROOT / icon) as image:
+        assert (image.size, image.mode) == ((128, 128), "RGBA")
+        assert image.getextrema()[3] == (0, 255)
+    ElementTree.parse((ROOT / icon).with_suffix(".svg"))
+
+
+def test_panel_names_every_control_with_a_tooltip():
+    tree = ElementTree.parse(MODULE / "Resources" / "UI" / "LesionDecomp.ui")
+    containers = {"qMRMLWidget", "ctkCollapsibleButton", "QLabel"}
+    for widget in tree.iter("widget"):
+        if widget.get("class") not in containers:
+            assert widget.find("property[@name='toolTip']/string") is not None, widget.get("name")
+
+
+def test_panel_uses_controls_that_exist():
+    source = (MODULE / "LesionDecomp.py").read_text(encoding="utf-8")
+    tree = ElementTree.parse(MODULE / "Resources" / "UI" / "LesionDecomp.ui")
+    controls = {widget.get("name") for widget in tree.iter("widget")}
+    assert set(re.findall(r"self\.ui\.(\w+)", source)) <= controls
+    parameters = {p.findtext("string") for p in tree.iter("property") if p.get("name") == "SlicerParameterName"}
+    declared = set(re.findall(r"^    (\w+): ", source, flags=re.MULTILINE))
+    assert parameters <= declared
+
+
+def test_sample_offered_in_slicer_is_the_file_that_ships():
+    source = (MODULE / "LesionDecomp.py").read_text(encoding="utf-8")
+    name = re.search(r'SAMPLE_FILE = .*"(.+)"', source).group(1)
+    digest = re.search(r'SAMPLE_SHA256 = "(\w+)"', source).group(1)
+    assert hashlib.sha256((MODULE / "Resources" / "SampleData" / name).read_bytes()).hexdigest() == digest

@@ -1,0 +1,411 @@
+"""The module's logic on MRML nodes: one CT, any orientation, gives one result, on the CT's own grid, or none at all."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from LesionDecompLib.errors import Cancelled, LesionDecompError
+
+slicer = pytest.importorskip("slicer", reason="slicer-core is not installed (pip install .[headless])")
+vtk = pytest.importorskip("vtk")
+
+SLICES = slice(30, 54)  # through the middle of the chest: enough lung, and quick
+THRESHOLD = 0.4  # the untrained networks' heat lies on both sides of it
+
+# Name -> axes of the new array in the old one's (k, j, i), and which of the new axes run backwards.
+REORDERINGS = {
+    "flipped left to right": ((0, 1, 2), (False, False, True)),
+    "upside down": ((0, 1, 2), (True, False, False)),
+    "coronal slices": ((1, 0, 2), (False, True, False)),
+    "sagittal slices, left-handed": ((2, 0, 1), (True, False, True)),
+}
+
+
+def node_matrix(node) -> np.ndarray:
+    matrix = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(matrix)
+    return slicer.util.arrayFromVTKMatrix(matrix)
+
+
+def reorder(array: np.ndarray, ijk_to_ras: np.ndarray, axes, flips) -> tuple[np.ndarray, np.ndarray]:
+    """Store a volume in another axis order; every voxel keeps its place in the patient."""
+    matrix = ijk_to_ras.copy()
+    for new_axis, (axis, flip) in enumerate(zip(axes, flips, strict=True)):
+        step = ijk_to_ras[:3, 2 - axis]
+        matrix[:3, 2 - new_axis] = -step if flip else step
+        if flip:
+            matrix[:3, 3] += step * (array.shape[axis] - 1)
+    flipped = tuple(slice(None, None, -1 if flip else 1) for flip in flips)
+    return array.transpose(axes)[flipped], matrix
+
+
+def restore(array: np.ndarray, axes, flips) -> np.ndarray:
+    flipped = tuple(slice(None, None, -1 if flip else 1) for flip in flips)
+    return array[flipped].transpose(np.argsort(axes))
+
+
+def snapshot(scene) -> dict[str, tuple[int, bytes]]:
+    """Every node of the scene with the time of its last change, and the voxels of its image."""
+    state = {}
+    for index in range(scene.GetNumberOfNodes()):
+        node = scene.GetNthNode(index)
+        image = node.GetImageData() if node.IsA("vtkMRMLVolumeNode") else None
+        voxels = slicer.util.arrayFromVolume(node).tobytes() if image is not None else b""
+        state[node.GetID()] = (node.GetMTime(), voxels)
+    return state
+
+
+@pytest.fixture
+def small_ct(ct_node, lung_node):
+    """Some slices of a real CT and its lung mask as two nodes: (CT, mask)."""
+    matrix = node_matrix(ct_node)
+    matrix[:3, 3] += matrix[:3, 2] * SLICES.start
+    arrays = [slicer.util.arrayFromVolume(node)[SLICES].copy() for node in (ct_node, lung_node)]
+    slicer.mrmlScene.RemoveNode(ct_node)
+    slicer.mrmlScene.RemoveNode(lung_node)
+    return add_case(*arrays, matrix)
+
+
+def add_case(hu: np.ndarray, mask: np.ndarray, matrix: np.ndarray, name: str = "CT"):
+    ct = slicer.util.addVolumeFromArray(hu, matrix, name)
+    lungs = slicer.util.addVolumeFromArray(mask.astype(np.uint8), matrix, f"{name} mask", "vtkMRMLLabelMapVolumeNode")
+    return ct, lungs
+
+
+def add_transform(matrix: np.ndarray):
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "Pose")
+    node.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
+    return node
+
+
+def turned(degrees: float) -> np.ndarray:
+    """A rotation about a skew axis, and a shift."""
+    transform = vtk.vtkTransform()
+    transform.Translate(11.3, -7.7, 45.1)
+    transform.RotateWXYZ(degrees, 0.3, 0.5, 0.8)
+    return slicer.util.arrayFromVTKMatrix(transform.GetMatrix())
+
+
+def heat_of(nodes) -> np.ndarray:
+    return slicer.util.arrayFromVolume(nodes.heatmap)
+
+
+@pytest.mark.parametrize("order", REORDERINGS, ids=str)
+def test_storing_the_ct_in_another_order_reorders_the_heat_and_changes_nothing_else(logic, small_ct, order):
+    ct, mask = small_ct
+    expected = logic.process(ct, mask, threshold=THRESHOLD)
+    arrays = [slicer.util.arrayFromVolume(node) for node in (ct, mask)]
+    (hu, matrix), (labels, _) = (reorder(array, node_matrix(ct), *REORDERINGS[order]) for array in arrays)
+    other = logic.process(*add_case(hu, labels, matrix, "Reordered"), threshold=THRESHOLD)
+
+    np.testing.assert_allclose(restore(heat_of(other), *REORDERINGS[order]), heat_of(expected), atol=1e-3)
+    lungs, other_lungs = (slicer.util.arrayFromVolume(nodes.lungs) for nodes in (expected, other))
+    np.testing.assert_array_equal(restore(other_lungs, *REORDERINGS[order]), lungs)
+    for row in range(expected.table.GetNumberOfRows()):
+        for column in range(expected.table.GetNumberOfColumns()):
+            assert other.table.GetCellText(row, column) == expected.table.GetCellText(row, column)
+
+
+def geometries() -> dict[str, np.ndarray]:
+    """Matrices that a CT may come with; each is multiplied from the left onto an axial grid's."""
+    sheared = np.eye(4)
+    sheared[1, 2] = np.tan(np.radians(12.0))  # a gantry tilted by 12 degrees
+    return {"oblique": turned(17.0), "left-handed": np.diag([-1.0, 1.0, 1.0, 1.0]), "sheared": sheared}
+
+
+@pytest.mark.parametrize("geometry", ["oblique", "left-handed", "sheared"])
+def test_results_lie_on_the_grid_of_the_ct_bit_for_bit(logic, small_ct, geometry):
+    ct, mask = small_ct
+    matrix = geometries()[geometry] @ node_matrix(ct)
+    for node in (ct, mask):
+        node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(matrix))
+    nodes = logic.process(ct, mask, threshold=THRESHOLD, segmentationNode=True)
+
+    for node, dtype in ((nodes.heatmap, np.float32), (nodes.lungs, np.uint8), (nodes.lesions, np.uint8)):
+        array = slicer.util.arrayFromVolume(node)
+        assert array.dtype == dtype
+        assert array.shape == slicer.util.arrayFromVolume(ct).shape
+        np.testing.assert_array_equal(node_matrix(node), node_matrix(ct))
+        assert node.GetSpacing() == ct.GetSpacing()
+        assert node.GetOrigin() == ct.GetOrigin()
+    for segment_id, mask in (
+        ("right-lung", slicer.util.arrayFromVolume(nodes.lungs) == 1),
+        ("left-lung", slicer.util.arrayFromVolume(nodes.lungs) == 2),
+        ("lesion", slicer.util.arrayFromVolume(nodes.lesions) == 1),
+    ):
+        segment = slicer.util.arrayFromSegmentBinaryLabelmap(nodes.segmentation, segment_id, ct)
+        np.testing.assert_array_equal(segment != 0, mask)
+
+
+def test_a_ct_under_a_transform_gives_what_the_hardened_ct_gives(logic, small_ct):
+    ct, mask = small_ct
+    hu, labels = (slicer.util.arrayFromVolume(node).copy() for node in (ct, mask))
+    pose = turned(-25.0)
+    hardened = logic.process(*add_case(hu, labels, pose @ node_matrix(ct), "Hardened"), threshold=THRESHOLD)
+    transform = add_transform(pose)
+    for node in (ct, mask):
+        node.SetAndObserveTransformNodeID(transform.GetID())
+    nodes = logic.process(ct, mask, threshold=THRESHOLD, segmentationNode=True)
+
+    np.testing.assert_allclose(heat_of(nodes), heat_of(hardened), atol=1e-3)
+    assert nodes.table.GetCellText(0, 2) == hardened.table.GetCellText(0, 2)
+    for node in (nodes.heatmap, nodes.lungs, nodes.lesions):
+        np.testing.assert_array_equal(node_matrix(node), node_matrix(ct))
+    for node in (nodes.heatmap, nodes.lungs, nodes.lesions, nodes.segmentation):
+        assert node.GetTransformNodeID() == transform.GetID()
+    lesion = slicer.util.arrayFromSegmentBinaryLabelmap(nodes.segmentation, "lesion", ct)
+    np.testing.assert_array_equal(lesion != 0, slicer.util.arrayFromVolume(nodes.lesions) != 0)
+
+
+def test_a_non_linear_transform_is_refused_with_what_to_do(logic, small_ct):
+    ct, mask = small_ct
+    bend = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLBSplineTransformNode", "Bend")
+    bend.SetAndObserveTransformFromParent(vtk.vtkThinPlateSplineTransform())
+    ct.SetAndObserveTransformNodeID(bend.GetID())
+    before = snapshot(slicer.mrmlScene)
+    with pytest.raises(LesionDecompError, match=r"non-linear transform 'Bend'.*Harden"):
+        logic.process(ct, mask)
+    assert snapshot(slicer.mrmlScene) == before
+
+
+def test_the_ct_itself_is_left_alone(logic, small_ct):
+    before = snapshot(slicer.mrmlScene)
+    logic.process(*small_ct, threshold=THRESHOLD, segmentationNode=True)
+    after = snapshot(slicer.mrmlScene)
+    for node in small_ct:
+        for part in (node, node.GetDisplayNode()):
+            assert after[part.GetID()] == before[part.GetID()]
+
+
+def test_table_holds_the_figures_of_the_library_with_units_and_definitions(logic, small_ct, untrained_segmenter):
+    from LesionDecompLib.statistics import MEASUREMENTS
+    from LesionDecompMrml.input_nodes import volume_from_node
+
+    ct, mask = small_ct
+    nodes = logic.process(ct, mask, threshold=THRESHOLD)
+    result = untrained_segmenter.run(
+        volume_from_node(ct), lung_mask=slicer.util.arrayFromVolume(mask), threshold=THRESHOLD
+    )
+    table = nodes.table.GetTable()
+    assert [table.GetColumn(0).GetValue(row) for row in range(12)] == [row.region for row in result.statistics]
+    for column, measurement in enumerate(MEASUREMENTS, start=1):
+        values = [table.GetColumn(column).GetValue(row) for row in range(12)]
+        np.testing.assert_array_equal(values, [row.values[measurement.key] for row in result.statistics])
+        name = nodes.table.GetColumnName(column)
+        assert name == measurement.header
+        assert nodes.table.GetColumnUnitLabel(name) == measurement.unit
+        assert nodes.table.GetColumnDescription(name) == measurement.definition
+
+
+def test_report_says_enough_to_repeat_the_run(logic, small_ct, untrained_segmenter):
+    nodes = logic.process(*small_ct, threshold=THRESHOLD, device="cpu", batchSize=4)
+    report = json.loads(nodes.report.GetText())
+    assert report["parameters"] == {"threshold": THRESHOLD, "min_volume_ml": 0.1, "device": "cpu", "batch_size": 4}
+    assert report["models"]["lesions"]["sha256"] == untrained_segmenter.lesion_bundle.sha256
+    assert report["lung_mask"]["source"] == "supplied"
+    np.testing.assert_allclose(report["input"]["ijk_to_ras"], node_matrix(small_ct[0]))
+
+
+@pytest.mark.parametrize("with_result", [False, True], ids=["first run", "run that updates a result"])
+def test_cancelling_half_way_leaves_the_scene_as_it_was(logic, small_ct, with_result):
+    earlier = logic.process(*small_ct, threshold=THRESHOLD) if with_result else None
+    outputs = {"heatmapNode": earlier.heatmap, "lesionsNode": earlier.lesions} if earlier else {}
+    before = snapshot(slicer.mrmlScene)
+    steps = []
+    with pytest.raises(Cancelled):
+        logic.process(
+            *small_ct,
+            segmentationNode=True,
+            progress=lambda stage, done, total: steps.append(done / total),
+            cancelled=lambda: bool(steps) and steps[-1] >= 0.5,
+            **outputs,
+        )
+    assert 0.5 <= steps[-1] < 1.0
+    assert snapshot(slicer.mrmlScene) == before
+
+
+@pytest.mark.parametrize("closing", [True, False], ids=["scene closed", "CT removed"])
+def test_losing_the_ct_during_a_run_ends_it_without_a_result(logic, small_ct, closing):
+    scene = slicer.mrmlScene
+
+    def lose(stage, done, total):
+        if stage == "statistics" and done == total:
+            if closing:
+                scene.Clear(False)
+            else:
+                scene.RemoveNode(small_ct[0])
+
+    with pytest.raises(Cancelled):
+        logic.process(*small_ct, threshold=THRESHOLD, progress=lose)
+    assert scene.GetNumberOfNodesByClass("vtkMRMLTableNode") == 0
+    assert scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == (0 if closing else 1)  # the mask stays
+
+
+def test_a_failure_while_nodes_are_written_takes_the_new_nodes_out_again(logic, small_ct, monkeypatch):
+    import LesionDecompMrml.result_nodes as result_nodes
+
+    def fail(*_arguments):
+        raise MemoryError("no memory for the table")
+
+    monkeypatch.setattr(result_nodes, "fill_table", fail)
+    ids = set(snapshot(slicer.mrmlScene))
+    with pytest.raises(MemoryError):
+        logic.process(*small_ct, threshold=THRESHOLD, segmentationNode=True)
+    left = [slicer.mrmlScene.GetNodeByID(i) for i in set(snapshot(slicer.mrmlScene)) - ids]
+    assert all(node.IsA("vtkMRMLColorTableNode") for node in left)
+    assert not slicer.mrmlScene.IsBatchProcessing()
+
+
+def bad_inputs():
+    """Name -> what is done to the case, and what the sentence must say."""
+
+    def shifted(ct, mask):
+        mask.SetOrigin(*(np.array(mask.GetOrigin()) + (2.0, 0.0, 0.0)))
+        return {}
+
+    def cropped(ct, mask):
+        slicer.util.updateVolumeFromArray(mask, slicer.util.arrayFromVolume(mask)[1:])
+        return {}
+
+    def empty_volume(ct, mask):
+        return {"inputVolume": slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Nothing")}
+
+    def flat(ct, mask):
+        slicer.util.updateVolumeFromArray(ct, np.full((5, 6, 7), 40, np.int16))
+        return {"lungMask": None}
+
+    def not_a_number(ct, mask):
+        array = slicer.util.arrayFromVolume(ct).astype(np.float32)
+        array[3, 3, 3] = np.nan
+        slicer.util.updateVolumeFromArray(ct, array)
+        return {}
+
+    def vector(ct, mask):
+        colors = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", "Colors")
+        slicer.util.updateVolumeFromArray(colors, np.zeros((5, 6, 7, 3), np.uint8))
+        return {"inputVolume": colors}
+
+    return {
+        "no CT": (lambda ct, mask: {"inputVolume": None}, "no volume"),
+        "a node without voxels": (empty_volume, "'Nothing' without voxels"),
+        "a labelmap as CT": (lambda ct, mask: {"inputVolume": mask}, "a labelmap"),
+        "a color picture": (vector, "3 values in each voxel"),
+        "a constant volume": (flat, "found"),
+        "NaN": (not_a_number, "NaN"),
+        "a mask beside the CT": (shifted, "2 mm away"),
+        "a mask of another size": (cropped, "voxels"),
+        "threshold 1.5": (lambda ct, mask: {"threshold": 1.5}, "threshold of 1.5"),
+        "negative minimum volume": (lambda ct, mask: {"minimumVolumeMl": -1.0}, "minimum volume"),
+        "CT as its own output": (lambda ct, mask: {"heatmapNode": ct}, "more than one purpose"),
+        "mask as output": (lambda ct, mask: {"lungsNode": mask}, "more than one purpose"),
+        "one node for two outputs": (lambda ct, mask: one_node_twice(), "more than one purpose"),
+        "a labelmap for the heatmap": (
+            lambda ct, mask: {"heatmapNode": one_node_twice()["lungsNode"]},
+            "a ScalarVolume",
+        ),
+    }
+
+
+def one_node_twice() -> dict:
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "Output")
+    return {"lungsNode": node, "lesionsNode": node}
+
+
+@pytest.mark.parametrize("name", bad_inputs(), ids=str)
+def test_unusable_input_is_refused_in_one_sentence_and_changes_nothing(logic, small_ct, name):
+    ct, mask = small_ct
+    spoil, expected = bad_inputs()[name]
+    arguments = {"inputVolume": ct, "lungMask": mask, "segmentationNode": True, **spoil(ct, mask)}
+    before = snapshot(slicer.mrmlScene)
+    with pytest.raises(LesionDecompError) as refusal:
+        logic.process(**arguments)
+    assert expected in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    assert snapshot(slicer.mrmlScene) == before
+
+
+def test_running_again_updates_the_given_nodes_and_keeps_their_display(logic, small_ct):
+    nodes = logic.process(*small_ct, threshold=THRESHOLD, segmentationNode=True)
+    nodes.heatmap.GetDisplayNode().SetThreshold(0.3, 1.0)
+    count = slicer.mrmlScene.GetNumberOfNodes()
+    again = logic.process(
+        *small_ct,
+        threshold=0.45,
+        heatmapNode=nodes.heatmap,
+        lungsNode=nodes.lungs,
+        lesionsNode=nodes.lesions,
+        tableNode=nodes.table,
+        segmentationNode=nodes.segmentation,
+        reportNode=nodes.report,
+    )
+    assert again == nodes
+    assert slicer.mrmlScene.GetNumberOfNodes() == count
+    assert again.threshold == 0.45
+    assert nodes.heatmap.GetDisplayNode().GetLowerThreshold() == 0.3
+    lesion = slicer.util.arrayFromSegmentBinaryLabelmap(again.segmentation, "lesion", again.ct)
+    np.testing.assert_array_equal(lesion, slicer.util.arrayFromVolume(again.lesions))
+
+
+def test_moving_the_threshold_gives_what_a_run_at_that_threshold_gives(logic, small_ct):
+    nodes = logic.process(*small_ct, threshold=0.5, segmentationNode=True)
+    logic.updateThreshold(nodes.heatmap, THRESHOLD, minimumVolumeMl=1.0)
+    fresh = logic.process(*small_ct, threshold=THRESHOLD, minimumVolumeMl=1.0)
+    lesions, expected = (slicer.util.arrayFromVolume(n.lesions) for n in (nodes, fresh))
+    assert expected.any()
+    np.testing.assert_array_equal(lesions, expected)
+    segment = slicer.util.arrayFromSegmentBinaryLabelmap(nodes.segmentation, "lesion", nodes.ct)
+    np.testing.assert_array_equal(segment, expected)
+    assert (nodes.threshold, nodes.minimum_volume_ml) == (THRESHOLD, 1.0)
+    for row in range(12):
+        for column in range(nodes.table.GetNumberOfColumns()):
+            assert nodes.table.GetCellText(row, column) == fresh.table.GetCellText(row, column)
+
+
+def test_moving_the_threshold_keeps_the_closed_surface_of_the_segment(logic, small_ct):
+    nodes = logic.process(*small_ct, threshold=THRESHOLD, segmentationNode=True)
+    assert nodes.segmentation.CreateClosedSurfaceRepresentation()
+    logic.updateThreshold(nodes.heatmap, 0.42, withStatistics=False)
+    surface = vtk.vtkPolyData()
+    assert nodes.segmentation.GetClosedSurfaceRepresentation("lesion", surface)
+    assert surface.GetNumberOfPoints() > 0
+
+
+def test_results_are_filed_under_the_study_of_the_ct(logic, small_ct):
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    patient = hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), "Patient")
+    study = hierarchy.CreateStudyItem(patient, "Study")
+    hierarchy.SetItemParent(hierarchy.GetItemByDataNode(small_ct[0]), study)
+    nodes = logic.process(*small_ct, threshold=THRESHOLD, segmentationNode=True)
+    for node in (nodes.heatmap, nodes.lungs, nodes.lesions, nodes.segmentation, nodes.table, nodes.report):
+        assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)) == study
+    geometry = nodes.segmentation.GetNodeReference(
+        slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
+    )
+    assert geometry == small_ct[0]
+    for segment_id, code in (("right-lung", "24028007"), ("left-lung", "7771000"), ("lesion", "52988006")):
+        terminology = vtk.reference("")
+        segment = nodes.segmentation.GetSegmentation().GetSegment(segment_id)
+        assert segment.GetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), terminology)
+        entry = slicer.vtkSlicerTerminologyEntry()
+        logic = slicer.modules.terminologies.logic()
+        assert logic.DeserializeTerminologyEntry(str(terminology), entry)
+        codes = (entry.GetTypeObject().GetCodeValue(), entry.GetTypeModifierObject().GetCodeValue())
+        assert code in codes
+
+
+def test_loading_the_module_file_imports_neither_torch_nor_scikit_image(tmp_path):
+    testing = Path(__file__).resolve().parent
+    program = (
+        "import sys\n"
+        f"sys.path[:0] = [{str(testing)!r}, {str(testing.parent / 'LesionDecomp')!r}]\n"
+        "from headless_slicer import boot\n"
+        f"boot({str(tmp_path)!r}).load_module({str(testing.parent / 'LesionDecomp' / 'LesionDecomp.py')!r})\n"
+        "print(sorted({'torch', 'skimage', 'scipy', 'SimpleITK'} & set(sys.modules)))\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
