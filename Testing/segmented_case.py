@@ -6,43 +6,27 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import pytest
-import SimpleITK as sitk
 from LesionDecompLib.geometry import AxialView
+from LesionDecompLib.image_io import read_mask, read_volume
 from LesionDecompLib.lesions import lesion_labelmap
 from LesionDecompLib.statistics import lesion_statistics
 from LesionDecompLib.volume import Volume
 from scipy.ndimage import gaussian_filter
 
-SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
-
-def read_real(path: str) -> tuple[np.ndarray, np.ndarray]:
-    """Array (k, j, i) and IJK to RAS matrix of a shared image; skips the test where it is missing."""
-    file = SHARED_DATA / path
-    if not file.is_file():
-        pytest.skip(f"shared CT {path} is not here")
-    image = sitk.ReadImage(str(file))
-    matrix = np.eye(4)
-    matrix[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
-    matrix[:3, 3] = image.GetOrigin()
-    return sitk.GetArrayFromImage(image), LPS_TO_RAS @ matrix
-
-
-def segmented_covid_case(threshold: float = 0.4, step: int = 2) -> tuple[Volume, SimpleNamespace]:
+def segmented_covid_case(data_folder: Path, step: int = 2) -> tuple[Volume, SimpleNamespace]:
     """Every ``step``-th voxel of an axial slice of a COVID-19 chest CT, and a segmentation result of it.
 
     The lungs are annotated, the heat is the annotated lesion mask blurred over about 4 mm.
     """
-    (ct, matrix), (lungs, _), (lesion, _) = (
-        read_real(f"covid3d_medseg/case4_{name}.nii.gz") for name in ("ct", "lung", "lesion")
-    )
+    folder = data_folder / "covid3d_medseg"
+    ct, _ = read_volume(folder / "case4_ct.nii.gz")
+    lungs, lesion = (read_mask(folder / f"case4_{name}.nii.gz", ct) for name in ("lung", "lesion"))
     thin = np.s_[:, ::step, ::step]
-    matrix = matrix @ np.diag([step, step, 1, 1])
-    heat = np.clip(1.15 * gaussian_filter(lesion.astype(np.float32), (0.7, 3, 3)), 0, 1)
-    volume = Volume.from_array(np.ascontiguousarray(ct[thin]), matrix, "Surname^Forename")
-    return volume, segmented(volume, np.ascontiguousarray(lungs[thin]), heat[thin], threshold)
+    heat = np.clip(1.15 * gaussian_filter((lesion != 0).astype(np.float32), (0.7, 3, 3)), 0, 1)
+    matrix = ct.ijk_to_ras @ np.diag([step, step, 1, 1])
+    volume = Volume.from_array(np.ascontiguousarray(ct.array[thin]), matrix, "Surname^Forename")
+    return volume, segmented(volume, np.ascontiguousarray(lungs[thin]), heat[thin], 0.4)
 
 
 def segmented(volume: Volume, lungs: np.ndarray, heat: np.ndarray, threshold: float) -> SimpleNamespace:

@@ -6,7 +6,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
+import SimpleITK
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from LesionDecompLib.components import find_components
@@ -133,12 +133,12 @@ def test_without_lungs_there_is_no_lesion():
     assert volume_curve(heat, lungs, 0.001)[1].tolist() == [0.0] * 1001
 
 
-def test_on_a_real_ct_the_lesions_are_those_of_simpleitk():
-    volume, result = segmented_covid_case()
-    expected = sitk.GetImageFromArray(((result.heat >= np.float32(0.25)) & (result.lungs > 0)).astype(np.uint8))
-    expected = sitk.ConnectedComponent(expected, True)
+def test_on_a_real_ct_the_lesions_are_those_of_simpleitk(data_folder):
+    volume, result = segmented_covid_case(data_folder)
+    expected = SimpleITK.GetImageFromArray(((result.heat >= np.float32(0.25)) & (result.lungs > 0)).astype(np.uint8))
+    expected = SimpleITK.ConnectedComponent(expected, True)
     voxels = smallest_count(0.5, volume.voxel_volume_ml)
-    expected = sitk.GetArrayFromImage(sitk.RelabelComponent(expected, minimumObjectSize=voxels)) > 0
+    expected = SimpleITK.GetArrayFromImage(SimpleITK.RelabelComponent(expected, minimumObjectSize=voxels)) > 0
     lesions = lesion_labelmap(result.heat, result.lungs, 0.25, 0.5, volume.voxel_volume_ml)
     assert expected.any()
     assert np.array_equal(lesions, expected)

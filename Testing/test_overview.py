@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from LesionDecompLib.heat_colors import heat_color_table
+from LesionDecompLib.image_io import read_mask, read_volume
 from LesionDecompLib.overview import (
     AXIAL_CELL,
     BAR_TOP,
@@ -23,7 +24,7 @@ from LesionDecompLib.overview import (
 from LesionDecompLib.overview_panel import LESION_COLOR, Frame, Plane, draw_panel
 from LesionDecompLib.overview_slices import telling_slices
 from LesionDecompLib.volume import Volume
-from segmented_case import read_real, segmented, segmented_covid_case
+from segmented_case import segmented, segmented_covid_case
 from skimage.color import rgb2lab
 
 HEADING = np.s_[:PANELS_TOP]
@@ -39,8 +40,8 @@ AXIAL_PANELS = [
 
 
 @pytest.fixture(scope="module")
-def case() -> tuple[Volume, SimpleNamespace]:
-    return segmented_covid_case(step=3)
+def case(data_folder) -> tuple[Volume, SimpleNamespace]:
+    return segmented_covid_case(data_folder, step=3)
 
 
 def _pixels(volume: Volume, result: SimpleNamespace, title: str = "") -> np.ndarray:
@@ -198,12 +199,10 @@ def test_unusual_cases_are_drawn_too(case, which):
     assert page[PANELS].std() > 30
 
 
-def test_large_voxels_are_shown_smoothly():
-    ct, matrix = read_real("misc_ct/cip_ct64/ct-64.nrrd")
-    lungs, _ = read_real("misc_ct/cip_ct64/wholeLung-64.nrrd")
-    volume = Volume.from_array(ct, matrix)
-    heat = (ct > -700).astype(np.float32) * (lungs > 0)
-    page = _pixels(volume, segmented(volume, (lungs > 0).astype(np.uint8), heat, 0.5))
+def test_large_voxels_are_shown_smoothly(data_folder):
+    volume = read_volume(data_folder / "misc_ct" / "cip_ct64" / "ct-64.nrrd")[0]
+    lungs = read_mask(data_folder / "misc_ct" / "cip_ct64" / "wholeLung-64.nrrd", volume)
+    page = _pixels(volume, segmented(volume, lungs, (volume.array > -700).astype(np.float32), 0.5))
     # Voxels of 4 mm are ten pixels wide; shown as blocks, nine in ten neighbors would be alike.
     gray = page[AXIAL_PANELS[2]][100:250, 100:350, 0]
     assert (np.diff(gray, axis=1) == 0).mean() < 0.6

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
+import SimpleITK
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from LesionDecompLib.errors import LesionDecompError
@@ -220,13 +220,13 @@ def test_thirds_are_cut_by_the_middle_of_each_slice(slices, thirds):
     assert thirds_of_slices(slices).tolist() == thirds
 
 
-def test_on_a_real_ct_the_figures_are_those_of_simpleitk():
-    volume, result = segmented_covid_case()
+def test_on_a_real_ct_the_figures_are_those_of_simpleitk(data_folder):
+    volume, result = segmented_covid_case(data_folder)
     figures = _by_region(lesion_statistics(*_axial(volume, result), volume.voxel_volume_ml))
-    ct = sitk.GetImageFromArray(volume.array)
-    measured = sitk.LabelStatisticsImageFilter()
+    ct = SimpleITK.GetImageFromArray(volume.array)
+    measured = SimpleITK.LabelStatisticsImageFilter()
     for name, labels in (("lung", result.lungs), ("lesion", result.lungs * result.lesions)):
-        measured.Execute(ct, sitk.GetImageFromArray(labels))
+        measured.Execute(ct, SimpleITK.GetImageFromArray(labels))
         for number, side in ((1, "right lung"), (2, "left lung")):
             values = figures[side]
             voxels = measured.GetCount(number)
@@ -234,8 +234,8 @@ def test_on_a_real_ct_the_figures_are_those_of_simpleitk():
             assert values[f"{name}_volume_ml"] == pytest.approx(voxels * volume.voxel_volume_ml, rel=1e-6)
             assert values[f"{name}_hu_mean"] == pytest.approx(measured.GetMean(number), rel=1e-6)
             assert values[f"{name}_hu_sd"] == pytest.approx(measured.GetSigma(number), rel=1e-6)
-    shapes = sitk.LabelShapeStatisticsImageFilter()
-    shapes.Execute(sitk.ConnectedComponent(sitk.GetImageFromArray(result.lesions), True))
+    shapes = SimpleITK.LabelShapeStatisticsImageFilter()
+    shapes.Execute(SimpleITK.ConnectedComponent(SimpleITK.GetImageFromArray(result.lesions), True))
     sizes = [shapes.GetNumberOfPixels(number) for number in shapes.GetLabels()]
     assert figures["both lungs"]["lesion_count"] == len(sizes)
     assert figures["both lungs"]["largest_lesion_ml"] == pytest.approx(max(sizes) * volume.voxel_volume_ml)

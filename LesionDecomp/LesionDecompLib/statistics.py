@@ -293,15 +293,20 @@ def _count(
     hu_box, lungs_box, heat_box = (a[box].transpose(order) for a in (hu, lungs, heat))
     bounds = np.searchsorted(components.z, np.arange(len(mask) + 1)) if components else None
     for z, plane in enumerate(mask):
-        inside = np.flatnonzero(plane)
-        if len(inside) == 0:
-            continue
-        cell = (lungs_box[z] + 2 * thirds[z]).reshape(-1)[inside] - np.uint8(1)
-        tally.voxels[:] += np.bincount(cell, minlength=CELLS)
-        tally.heat[:] += np.bincount(cell, weights=heat_box[z].reshape(-1)[inside], minlength=CELLS)
-        tally.hu.add(cell, hu_box[z].reshape(-1)[inside])
+        here = (z,)
         if components:
             runs = slice(bounds[z], bounds[z + 1])
+            if runs.start == runs.stop:
+                continue
+            # Lesions fill a part of the slice: look at no more than that.
+            y, x, ends = components.y[runs], components.x[runs], components.x[runs] + components.lengths[runs]
+            here = (z, slice(y[0], y[-1] + 1), slice(x.min(), ends.max()))
+        inside = np.flatnonzero(plane[here[1:]])
+        cell = (lungs_box[here] + 2 * thirds[here]).reshape(-1)[inside] - np.uint8(1)
+        tally.voxels[:] += np.bincount(cell, minlength=CELLS)
+        tally.heat[:] += np.bincount(cell, weights=heat_box[here].reshape(-1)[inside], minlength=CELLS)
+        tally.hu.add(cell, hu_box[here].reshape(-1)[inside])
+        if components:
             # Runs lie in the order of the voxels, so repeating them names the component of each voxel.
             label = np.repeat(components.labels[runs], components.lengths[runs])
             first, last = int(label.min()), int(label.max())
