@@ -84,8 +84,11 @@ def paint_disease(hu: torch.Tensor, labels: torch.Tensor, depth_mm: torch.Tensor
     texture = chance.smooth(h, w, 5.0)
     fine = chance.normal(h, w)
 
-    # Expiration, contrast, emphysema: the whole lung denser or emptier.
-    hu = hu + lung * chance.of(0.5) * chance.between(-80.0, 180.0)
+    # Deep breath and emphysema: the lungs emptier, down to a twentieth of a voxel of tissue; expiration: denser.
+    emptier = torch.where(chance.of(0.45) > 0, chance.between(0.25, 1.0), torch.ones(()))
+    aerated = lung * ((-350.0 - hu) / 250.0).clamp(0.0, 1.0)  # vessels stay what they are
+    hu = hu + aerated * (emptier - 1.0) * (hu - AIR)
+    hu = hu + lung * chance.of(0.35) * chance.between(-40.0, 180.0)
     hu = hu + lung * chance.of(0.3) * (chance.smooth(h, w, 25.0) * chance.between(0.0, 60.0))
 
     sick = chance.of(0.75)
