@@ -1,4 +1,4 @@
-"""A segmented real CT for tests of what comes after segmentation: its annotated lungs and lesions stand in for them."""
+"""Segmented real CT, for tests of what comes after segmentation. No network takes part."""
 
 from __future__ import annotations
 
@@ -11,10 +11,26 @@ from LesionDecompLib.image_io import read_mask, read_volume
 from LesionDecompLib.lesions import lesion_labelmap
 from LesionDecompLib.statistics import lesion_statistics
 from LesionDecompLib.volume import Volume
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import binary_closing, gaussian_filter
+from skimage.measure import label
+from skimage.morphology import disk
 
 
-def segmented_covid_case(data_folder: Path, step: int = 2) -> tuple[Volume, SimpleNamespace]:
+def segmented_sample(sample_folder: Path, step: int = 1) -> tuple[Volume, SimpleNamespace]:
+    """The sample CT, each ``step``-th voxel of an axial slice, and a segmentation result of it.
+
+    Lung is what is air inside the body, closed over vessels and a part of the tumor; heat is density, blurred.
+    """
+    ct, _ = read_volume(sample_folder / "chest_ct_tumor.nrrd")
+    smooth = gaussian_filter(ct.array.astype(np.float32), (0, 2, 2))
+    air = label(smooth < -500)
+    sizes = np.bincount(air.ravel())
+    sizes[np.unique(np.concatenate([air[:, [0, -1]].ravel(), air[:, :, [0, -1]].ravel()]))] = 0
+    lungs = binary_closing(np.isin(air, np.flatnonzero(sizes > 5000)), disk(8)[None])
+    return _thinned(ct, lungs, np.clip((smooth + 800) / 700, 0, 1), step)
+
+
+def segmented_covid_case(data_folder: Path, step: int = 1) -> tuple[Volume, SimpleNamespace]:
     """Every ``step``-th voxel of an axial slice of a COVID-19 chest CT, and a segmentation result of it.
 
     The lungs are annotated, the heat is the annotated lesion mask blurred over about 4 mm.
@@ -22,11 +38,8 @@ def segmented_covid_case(data_folder: Path, step: int = 2) -> tuple[Volume, Simp
     folder = data_folder / "covid3d_medseg"
     ct, _ = read_volume(folder / "case4_ct.nii.gz")
     lungs, lesion = (read_mask(folder / f"case4_{name}.nii.gz", ct) for name in ("lung", "lesion"))
-    thin = np.s_[:, ::step, ::step]
     heat = np.clip(1.15 * gaussian_filter((lesion != 0).astype(np.float32), (0.7, 3, 3)), 0, 1)
-    matrix = ct.ijk_to_ras @ np.diag([step, step, 1, 1])
-    volume = Volume.from_array(np.ascontiguousarray(ct.array[thin]), matrix, "Surname^Forename")
-    return volume, segmented(volume, np.ascontiguousarray(lungs[thin]), heat[thin], 0.4)
+    return _thinned(ct, lungs, heat, step)
 
 
 def segmented(volume: Volume, lungs: np.ndarray, heat: np.ndarray, threshold: float) -> SimpleNamespace:
@@ -53,3 +66,10 @@ def segmented(volume: Volume, lungs: np.ndarray, heat: np.ndarray, threshold: fl
         lung_bundle=None,
         lesion_bundle=SimpleNamespace(name="a-model", version="1.0.0"),
     )
+
+
+def _thinned(ct: Volume, lungs: np.ndarray, heat: np.ndarray, step: int) -> tuple[Volume, SimpleNamespace]:
+    thin = np.s_[:, ::step, ::step]
+    matrix = ct.ijk_to_ras @ np.diag([step, step, 1, 1])
+    volume = Volume.from_array(np.ascontiguousarray(ct.array[thin]), matrix, "Surname^Forename")
+    return volume, segmented(volume, np.ascontiguousarray(lungs[thin]), heat[thin], 0.4)

@@ -12,10 +12,17 @@ from hypothesis import strategies as st
 from LesionDecompLib.components import find_components
 from LesionDecompLib.errors import LesionDecompError
 from LesionDecompLib.lesions import lesion_labelmap, lung_box, smallest_count, volume_curve
-from segmented_case import segmented_covid_case
+from segmented_case import segmented_covid_case, segmented_sample
 from skimage.measure import label
 
 SMALL_SHAPES = st.tuples(*[st.integers(1, 7)] * 3)
+
+
+@pytest.fixture(params=["sample", "COVID-19"])
+def real_case(request):
+    if request.param == "sample":
+        return segmented_sample(request.getfixturevalue("sample_folder"))
+    return segmented_covid_case(request.getfixturevalue("data_folder"))
 
 
 def _random_case(seed: int, shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -133,8 +140,8 @@ def test_without_lungs_there_is_no_lesion():
     assert volume_curve(heat, lungs, 0.001)[1].tolist() == [0.0] * 1001
 
 
-def test_on_a_real_ct_the_lesions_are_those_of_simpleitk(data_folder):
-    volume, result = segmented_covid_case(data_folder)
+def test_on_a_real_ct_the_lesions_are_those_of_simpleitk(real_case):
+    volume, result = real_case
     expected = SimpleITK.GetImageFromArray(((result.heat >= np.float32(0.25)) & (result.lungs > 0)).astype(np.uint8))
     expected = SimpleITK.ConnectedComponent(expected, True)
     voxels = smallest_count(0.5, volume.voxel_volume_ml)

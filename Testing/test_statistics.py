@@ -22,7 +22,7 @@ from LesionDecompLib.statistics import (
     thirds_of_slices,
     write_statistics_csv,
 )
-from segmented_case import segmented_covid_case
+from segmented_case import segmented_covid_case, segmented_sample
 
 REGIONS = [
     "both lungs",
@@ -37,6 +37,13 @@ REGIONS = [
 ADDITIVE = ("lung_volume_ml", "lesion_volume_ml", "ground_glass_ml", "consolidation_ml")
 # Two stacks of the same figures may differ in the order in which heat is summed.
 SAME = {"rel": 1e-12, "abs": 1e-12, "nan_ok": True}
+
+
+@pytest.fixture(params=["sample", "COVID-19"])
+def real_case(request):
+    if request.param == "sample":
+        return segmented_sample(request.getfixturevalue("sample_folder"))
+    return segmented_covid_case(request.getfixturevalue("data_folder"))
 
 
 def _by_region(rows) -> dict[str, dict[str, float]]:
@@ -220,8 +227,8 @@ def test_thirds_are_cut_by_the_middle_of_each_slice(slices, thirds):
     assert thirds_of_slices(slices).tolist() == thirds
 
 
-def test_on_a_real_ct_the_figures_are_those_of_simpleitk(data_folder):
-    volume, result = segmented_covid_case(data_folder)
+def test_on_a_real_ct_the_figures_are_those_of_simpleitk(real_case):
+    volume, result = real_case
     figures = _by_region(lesion_statistics(*_axial(volume, result), volume.voxel_volume_ml))
     ct = SimpleITK.GetImageFromArray(volume.array)
     measured = SimpleITK.LabelStatisticsImageFilter()
