@@ -10,6 +10,7 @@ import argparse
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -18,7 +19,7 @@ from ..errors import Cancelled, LesionDecompError
 from .interrupts import INTERRUPTED, interrupts_as_exceptions
 
 # In the order of the help text. A new command is one more name here.
-COMMANDS = ("segment", "models", "demo")
+COMMANDS = ("segment", "train", "models", "demo")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,7 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as end:
         return int(end.code or 0)
     try:
-        with interrupts_as_exceptions():
+        with interrupts_as_exceptions(), warnings.catch_warnings():
+            if not sys.warnoptions:
+                warnings.simplefilter("ignore")  # libraries' remarks to programmers; users get our own sentences
             status = args.run(args)
             sys.stdout.flush()
             return status

@@ -1,0 +1,79 @@
+"""``lesiondecomp train``: train a lesion decomposition or a lung network and write it as a model bundle."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+PRESETS = ("default", "paper", "lungs")
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "train",
+        help="train a model from image-level labels (or the lung network from contours)",
+        description="Train a lesion decomposition from slices with image-level labels, or the lung network from CT with "
+        "lung contours. Checkpoints, log.csv, curves.png and the finished bundle are written to the output folder.",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="training set: index.csv and slices; for --preset lungs NAME_ct.nii.gz beside NAME_lung.nii.gz",
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder of the run")
+    parser.add_argument(
+        "--preset", choices=PRESETS, default="default", help="starting configuration (default: default)"
+    )
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="TOML file with settings that differ from the preset"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="settings",
+        help="one setting, such as steps=500 or network.channels=8; may be repeated",
+    )
+    parser.add_argument("--name", default=None, metavar="NAME", help="name of the bundle")
+    parser.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+    parser.add_argument("--threads", type=int, default=None, metavar="N", help="CPU threads")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, then say where the bundle is."""
+    from ..device import choose_device
+    from ..training.config import PRESETS as LESION_PRESETS
+    from ..training.config import load_config
+    from ..training.loop import limit_threads
+    from ..training.lung_task import LungConfig
+    from ..training.run import train_lesions, train_lungs
+    from .interrupts import interrupts_as_request
+    from .progress import Progress
+
+    lungs = args.preset == "lungs"
+    config = load_config(LungConfig() if lungs else LESION_PRESETS[args.preset], args.config, args.settings)
+    limit_threads(args.threads)
+    device, in_words = choose_device(args.device)
+    print(f"Training on {in_words}.")
+    train = train_lungs if lungs else train_lesions
+    progress = Progress()
+    with interrupts_as_request() as cancelled:
+        bundle = train(
+            args.data,
+            args.output,
+            config,
+            name=args.name or ("lungs" if lungs else "lesions"),
+            device=device,
+            resume=args.resume,
+            progress=progress.update,
+            cancelled=cancelled,
+        )
+    progress.clear()
+    print(f"The bundle is in {bundle.path}.")
+    return 0

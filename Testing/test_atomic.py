@@ -1,0 +1,128 @@
+"""What appears under its final name is complete; what fails leaves everything as it was."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from command_line import process_environment, snapshot
+from LesionDecompLib.atomic import atomic_file, check_writable, staged_folder, write_bytes, write_text
+from LesionDecompLib.errors import LesionDecompError
+
+posix = pytest.mark.skipif(os.name == "nt", reason="POSIX permissions and signals")
+
+
+class TestFile:
+    def test_a_failure_half_way_keeps_the_old_content_and_leaves_nothing_else(self, tmp_path):
+        write_text(tmp_path / "report.json", "old")
+        before = snapshot(tmp_path)
+        with pytest.raises(ZeroDivisionError), atomic_file(tmp_path / "report.json", "w") as stream:
+            stream.write("new, but only ha")
+            raise ZeroDivisionError
+        assert snapshot(tmp_path) == before
+
+    def test_text_is_utf8_with_unix_line_ends(self, tmp_path):
+        write_text(tmp_path / "a.csv", "größe\n")
+        assert (tmp_path / "a.csv").read_bytes() == "größe\n".encode()
+
+    def test_a_missing_folder_is_one_sentence(self, tmp_path):
+        with pytest.raises(LesionDecompError, match=r"^Writing the results: found .*; expected "):
+            write_bytes(tmp_path / "absent" / "a", b"")
+
+    @posix
+    def test_results_get_the_permissions_of_any_new_file(self, tmp_path):
+        (tmp_path / "usual").touch()
+        write_bytes(tmp_path / "ours", b"")
+        assert (tmp_path / "ours").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+class TestFolder:
+    def test_a_new_folder_appears_with_its_parents_and_everything_in_it(self, tmp_path):
+        with staged_folder(tmp_path / "a" / "b") as staging:
+            (staging / "one").write_text("1")
+            assert not (tmp_path / "a").exists()
+        assert list(snapshot(tmp_path)) == ["a", "a/b", "a/b/one"]
+
+    def test_a_failure_leaves_no_folder_behind(self, tmp_path):
+        with pytest.raises(ZeroDivisionError), staged_folder(tmp_path / "a" / "b") as staging:
+            (staging / "one").write_text("1")
+            raise ZeroDivisionError
+        assert snapshot(tmp_path) == {}
+
+    def test_other_files_stay_and_retired_ones_go(self, tmp_path):
+        for name in ("notes.txt", "overview.png", "report.json"):
+            (tmp_path / name).write_text("old")
+        with staged_folder(tmp_path, overwrite=True, last="report.json", retired=("overview.png",)) as staging:
+            (staging / "report.json").write_text("new")
+        assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+            "notes.txt": "old",
+            "report.json": "new",
+        }
+
+    def test_without_leave_nothing_is_replaced(self, tmp_path):
+        (tmp_path / "report.json").write_text("old")
+        before = snapshot(tmp_path)
+        with pytest.raises(LesionDecompError, match="--overwrite"), staged_folder(tmp_path) as staging:
+            (staging / "report.json").write_text("new")
+            (staging / "a.csv").write_text("new")
+        assert snapshot(tmp_path) == before
+
+    def test_the_last_file_is_missing_while_the_set_is_incomplete(self, tmp_path, monkeypatch):
+        for name in ("a", "b", "report.json"):
+            (tmp_path / name).write_text("old")
+        seen, move = [], os.replace
+
+        def watched(source, target):
+            seen.append((tmp_path / "report.json").exists())
+            move(source, target)
+
+        monkeypatch.setattr(os, "replace", watched)
+        with staged_folder(tmp_path, overwrite=True, last="report.json") as staging:
+            for name in ("a", "b", "report.json"):
+                (staging / name).write_text("new")
+        assert seen == [False, False, False]
+
+    def test_a_folder_that_another_run_fills_meanwhile_is_not_touched(self, tmp_path):
+        with pytest.raises(LesionDecompError), staged_folder(tmp_path / "case") as staging:
+            (staging / "report.json").write_text("late")
+            (tmp_path / "case").mkdir()
+            (tmp_path / "case" / "report.json").write_text("first")
+        assert (tmp_path / "case" / "report.json").read_text() == "first"
+        assert list(snapshot(tmp_path)) == ["case", "case/report.json"]
+
+    def test_checking_a_folder_leaves_no_trace(self, tmp_path):
+        check_writable(tmp_path)
+        check_writable(tmp_path / "new" / "newer")
+        assert snapshot(tmp_path) == {}
+
+    def test_a_file_in_the_way_is_said(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+            with pytest.raises(LesionDecompError, match="a file where a folder should be"):
+                check_writable(folder)
+
+    @posix
+    @pytest.mark.parametrize("seed", range(6))
+    def test_a_killed_process_leaves_all_of_a_new_folder_or_nothing(self, tmp_path, seed):
+        code = (
+            "import sys; from LesionDecompLib.atomic import staged_folder\n"
+            "print('ready', flush=True)\n"
+            "for n in range(10**6):\n"
+            "    with staged_folder(f'case{n}', last='report.json') as staging:\n"
+            "        for name in ('a', 'b', 'report.json'):\n"
+            "            (staging / name).write_bytes(bytes(5000))\n"
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], cwd=tmp_path, env=process_environment(tmp_path), stdout=subprocess.PIPE
+        )
+        process.stdout.readline()
+        time.sleep(0.02 + 0.017 * seed)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        for folder in tmp_path.glob("case*"):
+            assert sorted(path.name for path in folder.iterdir()) == ["a", "b", "report.json"]
+            assert all(path.stat().st_size == 5000 for path in folder.iterdir())
