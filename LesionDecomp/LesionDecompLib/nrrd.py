@@ -50,7 +50,9 @@ def nrrd_geometry(fields: dict[str, str], stage: str) -> np.ndarray | None:
     :raises LesionDecompError: a spacing of zero, or below, or not a number.
     """
     if "spacings" in fields:
-        check_spacing(stage, [value for value in _numbers(fields["spacings"]) if not np.isnan(value)])
+        # Not a number stands for an axis that is none of space; a 3-D image has none of those.
+        spacings = _numbers(fields["spacings"])
+        check_spacing(stage, [s for s in spacings if fields.get("dimension") == "3" or not np.isnan(s)])
     vectors = [_numbers(text) for text in re.findall(r"\(([^)]*)\)", fields.get("space directions", ""))]
     signs = SPACES.get(fields.get("space", "").lower())
     if vectors and all(len(vector) == 3 for vector in vectors):
