@@ -154,6 +154,7 @@ class LesionDecompWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def cleanup(self):
         self._cancelRequested = True
         self._statisticsTimer.stop()
+        self.setParameterNode(None)
         self.removeObservers()
 
     def enter(self):

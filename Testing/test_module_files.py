@@ -24,7 +24,7 @@ def cmake_list(name: str) -> set[str]:
 
 
 def shipped_files() -> set[str]:
-    """Files of the module that are not the build's and the tests' own: tracked by git, or where it is lacking, there."""
+    """Files of the module other than those of build and tests: what git tracks or would, or all there is."""
     listing = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=MODULE, capture_output=True
     )

@@ -265,7 +265,7 @@ def bad_inputs():
     """Name -> what is done to the case, and what the sentence must say."""
 
     def shifted(ct, mask):
-        mask.SetOrigin(*(np.array(mask.GetOrigin()) + (2.0, 0.0, 0.0)))
+        mask.SetOrigin(*np.add(mask.GetOrigin(), (2.0, 0.0, 0.0)))
         return {}
 
     def cropped(ct, mask):
@@ -311,8 +311,12 @@ def bad_inputs():
     }
 
 
+def add_labelmap():
+    return slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "Output")
+
+
 def one_node_twice() -> dict:
-    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "Output")
+    node = add_labelmap()
     return {"lungsNode": node, "lesionsNode": node}
 
 

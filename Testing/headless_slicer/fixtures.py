@@ -53,9 +53,9 @@ def untrained_segmenter(tmp_path_factory):
             "description": "Random weights, for tests.",
             "architecture": architecture,
             "architecture_arguments": arguments,
-            "input": {"size": [64, 64], "spacing_mm": 6.0, "hu_window": [-1300.0, -150.0], "mean": 0.0, "std": 1.0},
+            "input": {"size": [32, 32], "spacing_mm": 12.0, "hu_window": [-1300.0, -150.0], "mean": 0.0, "std": 1.0},
             "default_threshold": 0.5,
-            "heat": {"source": "gate", "flip": True, "smoothing_px": 1.0},
+            "heat": {"source": "gate", "flip": False, "smoothing_px": 1.0, "raw": [0.43, 0.49], "scaled": [0.0, 1.0]},
             "training": {},
             "metrics": {},
             "git_revision": "none",
@@ -64,7 +64,7 @@ def untrained_segmenter(tmp_path_factory):
         return ModelBundle.save(tmp_path_factory.mktemp("bundles") / task, network, metadata)
 
     torch.manual_seed(7)
-    lesions = bundle("lesions", "decomposition", {"channels": 8, "levels": 2, "norm": "group", "gated": True})
+    lesions = bundle("lesions", "decomposition", {"channels": 4, "levels": 2, "norm": "group", "gated": True})
     lungs = bundle("lungs", "unet", {"channels": 4, "levels": 2, "norm": "group"})
     return Segmenter(lesions, lungs, device="cpu")
 

@@ -104,7 +104,29 @@ def parameterNodeWrapper(cls: type) -> type:
             if not parameter.is_node and not parameter.is_in(node):
                 parameter.write(node, parameter.default)
 
+    def connect_gui(self, controls) -> None:
+        """Tie each control to the parameter that its SlicerParameterName names, both ways."""
+        self._controls = {}
+        for control in vars(controls).values():
+            name = control.property("SlicerParameterName")
+            if name:
+                self._controls[name] = control
+                control.on_edited(lambda n=name, c=control: setattr(self, n, c.value_for_parameter()))
+        self._gui_observer = self.parameterNode.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_event: show(self))
+        show(self)
+
+    def show(self) -> None:
+        for name, control in self._controls.items():
+            control.show_parameter(getattr(self, name))
+
+    def disconnect_gui(self, _tag) -> None:
+        self.parameterNode.RemoveObserver(self._gui_observer)
+        for control in self._controls.values():
+            control.on_edited(None)
+        self._controls = {}
+
     cls.__init__ = initialize
+    cls.connectGui, cls.disconnectGui = connect_gui, disconnect_gui
     cls.allParameters = parameters
     for parameter in parameters.values():
         setattr(
