@@ -8,11 +8,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from LesionDecompLib.geometry import AxialView
 from LesionDecompLib.heat_colors import heat_color_table
 from LesionDecompLib.image_io import read_mask, read_volume
 from LesionDecompLib.overview import (
     AXIAL_CELL,
     BAR_TOP,
+    CORONAL_CELL,
     CURVE_TOP,
     FIGURES_TOP,
     GAP,
@@ -36,6 +38,11 @@ AXIAL_PANELS = [
     ]
     for row in range(2)
     for column in range(3)
+]
+CORONAL_LEFT = MARGIN + 3 * (AXIAL_CELL[0] + GAP) + GAP
+CORONAL_PANELS = [
+    np.s_[top : top + CORONAL_CELL[1], CORONAL_LEFT : CORONAL_LEFT + CORONAL_CELL[0]]
+    for top in (PANELS_TOP, PANELS_TOP + CORONAL_CELL[1] + GAP)
 ]
 
 
@@ -75,6 +82,35 @@ def test_heat_in_the_right_lung_is_colored_on_the_left_of_the_picture(case):
             halves += [changed[:, : AXIAL_CELL[0] // 2].sum(), changed[:, AXIAL_CELL[0] // 2 :].sum()]
         assert halves[bright_half] > 2000
         assert halves[1 - bright_half] < 0.1 * halves[bright_half]
+
+
+@pytest.mark.parametrize(
+    ("axis", "panels"), [(0, CORONAL_PANELS), (1, AXIAL_PANELS)], ids=["superior in coronal", "anterior in axial"]
+)
+def test_what_is_superior_or_anterior_is_on_top(case, axis, panels):
+    volume, result = case
+    view = AxialView.of(volume.shape, volume.ijk_to_ras)
+    cold = _pixels(volume, _changed(result, heat=np.zeros_like(result.heat)))
+    stack = view.to_axial(np.where(result.lungs > 0, np.float32(1), np.float32(0)))
+    held = np.flatnonzero(stack.any(axis=tuple({0, 1, 2} - {axis})))
+    middle = (held[0] + held[-1]) // 2
+    # Along the axial stack, z rises to the top of the patient and y to the back.
+    beyond = np.arange(stack.shape[axis]) > middle
+    top_half = beyond if axis == 0 else ~beyond
+    heat = stack * np.expand_dims(top_half, tuple({0, 1, 2} - {axis}))
+    warm = _pixels(volume, _changed(result, heat=np.ascontiguousarray(view.from_axial(heat))))
+    rows = np.concatenate([np.nonzero(_different(warm[panel], cold[panel]))[0] for panel in panels])
+    assert len(rows) > 2000
+    # The frame is set on the lungs, so their middle is the panel's.
+    assert (rows <= AXIAL_CELL[1] // 2 + 8).mean() > 0.98
+
+
+def test_the_lung_window_is_1500_wide_about_minus_600():
+    ct = np.repeat([[-2000.0, -1350.0, -600.0, 150.0, 900.0]], 3, axis=0)
+    blank = np.zeros(ct.shape)
+    picture = draw_panel(Plane(ct, blank, blank, blank, 1.0, 1.0), Frame(1, 2, 0.05, 100, 60), 0.4)
+    levels = np.asarray(picture)[30, 10::20, 0].astype(int)
+    assert levels == pytest.approx([0, 0, 128, 255, 255], abs=6)
 
 
 def test_strong_heat_is_shown_in_its_color_and_the_rest_of_the_ct_in_gray(case):
