@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional
 
 from ..networks import Critic, DecompositionNet
+from ..precision import mixed_precision
 from . import losses
 from .augmentation import augment
 from .config import LesionConfig, as_dict
@@ -51,7 +52,7 @@ class LesionTask:
         weight = lung * losses.edge_weight(x) if config.edge_weighting else lung.float()
 
         self.network.train()
-        with self._autocast():
+        with mixed_precision(self.device):
             out = self.network(x)
         g1 = torch.where(lung, out.normal.float(), -1.0)
         g2, gate = out.lesion.float() * lung, out.gate.float()
@@ -137,15 +138,6 @@ class LesionTask:
             grey = functional.avg_pool2d(torch.where(x > -1, x + 1, 0.0), self.config.shrink)
             x = torch.where(lung > 0.5, grey / lung.clamp_min(0.5) - 1, -1.0)
         return x.contiguous(memory_format=torch.channels_last)
-
-    def _autocast(self):
-        # On CPUs only AMX and AVX-512 bf16 units make bf16 faster than float32; elsewhere it is emulated.
-        enabled = self.device.type == "cuda" or (
-            self.device.type == "cpu"
-            and torch.backends.mkldnn.is_available()
-            and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        )
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
 
 def _adam(module: torch.nn.Module, rate: float, config: LesionConfig) -> torch.optim.Adam:

@@ -82,6 +82,7 @@ def train(
     log_every: int = 20,
     progress: Callable[[str, int, int], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
+    on_log: Callable[[], object] | None = None,
     evaluate: Callable[[nn.Module, int], dict[str, float]] | None = None,
     evaluate_every: int = 0,
 ) -> nn.Module:
@@ -90,6 +91,7 @@ def train(
     Writes ``checkpoint.pt`` (atomically, every ``checkpoint_seconds`` and at the end) and ``log.csv`` into ``folder``.
 
     :param resume: go on from the checkpoint in ``folder`` if there is one; otherwise one that is there is refused.
+    :param on_log: called after ``log.csv`` was written, at most every ten seconds.
     :param evaluate: called with the averaged network and the step every ``evaluate_every`` steps; what it returns is
         logged.
     :raises Cancelled: the hook said so; the checkpoint is written first.
@@ -104,7 +106,7 @@ def train(
             STAGE, f"a checkpoint in '{folder.name}'", "an empty folder", "Resume it or choose another folder."
         )
     log = _Log(folder / LOG_NAME, start)
-    saved = began = time.monotonic()
+    saved = shown = began = time.monotonic()
     for number in range(start, steps):
         if cancelled is not None and cancelled():
             _save(task, average, folder, number, seed)
@@ -121,6 +123,9 @@ def train(
             log.add(evaluate(average.network, done))
         if done % log_every == 0 or done == steps:
             log.write(done, time.monotonic() - began)
+            if on_log is not None and time.monotonic() - shown > 10:
+                on_log()
+                shown = time.monotonic()
         if progress is not None:
             progress("training", done, steps)
         if time.monotonic() - saved > checkpoint_seconds:

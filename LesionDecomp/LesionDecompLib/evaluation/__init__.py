@@ -1,0 +1,1 @@
+"""Evaluation against lung contours, pixel masks and image labels."""

@@ -1,0 +1,20 @@
+"""bf16 where the hardware multiplies it faster than float32, and nowhere else."""
+
+from __future__ import annotations
+
+import torch
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether bf16 is faster than float32 on ``device``: CUDA from Ampere on, CPUs with AMX or AVX-512 bf16."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    # On other CPUs bf16 is emulated.
+    return (
+        device.type == "cpu" and torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
+
+
+def mixed_precision(device: torch.device, enabled: bool = True) -> torch.autocast:
+    """A context in which networks compute in bf16 where that is fast (:func:`has_fast_bf16`)."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled and has_fast_bf16(device))

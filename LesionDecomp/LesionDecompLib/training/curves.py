@@ -1,0 +1,44 @@
+"""Training curves as a picture, drawn from ``log.csv`` while training goes on."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from pathlib import Path
+
+from ..atomic import write_bytes
+
+# What is no loss or figure to look at over time.
+NOT_DRAWN = ("step", "seconds")
+
+
+def draw_curves(log: Path, picture: Path) -> bool:
+    """Draw every column of ``log`` against the step; False where there is nothing to draw or no matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    if not log.exists():
+        return False
+    with open(log, encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    columns = [key for key in (rows[0] if rows else {}) if key not in NOT_DRAWN]
+    if not columns:
+        return False
+    across = min(4, len(columns))
+    figure = Figure(figsize=(3.4 * across, 2.4 * math.ceil(len(columns) / across)), layout="constrained")
+    for axes, column in zip(
+        figure.subplots(-(-len(columns) // across), across, squeeze=False).flat, columns, strict=False
+    ):
+        points = [(int(row["step"]), float(row[column])) for row in rows if row.get(column)]
+        axes.plot(*zip(*points, strict=True), linewidth=1)
+        axes.set_title(column, fontsize=9)
+        axes.tick_params(labelsize=7)
+        axes.grid(alpha=0.3)
+    for axes in figure.axes[len(columns) :]:
+        axes.set_axis_off()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    write_bytes(picture, buffer.getvalue(), "Drawing the training curves")
+    return True

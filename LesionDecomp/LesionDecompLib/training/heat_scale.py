@@ -1,0 +1,120 @@
+"""Fit the rule that brings a network's raw values to heat, so that the threshold slider is well conditioned.
+
+Fitted on ``val`` of a finished network: the threshold with the best mean Dice becomes 0.4, and the range within which
+Dice stays close to it becomes 0.2 to 0.6.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from ..decomposition import HeatDefinition
+from ..errors import LesionDecompError
+from ..evaluation.pixel_metrics import BINS, HeatCounts
+from .slices import SliceSet
+
+MASKS = ("ann0", "ann1", "sel")
+DEFAULT_THRESHOLD = 0.4
+SCALED = (0.0, 0.2, 0.4, 0.6, 1.0)
+# Closer than the 10 % that is promised: val is not test.
+CLOSE_TO_BEST = 0.95
+MOST_FOUND_IN_NORMAL = 0.003
+UNIT = HeatDefinition()
+
+
+def slice_heat(
+    network: torch.nn.Module, definition: HeatDefinition, images: np.ndarray, device: torch.device, batch: int = 16
+) -> np.ndarray:
+    """Heat of lung-masked slices.
+
+    :param images: ``(n, h, w)`` uint8, 0 outside the lungs. :return: ``(n, h, w)`` float32, 0 outside.
+    """
+    heat = np.zeros(images.shape, dtype=np.float32)
+    for start in range(0, len(images), batch):
+        x = torch.from_numpy(images[start : start + batch]).to(device, torch.float32).unsqueeze(1) / 127.5 - 1.0
+        heat[start : start + batch] = definition.heat(network, x)[:, 0].cpu().numpy()
+    return heat
+
+
+def count_heat(heat: np.ndarray, data: SliceSet) -> tuple[dict[str, HeatCounts], HeatCounts]:
+    """In-lung pixels: of the lesion slices against each annotator, and of the normal slices.
+
+    :param heat: ``(n, h, w)`` of the slices of ``data``.
+    """
+    lung = data.images > 0
+    counts = {name: HeatCounts() for name in MASKS}
+    for name, count in counts.items():
+        inside = lung[data.lesion]
+        count.add(heat[data.lesion][inside], data.masks(name)[inside])
+    normal = HeatCounts()
+    values = heat[~data.lesion][lung[~data.lesion]]
+    normal.add(values, np.zeros(values.shape, dtype=bool))
+    return counts, normal
+
+
+def has_masks(data: SliceSet) -> bool:
+    """Whether the lesion slices have the pixel masks that evaluation needs."""
+    try:
+        for name in MASKS:
+            data.masks(name)
+    except LesionDecompError:
+        return False
+    return True
+
+
+def fit_scale_without_masks(
+    network: torch.nn.Module, definition: HeatDefinition, val: SliceSet, device: torch.device
+) -> HeatDefinition:
+    """The definition with the raw value that ``MOST_FOUND_IN_NORMAL`` of normal lung exceeds brought to 0.4."""
+    plain = replace(definition, raw=UNIT.raw, scaled=UNIT.scaled)
+    images = val.images[~val.lesion]
+    heat = slice_heat(network, plain, images, device)
+    knot = float(np.clip(np.quantile(heat[images > 0], 1 - MOST_FOUND_IN_NORMAL), 0.01, 0.9))
+    return replace(definition, raw=(0.0, float(f"{knot:.5g}"), 1.0), scaled=(0.0, DEFAULT_THRESHOLD, 1.0))
+
+
+def fit_scale(
+    network: torch.nn.Module, definition: HeatDefinition, val: SliceSet, device: torch.device
+) -> HeatDefinition:
+    """The definition with its scale fitted on ``val``: best threshold to 0.4, its neighbourhood to 0.2 … 0.6."""
+    plain = replace(definition, raw=UNIT.raw, scaled=UNIT.scaled)
+    counts, normal = count_heat(slice_heat(network, plain, val.images, device), val)
+    thresholds = np.arange(1, BINS) / BINS
+    dice = np.mean([count.dice(thresholds) for count in counts.values()], axis=0)
+    allowed = np.array([normal.share_found(t) <= MOST_FOUND_IN_NORMAL for t in thresholds])
+    best = int(np.argmax(np.where(allowed, dice, -1.0)))
+    close = dice >= CLOSE_TO_BEST * dice[best]
+    low = high = best
+    while low > 0 and close[low - 1]:
+        low -= 1
+    while high < len(close) - 1 and close[high + 1]:
+        high += 1
+    # Knots must rise strictly, also where the neighbourhood is empty on one side.
+    knots = np.array([0.0, thresholds[low], thresholds[best], thresholds[high], 1.0])
+    knots[1] = min(knots[1], knots[2] * 0.9)
+    knots[3] = max(knots[3], knots[2] + 0.1 * (1 - knots[2]))
+    return replace(definition, raw=tuple(float(f"{knot:.5g}") for knot in knots), scaled=SCALED)
+
+
+def slice_metrics(
+    network: torch.nn.Module, definition: HeatDefinition, data: SliceSet, device: torch.device
+) -> dict[str, float | dict[str, float]]:
+    """Average precision and Dice for each annotator and their mean, and the share of normal lung called lesion."""
+    counts, normal = count_heat(slice_heat(network, definition, data.images, device), data)
+    grid = np.arange(1, 100) / 100
+    figures: dict[str, float | dict[str, float]] = {}
+    for name, count in counts.items():
+        dice = count.dice(grid)
+        figures[name] = {
+            "average_precision": round(count.average_precision(), 4),
+            "best_dice": round(float(dice.max()), 4),
+            "best_threshold": float(grid[dice.argmax()]),
+            "dice_at_default": round(float(count.dice(DEFAULT_THRESHOLD)[0]), 4),
+        }
+    for key in ("average_precision", "best_dice", "dice_at_default"):
+        figures[f"mean_{key}"] = round(float(np.mean([figures[name][key] for name in MASKS])), 4)
+    figures["normal_false_positive_fraction"] = round(normal.share_found(DEFAULT_THRESHOLD), 6)
+    return figures
