@@ -88,11 +88,11 @@ def test_dragging_the_threshold_moves_the_lesions_at_once_and_the_table_after(pa
     assert float(result.table.GetCellText(0, column)) == pytest.approx(milliliters, rel=1e-5)
 
 
-def test_running_again_on_the_same_ct_updates_its_nodes_and_another_ct_gets_its_own(panel, result, data_folder):
+def test_running_again_on_the_same_ct_updates_its_nodes_and_another_ct_gets_its_own(panel, result, chest_case):
     panel.ui.applyButton.click()
     assert panel.resultNodes() == result
-    path = data_folder / "misc_ct" / "cip_ct64" / "ct-64.nrrd"
-    other = slicer.util.loadVolume(str(path), {"name": "Another CT"})
+    volume, _ = chest_case
+    other = slicer.util.addVolumeFromArray(volume.array, volume.ijk_to_ras, "Another CT")
     panel.ui.inputSelector.edit(other)
     panel.ui.applyButton.click()
     nodes = panel.resultNodes()

@@ -14,7 +14,7 @@ from LesionDecompLib.errors import Cancelled, LesionDecompError
 slicer = pytest.importorskip("slicer", reason="slicer-core is not installed (pip install .[headless])")
 vtk = pytest.importorskip("vtk")
 
-SLICES = slice(30, 54)  # through the middle of the chest: enough lung, and quick
+SLICES = slice(20, 44)  # through the middle of the chest: enough lung, and quick
 THRESHOLD = 0.4  # the untrained networks' heat lies on both sides of it
 
 # Name -> axes of the new array in the old one's (k, j, i), and which of the new axes run backwards.
@@ -400,6 +400,23 @@ def test_results_are_filed_under_the_study_of_the_ct(logic, small_ct):
         assert logic.DeserializeTerminologyEntry(str(terminology), entry)
         codes = (entry.GetTypeObject().GetCodeValue(), entry.GetTypeModifierObject().GetCodeValue())
         assert code in codes
+
+
+def test_a_ct_loaded_in_slicer_gives_what_the_command_line_gives(logic, mrml_scene, untrained_segmenter, data_folder):
+    from LesionDecompLib.image_io import read_mask, read_volume
+
+    folder = data_folder / "misc_ct" / "cip_ct64"
+    volume, _ = read_volume(folder / "ct-64.nrrd")
+    mask = read_mask(folder / "wholeLung-64.nrrd", volume)
+    expected = untrained_segmenter.run(volume, lung_mask=mask, threshold=THRESHOLD)
+    ct = slicer.util.loadVolume(str(folder / "ct-64.nrrd"), {"name": "CT"})
+    lungs = slicer.util.loadVolume(str(folder / "wholeLung-64.nrrd"), {"name": "Lungs", "labelmap": True})
+    nodes = logic.process(ct, lungs, threshold=THRESHOLD)
+    np.testing.assert_allclose(heat_of(nodes), expected.heat, atol=1e-3)
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(nodes.lungs), expected.lungs)
+    column = nodes.table.GetColumnIndex("Lesion volume (mL)")
+    lesion_ml = nodes.table.GetTable().GetColumn(column).GetValue(0)
+    assert lesion_ml == pytest.approx(expected.statistics[0].values["lesion_volume_ml"], rel=1e-3)
 
 
 def test_loading_the_module_file_imports_neither_torch_nor_scikit_image(tmp_path):

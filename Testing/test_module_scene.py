@@ -36,17 +36,13 @@ def matrix_of(node) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def segmented(data_folder, untrained_segmenter):
+def segmented(chest_case, untrained_segmenter):
     """A real CT with a tilted gantry, and its result: (volume, result)."""
-    from LesionDecompLib.image_io import read_volume
-
-    folder = data_folder / "misc_ct" / "cip_ct64"
-    ct, _ = read_volume(folder / "ct-64.nrrd")
-    mask, _ = read_volume(folder / "wholeLung-64.nrrd")
+    ct, lungs = chest_case
     matrix = ct.ijk_to_ras.copy()
     matrix[1, 2] += 0.5
     volume = Volume.from_array(ct.array, matrix, "Jane's CT")
-    return volume, untrained_segmenter.run(volume, lung_mask=mask.array, threshold=THRESHOLD)
+    return volume, untrained_segmenter.run(volume, lung_mask=lungs, threshold=THRESHOLD)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 MODULE_FILE = Path(__file__).resolve().parents[2] / "LesionDecomp" / "LesionDecomp.py"
@@ -77,18 +78,28 @@ def logic(module, mrml_scene, untrained_segmenter, monkeypatch):
     return logic
 
 
+@pytest.fixture(scope="session")
+def chest_case(sample_folder):
+    """The sample CT, every fourth voxel of its slices (64×64×61), and its lungs (1 right, 2 left): (Volume, array)."""
+    from segmented_case import segmented_sample
+
+    volume, result = segmented_sample(sample_folder, step=4)
+    return volume, np.ascontiguousarray(result.lungs)
+
+
 @pytest.fixture
-def ct_node(mrml_scene, data_folder):
-    """A whole chest CT of 64×64×79 voxels, loaded as Slicer loads it."""
+def ct_node(mrml_scene, chest_case):
+    """A whole chest CT in the scene."""
     import slicer
 
-    return slicer.util.loadVolume(str(data_folder / "misc_ct" / "cip_ct64" / "ct-64.nrrd"), {"name": "CT"})
+    volume, _ = chest_case
+    return slicer.util.addVolumeFromArray(volume.array, volume.ijk_to_ras, "CT")
 
 
 @pytest.fixture
-def lung_node(mrml_scene, data_folder):
-    """The expert's lung labels of :func:`ct_node`."""
+def lung_node(mrml_scene, chest_case):
+    """The lungs of :func:`ct_node`, as a labelmap beside it."""
     import slicer
 
-    path = data_folder / "misc_ct" / "cip_ct64" / "wholeLung-64.nrrd"
-    return slicer.util.loadVolume(str(path), {"name": "Lung mask", "labelmap": True})
+    volume, lungs = chest_case
+    return slicer.util.addVolumeFromArray(lungs, volume.ijk_to_ras, "Lung mask", "vtkMRMLLabelMapVolumeNode")
