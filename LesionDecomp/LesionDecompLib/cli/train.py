@@ -13,8 +13,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "train",
         help="train a model from image-level labels (or the lung network from contours)",
-        description="Train a lesion decomposition from slices with image-level labels, or the lung network from CT with "
-        "lung contours. Checkpoints, log.csv, curves.png and the finished bundle are written to the output folder.",
+        description="Train a lesion decomposition from slices with image-level labels, or the lung network from CT "
+        "with lung contours. Checkpoints, log.csv, curves.png and the finished bundle go to the output folder.",
     )
     parser.add_argument(
         "--data",
