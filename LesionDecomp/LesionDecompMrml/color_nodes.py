@@ -41,9 +41,9 @@ def heat_colors(scene):
 
 
 def _table(scene, name: str, colors: int):
-    found = scene.GetFirstNode(name, "vtkMRMLColorTableNode", False, False)
-    if found is not None:
-        return found, False
+    for found in slicer.util.getNodesByClass("vtkMRMLColorTableNode", scene):
+        if found.GetName() == name:
+            return found, False
     # Filled before it enters the scene, so that no view ever sees a half-made table.
     node = slicer.vtkMRMLColorTableNode()
     node.SetTypeToUser()

@@ -38,7 +38,6 @@ OUTPUT_CLASSES = {
 HEAT_SHOWN_FROM = 0.1  # lower heat is transparent, so that the CT stays readable
 THRESHOLD = "LesionDecomp.threshold"
 MINIMUM_VOLUME = "LesionDecomp.minimumVolumeMl"
-SEGMENTS = (RIGHT_LUNG, LEFT_LUNG, LUNG_LESION)
 
 
 @dataclass
@@ -277,14 +276,15 @@ def _write_segmentation(node, ct, lungs: np.ndarray, lesions: np.ndarray) -> Non
     # Geometry and transform first: voxels written before would be taken for lying elsewhere.
     node.SetAndObserveTransformNodeID(ct.GetTransformNodeID())
     node.SetReferenceImageGeometryParameterFromVolumeNode(ct)
-    if node.GetDisplayNode() is None:
+    is_new = node.GetDisplayNode() is None
+    if is_new:
         node.CreateDefaultDisplayNodes()
     masks = {RIGHT_LUNG: lungs == 1, LEFT_LUNG: lungs == 2, LUNG_LESION: lesions != 0}
     for structure, mask in masks.items():
         _write_segment(node, ct, structure, mask)
-    display = node.GetDisplayNode()
-    for structure in (RIGHT_LUNG, LEFT_LUNG):
-        display.SetSegmentVisibility2DFill(structure.segment_id, False)
+    # Outlines only, so that the heatmap underneath stays visible.
+    for structure in masks if is_new else ():
+        node.GetDisplayNode().SetSegmentVisibility2DFill(structure.segment_id, False)
 
 
 def _write_segment(node, ct, structure: Structure, mask: np.ndarray) -> None:

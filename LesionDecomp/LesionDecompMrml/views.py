@@ -26,7 +26,7 @@ def show_result(nodes: ResultNodes, *, set_window: bool = True) -> None:
         display.SetWindowLevel(LUNG_WINDOW, LUNG_LEVEL)
     set_overlay_visible(nodes, True)
     center = lesion_center(nodes)
-    for view in nodes_of_class(scene, "vtkMRMLSliceNode"):
+    for view in slicer.util.getNodesByClass("vtkMRMLSliceNode", scene):
         view.SetUseLabelOutline(True)
         if center is not None:
             view.JumpSliceByOffsetting(*center)
@@ -34,7 +34,7 @@ def show_result(nodes: ResultNodes, *, set_window: bool = True) -> None:
 
 def set_overlay_visible(nodes: ResultNodes, visible: bool) -> None:
     """Show or hide heatmap and lesion outline over the CT in all slice views."""
-    for composite in nodes_of_class(nodes.ct.GetScene(), "vtkMRMLSliceCompositeNode"):
+    for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode", nodes.ct.GetScene()):
         composite.SetBackgroundVolumeID(nodes.ct.GetID())
         composite.SetForegroundVolumeID(nodes.heatmap.GetID() if visible else None)
         composite.SetForegroundOpacity(HEAT_OPACITY)
@@ -69,7 +69,7 @@ def add_slice_views(ct, application_logic) -> None:
     ct.GetRASBounds(bounds)
     low, high = bounds[::2], bounds[1::2]
     field_of_view = float((high - low).max()) * FIELD_OF_VIEW_MARGIN
-    for view in nodes_of_class(scene, "vtkMRMLSliceNode"):
+    for view in slicer.util.getNodesByClass("vtkMRMLSliceNode", scene):
         view.SetFieldOfView(field_of_view, field_of_view, view.GetFieldOfView()[2])
         view.JumpSliceByCentering(*(low + high) / 2)
         composite = slicer.vtkMRMLSliceCompositeNode()
@@ -77,8 +77,3 @@ def add_slice_views(ct, application_logic) -> None:
         composite.SetSingletonTag(view.GetSingletonTag())
         composite.SetLayoutName(view.GetLayoutName())
         scene.AddNode(composite)
-
-
-def nodes_of_class(scene, class_name: str) -> list:
-    """All nodes of a class in a scene."""
-    return [scene.GetNthNodeByClass(n, class_name) for n in range(scene.GetNumberOfNodesByClass(class_name))]
