@@ -231,7 +231,7 @@ class TestGrid:
 
 def read_mask_like(path) -> tuple[np.ndarray, np.ndarray]:
     """Matrix and voxels of a labelmap file, read as the library reads it."""
-    from LesionDecompLib.itk_files import read_nrrd
+    from LesionDecompLib.nrrd_reader import read_nrrd
 
     stored = read_nrrd(path, "Reading")
     return stored.ijk_to_ras, stored.array

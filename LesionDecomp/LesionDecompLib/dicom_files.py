@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .dicom_lengths import lengths_fit
 from .errors import LesionDecompError
 from .stored_image import captured_stderr, damaged
 
@@ -126,6 +127,8 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _read_header(path: Path) -> DicomSlice | None:
+    if not lengths_fit(path):
+        return None
     reader = image_reader(path)
     try:
         with captured_stderr():

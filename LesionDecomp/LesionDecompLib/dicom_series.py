@@ -16,7 +16,7 @@ import numpy as np
 from .dicom_files import EXPECTED, DicomSlice, image_reader, scan_folder
 from .dicom_grid import SliceGrid, slice_grid
 from .errors import LesionDecompError
-from .stored_image import INT16, StoredImage, captured_stderr, check_size, compact, damaged
+from .stored_image import INT16, MAX_DEFLATE_RATIO, StoredImage, captured_stderr, check_size, compact, damaged
 
 MIN_SLICES = 3
 ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
@@ -141,6 +141,9 @@ def _voxels(series: list[DicomSlice], stage: str) -> np.ndarray:
     import SimpleITK as sitk  # noqa: N813
 
     columns, rows = series[0].size[:2]
+    for item in series:
+        if item.path.stat().st_size * MAX_DEFLATE_RATIO < rows * columns:  # before memory is asked for
+            raise damaged(stage, f"DICOM file '{item.path.name}'")
     array = np.empty((len(series), rows, columns), np.int16)
     for k, item in enumerate(series):
         try:

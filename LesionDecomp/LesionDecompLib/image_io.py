@@ -15,9 +15,10 @@ from .dicom_files import is_dicom_file
 from .dicom_series import read_dicom_folder
 from .errors import LesionDecompError
 from .geometry import AxialView
-from .itk_files import read_metaimage, read_nrrd
+from .metaimage import read_metaimage
 from .nifti import read_nifti
 from .nrrd import write_image
+from .nrrd_reader import read_nrrd
 from .stored_image import StoredImage, corner_distance, damaged
 from .volume import Volume
 

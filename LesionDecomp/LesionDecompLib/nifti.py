@@ -26,6 +26,7 @@ from .stored_image import (
     compact,
     corner_distance,
     damaged,
+    fill,
     lps_to_ras,
 )
 
@@ -102,14 +103,8 @@ def _voxels(stream: BinaryIO, header: _Header, path: Path, stage: str) -> np.nda
     if path.stat().st_size * ratio < needed:  # before memory is asked for
         raise damaged(stage, "NIfTI file", f"the header promises {needed} bytes of voxels")
     array = np.empty(shape, header.dtype)
-    target = memoryview(array).cast("B")
     stream.seek(int(header.offset))
-    done = 0
-    while done < needed:
-        count = stream.readinto(target[done : done + 2**24])
-        if not count:
-            raise damaged(stage, "NIfTI file", f"{done} of {needed} bytes of voxels")
-        done += count
+    fill(array, stream, stage, "NIfTI file")
     stream.read(1)  # reaching the end makes gzip compare its checksum
     if not header.dtype.isnative:
         array = array.astype(header.dtype.newbyteorder("="))

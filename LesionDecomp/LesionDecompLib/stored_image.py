@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -17,6 +19,13 @@ CT = "a 3-D chest CT in HU"
 MAX_VOXELS = 2**31  # a 1024×1024 scan of 2,048 slices; a header that claims more is damaged
 MAX_DEFLATE_RATIO = 1032  # no deflate stream grows more when unpacked
 INT16 = np.iinfo(np.int16)
+
+
+class Readable(Protocol):
+    """What voxels are read from."""
+
+    def readinto(self, target: memoryview) -> int:
+        """Fill the beginning of ``target``; return how many bytes that were, 0 at the end."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +91,36 @@ def damaged(stage: str, what: str, detail: str = "") -> LesionDecompError:
     """Error for a file of a known kind whose content can't be read."""
     found = f"a damaged or truncated {what}" + (f" ({detail})" if detail else "")
     return LesionDecompError(stage, found, "a complete file", "Copy or export it again.")
+
+
+def fill(array: np.ndarray, stream: Readable, stage: str, what: str) -> None:
+    """Read all of a C-ordered ``array`` from a binary stream.
+
+    :raises LesionDecompError: the stream ends before the array does.
+    """
+    target, done = memoryview(array).cast("B"), 0
+    while done < array.nbytes:
+        count = stream.readinto(target[done : done + 2**24])
+        if not count:
+            raise damaged(stage, what, f"{done} of {array.nbytes} bytes of voxels")
+        done += count
+
+
+def check_data_file(path: Path, data_file: str, kind: str, stage: str) -> Path:
+    """Find the data file that a header names; a name, not a list or a pattern.
+
+    :raises LesionDecompError: there is no such regular file.
+    """
+    target = path.parent / data_file
+    try:
+        if target.is_file():
+            return target
+    except ValueError:  # a name that no file can have
+        pass
+    if data_file.upper().startswith("LIST") or "%" in data_file:
+        raise LesionDecompError(stage, f"a {kind} header with its voxels in several files", "one data file")
+    name = Path(data_file).name[:100]
+    raise LesionDecompError(stage, f"a {kind} header without its data file '{name}'", "both files in one folder")
 
 
 def compact(array: np.ndarray) -> np.ndarray:
