@@ -129,6 +129,26 @@ class TestFiles:
         (folder / "bomb.nrrd").write_bytes(header.encode() + gzip.compress(bytes(4000)))
         refuse(capsys, folder, "damaged or truncated NRRD", folder / "bomb.nrrd")
 
+    @pytest.mark.parametrize(
+        ("old", "new", "sentence"),
+        [
+            ("NDims = 3", "NDims = -1", "no number of dimensions"),
+            ("DimSize = 64 64 12", "DimSize = 64 64", "3 dimensions of 2 sizes"),
+            ("DimSize = 64 64 12", "DimSize = 64 -64 12", "claims 64×0×12 voxels"),
+            ("MET_SHORT", "MET_STRING", "voxels of type 'MET_STRING'"),
+            ("BinaryData = True", "BinaryData = False", "voxels as text"),
+            ("Offset = 0 0 0", "Offset = 0 x 0", "'Offset' without its 3 numbers"),
+            ("Offset = 0 0 0", "HeaderSize = -5", "impossible header size"),
+            ("TransformMatrix = 1 0 0 0 1 0 0 0 1", "TransformMatrix = 0 0 0 0 1 0 0 0 1", "spacing of 0×5×5 mm"),
+        ],
+    )
+    def test_a_metaimage_header_that_makes_no_sense(self, models, capsys, folder, old, new, sentence):
+        sitk.WriteImage(image(chest()), str(folder / "ct.mha"))
+        data = (folder / "ct.mha").read_bytes()
+        assert old.encode() in data
+        (folder / "ct.mha").write_bytes(data.replace(old.encode(), new.encode()))
+        refuse(capsys, folder, sentence, folder / "ct.mha")
+
     @posix
     def test_a_pipe_does_not_hang(self, models, capsys, folder):
         os.mkfifo(folder / "ct.nrrd")

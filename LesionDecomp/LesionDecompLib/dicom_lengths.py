@@ -12,18 +12,21 @@ import struct
 from pathlib import Path
 
 UNDEFINED = 0xFFFFFFFF
-LONG_FORM = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
+LONG_FORM = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+SHORT_FORM = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
 DELIMITED = 0xFFFE  # group of items and delimiters, which have no value representation
 SEQUENCE_END = (0xFFFE, 0xE0DD)
 PIXEL_DATA = (0x7FE0, 0x0010)
 TRANSFER_SYNTAX = (0x0002, 0x0010)
+STANDARD_SYNTAX = "1.2.840.10008.1.2"
 IMPLICIT, BIG_ENDIAN, DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
 
 
 def lengths_fit(path: Path) -> bool:
     """Walk over the elements of a DICOM file; False where one claims to reach beyond the file's end.
 
-    A deflated file can't be walked and passes.
+    False also where the file meta information, which says how to read the rest, can't be. A deflated file can't be
+    walked and passes.
     """
     with open(path, "rb") as stream:
         try:
@@ -46,8 +49,12 @@ def _walk(data: mmap.mmap) -> bool:
             in_meta = False
             if syntax == DEFLATED:
                 return True
+            if not syntax.startswith(STANDARD_SYNTAX):
+                return False
             order = ">" if syntax == BIG_ENDIAN else "<"
             explicit = syntax != IMPLICIT
+        if in_meta and data[at + 4 : at + 6] not in SHORT_FORM | LONG_FORM:
+            return False
         tag, at, length, is_opaque = _element(data, at, order, explicit)
         if length == UNDEFINED:
             if is_opaque:  # a private sequence of unknown content: beyond it, nothing can be told
