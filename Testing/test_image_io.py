@@ -131,6 +131,25 @@ class TestFormats:
         (tmp_path / "ras.nrrd").write_bytes("\n".join(lines).encode() + b"\n\n" + voxels)
         np.testing.assert_array_equal(read_volume(tmp_path / "ras.nrrd")[0].ijk_to_ras, ct.ijk_to_ras)
 
+    def test_metaimage_fields_of_other_programs_are_passed_over(self, ct, tmp_path):
+        write_image(tmp_path / "a.nrrd", ct.array, ct)
+        image = sitk.ReadImage(str(tmp_path / "a.nrrd"))  # ITK copies fields such as NRRD_kinds[0] along
+        image.SetMetaData("Köpf [1]", "ü = ü")
+        for compressed in (False, True):
+            sitk.WriteImage(image, str(tmp_path / "b.mha"), compressed)
+            read, _ = read_volume(tmp_path / "b.mha")
+            np.testing.assert_array_equal(read.array, ct.array)
+            np.testing.assert_allclose(read.ijk_to_ras, ct.ijk_to_ras, atol=1e-9)
+
+    def test_metaimage_of_oblique_axes_is_placed_where_itk_places_it(self, ct, tmp_path):
+        image = as_itk(ct)
+        image.SetDirection(sitk.VersorTransform((0.3, -0.5, 0.8), 0.7).GetMatrix())
+        sitk.WriteImage(image, str(tmp_path / "oblique.mha"))
+        read, _ = read_volume(tmp_path / "oblique.mha")
+        for index in ((0, 0, 0), (5, 6, 7)):
+            expected = np.array([-1, -1, 1]) * image.TransformIndexToPhysicalPoint(index)
+            np.testing.assert_allclose((read.ijk_to_ras @ [*index, 1])[:3], expected, atol=1e-6)
+
     def test_nothing_is_printed_by_the_readers_underneath(self, ct, tmp_path, capfd):
         sitk.WriteImage(as_itk(ct), str(tmp_path / "cut.mha"), True)
         data = (tmp_path / "cut.mha").read_bytes()
@@ -276,6 +295,31 @@ class TestDicom:
         shear = volume.ijk_to_ras[:3, 2] - straight.ijk_to_ras[:3, 2]
         np.testing.assert_allclose(shear, [0, -3.98733 * math.tan(math.radians(12)), 0], atol=1e-3)
         assert [text for text in info.warnings if "tilt" in text and "12.0" in text]
+
+    @pytest.mark.parametrize(
+        ("orientation", "step"),
+        [
+            ("0\\1\\0\\0\\0\\-1", (3.0, 0.0, 0.0)),  # sagittal
+            ("1\\0\\0\\0\\0\\-1", (0.0, -3.0, 0.0)),  # coronal
+            ("-1\\0\\0\\0\\1\\0", (0.0, 0.0, 3.0)),  # axial, seen from above
+            ("0.8\\0.6\\0\\-0.6\\0.8\\0", (0.0, 0.0, 3.0)),  # turned
+        ],
+    )
+    def test_other_orientations_are_placed_where_itk_places_them(self, series, tmp_path, orientation, step):
+        other = tmp_path / "other"
+        other.mkdir()
+        for n, path in enumerate(series):
+            x, y, z = (10 + n * value for value in step)
+            copy_slice(path, other / path.name, g0020e0032=f"{x}\\{y}\\{z}", g0020e0037=orientation)
+        read, info = read_volume(other)
+        reader = sitk.ImageSeriesReader()
+        reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(other)))
+        image = reader.Execute()
+        np.testing.assert_array_equal(read.array, sitk.GetArrayFromImage(image))
+        for index in ((0, 0, 0), (5, 6, 7)):
+            expected = np.array([-1, -1, 1]) * image.TransformIndexToPhysicalPoint(index)
+            np.testing.assert_allclose((read.ijk_to_ras @ [*index, 1])[:3], expected, atol=1e-6)
+        assert not info.warnings
 
     def test_rescaling_is_applied_slice_by_slice(self, series):
         expected, _ = read_volume(series[0].parent)

@@ -80,7 +80,7 @@ def _fields(stream: BinaryIO, stage: str) -> dict[str, str]:
     fields: dict[str, str] = {}
     while stream.tell() < MAX_HEADER_BYTES and "ElementDataFile" not in fields:
         line = stream.readline(MAX_HEADER_BYTES)
-        match = re.fullmatch(r"\s*(\w+)\s*=\s*(.*?)\s*", line.decode("utf-8", "replace"))
+        match = re.fullmatch(r"\s*([^=]+?)\s*=\s*(.*?)\s*", line.decode("utf-8", "replace"))
         if match:
             fields[match[1]] = match[2]
         elif not line or line.strip():
