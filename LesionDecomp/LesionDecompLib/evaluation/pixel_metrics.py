@@ -53,12 +53,12 @@ class HeatCounts:
 
     def dice(self, thresholds: np.ndarray | float) -> np.ndarray:
         """Pooled Dice of heat ≥ threshold against the mask, for each threshold in [0, 1]."""
-        index = np.ceil(np.atleast_1d(thresholds) * BINS - 1e-6).astype(int)
+        index = np.floor(np.atleast_1d(thresholds) * BINS + 1e-6).astype(int)
         true, false = self.found(self.lesion)[index], self.found(self.healthy)[index]
         return 2 * true / np.maximum(1, true + false + self.lesion.sum())
 
-    def share_found(self, threshold: float) -> float:
-        """Share of all pixels with heat at or above ``threshold``."""
-        index = int(np.ceil(threshold * BINS - 1e-6))
-        total = self.lesion.sum() + self.healthy.sum()
-        return float((self.found(self.lesion)[index] + self.found(self.healthy)[index]) / max(1, total))
+    def share_found(self, thresholds: np.ndarray | float) -> np.ndarray:
+        """Share of all pixels with heat at or above each threshold in [0, 1]."""
+        pixels = self.lesion + self.healthy
+        index = np.floor(np.atleast_1d(thresholds) * BINS + 1e-6).astype(int)
+        return self.found(pixels)[index] / max(1, pixels.sum())

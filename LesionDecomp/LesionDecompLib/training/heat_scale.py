@@ -84,7 +84,7 @@ def fit_scale(
     counts, normal = count_heat(slice_heat(network, plain, val.images, device), val)
     thresholds = np.arange(1, BINS) / BINS
     dice = np.mean([count.dice(thresholds) for count in counts.values()], axis=0)
-    allowed = np.array([normal.share_found(t) <= MOST_FOUND_IN_NORMAL for t in thresholds])
+    allowed = normal.share_found(thresholds) <= MOST_FOUND_IN_NORMAL
     best = int(np.argmax(np.where(allowed, dice, -1.0)))
     close = dice >= CLOSE_TO_BEST * dice[best]
     low = high = best
@@ -116,5 +116,5 @@ def slice_metrics(
         }
     for key in ("average_precision", "best_dice", "dice_at_default"):
         figures[f"mean_{key}"] = round(float(np.mean([figures[name][key] for name in MASKS])), 4)
-    figures["normal_false_positive_fraction"] = round(normal.share_found(DEFAULT_THRESHOLD), 6)
+    figures["normal_false_positive_fraction"] = round(float(normal.share_found(DEFAULT_THRESHOLD)[0]), 6)
     return figures

@@ -1,0 +1,138 @@
+"""A bundle is what it says, or it is refused in one sentence."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+
+import pytest
+import torch
+from LesionDecompLib.bundles import METADATA_NAME, WEIGHTS_NAME, ModelBundle, find_bundle, installed_bundles
+from LesionDecompLib.errors import LesionDecompError
+from LesionDecompLib.networks import UNet
+
+INPUT = {"size": [64, 64], "spacing_mm": 2.0, "hu_window": [-1000, 200], "mean": 0.5, "std": 0.5}
+ARGUMENTS = {"out_channels": 3, "channels": 4, "levels": 3}
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    torch.manual_seed(0)
+    metadata = {
+        "name": "tiny",
+        "version": "1.0",
+        "task": "lungs",
+        "description": "untrained",
+        "architecture": "unet",
+        "architecture_arguments": ARGUMENTS,
+        "input": INPUT,
+        "default_threshold": 0.5,
+        "heat": {},
+        "training": {},
+        "metrics": {},
+        "git_revision": "none",
+    }
+    return ModelBundle.save(tmp_path / "tiny", UNet(**ARGUMENTS).eval(), metadata, half=False)
+
+
+def rewrite(bundle, **changes):
+    metadata = {**bundle.metadata, **changes}
+    (bundle.path / METADATA_NAME).write_text(json.dumps(metadata), "utf-8")
+
+
+def test_a_bundle_comes_back_with_the_same_network(bundle):
+    torch.manual_seed(0)
+    expected = UNet(**ARGUMENTS).eval()
+    x = torch.rand(1, 1, 32, 32)
+    loaded = ModelBundle.load(bundle.path, "lungs")
+    torch.testing.assert_close(loaded.network()(x), expected(x))
+    assert (loaded.name, loaded.task, loaded.default_threshold) == ("tiny", "lungs", 0.5)
+
+
+def test_every_tampered_byte_of_the_weights_is_noticed(bundle):
+    file = bundle.path / WEIGHTS_NAME
+    original = file.read_bytes()
+    for position in (0, len(original) // 2, len(original) - 1):
+        changed = bytearray(original)
+        changed[position] ^= 1
+        file.write_bytes(changed)
+        with pytest.raises(LesionDecompError, match="SHA-256"):
+            ModelBundle.load(bundle.path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"format_version": 99}, "format version 99"),
+        ({"task": "liver"}, "liver"),
+        ({"default_threshold": 7.0}, "default_threshold"),
+        ({"input": {}}, "size"),
+        (
+            {"input": {"size": [9**9, 64], "spacing_mm": 2.0, "hu_window": [0, 1], "mean": 0.0, "std": 1.0}},
+            "input.size",
+        ),
+        ({"description": 5}, "description"),
+    ],
+)
+def test_metadata_that_cannot_be_is_refused(bundle, changes, said):
+    rewrite(bundle, **changes)
+    with pytest.raises(LesionDecompError, match=said):
+        ModelBundle.load(bundle.path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"architecture": "transformer"},
+        {"architecture_arguments": {**ARGUMENTS, "channels": 8}},
+        {"architecture_arguments": {**ARGUMENTS, "channels": 10**6}},
+        {"architecture_arguments": {"sides": 3}},
+    ],
+)
+def test_weights_that_do_not_fit_the_architecture_are_refused(bundle, changes):
+    rewrite(bundle, **changes)
+    with pytest.raises(LesionDecompError, match="Model bundle: found"):
+        ModelBundle.load(bundle.path).network()
+
+
+def test_pickled_code_is_never_run(bundle, tmp_path):
+    import hashlib
+
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "pwned"), "w"))
+
+    weights = pickle.dumps(Evil())
+    (bundle.path / WEIGHTS_NAME).write_bytes(weights)
+    rewrite(bundle, weights_sha256=hashlib.sha256(weights).hexdigest())
+    with pytest.raises(LesionDecompError, match="do not load"):
+        ModelBundle.load(bundle.path).network()
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_a_symlink_in_place_of_the_weights_is_refused(bundle, tmp_path):
+    elsewhere = tmp_path / "elsewhere.pt"
+    shutil.move(bundle.path / WEIGHTS_NAME, elsewhere)
+    (bundle.path / WEIGHTS_NAME).symlink_to(elsewhere)
+    with pytest.raises(LesionDecompError, match="no weights file"):
+        ModelBundle.load(bundle.path)
+
+
+def test_a_bundle_for_another_task_is_refused(bundle):
+    with pytest.raises(LesionDecompError, match="task 'lungs'"):
+        find_bundle(bundle.path, "lesions")
+
+
+def test_an_unknown_name_says_which_are_known():
+    with pytest.raises(LesionDecompError, match="no bundle 'nonesuch'"):
+        find_bundle("nonesuch", "lesions")
+
+
+def test_the_shipped_bundles_verify_and_have_one_default_each():
+    for task in ("lungs", "lesions"):
+        shipped = [bundle for bundle in installed_bundles(task) if bundle.metadata.get("default")]
+        assert len(shipped) == 1
+        assert find_bundle(None, task).sha256 == shipped[0].sha256
+        size = sum(file.stat().st_size for file in shipped[0].path.iterdir())
+        assert size <= {"lungs": 10, "lesions": 15}[task] * 2**20

@@ -1,0 +1,239 @@
+"""Training the decomposition: the paper's losses, labels only, and runs that survive being killed."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from LesionDecompLib.errors import Cancelled, LesionDecompError
+from LesionDecompLib.networks import Critic
+from LesionDecompLib.training import losses
+from LesionDecompLib.training.augmentation import Augmentation, augment
+from LesionDecompLib.training.config import PRESETS, load_config
+from LesionDecompLib.training.run import train_lesions
+from LesionDecompLib.training.slices import SliceSet, lung_crops
+from LesionDecompLib.training.synthetic_lesions import paint_lesions
+
+TINY = [
+    "steps=6",
+    "batch_lesion=2",
+    "batch_normal=2",
+    "batch_painted=2",
+    "crop=[64, 64]",
+    "network.channels=4",
+    "network.levels=3",
+    "critic_channels=4",
+]
+LIBRARY = Path(__file__).resolve().parents[1] / "LesionDecomp"
+
+
+def slice_image(rng, lesion: bool) -> np.ndarray:
+    """Two ellipses of noise as lungs, with a bright spot in one where there is a lesion."""
+    y, x = np.mgrid[:64, :64]
+    lungs = ((x - 20) / 11) ** 2 + ((y - 32) / 20) ** 2 < 1
+    lungs |= ((x - 44) / 11) ** 2 + ((y - 32) / 20) ** 2 < 1
+    grey = 97 + 8 * rng.standard_normal((64, 64))
+    if lesion:
+        row, column = rng.integers(22, 42), rng.choice([20, 44])
+        grey += 100 * np.exp(-((x - column) ** 2 + (y - row) ** 2) / 30)
+    return np.where(lungs, np.clip(grey, 1, 255), 0).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def training_set(tmp_path_factory) -> Path:
+    """A small training set in the product's own format, without any pixel mask."""
+    from skimage.io import imsave
+
+    folder = tmp_path_factory.mktemp("set")
+    rng = np.random.default_rng(0)
+    rows = []
+    for split, count in (("train", 8), ("val", 3), ("test", 3)):
+        for label in ("lesion", "normal"):
+            for number in range(count):
+                name = f"{split}_{label}_{number}.png"
+                imsave(folder / name, slice_image(rng, label == "lesion"), check_contrast=False)
+                rows.append({"file": name, "label": label, "split": split, "scan": f"{split}-{label}-{number // 2}"})
+    with open(folder / "index.csv", "w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "bundle" / "weights.pt", weights_only=True)
+
+
+def test_image_labels_alone_make_a_bundle(training_set, tmp_path):
+    config = load_config(PRESETS["default"], None, TINY)
+    bundle = train_lesions(training_set, tmp_path / "run", config, name="tiny")
+    assert bundle.task == "lesions" and bundle.metadata["training"]["labels"] == "image-level labels only"
+    assert bundle.network().gate(torch.zeros(1, 1, 64, 64)).shape == (1, 1, 64, 64)
+    with open(tmp_path / "run" / "log.csv", encoding="utf-8") as stream:
+        last = list(csv.DictReader(stream))[-1]
+    for column in (
+        "L_r",
+        "L_n",
+        "L_c",
+        "L_a",
+        "L_g",
+        "L_m",
+        "wasserstein",
+        "gradient_norm",
+        "change_G1",
+        "heat_normal",
+    ):
+        assert np.isfinite(float(last[column])), column
+    assert (tmp_path / "run" / "curves.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_cancelled_run_resumes_to_the_weights_of_an_unbroken_one(training_set, tmp_path):
+    config = load_config(PRESETS["default"], None, TINY)
+    train_lesions(training_set, tmp_path / "unbroken", config)
+    asked = iter([False, False, False, True])
+    with pytest.raises(Cancelled):
+        train_lesions(training_set, tmp_path / "broken", config, cancelled=lambda: next(asked))
+    train_lesions(training_set, tmp_path / "broken", config, resume=True)
+    expected, found = weights(tmp_path / "unbroken"), weights(tmp_path / "broken")
+    for key in expected:
+        assert torch.equal(expected[key], found[key]), key
+
+
+def test_a_killed_run_resumes(training_set, tmp_path):
+    """SIGKILL in the middle: whatever is on the disk is whole, and the run goes on from it."""
+    command = [
+        sys.executable,
+        "-m",
+        "LesionDecompLib",
+        "train",
+        "--data",
+        str(training_set),
+        "-o",
+        str(tmp_path / "run"),
+    ]
+    command += ["--device", "cpu", "--threads", "1", "--resume"] + [part for text in TINY for part in ("--set", text)]
+    environment = {**os.environ, "PYTHONPATH": str(LIBRARY)}
+    process = subprocess.Popen([*command, "--set", "steps=100000"], env=environment, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 120
+    while not (tmp_path / "run" / "log.csv").exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not list((tmp_path / "run").glob("checkpoint.pt*.partial"))
+    (tmp_path / "run" / "config.json").unlink()  # this time with fewer steps
+    (tmp_path / "run" / "checkpoint.pt").unlink(missing_ok=True)
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert finished.returncode == 0, finished.stderr
+    assert (tmp_path / "run" / "bundle" / "bundle.json").exists()
+
+
+def test_a_resumed_run_must_keep_its_configuration(training_set, tmp_path):
+    config = load_config(PRESETS["default"], None, TINY)
+    train_lesions(training_set, tmp_path / "run", config)
+    with pytest.raises(LesionDecompError, match="another 'learning_rate'"):
+        other = load_config(config, None, ["learning_rate=0.5"])
+        train_lesions(training_set, tmp_path / "run", other, resume=True)
+
+
+def test_without_resume_a_finished_run_is_not_overwritten(training_set, tmp_path):
+    config = load_config(PRESETS["default"], None, TINY)
+    train_lesions(training_set, tmp_path / "run", config)
+    with pytest.raises(LesionDecompError, match="a checkpoint"):
+        train_lesions(training_set, tmp_path / "run", config)
+
+
+@pytest.mark.parametrize("ablation", ["critic=false", "alpha_normal=0", "network.lesion_decoder=false", "norm_p=2"])
+def test_the_paper_s_ablations_train(training_set, tmp_path, ablation):
+    small = [*TINY, "batch_painted=0", "network.gated=false", "steps=2", ablation]
+    train_lesions(training_set, tmp_path / "run", load_config(PRESETS["paper"], None, small))
+
+
+@pytest.mark.parametrize("text", ["nonsense=1", "steps=0", "steps='many'", "network.depth=3", "norm_p=3", "steps"])
+def test_a_wrong_setting_is_refused(text):
+    with pytest.raises(LesionDecompError, match="Training configuration: found"):
+        load_config(PRESETS["default"], None, [text])
+
+
+def test_the_paper_preset_has_the_paper_s_constants():
+    paper = PRESETS["paper"]
+    assert (paper.penalty, paper.alpha_adversarial, paper.alpha_reconstruction, paper.alpha_normal) == (
+        10,
+        0.01,
+        100,
+        100,
+    )
+    assert paper.learning_rate == paper.final_learning_rate == 2e-4
+    assert paper.batch_lesion + paper.batch_normal == 8
+    assert paper.alpha_image == paper.alpha_painted == paper.alpha_sparse == 0
+    assert (paper.network.channels, paper.network.gated, paper.network.shared) == (64, False, False)
+
+
+def test_losses_by_hand():
+    x = torch.tensor([0.5, -0.5]).view(1, 1, 1, 2)
+    normal, lesion = torch.tensor([0.25, -0.5]).view(1, 1, 1, 2), torch.tensor([0.125, 0.5]).view(1, 1, 1, 2)
+    everywhere, first = torch.ones(1, 1, 1, 2), torch.tensor([1.0, 0.0]).view(1, 1, 1, 2)
+    assert losses.reconstruction_loss(x, normal, lesion, everywhere, 1) == pytest.approx((0.125 + 0.5) / 2)
+    assert losses.reconstruction_loss(x, normal, lesion, first, 2) == pytest.approx(0.125**2)
+    logits = torch.tensor([4.0, 2.0, 0.0, 9.0]).view(1, 1, 2, 2)
+    lung = torch.tensor([True, True, True, False]).view(1, 1, 2, 2)
+    assert losses.slice_logits(logits, lung, 0.67) == pytest.approx(3.0)
+
+
+def test_the_gradient_penalty_is_that_of_a_known_critic():
+    class Slope(torch.nn.Module):
+        def forward(self, x):
+            return 3.0 * x.flatten(1).sum(1)
+
+    slices = torch.rand(4, 1, 2, 2)  # |gradient| = 3 * sqrt(4) = 6
+    assert losses.gradient_penalty(Slope(), slices, slices, torch.rand(4, 1, 1, 1)) == pytest.approx(25.0)
+    loss, distance = losses.critic_loss(Slope(), slices + 1, slices, torch.rand(4, 1, 1, 1), 10.0)
+    assert distance == pytest.approx(12.0, rel=1e-5) and loss == pytest.approx(250.0 - 12.0, rel=1e-5)
+    critic = Critic(2)
+    assert losses.adversarial_loss(critic, slices) == pytest.approx(float(-critic(slices).mean()))
+
+
+def test_augmentation_and_paint_keep_the_outside_outside():
+    rng = np.random.default_rng(5)
+    x = torch.from_numpy(np.stack([slice_image(rng, False) for _ in range(4)])).float().unsqueeze(1) / 127.5 - 1
+    still = augment(x, Augmentation(0, 0, 0, 0, 0, 0, 0, 0), np.random.default_rng(1))
+    torch.testing.assert_close(still, x, atol=1e-5, rtol=0)
+    moved = augment(x, Augmentation(), np.random.default_rng(1))
+    again = augment(x, Augmentation(), np.random.default_rng(1))
+    assert torch.equal(moved, again) and not torch.equal(moved, x)
+    painted, extent = paint_lesions(x, np.random.default_rng(2))
+    assert torch.equal(painted > -1, x > -1) and not extent[x == -1].any()
+    assert (painted >= x - 1e-6).all()  # lesions only add tissue
+    assert (painted - x)[extent > 0.9].mean() > 5 * (painted - x)[(extent < 0.01) & (x > -1)].mean()
+
+
+def test_crops_hold_the_lungs():
+    image = np.zeros((2, 100, 120), dtype=np.uint8)
+    image[0, 5:30, 90:118] = 7
+    image[1, 40:60, 10:30] = 9
+    crops = lung_crops(image, (40, 48))
+    assert crops.shape == (2, 40, 48)
+    assert (crops[0] == 7).sum() == 25 * 28 and (crops[1] == 9).sum() == 400
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ("file,label,split\na.png,lesion,train\n", "without scan"),
+        ("file,label,split,scan\na.png,sick,train,s\n", "label 'sick'"),
+        ("file,label,split,scan\n../a.png,lesion,train,s\nb.png,normal,train,t\n", "leaves the folder"),
+        ("file,label,split,scan\nnone.png,lesion,train,s\nb.png,normal,train,t\n", "unreadable slice 'none.png'"),
+        ("file,label,split,scan\na.png,lesion,train,s\n", "no normal slice"),
+    ],
+)
+def test_a_broken_training_set_is_refused(tmp_path, broken, said):
+    (tmp_path / "index.csv").write_text(broken, "utf-8")
+    with pytest.raises(LesionDecompError, match=said):
+        SliceSet.load(tmp_path, "train")
