@@ -340,6 +340,27 @@ class TestTheCommand:
         )
         assert "Traceback" not in done.stderr and "BrokenPipe" not in done.stderr
 
+    @pytest.mark.skipif(os.name == "nt", reason="POSIX shell")
+    @pytest.mark.parametrize("ending", ["| true", ">&-", "2>&- >&-"])
+    def test_work_goes_on_when_nobody_listens(self, case, home, ending):
+        folder, ct, mask, _ = case
+        command = (
+            f'"{sys.executable}" -m LesionDecompLib segment "{ct}" --lung-mask "{mask}" -o "{folder}/out" {ending}'
+        )
+        subprocess.run(command, shell=True, env=process_environment(home), capture_output=True, check=False)
+        assert names(folder / "out") == FILES
+
+    @pytest.mark.parametrize("name", ["heatmap.nrrd", "lungs.nrrd"])
+    def test_results_never_take_the_place_of_an_input(self, case, models, capsys, name):
+        folder, ct, mask, _ = case
+        (folder / "out").mkdir()
+        ct, mask = ((ct.rename(folder / "out" / name)), mask) if name == "heatmap.nrrd" else (ct, folder / "out" / name)
+        if name == "lungs.nrrd":
+            (folder / "lungs.nrrd").rename(mask)
+        before = snapshot(folder)
+        done = run_here(capsys, "segment", ct, "--lung-mask", mask, "-o", folder / "out", "--overwrite")
+        assert done.status == 1 and f"the input '{name}'" in done.err and snapshot(folder) == before
+
     def test_quiet_says_nothing_but_warnings_and_figures(self, case, models, capsys):
         folder, ct, mask, _ = case
         done = run_here(capsys, "segment", ct, "--lung-mask", mask, "-o", folder / "out", "--quiet")

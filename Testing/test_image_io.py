@@ -96,6 +96,17 @@ class TestFormats:
         np.testing.assert_allclose(read.ijk_to_ras, ct.ijk_to_ras, atol=1e-4)
         assert info.stored_type == "uint16"
 
+    def test_nifti_is_unpacked_by_content_not_by_name(self, ct, tmp_path):
+        sitk.WriteImage(as_itk(ct), str(tmp_path / "a.nii"))
+        data = (tmp_path / "a.nii").read_bytes()
+        (tmp_path / "PLAIN.NII.GZ").write_bytes(data)
+        (tmp_path / "packed.nii").write_bytes(gzip.compress(data))
+        for name in ("PLAIN.NII.GZ", "packed.nii"):
+            read, info = read_volume(tmp_path / name)
+            np.testing.assert_array_equal(read.array, ct.array)
+            np.testing.assert_allclose(read.ijk_to_ras, ct.ijk_to_ras, atol=1e-4)
+            assert not info.warnings
+
     def test_sheared_nifti_keeps_its_shear(self, ct, tmp_path):
         sitk.WriteImage(as_itk(ct), str(tmp_path / "plain.nii"))
         data = bytearray((tmp_path / "plain.nii").read_bytes())

@@ -43,7 +43,9 @@ def read_nifti(path: Path, stage: str) -> StoredImage:
     :param path: an existing file.
     :raises LesionDecompError: not NIfTI-1, damaged, truncated, not 3-D, several components, an impossible spacing.
     """
-    opener = gzip.open if path.name.lower().endswith(".gz") else open
+    with open(path, "rb") as stream:
+        is_packed = stream.read(2) == b"\x1f\x8b"  # whatever the name says
+    opener = gzip.open if is_packed else open
     try:
         with opener(path, "rb") as stream:
             header = _Header(stream.read(HEADER_BYTES), stage)
@@ -132,7 +134,9 @@ def _geometry(path: Path, header: _Header, stage: str) -> tuple[np.ndarray, tupl
         return shown, (*warnings, "The NIfTI header holds two different orientations (qform and sform).")
     if not usable:
         raise LesionDecompError(stage, "a NIfTI header without a usable orientation", "a valid qform or sform")
-    return header.sform + 0.0, (*warnings, "The voxel grid is sheared (as by a tilted gantry); the sform was followed.")
+    if not _is_right_angled(header.sform):
+        warnings = (*warnings, "The voxel grid is sheared (as by a tilted gantry); the sform was followed.")
+    return header.sform + 0.0, warnings
 
 
 def _is_right_angled(matrix: np.ndarray) -> bool:
@@ -141,7 +145,7 @@ def _is_right_angled(matrix: np.ndarray) -> bool:
 
 
 def _itk_matrix(path: Path) -> np.ndarray | None:
-    # None where ITK can't express the orientation (a sheared sform and no qform).
+    # None where ITK can't express the orientation (a sheared sform and no qform), or goes by the name and can't read.
     import SimpleITK as sitk  # noqa: N813
 
     reader = sitk.ImageFileReader()

@@ -40,19 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         with interrupts_as_exceptions(), warnings.catch_warnings():
             if not sys.warnoptions:
                 warnings.simplefilter("ignore")  # libraries' remarks to programmers; users get our own sentences
-            status = args.run(args)
-            sys.stdout.flush()
-            return status
+            return args.run(args)
     except SystemExit as end:  # a usage error found while running
         return int(end.code or 0)
     except (KeyboardInterrupt, Cancelled):
         say("Interrupted; no half-written result was left behind.")
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output has gone (as with `| head`): nobody is left to talk to.
-        with suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except Exception as error:
         say(error_sentence(error))
         return 1
@@ -87,3 +80,13 @@ def say(text: str) -> None:
     """Print one line for the user on stderr."""
     with suppress(OSError, ValueError):
         print(f"lesiondecomp: {text}", file=sys.stderr, flush=True)
+
+
+def tell(text: str) -> None:
+    """Print a result on stdout; when its reader has gone (as with ``| head``), the work goes on without it."""
+    try:
+        print(text, flush=True)
+    except (OSError, ValueError):
+        # Or Python would try again at exit, and complain.
+        with suppress(OSError, ValueError, AttributeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

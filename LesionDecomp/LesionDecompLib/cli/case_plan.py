@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..errors import LesionDecompError
+
 RESERVED = "summary.csv"
 
 
@@ -55,6 +57,26 @@ def plan_cases(inputs: list[Path], output: Path) -> list[Case]:
         taken.add(free.casefold())
         cases.append(Case(free, path, output / free))
     return cases
+
+
+def check_inputs_stay(cases: list[Case], output: Path, others: list[Path]) -> None:
+    """Refuse a run whose results would take the place of one of its inputs.
+
+    :param others: files that are read beside the cases' own, e.g. the lung mask.
+    :raises LesionDecompError: naming the input.
+    """
+    from ..case_files import ALL_FILES
+
+    inputs = {path.resolve(): path for path in [*(case.path for case in cases), *others]}
+    results = [output / RESERVED, *(case.folder / name for case in cases for name in ALL_FILES)]
+    for result in results:
+        if result.resolve() in inputs:
+            raise LesionDecompError(
+                "Opening the output folder",
+                f"the input '{result.name}' where a result of that name goes",
+                "inputs that stay as they are",
+                "Choose another output folder.",
+            )
 
 
 def _counts(names: list[str]) -> dict[str, int]:

@@ -36,6 +36,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run ``segment`` on the sample with a picture."""
     from ..case_files import OVERVIEW
+    from . import tell
 
     options = ["segment", str(sample_path()), "-o", str(args.output), "--overview", "--device", args.device]
     options += [f"--{name}" for name in ("scene", "overwrite", "quiet") if getattr(args, name)]
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     segment.add_parser(parser.add_subparsers())
     status = segment.run(parser.parse_args(options))
     if status == 0:
-        print(f"Picture: {(args.output / OVERVIEW).resolve()}")
+        tell(f"Picture: {(args.output / OVERVIEW).resolve()}")
     return status
 
 

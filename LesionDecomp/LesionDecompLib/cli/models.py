@@ -20,6 +20,7 @@ def run(args: argparse.Namespace) -> int:
     """Print one entry for each bundle; 1 where there is none or one doesn't verify."""
     from ..bundles import ModelBundle, bundle_paths, user_model_folder
     from ..errors import LesionDecompError
+    from . import tell
 
     failed = 0
     paths = bundle_paths()
@@ -28,14 +29,14 @@ def run(args: argparse.Namespace) -> int:
             bundle = ModelBundle.load(path)
         except LesionDecompError as error:
             failed += 1
-            print(f"{path.name}\n  NOT USABLE   {error}")
+            tell(f"{path.name}\n  NOT USABLE   {error}")
             continue
         default = ", default" if bundle.metadata.get("default") else ""
-        print(f"{bundle.name} {bundle.version} ({bundle.task}{default})")
+        tell(f"{bundle.name} {bundle.version} ({bundle.task}{default})")
         for line in textwrap.wrap(bundle.description, 100):
-            print(f"  {line}")
-        print(f"  verified     SHA-256 {bundle.sha256}")
-        print(f"  threshold    {bundle.default_threshold:g}")
+            tell(f"  {line}")
+        tell(f"  verified     SHA-256 {bundle.sha256}")
+        tell(f"  threshold    {bundle.default_threshold:g}")
     if not paths:
-        print(f"No model bundle is installed. Your own are looked for in {user_model_folder()}.")
+        tell(f"No model bundle is installed. Your own are looked for in {user_model_folder()}.")
     return 1 if failed or not paths else 0

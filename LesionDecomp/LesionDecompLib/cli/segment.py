@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import Cancelled
 from .argument_types import batch_size, device, threshold, volume_ml
-from .case_plan import Case, plan_cases
+from .case_plan import Case, check_inputs_stay, plan_cases
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
     cases = plan_cases(args.inputs, args.output)
     if len(args.inputs) > 1 and (args.output / SUMMARY).exists() and not args.overwrite:
         raise existing_error("Opening the output folder", args.output, [SUMMARY])
+    check_inputs_stay(cases, args.output, [args.lung_mask] if args.lung_mask is not None else [])
     for case in cases:
         check_case_folder(case.folder, scene=args.scene, overwrite=args.overwrite)
     bundle = find_bundle(args.model, "lesions")
@@ -98,7 +99,7 @@ class _Runner:
         self._progress = Progress(args.quiet)
 
     def run(self, case: Case, label: str) -> None:
-        from . import error_sentence, say
+        from . import error_sentence, say, tell
 
         self._progress.begin_case(label)
         prefix = f"{label} " if label else ""
@@ -115,7 +116,7 @@ class _Runner:
         case.status, case.message = "done", " ".join(result.warnings)
         for warning in result.warnings:
             say(f"{prefix}Warning: {warning}")
-        print(f"{prefix}{_figures(result)}", flush=True)
+        tell(f"{prefix}{_figures(result)}")
 
     def _segment(self, case: Case) -> SegmentResult:
         from ..case_files import write_case
