@@ -16,6 +16,7 @@ from .errors import Cancelled, LesionDecompError
 from .geometry import AxialView
 from .lung_cleanup import CleanLungs, clean_lungs
 from .lung_sides import LEFT, RIGHT, split_right_left
+from .precision import mixed_precision
 from .volume import Volume
 
 if TYPE_CHECKING:
@@ -126,7 +127,9 @@ def _network_opinion(stack, field, network, window, thickness, batch_size, progr
             slices = np.clip(stack[start * thickness : stop * thickness], *window).astype(np.float32, copy=False)
             slices = torch.from_numpy(np.ascontiguousarray(_averaged(slices, thickness))).to(device)
             x = scale_window(field.to_pixels(slices, window[0]), window)[:, None, rows, columns]
-            opinion = torch.softmax(network(x.contiguous()).float(), dim=1).cpu().numpy()
+            with mixed_precision(device):
+                logits = network(x.contiguous(memory_format=torch.channels_last))
+            opinion = torch.softmax(logits.float(), dim=1).cpu().numpy()
             probability[start:stop, rows, columns] = opinion[:, 1] + opinion[:, 2]
             evidence[start:stop, rows, columns] = opinion[:, 2] - opinion[:, 1]
             if progress is not None:

@@ -24,6 +24,9 @@ from ..lung_sides import LEFT, RIGHT, split_right_left
 from ..lungs import segment_lungs
 from ..volume import Volume
 
+# Scans of one lung, whose mask does not tell the side.
+KNOWN_SIDE = {"elastix_rightlung": RIGHT}
+
 
 @dataclass(frozen=True)
 class LungScore:
@@ -60,14 +63,17 @@ def find_cases(data: Path) -> dict[str, tuple[Path, Path]]:
     return {name: pair for name, pair in cases.items() if all(path.is_file() for path in pair)}
 
 
-def score_lungs(labels: np.ndarray, reference: np.ndarray, view: AxialView) -> dict[str, float]:
+def score_lungs(
+    labels: np.ndarray, reference: np.ndarray, view: AxialView, known_side: int | None = None
+) -> dict[str, float]:
     """Compare lung labels with a reference mask.
 
     :param labels: ``(k, j, i)`` 0 / 1 right / 2 left. :param reference: ``(k, j, i)``, non-zero = lung.
+    :param known_side: of a reference with one lung.
     :return: the figures of :class:`LungScore` that need no clock.
     """
     found, truth = view.to_axial(labels), view.to_axial(reference) != 0
-    sides = split_right_left(truth, view.spacing)
+    sides = truth * np.uint8(known_side) if known_side else split_right_left(truth, view.spacing)
     both = (found > 0) & truth
     return {
         "dice": _dice(found > 0, truth),
@@ -87,9 +93,9 @@ def evaluate_case(name: str, ct: Path, mask: Path, bundle: ModelBundle, network,
     began = time.perf_counter()
     labels, warnings = segment_lungs(volume, view, network, bundle, device)
     seconds = time.perf_counter() - began
+    figures = score_lungs(labels, reference, view, KNOWN_SIDE.get(name))
     ml = [float(np.count_nonzero(labels == side) * volume.voxel_volume_ml) for side in (RIGHT, LEFT)]
-    score = LungScore(name, **score_lungs(labels, reference, view), right_ml=ml[0], left_ml=ml[1], seconds=seconds,
-                      warnings=tuple(warnings))  # fmt: skip
+    score = LungScore(name, **figures, right_ml=ml[0], left_ml=ml[1], seconds=seconds, warnings=tuple(warnings))
     return score, volume, labels, reference
 
 
