@@ -33,6 +33,14 @@ def test_the_paper_has_two_decoders_and_the_released_code_one():
     torch.testing.assert_close(one.eval().gate(x), one(x).gate)
 
 
+def test_a_stem_changes_the_work_not_the_size():
+    network = DecompositionNet(channels=4, levels=3, gated=True, stem=2).eval()
+    x = torch.rand(1, 1, 32, 48) * 2 - 1
+    out = network(x)
+    assert out.normal.shape == out.lesion.shape == out.gate.shape == x.shape
+    torch.testing.assert_close(network.gate(x), out.gate)
+
+
 def test_without_lesion_decoder_there_is_no_lesion_part():
     out = DecompositionNet(channels=4, levels=2, lesion_decoder=False).eval()(torch.rand(1, 1, 16, 16))
     assert not out.lesion.any()

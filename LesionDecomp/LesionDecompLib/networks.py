@@ -127,6 +127,9 @@ class DecompositionNet(nn.Module):
         G2 ends in a tanh, as in the paper.
     :param shared: G1 and G2 share all decoder layers but the last, as in the released code; the paper draws two.
     :param lesion_decoder: False leaves G2 out (the paper's ablation "without lesion decoder").
+    :param stem: each block of ``stem`` × ``stem`` pixels becomes one position with as many channels, and back at the
+        end: nothing is lost, and with 2 a step costs a quarter. 1 is the paper's network. Sides of a slice must be
+        multiples of ``stem * 2 ** (levels - 1)``.
     """
 
     def __init__(
@@ -138,24 +141,25 @@ class DecompositionNet(nn.Module):
         gated: bool = False,
         shared: bool = False,
         lesion_decoder: bool = True,
+        stem: int = 1,
     ) -> None:
         super().__init__()
         plan = channel_plan(channels, levels, widest)
-        self.gated, self.shared = gated, shared
-        self.encoder = Encoder(1, plan, norm)
+        self.gated, self.shared, self.stem = gated, shared, stem
+        self.encoder = Encoder(stem**2, plan, norm)
         self.normal_trunk = DecoderTrunk(plan, norm)
-        self.normal_head = nn.Conv2d(plan[0], 1, 1)
+        self.normal_head = nn.Conv2d(plan[0], stem**2, 1)
         if lesion_decoder:
             if not shared:
                 self.lesion_trunk = DecoderTrunk(plan, norm)
-            self.lesion_head = nn.Conv2d(plan[0], 2 if gated else 1, 1)
+            self.lesion_head = nn.Conv2d(plan[0], (2 if gated else 1) * stem**2, 1)
         self.has_lesion_decoder = lesion_decoder
 
     def forward(self, x: torch.Tensor) -> Decomposition:
         """Split slices ``(n, 1, h, w)`` in [-1, 1] into their normal version and their lesion part."""
-        features = self.encoder(x)
+        features = self._encode(x)
         normal_features = self.normal_trunk(features)
-        normal = torch.tanh(self.normal_head(normal_features))
+        normal = torch.tanh(self._head(self.normal_head, normal_features))
         if not self.has_lesion_decoder:
             return Decomposition(normal, torch.zeros_like(normal), torch.full_like(normal, -20.0))
         lesion, gate = self._lesion(features, normal_features)
@@ -163,15 +167,21 @@ class DecompositionNet(nn.Module):
 
     def normal(self, x: torch.Tensor) -> torch.Tensor:
         """G1(E(x)) alone, ``(n, 1, h, w)`` in (-1, 1)."""
-        return torch.tanh(self.normal_head(self.normal_trunk(self.encoder(x))))
+        return torch.tanh(self._head(self.normal_head, self.normal_trunk(self._encode(x))))
 
     def gate(self, x: torch.Tensor) -> torch.Tensor:
         """The lesion decoder alone: logits of P (gated) or G2(E(x)), ``(n, 1, h, w)``; G1 is not computed."""
-        features = self.encoder(x)
+        features = self._encode(x)
         return self._lesion(features, self.normal_trunk(features) if self.shared else None)[1]
 
+    def _encode(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return self.encoder(functional.pixel_unshuffle(x, self.stem) if self.stem > 1 else x)
+
+    def _head(self, head: nn.Module, features: torch.Tensor) -> torch.Tensor:
+        return functional.pixel_shuffle(head(features), self.stem) if self.stem > 1 else head(features)
+
     def _lesion(self, features, normal_features) -> tuple[torch.Tensor, torch.Tensor]:
-        head = self.lesion_head(normal_features if self.shared else self.lesion_trunk(features))
+        head = self._head(self.lesion_head, normal_features if self.shared else self.lesion_trunk(features))
         if not self.gated:
             lesion = torch.tanh(head)
             return lesion, lesion

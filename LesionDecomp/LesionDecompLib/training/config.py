@@ -25,6 +25,7 @@ class NetworkConfig:
     gated: bool = True
     shared: bool = False
     lesion_decoder: bool = True
+    stem: int = 2
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,14 @@ class LesionConfig:
     batch_painted: int = 4
     crop: tuple[int, ...] = (160, 192)
     shrink: int = 1
-    learning_rate: float = 1e-3
+    learning_rate: float = 1.5e-3
     final_learning_rate: float = 1e-5
     betas: tuple[float, ...] = (0.9, 0.99)
     ema: float = 0.998
     alpha_adversarial: float = 0.02
     alpha_reconstruction: float = 1.0
     alpha_normal: float = 1.0
-    alpha_image: float = 0.5
+    alpha_image: float = 1.0
     alpha_sparse: float = 0.1
     alpha_painted: float = 1.0
     top_fraction: float = 0.02
@@ -66,7 +67,7 @@ class LesionConfig:
     critic: bool = True
     critic_channels: int = 16
     critic_steps: int = 1
-    critic_every: int = 1
+    critic_every: int = 2
     critic_learning_rate: float = 2e-4
     network: NetworkConfig = field(default_factory=NetworkConfig)
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -99,7 +100,7 @@ PRESETS: dict[str, LesionConfig] = {
         alpha_sparse=0.0,
         alpha_painted=0.0,
         critic_channels=64,
-        network=NetworkConfig(channels=64, widest=1024, gated=False),
+        network=NetworkConfig(channels=64, widest=1024, gated=False, stem=1),
         augmentation=Augmentation(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
     ),
     "default": LesionConfig(),

@@ -21,6 +21,9 @@ def paint_lesions(x: torch.Tensor, rng: np.random.Generator) -> tuple[torch.Tens
     :param x: ``(n, 1, h, w)`` in [-1, 1], exactly -1 outside the lungs.
     :return: painted slices like ``x``, and how much lesion each pixel holds, ``(n, 1, h, w)`` in [0, 1].
     """
+    # Patches are drawn on every other pixel and interpolated: nothing in them is finer, and it is four times faster.
+    fine = x
+    x = functional.avg_pool2d(fine, 2)
     n, _, height, width = x.shape
     lung = (x > -1).float()
     extent = torch.zeros_like(x)
@@ -36,15 +39,18 @@ def paint_lesions(x: torch.Tensor, rng: np.random.Generator) -> tuple[torch.Tens
                 continue
             patch = _patch((height, width), center, rng)
             delta, density, rough = _kind(rng)
-            texture = rough * _field((height, width), 1, rng, rng.uniform(1.0, 4.0))[0, 0]
+            texture = rough * _field((height, width), 1, rng, rng.uniform(1.0, 2.5))[0, 0]
             level = (healthy + delta + texture).clamp(max=0.99)
             on_top = patch * density > opacity[number, 0]
             grey[number, 0] = torch.where(on_top, level, grey[number, 0])
             opacity[number, 0] = torch.maximum(opacity[number, 0], patch * density)
             extent[number, 0] = torch.maximum(extent[number, 0], patch)
+    layers = functional.interpolate(torch.cat([opacity, grey, extent], 1), fine.shape[2:], mode="bilinear")
+    opacity, grey, extent = layers.split(1, dim=1)
     # Vessels stay visible in ground-glass: tissue brighter than the lesion is not darkened.
-    painted = x + opacity * (torch.maximum(grey, x) - x)
-    return torch.where(lung > 0, painted.clamp(-1 + 1 / 127.5, 1.0), -1.0), lung * extent
+    painted = fine + opacity * (torch.maximum(grey, fine) - fine)
+    inside = fine > -1
+    return torch.where(inside, painted.clamp(-1 + 1 / 127.5, 1.0), -1.0), torch.where(inside, extent, 0.0)
 
 
 def _kind(rng: np.random.Generator) -> tuple[float, float, float]:
@@ -59,7 +65,7 @@ def _kind(rng: np.random.Generator) -> tuple[float, float, float]:
 
 def _rim(lung: torch.Tensor) -> torch.Tensor:
     # Share of lung in the neighbourhood: about 1/2 at the edge, 1 in the middle.
-    return functional.avg_pool2d(lung, 17, stride=1, padding=8) * lung
+    return functional.avg_pool2d(lung, 9, stride=1, padding=4) * lung
 
 
 def _center(lung: torch.Tensor, rim: torch.Tensor, rng: np.random.Generator) -> tuple[int, int] | None:
