@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +75,39 @@ def test_written_scene_holds_the_result(mrml_scene, logic, segmented, scene_path
         lesion_ml = float(nodes.table.GetCellText(row, nodes.table.GetColumnIndex("Lesion volume (mL)")))
         assert lesion_ml == pytest.approx(statistics.values["lesion_volume_ml"], rel=1e-4)
     assert nodes.table.GetColumnUnitLabel("Lesion volume (mL)") == "mL"
+
+
+def test_writing_a_scene_leaves_the_open_scene_alone(mrml_scene, ct_node, segmented, tmp_path):
+    slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceCompositeNode", "Open view")
+    before = {node.GetID(): node.GetMTime() for node in slicer.util.getNodesByClass("vtkMRMLNode")}
+    write_scene(tmp_path / "scene.mrb", *segmented)
+    assert {node.GetID(): node.GetMTime() for node in slicer.util.getNodesByClass("vtkMRMLNode")} == before
+
+
+def test_a_scene_is_written_where_no_application_runs(segmented, tmp_path):
+    volume, result = segmented
+    arrays = {"hu": volume.array, "heat": result.heat, "lungs": result.lungs, "lesions": result.lesions}
+    np.savez(tmp_path / "case.npz", matrix=volume.ijk_to_ras, **arrays)
+    library = Path(__file__).resolve().parents[1] / "LesionDecomp"
+    program = (
+        "import sys\n"
+        f"sys.path.insert(0, {str(library)!r})\n"
+        "from types import SimpleNamespace\n"
+        "import numpy as np\n"
+        "from LesionDecompLib.scene_file import write_scene\n"
+        "from LesionDecompLib.volume import Volume\n"
+        "case = dict(np.load('case.npz'))\n"
+        "volume = Volume.from_array(case.pop('hu'), case.pop('matrix'), 'CT')\n"
+        "result = SimpleNamespace(**case, statistics=[], threshold=0.4, min_volume_ml=0.1)\n"
+        "write_scene('scene.mrb', volume, result)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (0, "")
+    with zipfile.ZipFile(tmp_path / "scene.mrb") as archive:
+        scene = next(archive.read(name).decode() for name in archive.namelist() if name.endswith(".mrml"))
+    assert scene.count("backgroundVolume:vtkMRMLScalarVolumeNode1;foregroundVolume:vtkMRMLScalarVolumeNode2;") == 3
+    version = re.search(r'<MRML version="slicer-core (\d+)\.(\d+)\.0 \d+"', scene)
+    assert (int(version.group(1)), int(version.group(2))) >= (5, 13)
 
 
 def test_opening_the_scene_shows_the_heatmap_over_the_ct(mrml_scene, logic, scene_path):

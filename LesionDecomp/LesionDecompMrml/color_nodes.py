@@ -6,6 +6,7 @@ import slicer
 from LesionDecompLib.heat_colors import heat_color_table
 
 from .anatomy import Structure
+from .scene_nodes import nodes_of_class
 
 HEAT = "LesionDecomp heat"
 HEAT_STEPS = 256
@@ -41,7 +42,7 @@ def heat_colors(scene):
 
 
 def _table(scene, name: str, colors: int):
-    for found in slicer.util.getNodesByClass("vtkMRMLColorTableNode", scene):
+    for found in nodes_of_class(scene, "vtkMRMLColorTableNode"):
         if found.GetName() == name:
             return found, False
     # Filled before it enters the scene, so that no view ever sees a half-made table.

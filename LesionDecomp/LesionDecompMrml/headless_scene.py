@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 from pathlib import Path
 
@@ -69,6 +70,9 @@ class HeadlessScene:
 
     def _boot(self) -> None:
         self.scene = slicer.vtkMRMLScene()
+        version = _slicer_core_version()
+        if version:
+            self.scene.SetVersion(version)
         self.application_logic = slicer.vtkSlicerApplicationLogic()
         self.application_logic.SetTemporaryPath(str(self.folder))
         # Reading any file, .mrb included, asks the cache manager whether its name is a remote one.
@@ -109,3 +113,12 @@ class HeadlessScene:
         item = hierarchy.GetItemByDataNode(node)
         if item:
             hierarchy.RemoveItem(item, False, False)
+
+
+def _slicer_core_version() -> str:
+    """What a scene file says it was made by; slicer-core's own answer, 4.0.0, passes for that of an ancient Slicer."""
+    try:
+        major, minor, revision, *_rest = importlib.metadata.version("slicer-core").split(".")
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        return ""
+    return f"slicer-core {major}.{minor}.0 {revision}"

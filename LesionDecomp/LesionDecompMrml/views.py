@@ -7,6 +7,7 @@ import slicer
 
 from .input_nodes import world_matrix
 from .result_nodes import ResultNodes
+from .scene_nodes import nodes_of_class
 
 LUNG_WINDOW, LUNG_LEVEL = 1400.0, -500.0  # HU
 HEAT_OPACITY = 0.5
@@ -26,7 +27,7 @@ def show_result(nodes: ResultNodes, *, set_window: bool = True) -> None:
         display.SetWindowLevel(LUNG_WINDOW, LUNG_LEVEL)
     set_overlay_visible(nodes, True)
     center = lesion_center(nodes)
-    for view in slicer.util.getNodesByClass("vtkMRMLSliceNode", scene):
+    for view in nodes_of_class(scene, "vtkMRMLSliceNode"):
         view.SetUseLabelOutline(True)
         if center is not None:
             view.JumpSliceByOffsetting(*center)
@@ -34,7 +35,7 @@ def show_result(nodes: ResultNodes, *, set_window: bool = True) -> None:
 
 def set_overlay_visible(nodes: ResultNodes, visible: bool) -> None:
     """Show or hide heatmap and lesion outline over the CT in all slice views."""
-    for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode", nodes.ct.GetScene()):
+    for composite in nodes_of_class(nodes.ct.GetScene(), "vtkMRMLSliceCompositeNode"):
         composite.SetBackgroundVolumeID(nodes.ct.GetID())
         composite.SetForegroundVolumeID(nodes.heatmap.GetID() if visible else None)
         composite.SetForegroundOpacity(HEAT_OPACITY)
@@ -69,7 +70,7 @@ def add_slice_views(ct, application_logic) -> None:
     ct.GetRASBounds(bounds)
     low, high = bounds[::2], bounds[1::2]
     field_of_view = float((high - low).max()) * FIELD_OF_VIEW_MARGIN
-    for view in slicer.util.getNodesByClass("vtkMRMLSliceNode", scene):
+    for view in nodes_of_class(scene, "vtkMRMLSliceNode"):
         view.SetFieldOfView(field_of_view, field_of_view, view.GetFieldOfView()[2])
         view.JumpSliceByCentering(*(low + high) / 2)
         composite = slicer.vtkMRMLSliceCompositeNode()
