@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-pytest_plugins: list[str] = []
+pytest_plugins = ["headless_slicer.fixtures"]
 
 
 @pytest.fixture(scope="session")
