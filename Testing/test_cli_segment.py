@@ -15,7 +15,7 @@ import time
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
-from command_line import models_ship, process_environment, run_apart, run_here, small_ct, small_models, snapshot
+from command_line import process_environment, run_apart, run_here, ships, small_ct, small_models, snapshot
 from dicom_files import SECRET_ID, SECRET_NAME, copy_slice, series_files
 from LesionDecompLib import bundles
 from LesionDecompLib.cli import main
@@ -367,7 +367,7 @@ class TestTheCommand:
         assert all(line.startswith("lesiondecomp: Warning: ") for line in done.err.splitlines())
         assert len(done.out.splitlines()) == 1
 
-    @pytest.mark.skipif(not models_ship(), reason="no trained models ship yet")
+    @pytest.mark.skipif(not (ships("lungs") and ships("lesions")), reason="no trained models ship yet")
     def test_the_shipped_models_verify(self, capsys):
         done = run_here(capsys, "models")
         assert done.status == 0 and done.out.count("verified") >= 2
