@@ -14,13 +14,15 @@ import numpy as np
 import pytest
 import torch
 from LesionDecompLib.errors import Cancelled, LesionDecompError
-from LesionDecompLib.networks import Critic
+from LesionDecompLib.networks import Critic, DecompositionNet
 from LesionDecompLib.training import losses
 from LesionDecompLib.training.augmentation import Augmentation, augment
 from LesionDecompLib.training.config import PRESETS, load_config
+from LesionDecompLib.training.lesion_task import LesionTask
 from LesionDecompLib.training.run import train_lesions
 from LesionDecompLib.training.slices import SliceSet, lung_crops
 from LesionDecompLib.training.synthetic_lesions import paint_lesions
+from LesionDecompLib.training.warm_start import spread_over_stem, start_from
 
 TINY = [
     "steps=6",
@@ -133,6 +135,26 @@ def test_a_killed_run_resumes(training_set, tmp_path):
     finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert finished.returncode == 0, finished.stderr
     assert (tmp_path / "run" / "bundle" / "bundle.json").exists()
+
+
+def test_a_run_may_begin_with_the_weights_of_one_at_half_resolution():
+    torch.manual_seed(1)
+    coarse, fine = (DecompositionNet(channels=4, levels=2, gated=True, stem=stem).eval() for stem in (1, 2))
+    fine.load_state_dict(spread_over_stem(coarse.state_dict(), fine.state_dict()))
+    x = torch.rand(1, 1, 16, 24) * 2 - 1
+    for small, large in zip(coarse(torch.nn.functional.avg_pool2d(x, 2)), fine(x), strict=True):
+        torch.testing.assert_close(torch.nn.functional.interpolate(small, scale_factor=2), large, atol=1e-5, rtol=0)
+
+
+def test_a_warm_start_takes_the_other_run_s_weights(training_set, tmp_path):
+    config = load_config(PRESETS["default"], None, [*TINY, "learning_rate=0", "final_learning_rate=0", "ema=0"])
+    train_lesions(training_set, tmp_path / "first", load_config(PRESETS["default"], None, TINY))
+    task = LesionTask(config, SliceSet.load(training_set, "train"), torch.device("cpu"))
+    start_from(task.network, tmp_path / "first")
+    checkpoint = torch.load(tmp_path / "first" / "checkpoint.pt", weights_only=True)
+    assert all(torch.equal(value, checkpoint["average"][key]) for key, value in task.network.state_dict().items())
+    with pytest.raises(LesionDecompError, match="do not fit"):
+        start_from(DecompositionNet(channels=8, levels=3, gated=True, stem=2), tmp_path / "first")
 
 
 def test_a_resumed_run_must_keep_its_configuration(training_set, tmp_path):

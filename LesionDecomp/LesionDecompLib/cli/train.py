@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 PRESETS = ("default", "paper", "lungs")
@@ -40,6 +41,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--name", default=None, metavar="NAME", help="name of the bundle")
     parser.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+    parser.add_argument("--warm-start", type=Path, metavar="RUN", help="begin with the weights of another lesion run")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     parser.add_argument("--threads", type=int, default=None, metavar="N", help="CPU threads")
     parser.set_defaults(run=run)
@@ -48,6 +50,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train, then say where the bundle is."""
     from ..device import choose_device
+    from ..errors import LesionDecompError
     from ..training.config import PRESETS as LESION_PRESETS
     from ..training.config import load_config
     from ..training.loop import limit_threads
@@ -61,7 +64,9 @@ def run(args: argparse.Namespace) -> int:
     limit_threads(args.threads)
     device, in_words = choose_device(args.device)
     print(f"Training on {in_words}.")
-    train = train_lungs if lungs else train_lesions
+    if lungs and args.warm_start is not None:
+        raise LesionDecompError("Training", "--warm-start with --preset lungs", "a lesion preset")
+    train = train_lungs if lungs else partial(train_lesions, warm_start=args.warm_start)
     progress = Progress()
     with interrupts_as_request() as cancelled:
         bundle = train(

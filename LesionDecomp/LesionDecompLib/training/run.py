@@ -24,6 +24,7 @@ from .lesion_task import LesionTask
 from .loop import LOG_NAME, train
 from .lung_task import LungConfig, lung_task
 from .slices import SliceSet
+from .warm_start import start_from
 
 CONFIG_NAME = "config.json"
 BUNDLE_NAME = "bundle"
@@ -49,6 +50,7 @@ def train_lesions(
     name: str = "lesions",
     device: torch.device | str = "cpu",
     resume: bool = False,
+    warm_start: str | Path | None = None,
     progress: Progress | None = None,
     cancelled: Cancel | None = None,
 ) -> ModelBundle:
@@ -57,11 +59,14 @@ def train_lesions(
     Image-level labels alone are trained on. Once training has ended, the heat's scale is fitted on ``val``.
 
     :param data: a training set, see :class:`~.slices.SliceSet`. :param folder: for checkpoints, log and bundle.
+    :param warm_start: folder of another run whose weights to begin with.
     :raises LesionDecompError: unusable data, configuration or checkpoint. :raises Cancelled: the hook said so.
     """
     folder, device = Path(folder), torch.device(device)
     _record_config(folder, "lesions", config, resume)
     task = LesionTask(config, SliceSet.load(data, "train"), device)
+    if warm_start is not None:
+        start_from(task.network, warm_start)
     network = _train(task, folder, config, resume, progress, cancelled)
     return lesion_bundle(network, config, data, folder / BUNDLE_NAME, name=name, device=device)
 

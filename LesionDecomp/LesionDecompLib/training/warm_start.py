@@ -1,0 +1,49 @@
+"""Start a training from the weights of another run, also of one that saw slices at half the resolution."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..errors import LesionDecompError
+from .loop import CHECKPOINT_NAME, STAGE
+
+
+def start_from(network: nn.Module, run: str | Path) -> None:
+    """Give ``network`` the averaged weights of the checkpoint in the folder ``run``.
+
+    Where the other run's network had no stem (it saw slices averaged down) and this one has, the weights are spread
+    so that both networks give the same for slices that are constant over each stem block.
+
+    :raises LesionDecompError: no checkpoint, or weights that fit neither way.
+    """
+    file = Path(run) / CHECKPOINT_NAME
+    if not file.is_file():
+        raise LesionDecompError(STAGE, f"no {CHECKPOINT_NAME} in '{Path(run).name}'", "the folder of a lesion training")
+    try:
+        weights = torch.load(file, map_location="cpu", weights_only=True)["average"]
+        network.load_state_dict(spread_over_stem(weights, network.state_dict()))
+    except Exception as error:  # torch raises half a dozen kinds here; all mean the same to the user
+        reason = str(error).splitlines()[-1].strip()[:200] if str(error) else type(error).__name__
+        found = f"weights in '{Path(run).name}' that do not fit ({reason})"
+        raise LesionDecompError(STAGE, found, "a run with the same network settings") from error
+
+
+def spread_over_stem(weights: dict[str, torch.Tensor], target: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights of a network without stem for one with: the first layer averages a block, the heads repeat over it.
+
+    :param weights: of the network without stem (or of one like the target: these come back as they are).
+    :param target: weights of the network with stem, for their shapes.
+    """
+    spread = {}
+    for key, value in weights.items():
+        wanted = target[key].shape if key in target else value.shape
+        if key.endswith("_head.weight") or key.endswith("_head.bias"):
+            value = value.repeat_interleave(wanted[0] // value.shape[0], dim=0)
+        elif value.dim() == 4 and wanted[1] > value.shape[1]:
+            block = wanted[1] // value.shape[1]
+            value = value.repeat(1, block, 1, 1) / block
+        spread[key] = value
+    return spread
