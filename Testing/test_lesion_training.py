@@ -228,7 +228,7 @@ def test_the_gradient_penalty_is_that_of_a_known_critic():
 def test_augmentation_and_paint_keep_the_outside_outside():
     rng = np.random.default_rng(5)
     x = torch.from_numpy(np.stack([slice_image(rng, False) for _ in range(4)])).float().unsqueeze(1) / 127.5 - 1
-    still = augment(x, Augmentation(0, 0, 0, 0, 0, 0, 0, 0), np.random.default_rng(1))
+    still = augment(x, Augmentation(0, 0, 0, 0, 0, 0, 0, 0, 0), np.random.default_rng(1))
     torch.testing.assert_close(still, x, atol=1e-5, rtol=0)
     moved = augment(x, Augmentation(), np.random.default_rng(1))
     again = augment(x, Augmentation(), np.random.default_rng(1))

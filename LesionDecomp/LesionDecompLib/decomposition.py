@@ -12,7 +12,7 @@ import torch
 from .errors import Cancelled, LesionDecompError
 from .geometry import AxialView
 from .lesions import lung_box
-from .preprocessing import OUTSIDE, LesionField
+from .preprocessing import OUTSIDE, LesionField, aligned_window, lung_mode
 from .smoothing import blur_inside
 from .volume import Volume
 
@@ -111,13 +111,19 @@ def lesion_heat(
     hu_stack, lung_stack, heat_stack = (view.to_axial(array) for array in (volume.array, lungs, heat))
     levels, rows, columns = lung_box(lung_stack)
     image = bundle.metadata["input"]
+    window, _ = aligned_window(
+        tuple(float(bound) for bound in image["hu_window"]),
+        image.get("lung_mode_hu"),
+        lung_mode(hu_stack[levels, rows, columns], lung_stack[levels, rows, columns]),
+    )
     field = LesionField.around(
         (rows, columns),
         view.spacing[1:],
         int(image["size"][0]),
         float(image["spacing_mm"]),
-        tuple(float(bound) for bound in image["hu_window"]),
+        window,
         device,
+        int(image.get("rim_pixels", 0)),
     )
     definition = HeatDefinition.of(bundle)
     filled = [z for z in range(levels.start, levels.stop) if lung_stack[z].any()]

@@ -10,11 +10,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from .body_field import FieldOfView
 
 OUTSIDE = -1.0
 DARKEST = -1.0 + 1 / 127.5  # inside the lungs, grey 1 of 255: air must not look like outside
+# A lung's mode is looked for here, HU, and a scan is shifted by this much at most.
+MODE_RANGE_HU = (-1000, -600)
+LARGEST_SHIFT_HU = 80.0
 # Sides of what the network is given: it halves them four times.
 MULTIPLE = 32
 MARGIN = 8
@@ -28,6 +32,7 @@ class LesionField:
     :param rows, columns: the lungs' bounding box in the scan's slices.
     :param pixel_rows, pixel_columns: the pixels that hold lung, sides a multiple of 32; the others stay outside.
     :param hu_window: HU that become grey -1 and 1.
+    :param rim: pixels taken off the lungs' edge, where chest wall shines in: the slices of the training have none.
     """
 
     field: FieldOfView
@@ -36,6 +41,7 @@ class LesionField:
     pixel_rows: slice
     pixel_columns: slice
     hu_window: tuple[float, float]
+    rim: int = 0
 
     @classmethod
     def around(
@@ -46,6 +52,7 @@ class LesionField:
         pixel_mm: float,
         hu_window: tuple[float, float],
         device: torch.device | str = "cpu",
+        rim: int = 0,
     ) -> LesionField:
         """A field whose middle is the middle of the lungs.
 
@@ -60,7 +67,7 @@ class LesionField:
             _centered(int(np.ceil(length * spacing / pixel_mm)) + 2 * MARGIN, size)
             for length, spacing in zip(shape, spacing_yx, strict=True)
         ]
-        return cls(field, rows, columns, held[0], held[1], hu_window)
+        return cls(field, rows, columns, held[0], held[1], hu_window, rim)
 
     def to_input(self, hu: np.ndarray, lungs: np.ndarray) -> torch.Tensor:
         """Make the network's input of axial slices.
@@ -78,7 +85,11 @@ class LesionField:
         part = (slice(None), self.pixel_rows, self.pixel_columns)
         coverage = self.field.to_pixels(lung)[part]
         grey = self.field.to_pixels(grey)[part] / coverage.clamp_min(0.5) - 1.0
-        return torch.where(coverage > 0.5, grey.clamp(DARKEST, 1.0), OUTSIDE).unsqueeze(1)
+        inside = coverage > 0.5
+        if self.rim > 0:
+            width = 2 * self.rim + 1
+            inside = functional.max_pool2d((~inside).float(), width, stride=1, padding=self.rim) == 0
+        return torch.where(inside, grey.clamp(DARKEST, 1.0), OUTSIDE).unsqueeze(1)
 
     def to_slices(self, heat: torch.Tensor, inside: torch.Tensor, lungs: np.ndarray) -> np.ndarray:
         """Bring heat back to the scan's slices: the inverse of :meth:`to_input`, by linear interpolation.
@@ -86,12 +97,47 @@ class LesionField:
         :param heat: ``(n, 1, h, w)`` in [0, 1]. :param inside: the same shape, 1 inside the lungs.
         :param lungs: ``(n, ny, nx)``, lung where not 0. :return: ``(n, ny, nx)`` float32 in [0, 1], 0 outside.
         """
+        for _ in range(self.rim + 1):  # the rim has the heat of what lies next to it
+            share = functional.avg_pool2d(inside, 3, stride=1, padding=1)
+            near = functional.avg_pool2d(heat * inside, 3, stride=1, padding=1) / share.clamp_min(1e-6)
+            heat, inside = torch.where(inside > 0, heat, near), (share > 0).float()
         rows = self.field.rows_back[:, self.pixel_rows]
         columns = self.field.columns_back[:, self.pixel_columns].T
         weight = rows @ inside[:, 0] @ columns
         value = (rows @ (heat * inside)[:, 0] @ columns) / weight.clamp_min(1e-4)
         value = torch.where(weight > 1e-4, value.clamp(0.0, 1.0), 0.0).cpu().numpy()
         return np.where(lungs != 0, value, np.float32(0.0))
+
+
+def lung_mode(hu: np.ndarray, lungs: np.ndarray) -> float | None:
+    """The commonest HU of aerated lung: the peak of the smoothed histogram between -1000 and -600 HU.
+
+    :param hu: ``(z, y, x)``. :param lungs: the same shape, lung where not 0.
+    :return: HU; None where hardly any lung is aerated.
+    """
+    step = max(1, int((hu.size / 4e6) ** (1 / 3)))
+    part = (slice(None, None, step),) * 3
+    values = hu[part][lungs[part] != 0]
+    low, high = MODE_RANGE_HU
+    counts, edges = np.histogram(values, bins=np.arange(low, high + 5, 5))
+    if counts.sum() < 0.2 * max(1, values.size) or counts.sum() < 500:
+        return None
+    smooth = np.convolve(counts, np.hanning(11), mode="same")
+    return float(edges[int(np.argmax(smooth))] + 2.5)
+
+
+def aligned_window(
+    window: tuple[float, float], target_mode: float | None, mode: float | None
+) -> tuple[tuple[float, float], float]:
+    """Shift the HU window so that the scan's healthy lung has the grey it had in training.
+
+    :param target_mode: HU of healthy lung under ``window``; None to leave the window as it is.
+    :param mode: of the scan's lung (:func:`lung_mode`). :return: the window, and the shift in HU.
+    """
+    if target_mode is None or mode is None:
+        return window, 0.0
+    shift = float(np.clip(mode - target_mode, -LARGEST_SHIFT_HU, LARGEST_SHIFT_HU))
+    return (window[0] + shift, window[1] + shift), shift
 
 
 def _centered(length: int, size: int) -> slice:

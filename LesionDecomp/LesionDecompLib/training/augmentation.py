@@ -21,6 +21,8 @@ class Augmentation:
         window is known to ±60 HU only, which is ±0.10 of this range.
     :param gain: standard deviation of a relative change of contrast about the healthy-lung grey.
     :param noise: largest standard deviation of white noise. :param blur: largest Gaussian blur, pixels.
+    :param rim: probability of a bright rim, one or two pixels wide in places: lung masks of other makers take in some
+        chest wall, those of the slices none.
     """
 
     rotation: float = 15.0
@@ -31,6 +33,7 @@ class Augmentation:
     gain: float = 0.08
     noise: float = 0.06
     blur: float = 0.8
+    rim: float = 0.5
 
 
 HEALTHY_GREY = 97 / 127.5 - 1  # mode of healthy lung in the slices
@@ -49,6 +52,8 @@ def augment(x: torch.Tensor, ranges: Augmentation, rng: np.random.Generator) -> 
         return torch.from_numpy(rng.normal(0.0, sd, (n, 1, 1, 1)).astype(np.float32)).to(x.device)
 
     out = HEALTHY_GREY + (moved - HEALTHY_GREY) * (1.0 + normal(ranges.gain)) + normal(ranges.offset)
+    if ranges.rim > 0:
+        out = _brighten_rim(out, lung, ranges.rim, rng)
     if ranges.blur > 0:
         out = torch.lerp(out, blur_inside(out, lung.float(), ranges.blur), _uniform(rng, n, x.device))
     if ranges.noise > 0:
@@ -56,6 +61,21 @@ def augment(x: torch.Tensor, ranges: Augmentation, rng: np.random.Generator) -> 
         out = out + white * _uniform(rng, n, x.device) * ranges.noise
     # Not below the grey of air, and never the value that marks the outside.
     return torch.where(lung, out.clamp(-1 + 1 / 127.5, 1.0), -1.0)
+
+
+def _brighten_rim(x: torch.Tensor, lung: torch.Tensor, probability: float, rng: np.random.Generator) -> torch.Tensor:
+    n, _, height, width = x.shape
+    outside = (~lung).float()
+    one = functional.max_pool2d(outside, 3, stride=1, padding=1) > 0
+    two = functional.max_pool2d(outside, 5, stride=1, padding=2) > 0
+    # Where, by a smooth field; how wide and how bright, for each slice.
+    coarse = rng.random((n, 1, 6, 8), dtype=np.float32) * 2 - rng.random((n, 1, 1, 1), dtype=np.float32)
+    where = functional.interpolate(torch.from_numpy(coarse).to(x.device), (height, width), mode="bilinear").clamp(0, 1)
+    chosen = (_uniform(rng, n, x.device) < probability).float()
+    inner = (_uniform(rng, n, x.device) < 0.4).float() * 0.5
+    grey = _uniform(rng, n, x.device) * 0.9 + 0.1
+    share = chosen * where * torch.where(one, 1.0, torch.where(two, inner, 0.0)) * lung
+    return torch.lerp(x, torch.maximum(x, grey), share)
 
 
 def _move(x: torch.Tensor, ranges: Augmentation, rng: np.random.Generator) -> torch.Tensor:

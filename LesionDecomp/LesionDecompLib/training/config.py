@@ -39,6 +39,8 @@ class LesionConfig:
         (1 + Sobel/255)² pixel weight. :param identity_steps: first steps with L_r and L_n alone.
     :param alpha_image: weight of the image-level term L_m on the lesion decoder. :param top_fraction: share of the
         lung's pixels that make a slice's score. :param alpha_sparse: weight of the mean heat of normal slices.
+    :param alpha_self: weight of learning from the averaged network's own heat on lesion slices, from step
+        ``self_steps`` on: above ``self_positive`` it counts as lesion, below ``self_negative`` as healthy, between not.
     :param batch_painted: normal slices with lesions painted in. :param alpha_painted: weight of their terms.
     """
 
@@ -59,6 +61,10 @@ class LesionConfig:
     alpha_image: float = 1.0
     alpha_sparse: float = 0.1
     alpha_painted: float = 1.0
+    alpha_self: float = 0.0
+    self_steps: int = 0
+    self_positive: float = 0.3
+    self_negative: float = 0.1
     top_fraction: float = 0.02
     penalty: float = 10.0
     norm_p: int = 1
@@ -101,7 +107,7 @@ PRESETS: dict[str, LesionConfig] = {
         alpha_painted=0.0,
         critic_channels=64,
         network=NetworkConfig(channels=64, widest=1024, gated=False, stem=1),
-        augmentation=Augmentation(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
+        augmentation=Augmentation(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
     ),
     "default": LesionConfig(),
 }

@@ -23,6 +23,7 @@ class LesionTask:
     """
 
     averaged = "network"
+    teacher: torch.nn.Module | None = None
 
     def __init__(self, config: LesionConfig, data: SliceSet, device: torch.device) -> None:
         torch.manual_seed(config.seed)
@@ -64,7 +65,7 @@ class LesionTask:
         terms["L_n"] = losses.difference(target[known], g1[known], weight[known], config.norm_p)
         total = config.alpha_reconstruction * terms["L_r"] + config.alpha_normal * terms["L_n"]
         if number >= config.identity_steps:
-            total = total + self._image_level(gate, heat, lung, n_lesion, n_known, terms)
+            total = total + self._image_level(number, x, gate, heat, lung, n_lesion, n_known, terms)
             if len(clean):
                 total = total + self._painted(x, target, extent, g1, gate, lung, n_known, terms)
             if config.critic:
@@ -87,7 +88,7 @@ class LesionTask:
             terms["heat_normal"] = losses.weighted_mean(heat[known], inside[known])
         return {key: float(value.detach()) for key, value in terms.items()}
 
-    def _image_level(self, gate, heat, lung, n_lesion: int, n_known: int, terms) -> torch.Tensor:
+    def _image_level(self, number: int, x, gate, heat, lung, n_lesion: int, n_known: int, terms) -> torch.Tensor:
         """L_m: the brightest heat of a slice must say what its label says; normal slices stay cold."""
         config = self.config
         total = torch.zeros((), device=self.device)
@@ -100,10 +101,23 @@ class LesionTask:
             # Both labels weigh the same however many slices of each there are.
             terms["L_m"] = 0.5 * (each[:n_lesion].mean() + each[n_lesion:].mean())
             total = total + config.alpha_image * terms["L_m"]
+        if config.alpha_self > 0 and number >= config.self_steps and self.teacher is not None:
+            part = slice(0, n_lesion)
+            terms["L_t"] = self._taught(x[part], gate[part], lung[part])
+            total = total + config.alpha_self * terms["L_t"]
         if config.alpha_sparse > 0:
             terms["L_s"] = losses.weighted_mean(heat[known], lung[known].float())
             total = total + config.alpha_sparse * terms["L_s"]
         return total
+
+    def _taught(self, x: torch.Tensor, gate: torch.Tensor, lung: torch.Tensor) -> torch.Tensor:
+        """L_t: the averaged network's confident heat, both ways round averaged, is the target of the next one's."""
+        with torch.no_grad(), mixed_precision(self.device):
+            heat = torch.sigmoid(self.teacher.gate(x).float())
+            heat = (heat + torch.sigmoid(self.teacher.gate(x.flip(3)).float()).flip(3)) / 2
+        positive, negative = heat >= self.config.self_positive, heat <= self.config.self_negative
+        each = functional.binary_cross_entropy_with_logits(gate, positive.float(), reduction="none")
+        return losses.weighted_mean(each, (lung & (positive | negative)).float())
 
     def _painted(self, x, target, extent, g1, gate, lung, first: int, terms) -> torch.Tensor:
         """L_p: heat finds the painted lesion, G1 restores the slice that was painted over."""

@@ -32,12 +32,13 @@ class Task(Protocol):
     """Something to train.
 
     ``modules`` and ``optimizers`` are what a checkpoint keeps; ``averaged`` names the module whose weights are
-    averaged; ``step`` makes one update and returns what to log.
+    averaged, and the loop hands the average over as ``teacher``; ``step`` makes one update and returns what to log.
     """
 
     modules: dict[str, nn.Module]
     optimizers: dict[str, torch.optim.Optimizer]
     averaged: str
+    teacher: nn.Module | None
 
     def step(self, number: int, rng: np.random.Generator) -> dict[str, float]:
         """One update; ``number`` counts from 0."""
@@ -100,6 +101,7 @@ def train(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     average = WeightAverage(task.modules[task.averaged], ema)
+    task.teacher = average.network
     start = _restore(task, average, folder, seed) if resume else 0
     if not resume and (folder / CHECKPOINT_NAME).exists():
         raise LesionDecompError(

@@ -67,6 +67,7 @@ class LungTask:
     """
 
     averaged = "network"
+    teacher: nn.Module | None = None
 
     def __init__(self, config: LungConfig, patients: Sequence[LungPatient], device: torch.device | str = "cpu") -> None:
         torch.manual_seed(config.seed)

@@ -1,0 +1,147 @@
+"""From HU slices to the network's pixels and back: nothing leaks over the lungs' edge, nothing shifts."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from LesionDecompLib.decomposition import HeatDefinition
+from LesionDecompLib.errors import LesionDecompError
+from LesionDecompLib.networks import DecompositionNet
+from LesionDecompLib.preprocessing import OUTSIDE, LesionField, aligned_window, lung_mode
+from LesionDecompLib.smoothing import blur_inside
+from LesionDecompLib.volume import Volume
+
+WINDOW = (-1300.0, -150.0)
+
+
+def ellipse(shape=(120, 160), spacing=0.8):
+    y, x = np.mgrid[: shape[0], : shape[1]] * spacing
+    return ((y - 48) / 34) ** 2 + ((x - 64) / 50) ** 2 < 1
+
+
+def field(rim=0, shape=(120, 160), spacing=0.8):
+    return LesionField.around((slice(0, shape[0]), slice(0, shape[1])), (spacing, spacing), 256, 1.6, WINDOW, rim=rim)
+
+
+def test_uniform_lung_has_one_grey_up_to_its_very_edge():
+    lungs = ellipse()[None]
+    hu = np.where(lungs, -860, 50).astype(np.int16)  # bright chest wall all around
+    x = field().to_input(hu, lungs)
+    assert x.shape[2] % 32 == x.shape[3] % 32 == 0
+    inside = x > OUTSIDE
+    torch.testing.assert_close(
+        x[inside], torch.full((int(inside.sum()),), 2 * (-860 + 1300) / 1150 - 1), atol=1e-4, rtol=0
+    )
+    assert abs(int(inside.sum()) * 1.6**2 / (lungs.sum() * 0.8**2) - 1) < 0.02
+
+
+def test_values_beyond_the_window_are_cut_and_never_look_like_outside():
+    lungs = ellipse()[None]
+    for hu, grey in ((-3000, -1 + 1 / 127.5), (500, 1.0)):
+        x = field().to_input(np.where(lungs, hu, 0).astype(np.int16), lungs)
+        torch.testing.assert_close(x[x > OUTSIDE].unique(), torch.tensor([grey]))
+
+
+def test_heat_comes_back_where_it_was():
+    lungs = ellipse()[None]
+    rows, columns = np.mgrid[:120, :160] * 0.8
+    hu = np.where(lungs, -1300 + 1150 * (0.2 + 0.004 * rows + 0.003 * columns), 0).astype(np.float32)
+    geometry = field()
+    x = geometry.to_input(hu, lungs)
+    back = geometry.to_slices((x + 1) / 2, (x > OUTSIDE).float(), lungs)
+    expected = (hu + 1300) / 1150
+    deep = lungs[0] & (((rows - 48) / 30) ** 2 + ((columns - 64) / 46) ** 2 < 1)
+    np.testing.assert_allclose(back[0][deep], expected[0][deep], atol=2e-3)
+    assert not back[~lungs].any() and (back[lungs] > 0).all()
+
+
+def test_chest_wall_in_the_rim_is_not_seen_and_the_rim_gets_its_neighbor_s_heat():
+    lungs = ellipse()[None]
+    core = np.zeros_like(lungs)
+    core[0, 2:-2, 2:-2] = lungs[0, 4:, 2:-2] & lungs[0, :-4, 2:-2] & lungs[0, 2:-2, 4:] & lungs[0, 2:-2, :-4]
+    hu = np.where(core, -860, -200).astype(np.int16)
+    assert field().to_input(hu, lungs).max() > 0
+    geometry = field(rim=2)
+    x = geometry.to_input(hu, lungs)
+    assert x.max() < -0.2
+    heat = geometry.to_slices(torch.full_like(x, 0.7), (x > OUTSIDE).float(), lungs)
+    np.testing.assert_allclose(heat[lungs], 0.7, atol=1e-5)
+
+
+def test_the_window_follows_the_scan_s_healthy_lung():
+    rng = np.random.default_rng(0)
+    lungs = np.zeros((8, 80, 80), dtype=np.uint8)
+    lungs[:, 10:70, 10:70] = 1
+    hu = np.where(lungs, rng.normal(-820, 30, lungs.shape), 40).astype(np.int16)
+    mode = lung_mode(hu, lungs)
+    assert mode == pytest.approx(-820, abs=10)
+    window, shift = aligned_window(WINDOW, -860.0, mode)
+    assert shift == pytest.approx(40, abs=10) and window == (WINDOW[0] + shift, WINDOW[1] + shift)
+    assert aligned_window(WINDOW, -860.0, -400.0)[1] == 80.0  # not further
+    assert aligned_window(WINDOW, None, mode) == (WINDOW, 0.0)
+    consolidated = np.where(lungs, 20, 40).astype(np.int16)
+    assert lung_mode(consolidated, lungs) is None
+
+
+def test_the_scale_is_linear_between_its_knots():
+    definition = HeatDefinition(raw=(0.0, 0.1, 1.0), scaled=(0.0, 0.4, 1.0))
+    scaled = definition.scale(torch.tensor([0.0, 0.05, 0.1, 0.55, 1.0]))
+    torch.testing.assert_close(scaled, torch.tensor([0.0, 0.2, 0.4, 0.7, 1.0]))
+
+
+@pytest.mark.parametrize(
+    "heat",
+    [{"source": "magic"}, {"raw": [0, 0.5, 0.5, 1], "scaled": [0, 0.3, 0.4, 1]}, {"raw": [0, 1, 2]}, {"sigma": 3}],
+)
+def test_a_heat_definition_that_cannot_be_is_refused(heat):
+    with pytest.raises(LesionDecompError, match="heat definition"):
+        HeatDefinition.of(SimpleNamespace(metadata={"heat": heat}))
+
+
+@pytest.mark.parametrize("source", ["gate", "difference"])
+def test_heat_lies_in_0_to_1_and_inside_the_lungs_and_mirrors_with_the_slice(source):
+    torch.manual_seed(0)
+    network = DecompositionNet(channels=4, levels=3, gated=True).eval()
+    x = torch.full((1, 1, 64, 64), OUTSIDE)
+    x[..., 10:50, 12:40] = torch.rand(40, 28) * 1.5 - 0.9
+    definition = HeatDefinition(source=source)
+    heat = definition.heat(network, x)
+    assert heat.min() >= 0 and heat.max() <= 1 and not heat[x == OUTSIDE].any() and heat.any()
+    torch.testing.assert_close(definition.heat(network, x.flip(3)), heat.flip(3), atol=1e-6, rtol=1e-5)
+
+
+def test_blurring_inside_keeps_a_constant_and_takes_nothing_from_outside():
+    lung = torch.from_numpy(ellipse()).float()[None, None]
+    x = torch.where(lung > 0, 0.3, 99.0)
+    torch.testing.assert_close(blur_inside(x, lung, 2.0)[lung > 0], torch.full((int(lung.sum()),), 0.3))
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (np.zeros((4, 5)), "2 dimensions"),
+        (np.zeros((0, 5, 5)), "without voxels"),
+        (np.full((3, 4, 5), np.nan), "60 voxels that are NaN"),
+        (np.zeros((3, 4, 5), dtype=complex), "complex"),
+    ],
+)
+def test_arrays_that_are_no_volume_are_refused(array, said):
+    with pytest.raises(LesionDecompError, match=said):
+        Volume.from_array(array, np.eye(4))
+
+
+@pytest.mark.parametrize("matrix", [np.diag([1, 1, 0, 1.0]), np.full((4, 4), np.nan), np.ones((4, 4)), np.eye(3)])
+def test_geometry_without_volume_is_refused(matrix):
+    with pytest.raises(LesionDecompError, match="Input volume: found"):
+        Volume.from_array(np.zeros((3, 4, 5), dtype=np.int16), matrix)
+
+
+def test_types_become_int16_or_float32_without_a_needless_copy():
+    short = np.zeros((3, 4, 5), dtype=np.int16)
+    assert Volume.from_array(short, np.eye(4)).array is short
+    assert Volume.from_array(short.astype(np.int64), np.eye(4)).array.dtype == np.int16
+    assert Volume.from_array(short.astype(np.uint16) + 40000, np.eye(4)).array.dtype == np.float32
+    assert Volume.from_array(short.astype(np.float64), np.eye(4)).array.dtype == np.float32
