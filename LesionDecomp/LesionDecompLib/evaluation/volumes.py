@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..atomic import write_text
 from ..errors import LesionDecompError
 from ..image_io import read_mask, read_volume
 from ..overview import draw_overview
@@ -97,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     if args.json is not None:
-        args.json.write_text(json.dumps([asdict(score) for score in scores], indent=2) + "\n", "utf-8")
+        write_text(args.json, json.dumps({"scores": [asdict(score) for score in scores]}, indent=2) + "\n")
     return 0
 
 

@@ -37,6 +37,10 @@ CURVES_NAME = "curves.png"
 SLICE_WINDOW_HU = (-1300.0, -150.0)
 # Widest lungs measure 160 pixels across in the median released scan and 264 mm in the median LCTSC patient.
 SLICE_PIXEL_MM = 1.6
+# Mode of healthy lung in the slices: grey 97.
+SLICE_LUNG_MODE_HU = SLICE_WINDOW_HU[0] + 97 / 255 * (SLICE_WINDOW_HU[1] - SLICE_WINDOW_HU[0])
+# The slices show no chest wall at the lungs' edge; in whole CT the outermost pixel does.
+RIM_PIXELS = 1
 
 Progress = Callable[[str, int, int], None]
 Cancel = Callable[[], bool]
@@ -104,6 +108,8 @@ def lesion_bundle(
             "mean": 0.5,
             "std": 0.5,
             "lung_masked": True,
+            "lung_mode_hu": round(SLICE_LUNG_MODE_HU, 1),
+            "rim_pixels": RIM_PIXELS,
         },
         "default_threshold": DEFAULT_THRESHOLD,
         "heat": asdict(definition),

@@ -1,0 +1,101 @@
+"""From a finished training to the bundle that ships: ``python -m LesionDecompLib.training.release --help``.
+
+Adds to the bundle of a run what only its maker knows: what it was trained on and under which licence, what it scores in
+whole CT, and that it is the one to be used when nobody asks for another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..bundles import ModelBundle
+from ..errors import LesionDecompError
+
+DERIVED = ("format_version", "weights_sha256")
+NAMES = {"lungs": "lungs-unet", "lesions": "lesions-decomposition"}
+PROVENANCE = {
+    "lungs": {
+        "data": "LCTSC (Lung CT Segmentation Challenge 2017), 7 patients of its test set, 1.95 mm pixels, 3 mm slices",
+        "license": "Creative Commons Attribution 3.0 Unported",
+        "attribution": "Yang J, Sharp G, Veeraraghavan H, van Elmpt W, Dekker A, Lustberg T, Gooding M. Data from Lung "
+        "CT Segmentation Challenge. The Cancer Imaging Archive, 2017. doi:10.7937/K9/TCIA.2017.3r3fvz08",
+        "changes": "cropped, resampled, lung contours of both sides merged; right and left told apart anew",
+    },
+    "lesions": {
+        "data": "slices released with Yang et al. (ISBI 2021): 1498 lesion slices of 161 scans and 1572 normal slices of "
+        "160 scans to train on, 8-bit, 256×256, lungs only; one label for each slice, no pixel mask",
+        "license": "Apache-2.0",
+        "attribution": "Yang Y, Chen J, Wang R, Ma T, Wang L, Chen J, Zheng WS, Zhang T. Towards Unbiased COVID-19 "
+        "Lesion Localisation and Segmentation via Weakly Supervised Learning. ISBI 2021. "
+        "github.com/capepoint/WeaklyLesionLocalisation",
+        "changes": "split into train, val and test by inferred scan",
+    },
+}
+
+
+def release(run: Path, destination: Path, name: str | None = None, scores: Sequence[Path] = ()) -> ModelBundle:
+    """Write the bundle of a run to ``destination`` with its provenance and scores, as the default for its task.
+
+    :param run: bundle folder that the training wrote. :param scores: files that :mod:`LesionDecompLib.evaluation.lungs`
+        or :mod:`~LesionDecompLib.evaluation.volumes` wrote.
+    :raises LesionDecompError: no valid bundle in ``run``, or ``destination`` cannot be written.
+    """
+    trained = ModelBundle.load(run)
+    metadata = {key: value for key, value in trained.metadata.items() if key not in DERIVED}
+    metadata |= {
+        "name": name or NAMES[trained.task],
+        "training": trained.metadata["training"] | PROVENANCE[trained.task],
+        "metrics": trained.metadata["metrics"] | {file.stem: score_summary(file) for file in scores},
+        "default": True,
+    }
+    return ModelBundle.save(destination, trained.network(), metadata)
+
+
+def score_summary(file: Path) -> dict[str, Any]:
+    """What a bundle tells of one file of scores: each case's Dice, and what goes with it.
+
+    :raises LesionDecompError: a file that no evaluation wrote.
+    """
+    try:
+        scores = json.loads(file.read_text("utf-8"))["scores"]
+        dice = {score["case"]: round(score["dice"], 4) for score in scores if score["dice"] == score["dice"]}
+        summary: dict[str, Any] = {"dice": dice}
+        if all("swapped" in score for score in scores):
+            summary |= {
+                "mean_dice": round(sum(dice.values()) / len(dice), 4),
+                "least_dice": min(dice.values()),
+                "largest_share_of_swapped_voxels": round(max(score["swapped"] for score in scores), 5),
+            }
+        else:
+            summary["involvement_percent"] = {score["case"]: round(score["involvement_percent"], 3) for score in scores}
+            summary["reference_percent"] = {score["case"]: round(score["reference_percent"], 3) for score in scores}
+        return summary
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        expected = "a file written by LesionDecompLib.evaluation"
+        raise LesionDecompError("Release", f"no scores in '{file.name}'", expected) from error
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read the arguments and write the bundle."""
+    parser = argparse.ArgumentParser(prog="python -m LesionDecompLib.training.release", description=__doc__)
+    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="bundle folder of the finished training")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="bundle folder to write")
+    parser.add_argument("--name", default=None, metavar="NAME", help="name of the bundle (default: by task)")
+    parser.add_argument("--scores", type=Path, nargs="*", default=[], metavar="FILE", help="scores of an evaluation")
+    args = parser.parse_args(argv)
+    try:
+        bundle = release(args.run, args.output, args.name, args.scores)
+    except LesionDecompError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{bundle.path}: {bundle.sha256}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
