@@ -27,7 +27,7 @@ PROVENANCE = {
         "changes": "cropped, resampled, lung contours of both sides merged; right and left told apart anew",
     },
     "lesions": {
-        "data": "slices released with Yang et al. (ISBI 2021): 1498 lesion slices of 161 scans and 1572 normal slices of "
+        "data": "slices released with Yang et al. (ISBI 2021): 1498 lesion slices of 161 scans, 1572 normal slices of "
         "160 scans to train on, 8-bit, 256×256, lungs only; one label for each slice, no pixel mask",
         "license": "Apache-2.0",
         "attribution": "Yang Y, Chen J, Wang R, Ma T, Wang L, Chen J, Zheng WS, Zhang T. Towards Unbiased COVID-19 "
