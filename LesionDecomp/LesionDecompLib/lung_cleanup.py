@@ -15,6 +15,7 @@ from .lung_sides import bounding_box, side_planes
 # A lung that disease has cut into pieces keeps those of at least this volume, or of this share of all.
 LEAST_PIECE_ML = 15.0
 LEAST_PIECE_SHARE = 0.02
+LARGE_PIECE_SHARE = 0.1
 # Sections of vessels and bronchi inside a slice of lung; the top of the diaphragm's dome is a larger hole.
 LARGEST_HOLE_MM2 = 250.0
 # The network's own word on the side counts near the surface that parts the lungs.
@@ -68,13 +69,25 @@ def clean_lungs(
 
 
 def keep_large_pieces(mask: np.ndarray, voxel_ml: float) -> np.ndarray:
-    """The mask without connected pieces too small to be lung; ``(z, y, x)`` bool."""
+    """The mask without connected pieces that are no lung: crumbs, and gas or fat in slices below or above the lungs.
+
+    :param mask: ``(z, y, x)`` bool.
+    """
     pieces, count = ndimage.label(mask, structure=np.ones((3, 3, 3), dtype=bool))
     if count == 0:
         return mask
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0
-    keep = sizes >= max(min(LEAST_PIECE_ML / voxel_ml, LEAST_PIECE_SHARE * sizes.sum()), 1)
+    total = sizes.sum()
+    keep = sizes >= max(min(LEAST_PIECE_ML / voxel_ml, LEAST_PIECE_SHARE * total), 1)
+    # What disease has cut off a lung lies beside the other lung, or is large.
+    large = np.flatnonzero(sizes >= LARGE_PIECE_SHARE * total)
+    heights = ndimage.find_objects(pieces)
+    low = min((heights[piece - 1][0].start for piece in large), default=0)
+    high = max((heights[piece - 1][0].stop for piece in large), default=mask.shape[0])
+    for piece in np.flatnonzero(keep & (sizes < LARGE_PIECE_SHARE * total)):
+        own = heights[piece - 1][0]
+        keep[piece] = min(own.stop, high) - max(own.start, low) >= 0.5 * (own.stop - own.start)
     keep[0] = False
     return keep[pieces]
 

@@ -1,0 +1,296 @@
+"""Lungs: found with the disease in them, told apart by the patient's side, on the scan's own grid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from LesionDecompLib.body_field import FieldOfView, body_center, body_extent, scale_window
+from LesionDecompLib.bundles import find_bundle
+from LesionDecompLib.errors import Cancelled, LesionDecompError
+from LesionDecompLib.geometry import AxialView
+from LesionDecompLib.image_io import read_mask, read_volume
+from LesionDecompLib.lung_cleanup import clean_lungs, fill_holes
+from LesionDecompLib.lungs import LEFT, RIGHT, lung_warnings, segment_lungs, split_right_left
+from LesionDecompLib.volume import Volume
+
+RAS = np.diag([-2.0, -2.0, 3.0, 1.0])  # columns go to the left, rows to the back, slices up
+
+
+@pytest.fixture(scope="module")
+def lung_bundle():
+    return find_bundle(None, "lungs")
+
+
+@pytest.fixture(scope="module")
+def segment(lung_bundle):
+    """Segment the lungs of a volume with the shipped network; returns labels and warnings."""
+    network = lung_bundle.network("cpu")
+
+    def run(volume: Volume, **options):
+        view = AxialView.of(volume.shape, volume.ijk_to_ras)
+        return segment_lungs(volume, view, network, lung_bundle, **options)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def sick_chest(data_folder) -> tuple[Volume, np.ndarray]:
+    """Every third slice of a chest with consolidation at the back of the right lung, and its lungs."""
+    folder = data_folder / "covid3d_medseg"
+    volume, mask = _read(folder / "case2_ct.nii.gz", folder / "case2_lung.nii.gz")
+    matrix = volume.ijk_to_ras @ np.diag([1.0, 1.0, 3.0, 1.0])
+    return Volume.from_array(np.ascontiguousarray(volume.array[2::3]), matrix), mask[2::3]
+
+
+def _read(ct: Path, mask: Path) -> tuple[Volume, np.ndarray]:
+    volume, _ = read_volume(ct)
+    return volume, read_mask(mask, volume) > 0
+
+
+def _dice(a: np.ndarray, b: np.ndarray) -> float:
+    return 2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b))
+
+
+def _ellipsoid(shape, center, radii) -> np.ndarray:
+    axes = np.ogrid[tuple(slice(0, n) for n in shape)]
+    return sum(((axis - c) / r) ** 2 for axis, c, r in zip(axes, center, radii, strict=True)) <= 1
+
+
+def _two_lungs() -> tuple[np.ndarray, np.ndarray]:
+    shape = (60, 110, 150)
+    return _ellipsoid(shape, (30, 55, 42), (26, 40, 30)), _ellipsoid(shape, (30, 55, 108), (26, 40, 27))
+
+
+def _phantom(kind: str) -> Volume:
+    array = np.full((20, 100, 120), -1000, dtype=np.int16)
+    if kind != "air":
+        array[_ellipsoid(array.shape, (10, 50, 60), (99, 40, 50))] = 30
+    if kind == "head":  # a skull with sinuses
+        shell = _ellipsoid(array.shape, (10, 50, 60), (99, 38, 48)) & ~_ellipsoid(
+            array.shape, (10, 50, 60), (99, 33, 43)
+        )
+        array[shell] = 900
+        array[_ellipsoid(array.shape, (10, 25, 60), (8, 6, 12))] = -1000
+    return Volume.from_array(array, RAS)
+
+
+# --- right and left -------------------------------------------------------------------------------------------------
+
+
+def test_the_right_lung_is_the_one_at_the_patients_right():
+    right, left = _two_lungs()
+    labels = split_right_left(right | left, (3.0, 2.0, 2.0))
+    assert labels.dtype == np.uint8
+    assert (labels[right] == RIGHT).all()
+    assert (labels[left] == LEFT).all()
+    assert not labels[~(right | left)].any()
+
+
+def test_lungs_that_touch_are_separated():
+    right, left = _two_lungs()
+    bridge = np.zeros_like(right)
+    bridge[28:36, 40:52, 60:95] = True
+    labels = split_right_left(right | left | bridge, (3.0, 2.0, 2.0))
+    assert np.mean(labels[right] == RIGHT) > 0.995
+    assert np.mean(labels[left] == LEFT) > 0.995
+    assert labels[bridge].all()
+
+
+def test_a_lung_cut_in_two_by_disease_stays_one_lung():
+    right, left = _two_lungs()
+    right[26:34] = False
+    labels = split_right_left(right | left, (3.0, 2.0, 2.0))
+    assert (labels[right] == RIGHT).all()
+    assert (labels[left] == LEFT).all()
+
+
+@pytest.mark.parametrize("side", [RIGHT, LEFT])
+def test_a_single_lung_is_named_by_its_side_of_the_body(side):
+    lung = _two_lungs()[side - 1]
+    labels = split_right_left(lung, (3.0, 2.0, 2.0))
+    assert (labels[lung] == side).all()
+
+
+def test_an_empty_mask_has_no_lungs():
+    assert not split_right_left(np.zeros((4, 5, 6), dtype=bool), (1.0, 1.0, 1.0)).any()
+
+
+def test_a_fine_mask_is_split_like_a_coarse_one():
+    right, left = (lung[20:40].repeat(3, axis=0).repeat(2, axis=1).repeat(2, axis=2) for lung in _two_lungs())
+    labels = split_right_left(right | left, (1.0, 1.0, 1.0))
+    assert (labels[right] == RIGHT).all()
+    assert (labels[left] == LEFT).all()
+
+
+# --- clean-up -------------------------------------------------------------------------------------------------------
+
+
+def test_vessels_are_filled_and_the_diaphragm_is_not():
+    lung = _two_lungs()[0]
+    vessel = np.zeros_like(lung)
+    vessel[30:33, 50:56, 40:46] = True
+    dome = _ellipsoid(lung.shape, (0, 55, 42), (24, 20, 16))
+    filled = fill_holes(lung & ~vessel & ~dome, (3.0, 2.0, 2.0))
+    assert filled[vessel].all()
+    wide = dome & lung
+    wide[:4] = False  # the lung's own tip below is thinner than the dome
+    assert np.mean(filled[wide]) < 0.1
+
+
+def test_crumbs_are_dropped_and_both_lungs_kept():
+    right, left = _two_lungs()
+    crumb = np.zeros_like(right)
+    crumb[2:5, 4:9, 70:75] = True
+    probability = (right | left | crumb).astype(np.float32) * 0.9
+    lungs = clean_lungs(probability, np.zeros_like(probability), (3.0, 2.0, 2.0))
+    found = lungs.probability >= 0.5
+    assert not found[crumb].any()
+    assert found[right | left].all()
+    assert (lungs.side[right] < 0).all()
+    assert (lungs.side[left] > 0).all()
+    assert lungs.volume_ml == pytest.approx(np.count_nonzero(right | left) * 0.012)
+
+
+def test_warnings_name_what_is_implausible():
+    sections = np.full((100, 2), 130.0)
+    sections[[0, -1]] = 0
+    assert lung_warnings(sections, 2.0) == []
+    assert "900 mL" not in " ".join(lung_warnings(sections, 2.0))
+    assert any("mL is usual" in text for text in lung_warnings(sections / 10, 2.0))
+    assert any("% of both" in text for text in lung_warnings(sections * (1.0, 0.2), 2.0))
+    assert lung_warnings(sections * (1.0, 0.0), 2.0)[-1] == "No left lung was found."
+    cut = " ".join(lung_warnings(sections[1:], 2.0))
+    assert "lowest slice" in cut
+    assert "highest slice" not in cut
+
+
+# --- the field of view ----------------------------------------------------------------------------------------------
+
+
+def test_pixels_go_back_where_they_came_from():
+    rows, columns = np.mgrid[0:180, 0:210]
+    smooth = torch.from_numpy((np.sin(rows / 15) + np.cos(columns / 20)).astype(np.float32))[None]
+    field = FieldOfView.around((180, 210), (1.5, 1.7), (80.0, 120.0))
+    back = field.to_slices(field.to_pixels(smooth))
+    assert field.to_pixels(smooth).shape == (1, 256, 256)
+    assert torch.allclose(back[:, 4:-4, 4:-4], smooth[:, 4:-4, 4:-4], atol=0.03)
+
+
+def test_beyond_the_scan_there_is_air():
+    field = FieldOfView.around((20, 20), (2.0, 2.0), (9.5, 9.5))
+    pixels = field.to_pixels(torch.full((1, 20, 20), 40.0), -1000.0)
+    assert pixels[0, 0, 0] == -1000
+    assert pixels[0, 128, 128] == pytest.approx(40.0)
+    assert scale_window(torch.tensor([-3024.0, -1000.0, 200.0, 3000.0]), (-1000.0, 200.0)).tolist() == [-1, -1, 1, 1]
+
+
+def test_the_field_follows_the_body():
+    stack = np.full((6, 200, 300), -1000, dtype=np.int16)
+    stack[:, 20:80, 150:250] = 40
+    center = body_center(stack)
+    assert center == pytest.approx((50, 200), abs=2)
+    field = FieldOfView.around(stack.shape[1:], (1.0, 1.0), center)
+    rows, columns = body_extent(stack, field)
+    assert rows.start <= 112 - 10 and rows.stop >= 143 + 10
+    assert (rows.stop - rows.start) % 32 == 0 and (columns.stop - columns.start) % 32 == 0
+    assert body_center(np.full((3, 10, 20), -1000, dtype=np.int16)) == (4.5, 9.5)
+
+
+# --- real chests ----------------------------------------------------------------------------------------------------
+
+
+def test_diseased_lung_is_lung(segment, sick_chest):
+    volume, truth = sick_chest
+    before = volume.array.copy()
+    labels, _ = segment(volume)
+    assert labels.shape == volume.shape and labels.dtype == np.uint8
+    assert _dice(labels > 0, truth) >= 0.93
+    solid = truth & (volume.array > -150)  # consolidation, with the vessels
+    assert np.mean(labels[solid] > 0) > 0.6
+    np.testing.assert_array_equal(volume.array, before)
+    columns = np.arange(volume.shape[2])
+    right, left = ((labels == side).sum(axis=(0, 1)) for side in (RIGHT, LEFT))
+    assert columns @ right / right.sum() < columns @ left / left.sum()
+
+
+@pytest.mark.parametrize(("axes", "flips"), [((0, 1, 2), (2,)), ((2, 1, 0), (0, 1, 2)), ((1, 2, 0), ())])
+def test_another_order_of_the_axes_gives_the_same_lungs(segment, sick_chest, axes, flips):
+    volume, _ = sick_chest
+    small = volume.array[4:10]
+    matrix = volume.ijk_to_ras.copy()
+    matrix[:3, 3] += matrix[:3, 2] * 4
+    expected, _ = segment(Volume.from_array(small, matrix))
+    array, columns, origin = small, matrix[:3, [2, 1, 0]].copy(), matrix[:3, 3].copy()  # columns along k, j, i
+    for axis in flips:
+        array = np.flip(array, axis)
+        origin = origin + columns[:, axis] * (small.shape[axis] - 1)
+        columns[:, axis] *= -1
+    turned = np.eye(4)
+    turned[:3, :3], turned[:3, 3] = columns[:, list(axes)][:, [2, 1, 0]], origin
+    labels, _ = segment(Volume.from_array(np.ascontiguousarray(array.transpose(axes)), turned))
+    back = np.flip(labels.transpose(np.argsort(axes)), flips) if flips else labels.transpose(np.argsort(axes))
+    assert {RIGHT, LEFT} <= set(np.unique(expected))
+    np.testing.assert_array_equal(back, expected)
+
+
+def test_the_body_may_be_cut_off_by_the_field_of_view(segment, sick_chest):
+    volume, truth = sick_chest
+    rows, columns = (np.flatnonzero(truth.any(axis=axes)) for axes in ((0, 2), (0, 1)))
+    crop = np.s_[3:11, rows[0] - 6 : rows[-1] + 7, columns[0] - 6 : columns[-1] + 7]
+    labels, _ = segment(Volume.from_array(np.ascontiguousarray(volume.array[crop]), volume.ijk_to_ras))
+    assert _dice(labels > 0, truth[crop]) >= 0.93
+
+
+def test_large_voxels_will_do(segment, data_folder):
+    folder = data_folder / "misc_ct" / "cip_ct64"
+    volume, truth = _read(folder / "ct-64.nrrd", folder / "wholeLung-64.nrrd")
+    labels, _ = segment(volume)
+    assert _dice(labels > 0, truth) >= 0.90
+
+
+def test_a_scan_of_one_lung_has_one_lung(segment, data_folder):
+    folder = data_folder / "misc_ct"
+    volume, truth = _read(folder / "elastix_rightlung_ct.nii.gz", folder / "elastix_rightlung_lungmask.nii.gz")
+    part = Volume.from_array(np.ascontiguousarray(volume.array[50:110:4]), volume.ijk_to_ras @ np.diag([1, 1, 4, 1.0]))
+    labels, warnings = segment(part)
+    assert _dice(labels > 0, truth[50:110:4]) >= 0.9
+    assert not (labels == LEFT).any()
+    assert "No left lung was found." in warnings
+
+
+def test_the_batch_size_changes_nothing(segment, sick_chest):
+    volume, _ = sick_chest
+    part = Volume.from_array(volume.array[4:8], volume.ijk_to_ras)
+    one, _ = segment(part, batch_size=1)
+    many, _ = segment(part, batch_size=3)
+    assert np.mean(one != many) < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["air", "water", "head"])
+def test_no_lungs_is_said_in_one_sentence(segment, kind):
+    with pytest.raises(LesionDecompError, match=r"Lung segmentation: found \d+ mL of lung; expected at least \d+ mL"):
+        segment(_phantom(kind))
+
+
+def test_cancel_is_heard_at_every_batch(segment, sick_chest):
+    volume, _ = sick_chest
+    seen: list[int] = []
+
+    def progress(stage: str, done: int, total: int) -> None:
+        assert stage == "lungs" and total == volume.shape[0]
+        seen.append(done)
+
+    with pytest.raises(Cancelled):
+        segment(volume, batch_size=4, progress=progress, cancelled=lambda: len(seen) >= 1)
+    assert seen == [4]
+
+
+def test_progress_goes_up_to_the_last_slice(segment, sick_chest):
+    volume, _ = sick_chest
+    seen: list[tuple[int, int]] = []
+    segment(volume, batch_size=6, progress=lambda stage, done, total: seen.append((done, total)))
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert seen[-1] == (volume.shape[0], volume.shape[0])
