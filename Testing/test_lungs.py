@@ -12,6 +12,7 @@ from LesionDecompLib.bundles import find_bundle
 from LesionDecompLib.errors import Cancelled, LesionDecompError
 from LesionDecompLib.geometry import AxialView
 from LesionDecompLib.image_io import read_mask, read_volume
+from LesionDecompLib.lung_air import airway_in_lungs, dark_lung
 from LesionDecompLib.lung_cleanup import clean_lungs, fill_holes
 from LesionDecompLib.lungs import LEFT, RIGHT, lung_warnings, segment_lungs, split_right_left
 from LesionDecompLib.volume import Volume
@@ -152,6 +153,43 @@ def test_crumbs_are_dropped_and_both_lungs_kept():
     assert (lungs.side[right] < 0).all()
     assert (lungs.side[left] > 0).all()
     assert lungs.volume_ml == pytest.approx(np.count_nonzero(right | left) * 0.012)
+
+
+def _aerated() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Two lungs of -820 HU with a trachea that reaches into the right one; HU, lungs, trachea."""
+    right, left = _two_lungs()
+    hu = np.full(right.shape, 40, dtype=np.int16)
+    hu[right | left] = -820
+    trachea = np.zeros_like(right)
+    trachea[25:60, 51:58, 72:79] = True
+    trachea[25:30, 51:58, 66:79] = True
+    hu[trachea] = -1000
+    return hu, right | left, trachea
+
+
+def test_the_airway_is_not_lung():
+    hu, lungs, trachea = _aerated()
+    columns = np.arange(trachea.shape[2])
+    found = (lungs & ~trachea) | (trachea & (columns >= 70) & (columns < 74))  # the network took a part of it
+    taken = airway_in_lungs(found, hu, (3.0, 2.0, 2.0))
+    np.testing.assert_array_equal(taken, found & trachea)
+
+
+def test_lungs_as_dark_as_air_keep_what_the_network_found():
+    hu, lungs, trachea = _aerated()
+    hu[lungs] = -960
+    assert not airway_in_lungs(lungs | trachea, hu, (3.0, 2.0, 2.0)).any()
+
+
+def test_dark_lung_is_lung_and_bowel_gas_is_not():
+    hu, lungs, _ = _aerated()
+    hu[lungs] = -940
+    gas = _ellipsoid(hu.shape, (30, 98, 75), (10, 9, 9)) & ~lungs
+    hu[gas] = -1000
+    hole = lungs & _ellipsoid(hu.shape, (30, 55, 42), (12, 16, 14))
+    added = dark_lung(lungs & ~hole, hu, (3.0, 2.0, 2.0))
+    assert np.mean(added[hole]) > 0.9
+    assert not added[~lungs].any()
 
 
 def test_warnings_name_what_is_implausible():

@@ -1,4 +1,4 @@
-"""The lungs made whole in 3-D: crumbs and bowel gas out, vessels and enclosed disease in, right and left told apart.
+"""The lungs made whole in 3-D: crumbs, gas and airways out, vessels and enclosed disease in, right and left told apart.
 
 Works on the lung network's pixels, where 200 slices of a chest are a few million voxels.
 """
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from .lung_air import airway_in_lungs, dark_lung
 from .lung_sides import bounding_box, side_planes
 
 # A lung that disease has cut into pieces keeps those of at least this volume, or of this share of all.
@@ -42,6 +43,7 @@ def clean_lungs(
     spacing: tuple[float, float, float],
     threshold: float = 0.5,
     midline: float | None = None,
+    hu: np.ndarray | None = None,
 ) -> CleanLungs:
     """Make lungs of a network's opinion.
 
@@ -49,16 +51,22 @@ def clean_lungs(
     :param evidence: ``(z, y, x)`` float32 in [-1, 1], > 0 where the network sees left lung, < 0 for right lung.
     :param spacing: of (z, y, x), mm. :param threshold: on the probability.
     :param midline: column of the body's middle; default the field's middle.
+    :param hu: ``(z, y, x)`` HU; what is known from the air (:mod:`.lung_air`) is left out without it.
     """
     soft = np.zeros(probability.shape, dtype=np.float32)
     side = np.full(probability.shape, -1.0, dtype=np.float32)
     voxel_ml = float(np.prod(spacing)) / 1000.0
-    box = bounding_box(probability >= threshold, margin=1)
+    box = bounding_box(probability >= threshold, margin=8)
     if box is None:
         return CleanLungs(soft, side, 0.0)
     part = probability[box]
     raw = part >= threshold
-    mask = fill_holes(keep_large_pieces(raw, voxel_ml), spacing)
+    mask = keep_large_pieces(raw, voxel_ml)
+    if hu is not None:
+        mask |= dark_lung(mask, hu[box], spacing)
+    mask = fill_holes(mask, spacing)
+    if hu is not None:
+        mask &= ~airway_in_lungs(mask, hu[box], spacing)
     # Just enough to cross the threshold: the edge of the lung stays where the network put it.
     grown = np.where(mask, np.maximum(part, np.where(raw, threshold, 1.0)), part)
     near = ndimage.binary_dilation(mask, iterations=1)

@@ -65,9 +65,12 @@ def segment_lungs(
     field = FieldOfView.around(stack.shape[1:], distance[1:], body_center(stack), size, pixel, device)
     thickness = max(1, int(SLAB_MM / distance[0] + 1e-6))
 
-    pixels = _network_opinion(stack, field, network, window, thickness, batch_size, progress, cancelled)
-    pixel_spacing = (thickness * distance[0], pixel, pixel)
-    lungs = clean_lungs(*pixels, pixel_spacing, threshold)
+    probability, evidence, hu = _network_opinion(
+        stack, field, network, window, thickness, batch_size, progress, cancelled
+    )
+    _check(cancelled)
+    lungs = clean_lungs(probability, evidence, (thickness * distance[0], pixel, pixel), threshold, hu=hu)
+    del probability, evidence, hu
     least = min(LEAST_LUNG_ML, LEAST_SECTION_CM2 * stack.shape[0] * distance[0] / 10.0)
     if lungs.volume_ml < least:
         raise LesionDecompError(
@@ -112,12 +115,14 @@ def lung_warnings(sections_cm2: np.ndarray, slice_mm: float) -> list[str]:
 
 
 def _network_opinion(stack, field, network, window, thickness, batch_size, progress, cancelled):
-    """Probability of lung and evidence of side (-1 right, 1 left) of each slab, ``(slabs, size, size)`` float32."""
+    """Each slab's probability of lung, evidence of side (-1 right, 1 left), both float32, and HU within the window as
+    int16, ``(slabs, size, size)``."""
     size = field.rows.shape[0]
     device = field.rows.device
     slabs = -(-stack.shape[0] // thickness)
     probability = np.zeros((slabs, size, size), dtype=np.float32)
     evidence = np.zeros_like(probability)
+    hu = np.full(probability.shape, round(window[0]), dtype=np.int16)
     rows, columns = body_extent(stack, field)
     with torch.inference_mode():
         for start in range(0, slabs, batch_size):
@@ -126,7 +131,9 @@ def _network_opinion(stack, field, network, window, thickness, batch_size, progr
             # Clipped first: air far below the window must not darken pixels at the body's edge.
             slices = np.clip(stack[start * thickness : stop * thickness], *window).astype(np.float32, copy=False)
             slices = torch.from_numpy(np.ascontiguousarray(_averaged(slices, thickness))).to(device)
-            x = scale_window(field.to_pixels(slices, window[0]), window)[:, None, rows, columns]
+            pixels = field.to_pixels(slices, window[0])
+            hu[start:stop] = pixels.round().cpu().numpy()
+            x = scale_window(pixels, window)[:, None, rows, columns]
             with mixed_precision(device):
                 logits = network(x.contiguous(memory_format=torch.channels_last))
             opinion = torch.softmax(logits.float(), dim=1).cpu().numpy()
@@ -134,7 +141,7 @@ def _network_opinion(stack, field, network, window, thickness, batch_size, progr
             evidence[start:stop, rows, columns] = opinion[:, 2] - opinion[:, 1]
             if progress is not None:
                 progress("lungs", min(stop * thickness, stack.shape[0]), stack.shape[0])
-    return probability, evidence
+    return probability, evidence, hu
 
 
 def _averaged(slices: np.ndarray, thickness: int) -> np.ndarray:
