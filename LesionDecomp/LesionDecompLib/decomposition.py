@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -126,16 +127,49 @@ def lesion_heat(
         int(image.get("rim_pixels", 0)),
     )
     definition = HeatDefinition.of(bundle)
+    depth = math.ceil(float(image.get("rim_slab_mm", 0.0)) / view.slice_distance)
     filled = [z for z in range(levels.start, levels.stop) if lung_stack[z].any()]
     for start in range(0, len(filled), batch_size):
         if cancelled is not None and cancelled():
             raise Cancelled(STAGE)
         part = filled[start : start + batch_size]
-        mask = lung_stack[part, rows, columns]
+        mask = np.stack([_inner(lung_stack, z, depth)[rows, columns] for z in part])
         with torch.inference_mode():
             x = field.to_input(hu_stack[part, rows, columns], mask)
             values = definition.heat(network, x.contiguous(memory_format=torch.channels_last))
             heat_stack[part, rows, columns] = field.to_slices(values, (x > OUTSIDE).float(), mask)
         if progress is not None:
             progress("heat", start + len(part), len(filled))
+    if depth > 0:
+        _fill_from_neighbors(heat_stack[:, rows, columns], lung_stack[:, rows, columns], filled, depth)
     return heat
+
+
+def _inner(lungs: np.ndarray, z: int, depth: int) -> np.ndarray:
+    """Lung of slice ``z`` that has lung above and below it, ``depth`` slices far: a dome of the diaphragm has not.
+
+    Beyond the first and last slice of the scan lung is taken to go on.
+    """
+    inner = lungs[z] != 0
+    for neighbor in range(max(z - depth, 0), min(z + depth + 1, len(lungs))):
+        if neighbor != z:
+            inner &= lungs[neighbor] != 0
+    return inner
+
+
+def _fill_from_neighbors(heat: np.ndarray, lungs: np.ndarray, filled: list[int], depth: int) -> None:
+    """Give lung that :func:`_inner` left out the heat of the nearest slice where it was not, in place."""
+    inner = {z: _inner(lungs, z, depth) for z in filled[: depth + 1]}
+    for position, z in enumerate(filled):
+        for ahead in filled[position : position + depth + 1]:
+            inner.setdefault(ahead, None)
+            if inner[ahead] is None:
+                inner[ahead] = _inner(lungs, ahead, depth)
+        open_ = (lungs[z] != 0) & ~inner[z]
+        for step in range(1, depth + 1):
+            for neighbor in (z + step, z - step):
+                if neighbor in inner and open_.any():
+                    take = open_ & inner[neighbor]
+                    heat[z][take] = heat[neighbor][take]
+                    open_ &= ~take
+        inner.pop(z - depth, None)

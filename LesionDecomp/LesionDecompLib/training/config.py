@@ -51,18 +51,18 @@ class LesionConfig:
     batch_painted: int = 4
     crop: tuple[int, ...] = (160, 192)
     shrink: int = 1
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 1e-3
     final_learning_rate: float = 1e-5
     betas: tuple[float, ...] = (0.9, 0.99)
     ema: float = 0.998
-    alpha_adversarial: float = 0.02
+    alpha_adversarial: float = 0.005
     alpha_reconstruction: float = 1.0
     alpha_normal: float = 1.0
-    alpha_image: float = 1.0
+    alpha_image: float = 0.5
     alpha_sparse: float = 0.1
     alpha_painted: float = 1.0
-    alpha_self: float = 0.0
-    self_steps: int = 0
+    alpha_self: float = 0.5
+    self_steps: int = 1500
     self_positive: float = 0.3
     self_negative: float = 0.1
     top_fraction: float = 0.02
@@ -73,7 +73,7 @@ class LesionConfig:
     critic: bool = True
     critic_channels: int = 16
     critic_steps: int = 1
-    critic_every: int = 2
+    critic_every: int = 4
     critic_learning_rate: float = 2e-4
     network: NetworkConfig = field(default_factory=NetworkConfig)
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -105,7 +105,9 @@ PRESETS: dict[str, LesionConfig] = {
         alpha_image=0.0,
         alpha_sparse=0.0,
         alpha_painted=0.0,
+        alpha_self=0.0,
         critic_channels=64,
+        critic_every=1,
         network=NetworkConfig(channels=64, widest=1024, gated=False, stem=1),
         augmentation=Augmentation(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
     ),

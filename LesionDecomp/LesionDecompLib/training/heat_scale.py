@@ -1,7 +1,7 @@
 """Fit the rule that brings a network's raw values to heat, so that the threshold slider is well conditioned.
 
-Fitted on ``val`` of a finished network: the threshold with the best mean Dice becomes 0.4, and the range within which
-Dice stays close to it becomes 0.2 to 0.6.
+Fitted on ``val`` of a finished network: the highest threshold whose mean Dice is as good as the best becomes 0.4, and
+the range within which Dice stays close to it becomes 0.2 to 0.6.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ SCALED = (0.0, 0.2, 0.4, 0.6, 1.0)
 # Closer than the 10 % that is promised: val is not test.
 CLOSE_TO_BEST = 0.95
 MOST_FOUND_IN_NORMAL = 0.003
+# Among thresholds as good as the best to this share, the highest: fewer false alarms in scans unlike these.
+AS_GOOD_AS_BEST = 0.99
 UNIT = HeatDefinition()
 
 
@@ -85,8 +87,9 @@ def fit_scale(
     thresholds = np.arange(1, BINS) / BINS
     dice = np.mean([count.dice(thresholds) for count in counts.values()], axis=0)
     allowed = normal.share_found(thresholds) <= MOST_FOUND_IN_NORMAL
-    best = int(np.argmax(np.where(allowed, dice, -1.0)))
-    close = dice >= CLOSE_TO_BEST * dice[best]
+    allowed_dice = np.where(allowed, dice, -1.0)
+    best = int(np.flatnonzero(allowed_dice >= AS_GOOD_AS_BEST * allowed_dice.max())[-1])
+    close = dice >= CLOSE_TO_BEST * dice.max()
     low = high = best
     while low > 0 and close[low - 1]:
         low -= 1

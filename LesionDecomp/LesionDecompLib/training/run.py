@@ -41,6 +41,8 @@ SLICE_PIXEL_MM = 1.6
 SLICE_LUNG_MODE_HU = SLICE_WINDOW_HU[0] + 97 / 255 * (SLICE_WINDOW_HU[1] - SLICE_WINDOW_HU[0])
 # The slices show no chest wall at the lungs' edge; in whole CT the outermost pixel does.
 RIM_PIXELS = 1
+# Nor do they show the diaphragm's domes half in, half out of a slice: lung needs lung this far above and below.
+RIM_SLAB_MM = 3.0
 
 Progress = Callable[[str, int, int], None]
 Cancel = Callable[[], bool]
@@ -110,6 +112,7 @@ def lesion_bundle(
             "lung_masked": True,
             "lung_mode_hu": round(SLICE_LUNG_MODE_HU, 1),
             "rim_pixels": RIM_PIXELS,
+            "rim_slab_mm": RIM_SLAB_MM,
         },
         "default_threshold": DEFAULT_THRESHOLD,
         "heat": asdict(definition),
