@@ -34,6 +34,9 @@ PROVENANCE = {
         "Lesion Localisation and Segmentation via Weakly Supervised Learning. ISBI 2021. "
         "github.com/capepoint/WeaklyLesionLocalisation",
         "changes": "split into train, val and test by inferred scan",
+        "history": "two runs, the second begun with the first one's weights: 1500 steps on slices at half resolution "
+        "without critic, self-training and bright rims, then the steps of 'configuration'; commands and seeds in "
+        "Testing/EXPERIMENTS.md",
     },
 }
 
