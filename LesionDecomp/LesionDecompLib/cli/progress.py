@@ -13,7 +13,9 @@ STAGES = {
     "heat": "Decomposing the slices",
     "lesions": "Outlining the lesions",
     "statistics": "Measuring",
+    "training": "Training",
 }
+UNITS = {"training": "step"}  # what a stage counts, where it is not slices
 LIVE_S = 0.1  # between updates of the live line
 PLAIN_S = 30.0  # between plain lines of one stage
 
@@ -62,7 +64,7 @@ class Progress:
     def _count(self, done: int, total: int, elapsed: float) -> str:
         if total <= 1:
             return ""
-        text = f", slice {min(done, total)} of {total}"
+        text = f", {UNITS.get(self._stage, 'slice')} {min(done, total)} of {total}"
         if 0 < done < total and elapsed > 1.0:
             text += f", {time_text(elapsed / done * (total - done))} left"
         return text
