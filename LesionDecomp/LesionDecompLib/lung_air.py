@@ -12,7 +12,11 @@ from scipy import ndimage
 DARK_HU = -850.0
 # Air in trachea and main bronchi; healthy lung is lighter.
 AIRWAY_HU = -920.0
+# A wall of trachea, bowel or diaphragm, blurred by the pixels, is denser.
+WALL_HU = -700.0
 THICK_MM = 10.0
+BORDERING_THICK_MM = 7.0
+LEAST_DARK_ML = 3.0
 AIRWAY_REACH_MM = 9.0
 LEAST_AIRWAY_ML = 4.0
 AIRWAY_TOP = 0.75
@@ -24,26 +28,57 @@ IN_PLANE[1] = ndimage.generate_binary_structure(2, 1)
 
 
 def dark_lung(mask: np.ndarray, hu: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
-    """Thick parts of dark regions of a slice of which the network called more than half lung: emphysema it missed.
+    """Emphysema that the network missed: thick dark regions that are lung by most of their slice or by their borders.
 
-    Trachea and bowel are regions of their own; main bronchi, which join the lung's air, are not thick enough.
+    Such a region belongs to the lungs when the network called more than half of the dark region of its slice lung, or
+    when a quarter of its surface in 3-D is lung: trachea and bowel have walls all around. Main bronchi, which join the
+    lung's air, are not thick enough.
 
     :param mask: ``(z, y, x)`` bool, lungs. :param hu: ``(z, y, x)``, HU. :param spacing: of (z, y, x), mm.
     :return: ``(z, y, x)`` bool, to be added to the lungs.
     """
-    regions, count = ndimage.label(hu < DARK_HU, structure=IN_PLANE)
+    dark = hu < DARK_HU
+    regions, count = ndimage.label(dark, structure=IN_PLANE)
     size = np.bincount(regions.ravel(), minlength=count + 1)
     found = np.bincount(regions[mask], minlength=count + 1)
     mostly = (found > 0.5 * size) & (found < size)
     mostly[0] = False
-    missed = mostly[regions] & ~mask
-    if not missed.any():
-        return missed
-    # What holds a disc of this radius, and the missed air around it.
-    core = _in_plane_distance(missed, spacing) >= THICK_MM
-    for z in np.flatnonzero(core.any(axis=(1, 2))):
-        core[z] = missed[z] & (ndimage.distance_transform_edt(~core[z], sampling=spacing[1:]) < 1.6 * THICK_MM)
-    return core
+    missed = _thick(mostly[regions] & ~mask, spacing, THICK_MM)
+    bordering = dark & ~mask & ~missed
+    # Outside air need not be looked at any further.
+    outside = np.zeros(count + 1, dtype=bool)
+    for border in (regions[:, [0, -1], :], regions[:, :, [0, -1]]):
+        outside[np.unique(border)] = True
+    outside[0] = False
+    bordering = _thick(bordering & ~outside[regions], spacing, BORDERING_THICK_MM)
+    return missed | _with_lung_around(bordering, mask | missed, hu, spacing)
+
+
+def _thick(region: np.ndarray, spacing, radius: float) -> np.ndarray:
+    """The parts of a region that hold a disc of this radius (mm) in their slice, and what lies around the disc."""
+    out = np.zeros_like(region)
+    for z in np.flatnonzero(region.any(axis=(1, 2))):
+        core = ndimage.distance_transform_edt(region[z], sampling=spacing[1:]) >= radius
+        if core.any():
+            out[z] = region[z] & (ndimage.distance_transform_edt(~core, sampling=spacing[1:]) < 1.6 * radius)
+    return out
+
+
+def _with_lung_around(region: np.ndarray, mask: np.ndarray, hu: np.ndarray, spacing) -> np.ndarray:
+    """The pieces of a region of which at least a quarter of the surface is lung, without a wall between."""
+    pieces, count = ndimage.label(region)
+    if count == 0:
+        return region
+    # A few unclaimed voxels may lie between what the network found and what it missed.
+    mask = mask | ndimage.binary_dilation(mask, iterations=3, mask=(hu < WALL_HU) & ~region)
+    shell = ndimage.grey_dilation(pieces, footprint=ndimage.generate_binary_structure(3, 1))
+    shell[region] = 0
+    surface = np.bincount(shell.ravel(), minlength=count + 1)
+    lung = np.bincount(shell[mask], minlength=count + 1)
+    size = np.bincount(pieces.ravel(), minlength=count + 1)
+    keep = (lung >= 0.25 * surface) & (size >= LEAST_DARK_ML * 1000.0 / float(np.prod(spacing)))
+    keep[0] = False
+    return keep[pieces]
 
 
 def airway_in_lungs(mask: np.ndarray, hu: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
@@ -74,11 +109,3 @@ def airway_in_lungs(mask: np.ndarray, hu: np.ndarray, spacing: tuple[float, floa
         return nothing
     steps = max(1, round(AIRWAY_REACH_MM / spacing[1]))
     return ndimage.binary_dilation(airway, iterations=steps, mask=inside | airway) & mask
-
-
-def _in_plane_distance(mask: np.ndarray, spacing) -> np.ndarray:
-    """Distance of each voxel of the mask from the nearest one outside it in its slice, mm, ``(z, y, x)`` float32."""
-    out = np.zeros(mask.shape, dtype=np.float32)
-    for z in np.flatnonzero(mask.any(axis=(1, 2))):
-        out[z] = ndimage.distance_transform_edt(mask[z], sampling=spacing[1:])
-    return out
