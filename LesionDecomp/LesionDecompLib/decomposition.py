@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,8 +11,7 @@ import torch
 
 from .errors import Cancelled, LesionDecompError
 from .geometry import AxialView
-from .lesions import lung_box
-from .preprocessing import OUTSIDE, LesionField, aligned_window, lung_mode
+from .preprocessing import OUTSIDE, LungSlices
 from .smoothing import blur_inside
 from .volume import Volume
 
@@ -108,68 +106,38 @@ def lesion_heat(
     :return: ``(k, j, i)`` float32 in [0, 1], 0 outside the lungs.
     :raises Cancelled: ``cancelled`` said so.
     """
-    heat = np.zeros(volume.shape, dtype=np.float32)
-    hu_stack, lung_stack, heat_stack = (view.to_axial(array) for array in (volume.array, lungs, heat))
-    levels, rows, columns = lung_box(lung_stack)
-    image = bundle.metadata["input"]
-    window, _ = aligned_window(
-        tuple(float(bound) for bound in image["hu_window"]),
-        image.get("lung_mode_hu"),
-        lung_mode(hu_stack[levels, rows, columns], lung_stack[levels, rows, columns]),
-    )
-    field = LesionField.around(
-        (rows, columns),
-        view.spacing[1:],
-        int(image["size"][0]),
-        float(image["spacing_mm"]),
-        window,
-        device,
-        int(image.get("rim_pixels", 0)),
-    )
     definition = HeatDefinition.of(bundle)
-    depth = math.ceil(float(image.get("rim_slab_mm", 0.0)) / view.slice_distance)
-    filled = [z for z in range(levels.start, levels.stop) if lung_stack[z].any()]
-    for start in range(0, len(filled), batch_size):
+    heat = np.zeros(volume.shape, dtype=np.float32)
+    slices = LungSlices.of(volume, view, lungs, bundle.metadata["input"], device)
+    box = (slice(None), slices.field.rows, slices.field.columns)
+    boxed_heat = view.to_axial(heat)[box]
+    for start in range(0, len(slices.filled), batch_size):
         if cancelled is not None and cancelled():
             raise Cancelled(STAGE)
-        part = filled[start : start + batch_size]
-        mask = np.stack([_inner(lung_stack, z, depth)[rows, columns] for z in part])
+        part = slices.filled[start : start + batch_size]
         with torch.inference_mode():
-            x = field.to_input(hu_stack[part, rows, columns], mask)
+            x, mask = slices.to_input(part)
             values = definition.heat(network, x.contiguous(memory_format=torch.channels_last))
-            heat_stack[part, rows, columns] = field.to_slices(values, (x > OUTSIDE).float(), mask)
+            boxed_heat[part] = slices.field.to_slices(values, (x > OUTSIDE).float(), mask)
         if progress is not None:
-            progress("heat", start + len(part), len(filled))
-    if depth > 0:
-        _fill_from_neighbors(heat_stack[:, rows, columns], lung_stack[:, rows, columns], filled, depth)
+            progress("heat", start + len(part), len(slices.filled))
+    _fill_from_neighbors(boxed_heat, slices)
     return heat
 
 
-def _inner(lungs: np.ndarray, z: int, depth: int) -> np.ndarray:
-    """Lung of slice ``z`` that has lung above and below it, ``depth`` slices far: a dome of the diaphragm has not.
-
-    Beyond the first and last slice of the scan lung is taken to go on.
-    """
-    inner = lungs[z] != 0
-    for neighbor in range(max(z - depth, 0), min(z + depth + 1, len(lungs))):
-        if neighbor != z:
-            inner &= lungs[neighbor] != 0
-    return inner
-
-
-def _fill_from_neighbors(heat: np.ndarray, lungs: np.ndarray, filled: list[int], depth: int) -> None:
-    """Give lung that :func:`_inner` left out the heat of the nearest slice where it was not, in place."""
-    inner = {z: _inner(lungs, z, depth) for z in filled[: depth + 1]}
-    for position, z in enumerate(filled):
+def _fill_from_neighbors(heat: np.ndarray, slices: LungSlices) -> None:
+    """Give lung that :meth:`LungSlices.inner` leaves out the heat of the nearest slice where it does not, in place."""
+    depth, filled = slices.depth, slices.filled
+    inner: dict[int, np.ndarray] = {}
+    for position, z in enumerate(filled if depth > 0 else []):
         for ahead in filled[position : position + depth + 1]:
-            inner.setdefault(ahead, None)
-            if inner[ahead] is None:
-                inner[ahead] = _inner(lungs, ahead, depth)
-        open_ = (lungs[z] != 0) & ~inner[z]
+            if ahead not in inner:
+                inner[ahead] = slices.inner(ahead)
+        left_out = slices.lungs[z].astype(bool) & ~inner[z]
         for step in range(1, depth + 1):
             for neighbor in (z + step, z - step):
-                if neighbor in inner and open_.any():
-                    take = open_ & inner[neighbor]
+                if neighbor in inner and left_out.any():
+                    take = left_out & inner[neighbor]
                     heat[z][take] = heat[neighbor][take]
-                    open_ &= ~take
+                    left_out &= ~take
         inner.pop(z - depth, None)

@@ -6,13 +6,18 @@ The network knows lung-masked grey slices of 256×256 pixels, scaled to [-1, 1],
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional
 
 from .body_field import FieldOfView
+from .geometry import AxialView
+from .lesions import lung_box
+from .volume import Volume
 
 OUTSIDE = -1.0
 DARKEST = -1.0 + 1 / 127.5  # inside the lungs, grey 1 of 255: air must not look like outside
@@ -107,6 +112,64 @@ class LesionField:
         value = (rows @ (heat * inside)[:, 0] @ columns) / weight.clamp_min(1e-4)
         value = torch.where(weight > 1e-4, value.clamp(0.0, 1.0), 0.0).cpu().numpy()
         return np.where(lungs != 0, value, np.float32(0.0))
+
+
+@dataclass(frozen=True, eq=False)
+class LungSlices:
+    """The axial slices of a scan that hold lung, as the lesion network wants them.
+
+    :param hu, lungs: ``(z, y, x)`` of the lungs' bounding box, HU and lung where not 0. :param field: of the box.
+    :param filled: axial slices with lung, from inferior. :param depth: slices above and below in which lung must go on.
+    """
+
+    hu: np.ndarray
+    lungs: np.ndarray
+    field: LesionField
+    filled: list[int]
+    depth: int
+
+    @classmethod
+    def of(
+        cls,
+        volume: Volume,
+        view: AxialView,
+        lungs: np.ndarray,
+        image: dict[str, Any],
+        device: torch.device | str = "cpu",
+    ) -> LungSlices:
+        """The lung slices of a volume.
+
+        :param lungs: ``(k, j, i)``, lung where not 0. :param image: the ``input`` of a lesion bundle.
+        """
+        hu_stack, lung_stack = view.to_axial(volume.array), view.to_axial(lungs)
+        levels, rows, columns = lung_box(lung_stack)
+        window, _ = aligned_window(
+            tuple(float(bound) for bound in image["hu_window"]),
+            image.get("lung_mode_hu"),
+            lung_mode(hu_stack[levels, rows, columns], lung_stack[levels, rows, columns]),
+        )
+        size, pixel_mm, rim = int(image["size"][0]), float(image["spacing_mm"]), int(image.get("rim_pixels", 0))
+        field = LesionField.around((rows, columns), view.spacing[1:], size, pixel_mm, window, device, rim)
+        depth = math.ceil(float(image.get("rim_slab_mm", 0.0)) / view.slice_distance)
+        boxed = lung_stack[:, rows, columns]
+        filled = [z for z in range(levels.start, levels.stop) if boxed[z].any()]
+        return cls(hu_stack[:, rows, columns], boxed, field, filled, depth)
+
+    def inner(self, z: int) -> np.ndarray:
+        """Lung of slice ``z`` that goes on above and below: a dome of the diaphragm does not. ``(y, x)`` bool.
+
+        Beyond the first and last slice of the scan lung is taken to go on.
+        """
+        inner = self.lungs[z] != 0
+        for neighbor in range(max(z - self.depth, 0), min(z + self.depth + 1, len(self.lungs))):
+            if neighbor != z:
+                inner &= self.lungs[neighbor] != 0
+        return inner
+
+    def to_input(self, part: list[int]) -> tuple[torch.Tensor, np.ndarray]:
+        """Network input ``(n, 1, h, w)`` (see :meth:`LesionField.to_input`) of some slices, and their inner lung."""
+        mask = np.stack([self.inner(z) for z in part])
+        return self.field.to_input(self.hu[part], mask), mask
 
 
 def lung_mode(hu: np.ndarray, lungs: np.ndarray) -> float | None:
