@@ -192,6 +192,15 @@ def test_dark_lung_is_lung_and_bowel_gas_is_not():
     assert not added[~lungs].any()
 
 
+def test_a_bulla_between_lung_and_chest_wall_is_lung():
+    hu, lungs, trachea = _aerated()
+    bulla = lungs & _ellipsoid(hu.shape, (30, 30, 42), (10, 22, 14))
+    hu[bulla] = -980
+    added = dark_lung(lungs & ~bulla, hu, (3.0, 2.0, 2.0))
+    assert np.mean(added[bulla]) > 0.8
+    assert not added[trachea].any()
+
+
 def test_warnings_name_what_is_implausible():
     sections = np.full((100, 2), 130.0)
     sections[[0, -1]] = 0
