@@ -96,6 +96,13 @@ class LesionField:
             inside = functional.max_pool2d((~inside).float(), width, stride=1, padding=self.rim) == 0
         return torch.where(inside, grey.clamp(DARKEST, 1.0), OUTSIDE).unsqueeze(1)
 
+    def whole(self, x: torch.Tensor) -> torch.Tensor:
+        """Input ``(n, 1, h, w)`` with the pixels around that :meth:`to_input` leaves away, ``(n, 1, size, size)``."""
+        size = self.field.rows.shape[0]
+        square = x.new_full((len(x), 1, size, size), OUTSIDE)
+        square[:, :, self.pixel_rows, self.pixel_columns] = x
+        return square
+
     def to_slices(self, heat: torch.Tensor, inside: torch.Tensor, lungs: np.ndarray) -> np.ndarray:
         """Bring heat back to the scan's slices: the inverse of :meth:`to_input`, by linear interpolation.
 

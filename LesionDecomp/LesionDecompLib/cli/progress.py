@@ -13,9 +13,10 @@ STAGES = {
     "heat": "Decomposing the slices",
     "lesions": "Outlining the lesions",
     "statistics": "Measuring",
+    "slices": "Cutting slices",
     "training": "Training",
 }
-UNITS = {"training": "step"}  # what a stage counts, where it is not slices
+UNITS = {"slices": "case", "training": "step"}  # what a stage counts, where it is not slices
 LIVE_S = 0.1  # between updates of the live line
 PLAIN_S = 30.0  # between plain lines of one stage
 

@@ -23,26 +23,13 @@ from .heat_scale import DEFAULT_THRESHOLD, fit_scale, fit_scale_without_masks, h
 from .lesion_task import LesionTask
 from .loop import LOG_NAME, train
 from .lung_task import LungConfig, lung_task
+from .slice_input import slice_input
 from .slices import SliceSet
 from .warm_start import start_from
 
 CONFIG_NAME = "config.json"
 BUNDLE_NAME = "bundle"
 CURVES_NAME = "curves.png"
-
-# The released slices are 8-bit under a lung window whose bounds are not stated. Two anchors give the window: healthy
-# lung's mode is grey 97 of 255 there and -840 HU on average in LCTSC and COVID-CT-MD lungs; 0.44 % of normal lung
-# (vessels) is saturated there, and 0.44 % of LCTSC and COVID-CT-MD lung lies above -60 to -150 HU. Straight lines
-# through these and through the quantiles in between end within 60 HU of:
-SLICE_WINDOW_HU = (-1300.0, -150.0)
-# Widest lungs measure 160 pixels across in the median released scan and 264 mm in the median LCTSC patient.
-SLICE_PIXEL_MM = 1.6
-# Mode of healthy lung in the slices: grey 97.
-SLICE_LUNG_MODE_HU = SLICE_WINDOW_HU[0] + 97 / 255 * (SLICE_WINDOW_HU[1] - SLICE_WINDOW_HU[0])
-# The slices show no chest wall at the lungs' edge; in whole CT the outermost pixel does.
-RIM_PIXELS = 1
-# Nor do they show the diaphragm's domes half in, half out of a slice: lung needs lung this far above and below.
-RIM_SLAB_MM = 3.0
 
 Progress = Callable[[str, int, int], None]
 Cancel = Callable[[], bool]
@@ -103,17 +90,7 @@ def lesion_bundle(
         definition = fit_scale_without_masks(network, definition, val, device)
     metadata = _metadata(name, "lesions", "decomposition", as_dict(config.network), config, Path(data)) | {
         "description": "Lesion heat by decomposition into a normal and a lesion part, from image-level labels",
-        "input": {
-            "size": [256, 256],
-            "spacing_mm": SLICE_PIXEL_MM,
-            "hu_window": list(SLICE_WINDOW_HU),
-            "mean": 0.5,
-            "std": 0.5,
-            "lung_masked": True,
-            "lung_mode_hu": round(SLICE_LUNG_MODE_HU, 1),
-            "rim_pixels": RIM_PIXELS,
-            "rim_slab_mm": RIM_SLAB_MM,
-        },
+        "input": slice_input(),
         "default_threshold": DEFAULT_THRESHOLD,
         "heat": asdict(definition),
         "metrics": metrics,

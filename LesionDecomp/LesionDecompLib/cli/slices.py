@@ -1,0 +1,58 @@
+"""``lesiondecomp slices``: CT volumes and a label for each slice become a training set."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .argument_types import device
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "slices",
+        help="make a training set from CT volumes and per-slice labels",
+        description="Mask the lungs of CT volumes and write their labelled axial slices as a training set: PNG slices "
+        "and index.csv, as 'lesiondecomp train' reads them.",
+    )
+    parser.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="NIfTI, NRRD, MetaImage or DICOM folder")
+    parser.add_argument(
+        "--labels",
+        type=Path,
+        required=True,
+        metavar="CSV",
+        help="columns case (the input's name), slice (axial, 0 the lowest), label (lesion or normal), optional split",
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder of the training set")
+    parser.add_argument("--seed", type=int, default=0, help="deals cases to train, val and test (default: 0)")
+    parser.add_argument("--device", type=device, default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+    parser.add_argument("--overwrite", action="store_true", help="replace files of an earlier run")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the training set and say what is in it."""
+    from ..bundles import find_bundle
+    from ..device import choose_device
+    from ..training.slice_export import export_slices, read_slice_labels
+    from . import tell
+    from .progress import Progress
+
+    progress = Progress()
+    counts = export_slices(
+        args.inputs,
+        read_slice_labels(args.labels),
+        args.output,
+        find_bundle(None, "lungs"),
+        device=choose_device(args.device)[0],
+        seed=args.seed,
+        overwrite=args.overwrite,
+        progress=progress.update,
+    )
+    progress.clear()
+    tell(
+        f"{counts['lesion']} lesion and {counts['normal']} normal slices; "
+        f"{counts['without lung']} labelled slices hold no lung and were left out."
+    )
+    return 0
