@@ -48,6 +48,16 @@ def test_a_normal_chest_stays_cold(segmenter, data_folder):
     assert involvement(segmenter.run(every_other)) < 1.0
 
 
+def test_a_shifted_hu_scale_is_told_and_changes_little(segmenter, sample_folder):
+    volume, _ = read_volume(sample_folder / "chest_ct_tumor.nrrd")
+    plain = segmenter.run(volume)
+    shifted = Volume.from_array((volume.array + np.int16(70)).astype(np.int16), volume.ijk_to_ras)
+    result = segmenter.run(shifted, lung_mask=plain.lungs)
+    np.testing.assert_allclose(result.heat, plain.heat, atol=0.1)
+    assert any("Healthy lung lies +" in text for text in result.warnings)
+    assert not any("Healthy lung" in text for text in plain.warnings)
+
+
 def test_lesions_lie_in_the_slices_that_a_radiologist_marked(segmenter, data_folder):
     """P001, COVID-19: slices with lesion by label hold nearly all of it; vessels of the others stay cold."""
     import csv

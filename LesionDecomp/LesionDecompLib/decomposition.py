@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .networks import DecompositionNet
 
 STAGE = "Lesion heat"
+LARGE_SHIFT_HU = 60.0
 SOURCES = ("gate", "lesion", "difference")
 
 
@@ -98,12 +99,12 @@ def lesion_heat(
     batch_size: int = 8,
     progress: Callable[[str, int, int], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
-) -> np.ndarray:
+) -> tuple[np.ndarray, list[str]]:
     """Compute the lesion heatmap on the volume's grid, slice by slice; slices without lung cost nothing.
 
     :param lungs: ``(k, j, i)`` uint8, lung where not 0. :param network: of ``bundle``, on ``device``.
     :param progress: called with ``("heat", slices done, slices with lung)``. :param cancelled: asked once a batch.
-    :return: ``(k, j, i)`` float32 in [0, 1], 0 outside the lungs.
+    :return: ``(k, j, i)`` float32 in [0, 1], 0 outside the lungs; and warnings, a sentence each.
     :raises Cancelled: ``cancelled`` said so.
     """
     definition = HeatDefinition.of(bundle)
@@ -122,7 +123,13 @@ def lesion_heat(
         if progress is not None:
             progress("heat", start + len(part), len(slices.filled))
     _fill_from_neighbors(boxed_heat, slices)
-    return heat
+    warnings = []
+    if abs(slices.shift_hu) >= LARGE_SHIFT_HU:
+        warnings.append(
+            f"Healthy lung lies {slices.shift_hu:+.0f} HU off what the model was trained on; its window was moved "
+            "along. Check the scan's HU calibration."
+        )
+    return heat, warnings
 
 
 def _fill_from_neighbors(heat: np.ndarray, slices: LungSlices) -> None:

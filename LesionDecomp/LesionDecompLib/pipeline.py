@@ -111,7 +111,7 @@ class Segmenter:
         with _timed(timings, "heat"), _memory_errors("Lesion heat", volume):
             from .decomposition import lesion_heat
 
-            heat = lesion_heat(
+            heat, heat_warnings = lesion_heat(
                 volume,
                 view,
                 lungs,
@@ -144,7 +144,7 @@ class Segmenter:
             threshold=threshold,
             min_volume_ml=float(min_volume_ml),
             device=self.device_in_words,
-            warnings=warnings + lung_warnings,
+            warnings=warnings + lung_warnings + heat_warnings,
             timings_s=timings,
             lesion_bundle=self.lesion_bundle,
             lung_bundle=self.lung_bundle if lung_mask is None else None,

@@ -127,6 +127,7 @@ class LungSlices:
 
     :param hu, lungs: ``(z, y, x)`` of the lungs' bounding box, HU and lung where not 0. :param field: of the box.
     :param filled: axial slices with lung, from inferior. :param depth: slices above and below in which lung must go on.
+    :param shift_hu: how far the HU window was moved to meet the scan's healthy lung.
     """
 
     hu: np.ndarray
@@ -134,6 +135,7 @@ class LungSlices:
     field: LesionField
     filled: list[int]
     depth: int
+    shift_hu: float
 
     @classmethod
     def of(
@@ -150,7 +152,7 @@ class LungSlices:
         """
         hu_stack, lung_stack = view.to_axial(volume.array), view.to_axial(lungs)
         levels, rows, columns = lung_box(lung_stack)
-        window, _ = aligned_window(
+        window, shift = aligned_window(
             tuple(float(bound) for bound in image["hu_window"]),
             image.get("lung_mode_hu"),
             lung_mode(hu_stack[levels, rows, columns], lung_stack[levels, rows, columns]),
@@ -160,7 +162,7 @@ class LungSlices:
         depth = math.ceil(float(image.get("rim_slab_mm", 0.0)) / view.slice_distance)
         boxed = lung_stack[:, rows, columns]
         filled = [z for z in range(levels.start, levels.stop) if boxed[z].any()]
-        return cls(hu_stack[:, rows, columns], boxed, field, filled, depth)
+        return cls(hu_stack[:, rows, columns], boxed, field, filled, depth, shift)
 
     def inner(self, z: int) -> np.ndarray:
         """Lung of slice ``z`` that goes on above and below: a dome of the diaphragm does not. ``(y, x)`` bool.
