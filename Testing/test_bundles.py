@@ -50,6 +50,16 @@ def test_a_bundle_comes_back_with_the_same_network(bundle):
     assert (loaded.name, loaded.task, loaded.default_threshold) == ("tiny", "lungs", 0.5)
 
 
+def test_what_float16_cannot_hold_is_kept_in_float32(bundle, tmp_path):
+    network = UNet(**ARGUMENTS).eval()
+    network.encoder.blocks[0][1].running_var[0] = 1e6
+    saved = ModelBundle.save(tmp_path / "large", network, bundle.metadata, half=True)
+    state = torch.load(saved.path / WEIGHTS_NAME, weights_only=True)
+    assert state["encoder.blocks.0.1.running_var"][0] == 1e6
+    assert state["head.weight"].dtype == torch.float16
+    assert saved.network().encoder.blocks[0][1].running_var[0] == 1e6
+
+
 def test_every_tampered_byte_of_the_weights_is_noticed(bundle):
     file = bundle.path / WEIGHTS_NAME
     original = file.read_bytes()

@@ -84,10 +84,7 @@ class ModelBundle:
         """
         import torch
 
-        state = {
-            key: value.detach().cpu().to(torch.float16 if half and value.is_floating_point() else value.dtype)
-            for key, value in network.state_dict().items()
-        }
+        state = {key: _stored(value.detach().cpu(), half) for key, value in network.state_dict().items()}
         buffer = io.BytesIO()
         torch.save(state, buffer)
         weights = buffer.getvalue()
@@ -179,6 +176,16 @@ class ModelBundle:
             found = f"weights with SHA-256 {digest[:12]}… in '{self.path.name}'"
             raise LesionDecompError(STAGE, found, f"{self.sha256[:12]}…, as bundle.json says", advice)
         return weights
+
+
+def _stored(value: torch.Tensor, half: bool) -> torch.Tensor:
+    """A tensor as the weights file keeps it: float16, unless float16 cannot hold it (a large running variance)."""
+    import torch
+
+    if not half or not value.is_floating_point():
+        return value
+    short = value.to(torch.float16)
+    return short if torch.isfinite(short).all() else value
 
 
 def model_folders() -> list[Path]:
