@@ -15,6 +15,6 @@ def has_fast_bf16(device: torch.device) -> bool:
     )
 
 
-def mixed_precision(device: torch.device, enabled: bool = True) -> torch.autocast:
+def mixed_precision(device: torch.device) -> torch.autocast:
     """A context in which networks compute in bf16 where that is fast (:func:`has_fast_bf16`)."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=enabled and has_fast_bf16(device))
+    return torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bf16(device))

@@ -11,7 +11,7 @@ from ..precision import mixed_precision
 from . import losses
 from .augmentation import augment
 from .config import LesionConfig, as_dict
-from .loop import cosine
+from .loop import cosine, set_rate
 from .slices import SliceSet, lung_crops
 from .synthetic_lesions import paint_lesions
 
@@ -76,7 +76,7 @@ class LesionTask:
                 total = total + config.alpha_adversarial * terms["L_a"]
         terms["L_g"] = total
         optimizer = self.optimizers["network"]
-        _set_rate(optimizer, cosine(number, config.steps, config.learning_rate, config.final_learning_rate))
+        set_rate(optimizer, cosine(number, config.steps, config.learning_rate, config.final_learning_rate))
         optimizer.zero_grad(set_to_none=True)
         total.backward()
         terms["gradient_norm"] = torch.nn.utils.clip_grad_norm_(self.network.parameters(), 10.0)
@@ -156,8 +156,3 @@ class LesionTask:
 
 def _adam(module: torch.nn.Module, rate: float, config: LesionConfig) -> torch.optim.Adam:
     return torch.optim.Adam(module.parameters(), lr=rate, betas=tuple(config.betas))
-
-
-def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate

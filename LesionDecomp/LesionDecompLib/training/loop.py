@@ -71,6 +71,12 @@ def cosine(number: int, steps: int, first: float, last: float, warm_up: int = 10
     return last + 0.5 * (first - last) * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give all of an optimizer's parameters the learning rate ``rate``."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
 def train(
     task: Task,
     folder: str | Path,

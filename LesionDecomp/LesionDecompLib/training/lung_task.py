@@ -13,8 +13,9 @@ from torch.nn import functional
 
 from ..body_field import scale_window
 from ..networks import UNet
+from ..precision import mixed_precision
 from . import lung_augmentation as augmentation
-from .loop import cosine
+from .loop import cosine, set_rate
 from .lung_data import LungPatient, read_patients, slice_weights
 
 # Sizes of the training fields (rows, columns) and how often each is drawn: most are just larger than a pair of lungs.
@@ -84,12 +85,11 @@ class LungTask:
         x, labels = self.sample_batch(rng)
         x = x.to(self.device).contiguous(memory_format=torch.channels_last)
         self.network.train()
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with mixed_precision(self.device):
             logits = self.network(x)
         entropy, dice = lung_losses(logits.float(), labels.to(self.device))
         loss = entropy + (1.0 - dice)
-        for group in optimizer.param_groups:
-            group["lr"] = cosine(number, config.steps, config.learning_rate, config.final_learning_rate)
+        set_rate(optimizer, cosine(number, config.steps, config.learning_rate, config.final_learning_rate))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), 2.0)
