@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from LesionDecompLib.training.augmentation import Augmentation, augment
 from LesionDecompLib.training.config import PRESETS, load_config
 from LesionDecompLib.training.lesion_task import LesionTask
 from LesionDecompLib.training.run import train_lesions
+from LesionDecompLib.training.slice_draws import SliceDraws
 from LesionDecompLib.training.slices import SliceSet, lung_crops
 from LesionDecompLib.training.synthetic_lesions import paint_lesions
 from LesionDecompLib.training.warm_start import spread_over_stem, start_from
@@ -217,7 +219,7 @@ def test_the_gradient_penalty_is_that_of_a_known_critic():
     slices = torch.rand(4, 1, 2, 2)  # |gradient| = 3 * sqrt(4) = 6
     mix = torch.rand(4, 1, 1, 1)
     assert float(losses.gradient_penalty(Slope(), slices, slices, mix).detach()) == pytest.approx(25.0)
-    loss, distance = losses.critic_loss(Slope(), slices + 1, slices, mix, 10.0)
+    loss, distance = losses.critic_loss(Slope(), slices + 1, slices, slices, mix, 10.0)
     assert float(distance) == pytest.approx(12.0, rel=1e-5)
     assert float(loss.detach()) == pytest.approx(250.0 - 12.0, rel=1e-5)
     critic = Critic(2)
@@ -228,12 +230,12 @@ def test_the_gradient_penalty_is_that_of_a_known_critic():
 def test_augmentation_and_paint_keep_the_outside_outside():
     rng = np.random.default_rng(5)
     x = torch.from_numpy(np.stack([slice_image(rng, False) for _ in range(4)])).float().unsqueeze(1) / 127.5 - 1
-    still = augment(x, Augmentation(0, 0, 0, 0, 0, 0, 0, 0, 0), np.random.default_rng(1))
+    still, _ = augment(x, Augmentation(*[0.0] * len(fields(Augmentation))), SliceDraws(range(4)))
     torch.testing.assert_close(still, x, atol=1e-5, rtol=0)
-    moved = augment(x, Augmentation(), np.random.default_rng(1))
-    again = augment(x, Augmentation(), np.random.default_rng(1))
+    moved, _ = augment(x, Augmentation(), SliceDraws(range(4)))
+    again, _ = augment(x, Augmentation(), SliceDraws(range(4)))
     assert torch.equal(moved, again) and not torch.equal(moved, x)
-    painted, extent = paint_lesions(x, np.random.default_rng(2))
+    painted, extent = paint_lesions(x, SliceDraws(range(4, 8)))
     assert torch.equal(painted > -1, x > -1) and not extent[x == -1].any()
     assert (painted >= x - 1e-6).all()  # lesions only add tissue
     assert (painted - x)[extent > 0.9].mean() > 5 * (painted - x)[(extent < 0.01) & (x > -1)].mean()

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from .errors import Cancelled, LesionDecompError
 from .geometry import AxialView
 from .preprocessing import OUTSIDE, LungSlices
-from .smoothing import blur_inside
+from .smoothing import blur_inside, shrink_inside
 from .volume import Volume
 
 if TYPE_CHECKING:
@@ -32,12 +33,14 @@ class HeatDefinition:
         ``"difference"``: (x - G1(E(x))) / 2 above 0.
     :param flip: average with the heat of the mirrored slice.
     :param smoothing_px: Gaussian inside the lungs, pixels.
+    :param shrink: the network sees slices averaged down by this factor (as it did in training).
     :param raw, scaled: the piecewise linear rule that brings raw values to heat in [0, 1]; fitted on ``val``.
     """
 
     source: str = "gate"
     flip: bool = True
     smoothing_px: float = 2.0
+    shrink: int = 1
     raw: tuple[float, ...] = (0.0, 1.0)
     scaled: tuple[float, ...] = (0.0, 1.0)
 
@@ -52,6 +55,8 @@ class HeatDefinition:
             heat = {key: tuple(value) if isinstance(value, list) else value for key, value in heat.items()}
             definition = cls(**heat)
             rising = all(np.all(np.diff(knots) > 0) for knots in (definition.raw, definition.scaled))
+            if definition.shrink not in (1, 2, 4):
+                raise ValueError(f"slices shrunk by {definition.shrink}")
             if definition.source not in SOURCES or len(definition.raw) != len(definition.scaled) or not rising:
                 raise ValueError("an unknown source, or a scale that does not rise")
             return definition
@@ -83,10 +88,16 @@ class HeatDefinition:
         return torch.lerp(scaled[upper - 1], scaled[upper], share).clamp(0.0, 1.0)
 
     def _raw(self, network: DecompositionNet, x: torch.Tensor) -> torch.Tensor:
+        if self.shrink > 1:
+            x = shrink_inside(x, self.shrink)
         if self.source == "difference":
-            return ((x - network.normal(x).float()) / 2).clamp(0.0, 1.0)
-        gate = network.gate(x).float()
-        return torch.sigmoid(gate) if self.source == "gate" else gate.clamp(0.0, 1.0)
+            value = ((x - network.normal(x).float()) / 2).clamp(0.0, 1.0)
+        else:
+            gate = network.gate(x).float()
+            value = torch.sigmoid(gate) if self.source == "gate" else gate.clamp(0.0, 1.0)
+        if self.shrink > 1:
+            value = functional.interpolate(value, scale_factor=self.shrink, mode="bilinear", align_corners=False)
+        return value
 
 
 def lesion_heat(

@@ -126,6 +126,7 @@ class DecompositionNet(nn.Module):
     :param gated: G2 gives ``P * R``: P in (0, 1) is the lesion heat, R in (0, 2) the grey the lesion adds. Otherwise
         G2 ends in a tanh, as in the paper.
     :param shared: G1 and G2 share all decoder layers but the last, as in the released code; the paper draws two.
+    :param normal_decoder: False leaves G1 out: a localiser that gives heat alone (a teacher of other networks).
     :param lesion_decoder: False leaves G2 out (the paper's ablation "without lesion decoder").
     :param stem: each block of ``stem`` × ``stem`` pixels becomes one position with as many channels, and back at the
         end: nothing is lost, and with 2 a step costs a quarter. 1 is the paper's network. Sides of a slice must be
@@ -142,13 +143,18 @@ class DecompositionNet(nn.Module):
         shared: bool = False,
         lesion_decoder: bool = True,
         stem: int = 1,
+        normal_decoder: bool = True,
     ) -> None:
         super().__init__()
+        if not normal_decoder and (shared or not lesion_decoder):
+            raise LesionDecompError("Network", "no normal decoder", "a lesion decoder of its own then")
         plan = channel_plan(channels, levels, widest)
         self.gated, self.shared, self.stem = gated, shared, stem
         self.encoder = Encoder(stem**2, plan, norm)
-        self.normal_trunk = DecoderTrunk(plan, norm)
-        self.normal_head = nn.Conv2d(plan[0], stem**2, 1)
+        if normal_decoder:
+            self.normal_trunk = DecoderTrunk(plan, norm)
+            self.normal_head = nn.Conv2d(plan[0], stem**2, 1)
+        self.has_normal_decoder = normal_decoder
         if lesion_decoder:
             if not shared:
                 self.lesion_trunk = DecoderTrunk(plan, norm)
@@ -156,8 +162,10 @@ class DecompositionNet(nn.Module):
         self.has_lesion_decoder = lesion_decoder
 
     def forward(self, x: torch.Tensor) -> Decomposition:
-        """Split slices ``(n, 1, h, w)`` in [-1, 1] into their normal version and their lesion part."""
+        """Split slices ``(n, 1, h, w)`` in [-1, 1] into their normal version (without G1: themselves) and lesion."""
         features = self._encode(x)
+        if not self.has_normal_decoder:
+            return Decomposition(x, *self._lesion(features, None))
         normal_features = self.normal_trunk(features)
         normal = torch.tanh(self._head(self.normal_head, normal_features))
         if not self.has_lesion_decoder:
@@ -166,7 +174,12 @@ class DecompositionNet(nn.Module):
         return Decomposition(normal, lesion, gate)
 
     def normal(self, x: torch.Tensor) -> torch.Tensor:
-        """G1(E(x)) alone, ``(n, 1, h, w)`` in (-1, 1)."""
+        """G1(E(x)) alone, ``(n, 1, h, w)`` in (-1, 1).
+
+        :raises LesionDecompError: the network has no normal decoder.
+        """
+        if not self.has_normal_decoder:
+            raise LesionDecompError("Network", "a network without normal decoder", "one that gives a normal version")
         return torch.tanh(self._head(self.normal_head, self.normal_trunk(self._encode(x))))
 
     def gate(self, x: torch.Tensor) -> torch.Tensor:

@@ -22,3 +22,14 @@ def blur_inside(x: torch.Tensor, lung: torch.Tensor, sigma: float) -> torch.Tens
     both = functional.conv2d(both, kernel.view(1, 1, 1, -1), padding=(0, reach))
     value, weight = both.view(len(x), 2, *x.shape[2:]).split(1, dim=1)
     return value / weight.clamp_min(1e-6) * (weight > 1e-6)
+
+
+def shrink_inside(x: torch.Tensor, factor: int) -> torch.Tensor:
+    """Slices averaged down by ``factor``, the outside taking no part.
+
+    :param x: ``(n, 1, h, w)`` in [-1, 1], exactly -1 outside the lungs; sides multiples of ``factor``.
+    :return: ``(n, 1, h / factor, w / factor)``; lung where more than half of the pixels were, -1 elsewhere.
+    """
+    share = functional.avg_pool2d((x > -1).to(x.dtype), factor)
+    grey = functional.avg_pool2d(torch.where(x > -1, x + 1, 0.0), factor)
+    return torch.where(share > 0.5, grey / share.clamp_min(0.5) - 1, -1.0)

@@ -42,6 +42,15 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--name", default=None, metavar="NAME", help="name of the bundle")
     parser.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
     parser.add_argument("--warm-start", type=Path, metavar="RUN", help="begin with the weights of another lesion run")
+    parser.add_argument(
+        "--teacher",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="BUNDLE",
+        dest="teachers",
+        help="learn from this lesion bundle's heat on the training slices; may be repeated, their mean is learnt",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     parser.add_argument("--threads", type=int, default=None, metavar="N", help="CPU threads")
     parser.set_defaults(run=run)
@@ -64,9 +73,9 @@ def run(args: argparse.Namespace) -> int:
     limit_threads(args.threads)
     device, in_words = choose_device(args.device)
     print(f"Training on {in_words}.")
-    if lungs and args.warm_start is not None:
-        raise LesionDecompError("Training", "--warm-start with --preset lungs", "a lesion preset")
-    train = train_lungs if lungs else partial(train_lesions, warm_start=args.warm_start)
+    if lungs and (args.warm_start is not None or args.teachers):
+        raise LesionDecompError("Training", "--warm-start or --teacher with --preset lungs", "a lesion preset")
+    train = train_lungs if lungs else partial(train_lesions, warm_start=args.warm_start, teachers=args.teachers)
     progress = Progress()
     with interrupts_as_request() as cancelled:
         bundle = train(

@@ -26,6 +26,7 @@ class NetworkConfig:
     shared: bool = False
     lesion_decoder: bool = True
     stem: int = 2
+    normal_decoder: bool = True
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class LesionConfig:
         lung's pixels that make a slice's score. :param alpha_sparse: weight of the mean heat of normal slices.
     :param alpha_self: weight of learning from the averaged network's own heat on lesion slices, from step
         ``self_steps`` on: above ``self_positive`` it counts as lesion, below ``self_negative`` as healthy, between not.
+        With teachers it weighs learning from their mean heat, from the first step on.
     :param batch_painted: normal slices with lesions painted in. :param alpha_painted: weight of their terms.
     """
 
@@ -85,6 +87,8 @@ class LesionConfig:
             raise LesionDecompError(STAGE, "a step or batch count below 1", "at least 1 step, 1 lesion, 1 normal slice")
         if not 0 < self.top_fraction <= 1:
             raise LesionDecompError(STAGE, f"top_fraction = {self.top_fraction:g}", "a share in (0, 1]")
+        if self.critic and not self.network.normal_decoder:
+            raise LesionDecompError(STAGE, "a critic without normal decoder", "critic = false: it judges G1 alone")
 
 
 PRESETS: dict[str, LesionConfig] = {
@@ -109,7 +113,7 @@ PRESETS: dict[str, LesionConfig] = {
         critic_channels=64,
         critic_every=1,
         network=NetworkConfig(channels=64, widest=1024, gated=False, stem=1),
-        augmentation=Augmentation(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
+        augmentation=Augmentation(*[0.0] * len(fields(Augmentation))),
     ),
     "default": LesionConfig(),
 }
@@ -126,7 +130,6 @@ def load_config(base: Config, file: str | Path | None = None, overrides: list[st
             values = tomllib.loads(Path(file).read_text("utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise LesionDecompError(STAGE, f"a file that does not read ({error})", "a TOML file") from error
-    config = change(base, values)
     for text in overrides or []:
         key, equals, value = text.partition("=")
         if not equals:
@@ -135,11 +138,15 @@ def load_config(base: Config, file: str | Path | None = None, overrides: list[st
             parsed = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
             parsed = value
-        nested: Any = parsed
-        for part in reversed(key.strip().split(".")):
-            nested = {part: nested}
-        config = change(config, nested)
-    return config
+        *tables, last = key.strip().split(".")
+        table = values
+        for part in tables:
+            table = table.setdefault(part, {})
+            if not isinstance(table, dict):
+                raise LesionDecompError(STAGE, f"'{text}'", f"no value of its own for '{part}'")
+        table[last] = parsed
+    # All at once: settings are checked together, whatever their order.
+    return change(base, values)
 
 
 def change(config: Config, values: dict[str, Any]) -> Config:

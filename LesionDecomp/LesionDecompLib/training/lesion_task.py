@@ -1,6 +1,8 @@
-"""Training of the decomposition: E, G1, G2 against D, by the losses of :mod:`.losses`."""
+"""Training of the decomposition: E, G1 and G2 against D, by the losses of :mod:`.losses`."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -8,24 +10,68 @@ from torch.nn import functional
 
 from ..networks import Critic, DecompositionNet
 from ..precision import mixed_precision
-from . import losses
+from ..smoothing import shrink_inside
+from . import losses, ranks
 from .augmentation import augment
 from .config import LesionConfig, as_dict
 from .loop import cosine, set_rate
+from .slice_draws import SliceDraws
 from .slices import SliceSet, lung_crops
 from .synthetic_lesions import paint_lesions
+
+Terms = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """A rank's share of a batch: lesion slices, then normal ones, then normal ones with lesions painted in.
+
+    :param x: ``(n, 1, h, w)`` in [-1, 1], exactly -1 outside the lungs. :param lung: the same shape, bool.
+    :param target: like ``x``, what G1 should give where that is known (of lesion slices it is not).
+    :param extent: painted lesion in [0, 1], ``(n_painted, 1, h, w)``.
+    :param taught: heat that other models gave the lesion slices, ``(n_lesion, 1, h, w)`` in [0, 1]; None without any.
+    """
+
+    x: torch.Tensor
+    lung: torch.Tensor
+    target: torch.Tensor
+    extent: torch.Tensor
+    taught: torch.Tensor | None
+    n_lesion: int
+    n_normal: int
+
+    @property
+    def lesion(self) -> slice:
+        return slice(0, self.n_lesion)
+
+    @property
+    def normal(self) -> slice:
+        return slice(self.n_lesion, self.n_lesion + self.n_normal)
+
+    @property
+    def labelled(self) -> slice:
+        """Slices as scanned: lesion and normal."""
+        return slice(0, self.n_lesion + self.n_normal)
+
+    @property
+    def painted(self) -> slice:
+        return slice(self.n_lesion + self.n_normal, len(self.x))
 
 
 class LesionTask:
     """One generator update, and the critic updates that go with it, on image labels only.
 
     :param data: training slices. :param device: where to train.
+    :param taught: heat that other models gave the lesion slices of ``data``, ``(n_lesion, h, w)`` uint8, 255 for
+        certain: the target of L_t in place of the averaged network's own heat.
     """
 
     averaged = "network"
     teacher: torch.nn.Module | None = None
 
-    def __init__(self, config: LesionConfig, data: SliceSet, device: torch.device) -> None:
+    def __init__(
+        self, config: LesionConfig, data: SliceSet, device: torch.device, taught: np.ndarray | None = None
+    ) -> None:
         torch.manual_seed(config.seed)
         self.config, self.device = config, device
         self.network = DecompositionNet(**as_dict(config.network)).to(device, memory_format=torch.channels_last)
@@ -35,45 +81,34 @@ class LesionTask:
             self.critic = Critic(config.critic_channels).to(device, memory_format=torch.channels_last)
             self.modules["critic"] = self.critic
             self.optimizers["critic"] = _adam(self.critic, config.critic_learning_rate, config)
+            self._critic_loss = ranks.data_parallel(_CriticLoss(self.critic, config.penalty))
+        self._forward = ranks.data_parallel(self.network)
         size = tuple(config.crop) or data.images.shape[1:]
         crops = torch.from_numpy(lung_crops(data.images, size))
         self.lesion_slices = crops[torch.from_numpy(data.lesion)]
         self.normal_slices = crops[torch.from_numpy(~data.lesion)]
+        self.lesion_heat: torch.Tensor | None = None
+        if taught is not None:
+            self.lesion_heat = torch.from_numpy(lung_crops(taught, size, around=data.images[data.lesion]))
 
     def step(self, number: int, rng: np.random.Generator) -> dict[str, float]:
         """One update of E, G1 and G2 by equation 5 with the image-level and painted terms, and of D by equation 3."""
-        config = self.config
-        lesion = self._sample(self.lesion_slices, config.batch_lesion, rng)
-        normal = self._sample(self.normal_slices, config.batch_normal + config.batch_painted, rng)
-        normal, clean = normal.split([config.batch_normal, config.batch_painted])
-        painted, extent = paint_lesions(clean, rng) if len(clean) else (clean, clean)
-        x = torch.cat([lesion, normal, painted])
-        target = torch.cat([lesion, normal, clean])  # what G1 should give where that is known
-        lung = x > -1
-        weight = lung * losses.edge_weight(x) if config.edge_weighting else lung.float()
-
+        config, batch = self.config, self.batch(rng)
         self.network.train()
         with mixed_precision(self.device):
-            out = self.network(x)
-        g1 = torch.where(lung, out.normal.float(), -1.0)
-        g2, gate = out.lesion.float() * lung, out.gate.float()
+            out = self._forward(batch.x)
+        g1 = torch.where(batch.lung, out.normal.float(), -1.0)
+        g2, gate = out.lesion.float() * batch.lung, out.gate.float()
         heat = torch.sigmoid(gate) if config.network.gated else g2.clamp(0, 1)
 
-        n_lesion, n_known = len(lesion), len(lesion) + len(normal)
-        terms = {"L_r": losses.reconstruction_loss(x, g1, g2, weight, config.norm_p)}
-        known = slice(n_lesion, n_known)
-        terms["L_n"] = losses.difference(target[known], g1[known], weight[known], config.norm_p)
-        total = config.alpha_reconstruction * terms["L_r"] + config.alpha_normal * terms["L_n"]
+        terms: Terms = {}
+        total = self._decomposition(batch, g1, g2, terms)
         if number >= config.identity_steps:
-            total = total + self._image_level(number, x, gate, heat, lung, n_lesion, n_known, terms)
-            if len(clean):
-                total = total + self._painted(x, target, extent, g1, gate, lung, n_known, terms)
+            total = total + self._image_level(batch, gate, heat, terms) + self._taught(number, batch, gate, terms)
+            if config.batch_painted > 0 and config.alpha_painted > 0:
+                total = total + self._painted(batch, g1, gate, terms)
             if config.critic:
-                real = torch.cat([normal, clean]) if len(clean) else normal
-                self._train_critic(number, real, g1[:n_known].detach(), rng, terms)
-                terms["L_a"] = losses.adversarial_loss(self.critic.requires_grad_(False), g1[:n_known])
-                self.critic.requires_grad_(True)
-                total = total + config.alpha_adversarial * terms["L_a"]
+                total = total + self._adversarial(number, batch, g1, rng, terms)
         terms["L_g"] = total
         optimizer = self.optimizers["network"]
         set_rate(optimizer, cosine(number, config.steps, config.learning_rate, config.final_learning_rate))
@@ -82,76 +117,151 @@ class LesionTask:
         terms["gradient_norm"] = torch.nn.utils.clip_grad_norm_(self.network.parameters(), 10.0)
         optimizer.step()
         with torch.no_grad():
-            inside = lung.float()
-            terms["change_G1"] = losses.difference(x, g1, inside, 1)
-            terms["heat_lesion"] = losses.weighted_mean(heat[:n_lesion], inside[:n_lesion])
-            terms["heat_normal"] = losses.weighted_mean(heat[known], inside[known])
+            inside = batch.lung.float()
+            if config.network.normal_decoder:
+                terms["change_G1"] = losses.difference(batch.x, g1, inside, 1)
+            for name, part in (("lesion", batch.lesion), ("normal", batch.normal)):
+                terms[f"heat_{name}"] = losses.weighted_mean(heat[part], inside[part])
+                terms[f"G2_{name}"] = losses.weighted_mean(g2[part], inside[part])
         return {key: float(value.detach()) for key, value in terms.items()}
 
-    def _image_level(self, number: int, x, gate, heat, lung, n_lesion: int, n_known: int, terms) -> torch.Tensor:
-        """L_m: the brightest heat of a slice must say what its label says; normal slices stay cold."""
+    def batch(self, rng: np.random.Generator) -> Batch:
+        """This rank's share of a batch; all ranks draw the same from ``rng``."""
         config = self.config
-        total = torch.zeros((), device=self.device)
-        known = slice(n_lesion, n_known)
+        lesion, taught, _ = self._sample(self.lesion_slices, config.batch_lesion, rng, self.lesion_heat)
+        normal, _, _ = self._sample(self.normal_slices, config.batch_normal, rng)
+        x, target, extent = [lesion, normal], [lesion, normal], lesion[:0]
+        if config.batch_painted > 0:
+            clean, _, draws = self._sample(self.normal_slices, config.batch_painted, rng)
+            painted, extent = paint_lesions(clean, draws)
+            x.append(painted)
+            target.append(clean)
+        images, targets = torch.cat(x), torch.cat(target)
+        if config.shrink > 1:
+            images, targets = shrink_inside(images, config.shrink), shrink_inside(targets, config.shrink)
+            extent = functional.avg_pool2d(extent, config.shrink) if len(extent) else extent
+            taught = None if taught is None else functional.avg_pool2d(taught, config.shrink)
+        images = images.contiguous(memory_format=torch.channels_last)
+        return Batch(images, images > -1, targets, extent, taught, len(lesion), len(normal))
+
+    def _decomposition(self, batch: Batch, g1: torch.Tensor, g2: torch.Tensor, terms: Terms) -> torch.Tensor:
+        """L_r and L_n, equations 1 and 2."""
+        config = self.config
+        if not config.network.normal_decoder:
+            return g2.new_zeros(())
+        weight = batch.lung * losses.edge_weight(batch.x) if config.edge_weighting else batch.lung.float()
+        normal = batch.normal
+        terms["L_r"] = losses.reconstruction_loss(batch.x, g1, g2, weight, config.norm_p)
+        terms["L_n"] = losses.difference(batch.target[normal], g1[normal], weight[normal], config.norm_p)
+        return config.alpha_reconstruction * terms["L_r"] + config.alpha_normal * terms["L_n"]
+
+    def _image_level(self, batch: Batch, gate: torch.Tensor, heat: torch.Tensor, terms: Terms) -> torch.Tensor:
+        """L_m: the brightest heat of a slice must say what its label says; L_s: normal slices stay cold."""
+        config = self.config
+        total = gate.new_zeros(())
         if config.alpha_image > 0:
-            scores = losses.slice_logits(gate[:n_known], lung[:n_known], config.top_fraction)
-            labels = torch.zeros_like(scores)
-            labels[:n_lesion] = 1.0
-            each = functional.binary_cross_entropy_with_logits(scores, labels, reduction="none")
-            # Both labels weigh the same however many slices of each there are.
-            terms["L_m"] = 0.5 * (each[:n_lesion].mean() + each[n_lesion:].mean())
+            part = batch.labelled
+            labels = gate.new_zeros(batch.n_lesion + batch.n_normal)
+            labels[batch.lesion] = 1.0
+            scores = losses.slice_logits(gate[part], batch.lung[part], config.top_fraction)
+            terms["L_m"] = losses.label_loss(scores, labels)
             total = total + config.alpha_image * terms["L_m"]
-        if config.alpha_self > 0 and number >= config.self_steps and self.teacher is not None:
-            part = slice(0, n_lesion)
-            terms["L_t"] = self._taught(x[part], gate[part], lung[part])
-            total = total + config.alpha_self * terms["L_t"]
         if config.alpha_sparse > 0:
-            terms["L_s"] = losses.weighted_mean(heat[known], lung[known].float())
+            terms["L_s"] = losses.weighted_mean(heat[batch.normal], batch.lung[batch.normal].float())
             total = total + config.alpha_sparse * terms["L_s"]
         return total
 
-    def _taught(self, x: torch.Tensor, gate: torch.Tensor, lung: torch.Tensor) -> torch.Tensor:
-        """L_t: the averaged network's confident heat, both ways round averaged, is the target of the next one's."""
-        with torch.no_grad(), mixed_precision(self.device):
+    def _taught(self, number: int, batch: Batch, gate: torch.Tensor, terms: Terms) -> torch.Tensor:
+        """L_t: heat that other models, or the averaged network itself, give the lesion slices is the target."""
+        config, part = self.config, batch.lesion
+        if config.alpha_self == 0 or (batch.taught is None and (number < config.self_steps or self.teacher is None)):
+            return gate.new_zeros(())
+        target, known = batch.taught, batch.lung[part]
+        if target is None:
+            heat = self._teachers_heat(batch.x[part])
+            target = (heat >= config.self_positive).float()
+            known = known & ((heat >= config.self_positive) | (heat <= config.self_negative))
+        each = functional.binary_cross_entropy_with_logits(gate[part], target, reduction="none")
+        terms["L_t"] = losses.weighted_mean(each, known.float())
+        return config.alpha_self * terms["L_t"]
+
+    @torch.no_grad()
+    def _teachers_heat(self, x: torch.Tensor) -> torch.Tensor:
+        """The averaged network's heat, both ways round averaged."""
+        with mixed_precision(self.device):
             heat = torch.sigmoid(self.teacher.gate(x).float())
-            heat = (heat + torch.sigmoid(self.teacher.gate(x.flip(3)).float()).flip(3)) / 2
-        positive, negative = heat >= self.config.self_positive, heat <= self.config.self_negative
-        each = functional.binary_cross_entropy_with_logits(gate, positive.float(), reduction="none")
-        return losses.weighted_mean(each, (lung & (positive | negative)).float())
+            return (heat + torch.sigmoid(self.teacher.gate(x.flip(3)).float()).flip(3)) / 2
 
-    def _painted(self, x, target, extent, g1, gate, lung, first: int, terms) -> torch.Tensor:
+    def _painted(self, batch: Batch, g1: torch.Tensor, gate: torch.Tensor, terms: Terms) -> torch.Tensor:
         """L_p: heat finds the painted lesion, G1 restores the slice that was painted over."""
-        part = slice(first, None)
-        inside = lung[part].float()
-        logits = gate[part]
-        terms["L_p_heat"] = losses.weighted_mean(
-            functional.binary_cross_entropy_with_logits(logits, extent, reduction="none"), inside
-        ) + losses.overlap_loss(torch.sigmoid(logits), extent, inside)
-        terms["L_p_normal"] = losses.difference(target[part], g1[part], inside, self.config.norm_p)
-        return self.config.alpha_painted * (terms["L_p_heat"] + terms["L_p_normal"])
+        part = batch.painted
+        inside, logits = batch.lung[part].float(), gate[part]
+        each = functional.binary_cross_entropy_with_logits(logits, batch.extent, reduction="none")
+        overlap = losses.overlap_loss(torch.sigmoid(logits), batch.extent, inside)
+        terms["L_p_heat"] = total = losses.weighted_mean(each, inside) + overlap
+        if self.config.network.normal_decoder:
+            terms["L_p_normal"] = losses.difference(batch.target[part], g1[part], inside, self.config.norm_p)
+            total = total + terms["L_p_normal"]
+        return self.config.alpha_painted * total
 
-    def _train_critic(self, number: int, real, fake, rng: np.random.Generator, terms) -> None:
+    def _adversarial(
+        self, number: int, batch: Batch, g1: torch.Tensor, rng: np.random.Generator, terms: Terms
+    ) -> torch.Tensor:
+        """Updates of D by equation 3, then L_a, equation 4."""
         config = self.config
-        if number % config.critic_every:
-            return
-        optimizer = self.optimizers["critic"]
+        if number % config.critic_every == 0:
+            self._train_critic(batch, g1.detach(), rng, terms)
+        self.critic.requires_grad_(False)
+        terms["L_a"] = losses.adversarial_loss(self.critic, g1[batch.labelled])
+        self.critic.requires_grad_(True)
+        return config.alpha_adversarial * terms["L_a"]
+
+    def _train_critic(self, batch: Batch, g1: torch.Tensor, rng: np.random.Generator, terms: Terms) -> None:
+        config, optimizer = self.config, self.optimizers["critic"]
+        known = slice(batch.n_lesion, None)
+        real = batch.target[known]  # normal slices, those that were painted on as they were before
+        # Each real slice with the healthy version of a lesion slice: the same pairs on any number of ranks.
+        counts = (batch.n_normal, len(batch.x) - batch.n_lesion - batch.n_normal)
+        partners = torch.cat([g1[torch.arange(count) * batch.n_lesion // max(count, 1)] for count in counts])
         for _ in range(config.critic_steps):
-            mix = torch.from_numpy(rng.random((len(fake), 1, 1, 1), dtype=np.float32)).to(self.device)
-            loss, distance = losses.critic_loss(self.critic, real, fake, mix, config.penalty)
+            mix = [
+                rng.random((count, 1, 1, 1), dtype=np.float32)[ranks.share(count)]
+                for count in (config.batch_normal, config.batch_painted)
+            ]
+            place = torch.from_numpy(np.concatenate(mix)).to(self.device)
+            loss, distance = self._critic_loss(real, g1[batch.labelled], partners, place)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
             terms["L_c"], terms["wasserstein"] = loss.detach(), distance
 
-    def _sample(self, slices: torch.Tensor, count: int, rng: np.random.Generator) -> torch.Tensor:
-        chosen = slices[torch.from_numpy(rng.integers(len(slices), size=count))]
-        x = chosen.unsqueeze(1).to(self.device, torch.float32) / 127.5 - 1.0
-        x = augment(x, self.config.augmentation, rng)
-        if self.config.shrink > 1:
-            lung = functional.avg_pool2d((x > -1).float(), self.config.shrink)
-            grey = functional.avg_pool2d(torch.where(x > -1, x + 1, 0.0), self.config.shrink)
-            x = torch.where(lung > 0.5, grey / lung.clamp_min(0.5) - 1, -1.0)
-        return x.contiguous(memory_format=torch.channels_last)
+    def _sample(
+        self, slices: torch.Tensor, count: int, rng: np.random.Generator, heat: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None, SliceDraws]:
+        """This rank's share of ``count`` augmented slices, ``(n, 1, h, w)``.
+
+        :return: the slices, their taught heat in [0, 1] if there is any, and their random numbers from there on.
+        """
+        own = ranks.share(count)
+        chosen = torch.from_numpy(rng.integers(len(slices), size=count)[own])
+        draws = SliceDraws(rng.integers(2**62, size=count)[own])
+        x = slices[chosen].unsqueeze(1).to(self.device, torch.float32) / 127.5 - 1.0
+        beside = None if heat is None else heat[chosen].unsqueeze(1) / 255.0
+        x, beside = augment(x, self.config.augmentation, draws, beside)
+        return x, None if heat is None else beside, draws
+
+
+class _CriticLoss(torch.nn.Module):
+    """Equation 3 as a module, so that ranks can average its gradient."""
+
+    def __init__(self, critic: Critic, penalty: float) -> None:
+        super().__init__()
+        self.critic, self.penalty = critic, penalty
+
+    def forward(
+        self, real: torch.Tensor, fake: torch.Tensor, partners: torch.Tensor, mix: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return losses.critic_loss(self.critic, real, fake, partners, mix, self.penalty)
 
 
 def _adam(module: torch.nn.Module, rate: float, config: LesionConfig) -> torch.optim.Adam:

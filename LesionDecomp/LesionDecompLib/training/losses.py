@@ -10,10 +10,19 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from .ranks import total
+
 
 def weighted_mean(value: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Mean of ``value`` under ``weight``, a scalar; 0 when there is no weight."""
-    return (value * weight).sum() / weight.sum().clamp_min(1.0)
+    sums = total(torch.stack([(value * weight).sum(), weight.sum()]))
+    return sums[0] / sums[1].clamp_min(1.0)
+
+
+def mean(value: torch.Tensor) -> torch.Tensor:
+    """Mean of ``value`` over all ranks' slices, a scalar."""
+    sums = total(torch.stack([value.sum(), value.new_tensor(float(value.numel()))]))
+    return sums[0] / sums[1]
 
 
 def difference(a: torch.Tensor, b: torch.Tensor, weight: torch.Tensor, p: int) -> torch.Tensor:
@@ -44,24 +53,24 @@ def gradient_penalty(critic: nn.Module, real: torch.Tensor, fake: torch.Tensor, 
     """
     between = (mix * real + (1 - mix) * fake).detach().requires_grad_(True)
     (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
-    return (gradient.flatten(1).norm(dim=1) - 1).pow(2).mean()
+    return mean((gradient.flatten(1).norm(dim=1) - 1).pow(2))
 
 
 def critic_loss(
-    critic: nn.Module, real: torch.Tensor, fake: torch.Tensor, mix: torch.Tensor, penalty: float
+    critic: nn.Module, real: torch.Tensor, fake: torch.Tensor, partners: torch.Tensor, mix: torch.Tensor, penalty: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Equation 3: L_c = mean D(G1(E(x))) - mean D(x) + penalty * GP; and the Wasserstein estimate.
 
     :param real: normal slices. :param fake: G1(E(x)), detached.
+    :param partners: as many of ``fake`` as there are of ``real``. :param mix: where between them the gradient is taken.
     """
-    distance = critic(real).mean() - critic(fake).mean()
-    pairs = min(len(real), len(fake))
-    return penalty * gradient_penalty(critic, real[:pairs], fake[:pairs], mix[:pairs]) - distance, distance.detach()
+    distance = mean(critic(real)) - mean(critic(fake))
+    return penalty * gradient_penalty(critic, real, partners, mix) - distance, distance.detach()
 
 
 def adversarial_loss(critic: nn.Module, normal: torch.Tensor) -> torch.Tensor:
     """Equation 4: L_a = -mean D(G1(E(x)))."""
-    return -critic(normal).mean()
+    return -mean(critic(normal))
 
 
 def slice_logits(gate: torch.Tensor, lung: torch.Tensor, fraction: float) -> torch.Tensor:
@@ -79,4 +88,15 @@ def slice_logits(gate: torch.Tensor, lung: torch.Tensor, fraction: float) -> tor
 def overlap_loss(heat: torch.Tensor, extent: torch.Tensor, lung: torch.Tensor) -> torch.Tensor:
     """Soft Dice loss of heat against painted lesion extent, pooled over the batch."""
     heat, extent = heat * lung, extent * lung
-    return 1 - (2 * (heat * extent).sum() + 1) / (heat.sum() + extent.sum() + 1)
+    sums = total(torch.stack([(heat * extent).sum(), heat.sum() + extent.sum()]))
+    return 1 - (2 * sums[0] + 1) / (sums[1] + 1)
+
+
+def label_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Binary cross-entropy of slices' scores, each label weighing the same however many slices of each there are.
+
+    :param logits, labels: ``(n,)`` of this rank. :return: a scalar, over all ranks' slices.
+    """
+    each = functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+    sums = total(torch.stack([(each * labels).sum(), labels.sum(), (each * (1 - labels)).sum(), (1 - labels).sum()]))
+    return 0.5 * (sums[0] / sums[1].clamp_min(1) + sums[2] / sums[3].clamp_min(1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from .loop import LOG_NAME, train
 from .lung_task import LungConfig, lung_task
 from .slice_input import slice_input
 from .slices import SliceSet
+from .taught_heat import taught_heat
 from .warm_start import start_from
 
 CONFIG_NAME = "config.json"
@@ -44,6 +45,7 @@ def train_lesions(
     device: torch.device | str = "cpu",
     resume: bool = False,
     warm_start: str | Path | None = None,
+    teachers: Sequence[str | Path] = (),
     progress: Progress | None = None,
     cancelled: Cancel | None = None,
 ) -> ModelBundle:
@@ -53,11 +55,14 @@ def train_lesions(
 
     :param data: a training set, see :class:`~.slices.SliceSet`. :param folder: for checkpoints, log and bundle.
     :param warm_start: folder of another run whose weights to begin with.
+    :param teachers: lesion bundles whose mean heat on the training slices is learnt from (``alpha_self``).
     :raises LesionDecompError: unusable data, configuration or checkpoint. :raises Cancelled: the hook said so.
     """
     folder, device = Path(folder), torch.device(device)
     _record_config(folder, "lesions", config, resume)
-    task = LesionTask(config, SliceSet.load(data, "train"), device)
+    slices = SliceSet.load(data, "train")
+    taught = taught_heat(teachers, slices, device, progress, cancelled) if teachers else None
+    task = LesionTask(config, slices, device, taught)
     if warm_start is not None:
         start_from(task.network, warm_start)
     network = _train(task, folder, config, resume, progress, cancelled)
@@ -78,7 +83,8 @@ def lesion_bundle(
     device = torch.device(device)
     network = network.eval().to(device)
     definition = HeatDefinition(
-        "gate" if config.network.gated else "lesion" if config.network.lesion_decoder else "difference"
+        "gate" if config.network.gated else "lesion" if config.network.lesion_decoder else "difference",
+        shrink=config.shrink,
     )
     val = SliceSet.load(data, "val")
     metrics: dict[str, Any] = {}

@@ -83,18 +83,19 @@ def read_index(folder: Path) -> list[dict[str, str]]:
     return rows
 
 
-def lung_crops(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def lung_crops(images: np.ndarray, size: tuple[int, int], around: np.ndarray | None = None) -> np.ndarray:
     """Cut a window of ``size`` around the middle of each slice's lungs.
 
     Four fifths of a slice lie outside the lungs; what a crop leaves out of very large lungs is lost to training only.
 
-    :param images: ``(n, h, w)`` uint8, 0 outside the lungs. :return: ``(n, *size)`` uint8.
+    :param images: ``(n, h, w)``, 0 outside the lungs. :param around: slices whose lungs count, if not the images'.
+    :return: ``(n, *size)`` of the images' type.
     """
     crops = np.zeros((len(images), *size), dtype=images.dtype)
-    for crop, image in zip(crops, images, strict=True):
+    for crop, image, lungs in zip(crops, images, images if around is None else around, strict=True):
         window, target = [], []
         for axis, length in enumerate(size):
-            inside = np.flatnonzero(image.any(axis=1 - axis))
+            inside = np.flatnonzero(lungs.any(axis=1 - axis))
             middle = (inside[0] + inside[-1] + 1) // 2 if len(inside) else image.shape[axis] // 2
             first = middle - length // 2
             low, high = max(first, 0), min(first + length, image.shape[axis])

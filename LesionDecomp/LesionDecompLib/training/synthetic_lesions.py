@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from .slice_draws import SliceDraws
 
-def paint_lesions(x: torch.Tensor, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+
+def paint_lesions(x: torch.Tensor, draws: SliceDraws) -> tuple[torch.Tensor, torch.Tensor]:
     """Paint ground-glass and consolidation into normal slices.
 
     Each slice gets one to six irregular patches, drawn to the lungs' edge more often than not; opacity, sharpness and
@@ -24,13 +26,13 @@ def paint_lesions(x: torch.Tensor, rng: np.random.Generator) -> tuple[torch.Tens
     # Patches are drawn on every other pixel and interpolated: nothing in them is finer, and it is four times faster.
     fine = x
     x = functional.avg_pool2d(fine, 2)
-    n, _, height, width = x.shape
+    height, width = x.shape[2:]
     lung = (x > -1).float()
     extent = torch.zeros_like(x)
     opacity = torch.zeros_like(x)
     grey = torch.zeros_like(x)
     rim = _rim(lung)
-    for number in range(n):
+    for number, rng in enumerate(draws.generators):
         inside = x[number, 0][lung[number, 0] > 0]
         healthy = float(inside.median()) if len(inside) else -1.0
         for _ in range(rng.integers(1, 7)):

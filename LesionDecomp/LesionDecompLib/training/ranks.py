@@ -1,0 +1,114 @@
+"""Training on several processes at once: torch.distributed as ``torchrun`` or SLURM start it.
+
+All ranks draw the same slices of the same global batch and each takes its share of it. Sums over the batch (of the
+losses, of batch norm) are sums over all ranks, with gradients: the loss of every rank is the loss of the whole batch,
+and DistributedDataParallel's mean over ranks of their gradients is its gradient. For one process alone nothing changes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import distributed, nn
+
+from ..errors import LesionDecompError
+
+STAGE = "Training on several ranks"
+
+
+def world_size() -> int:
+    """How many processes train together."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def rank() -> int:
+    """Which of them this is; 0 writes."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[torch.device]:
+    """Join the other ranks, where the environment (``RANK``, ``WORLD_SIZE``) names any; leave them at the end.
+
+    NCCL between CUDA devices (each rank takes that of its ``LOCAL_RANK``), gloo between CPUs.
+
+    :return: the device of this rank.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or distributed.is_initialized():
+        yield device
+        return
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield device
+    finally:
+        distributed.destroy_process_group()
+
+
+def share(count: int) -> slice:
+    """This rank's part of ``count`` slices of the global batch.
+
+    :raises LesionDecompError: the ranks cannot take the same number each.
+    """
+    each, left = divmod(count, world_size())
+    if left:
+        raise LesionDecompError(
+            STAGE, f"{count} slices of one kind for {world_size()} ranks", "a multiple of the number of ranks"
+        )
+    return slice(rank() * each, (rank() + 1) * each)
+
+
+def total(value: torch.Tensor) -> torch.Tensor:
+    """Sum of ``value`` over all ranks, differentiable."""
+    if world_size() == 1:
+        return value
+    from torch.distributed.nn.functional import all_reduce
+
+    return all_reduce(value)
+
+
+def said_by_any(flag: bool, device: torch.device) -> bool:
+    """Whether any rank says so: all get the same answer."""
+    if world_size() == 1:
+        return flag
+    flags = torch.tensor([float(flag)], device=device)
+    distributed.all_reduce(flags, distributed.ReduceOp.MAX)
+    return bool(flags.item())
+
+
+def data_parallel(module: nn.Module) -> nn.Module:
+    """``module`` in DistributedDataParallel, where there are other ranks; its batch norm counts all ranks' slices."""
+    if world_size() == 1:
+        return module
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.__class__ = _BatchNormOverRanks
+    # An ablation may leave a decoder without gradient.
+    return nn.parallel.DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=True)
+
+
+class _BatchNormOverRanks(nn.BatchNorm2d):
+    """Batch norm over the slices of all ranks, on any backend (torch's own needs CUDA)."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training:
+            return super().forward(x)
+        value = x.float()
+        sums = torch.stack([value.sum((0, 2, 3)), value.square().sum((0, 2, 3))])
+        count = torch.full((1, self.num_features), float(x.numel() // x.shape[1]), device=x.device)
+        sums = total(torch.cat([sums, count]))
+        mean = sums[0] / sums[2]
+        variance = (sums[1] / sums[2] - mean.square()).clamp_min(0.0)
+        with torch.no_grad():
+            unbiased = variance * (sums[2] / (sums[2] - 1).clamp_min(1.0))
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(unbiased, self.momentum)
+            self.num_batches_tracked += 1
+        factor = self.weight * torch.rsqrt(variance + self.eps)
+        shape = (1, -1, 1, 1)
+        return ((value - mean.view(shape)) * factor.view(shape) + self.bias.view(shape)).to(x.dtype)

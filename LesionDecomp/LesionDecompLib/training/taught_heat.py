@@ -1,0 +1,52 @@
+"""Heat that finished models give the lesion slices of a training set, for a new model to learn from.
+
+Models that differ (painted lesions or none, group or batch norm, seeds) err in different places: their mean is better
+than each, and one network can learn it. No label beyond theirs enters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..bundles import ModelBundle
+from ..decomposition import HeatDefinition
+from ..errors import Cancelled
+from .heat_scale import UNIT, slice_heat
+from .slices import SliceSet
+
+STAGE = "Teachers' heat"
+
+
+def taught_heat(
+    teachers: Sequence[str | Path],
+    data: SliceSet,
+    device: torch.device,
+    progress: Callable[[str, int, int], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> np.ndarray:
+    """Mean over ``teachers`` of the heat of the lesion slices of ``data``, as the networks give it (not scaled).
+
+    The scale of a bundle's heat is fitted on ``val`` with pixel masks: it stays out of training.
+
+    :param teachers: folders of lesion bundles.
+    :return: ``(n_lesion, h, w)`` uint8, 255 for certain; mirrored slices averaged, 0 outside the lungs.
+    :raises LesionDecompError: no usable lesion bundle. :raises Cancelled: the hook said so.
+    """
+    images = data.images[data.lesion]
+    total = np.zeros(images.shape, dtype=np.float32)
+    for number, folder in enumerate(teachers):
+        bundle = ModelBundle.load(folder, "lesions")
+        definition = replace(HeatDefinition.of(bundle), raw=UNIT.raw, scaled=UNIT.scaled, smoothing_px=0.0)
+        network = bundle.network(device)
+        for start in range(0, len(images), 64):
+            if cancelled is not None and cancelled():
+                raise Cancelled(STAGE)
+            total[start : start + 64] += slice_heat(network, definition, images[start : start + 64], device)
+            if progress is not None:
+                progress("teachers", number * len(images) + start, len(teachers) * len(images))
+    return np.round(255 * total / len(teachers)).astype(np.uint8)
