@@ -35,6 +35,7 @@ TINY = [
     "network.channels=4",
     "network.levels=3",
     "critic_channels=4",
+    "judge_steps=2",
 ]
 LIBRARY = Path(__file__).resolve().parents[1] / "LesionDecomp"
 

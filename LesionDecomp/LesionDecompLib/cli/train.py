@@ -41,6 +41,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--name", default=None, metavar="NAME", help="name of the bundle")
     parser.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+    parser.add_argument(
+        "--hours", type=float, default=None, metavar="H", help="train for about so long instead of the preset's steps"
+    )
     parser.add_argument("--warm-start", type=Path, metavar="RUN", help="begin with the weights of another lesion run")
     parser.add_argument(
         "--teacher",
@@ -85,9 +88,11 @@ def run(args: argparse.Namespace) -> int:
             name=args.name or ("lungs" if lungs else "lesions"),
             device=device,
             resume=args.resume,
+            hours=args.hours,
             progress=progress.update,
             cancelled=cancelled,
         )
     progress.clear()
-    print(f"The bundle is in {bundle.path}.")
+    if bundle is not None:
+        print(f"The bundle is in {bundle.path}.")
     return 0

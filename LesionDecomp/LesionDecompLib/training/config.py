@@ -43,6 +43,7 @@ class LesionConfig:
     :param alpha_self: weight of learning from the averaged network's own heat on lesion slices, from step
         ``self_steps`` on: above ``self_positive`` it counts as lesion, below ``self_negative`` as healthy, between not.
         With teachers it weighs learning from their mean heat, from the first step on.
+    :param judge_steps: updates of the classifier that judges, after training, whether G1's slices look healthy.
     :param batch_painted: normal slices with lesions painted in. :param alpha_painted: weight of their terms.
     """
 
@@ -51,6 +52,7 @@ class LesionConfig:
     batch_lesion: int = 8
     batch_normal: int = 4
     batch_painted: int = 4
+    judge_steps: int = 400
     crop: tuple[int, ...] = (160, 192)
     shrink: int = 1
     learning_rate: float = 1e-3

@@ -82,7 +82,9 @@ class LesionTask:
             self.modules["critic"] = self.critic
             self.optimizers["critic"] = _adam(self.critic, config.critic_learning_rate, config)
             self._critic_loss = ranks.data_parallel(_CriticLoss(self.critic, config.penalty))
-        self._forward = ranks.data_parallel(self.network)
+        # Before the image-level terms begin, or without any, the gate has no gradient.
+        unused = config.identity_steps > 0 or config.alpha_image == config.alpha_painted == 0
+        self._forward = ranks.data_parallel(self.network, unused)
         size = tuple(config.crop) or data.images.shape[1:]
         crops = torch.from_numpy(lung_crops(data.images, size))
         self.lesion_slices = crops[torch.from_numpy(data.lesion)]

@@ -22,6 +22,7 @@ from torch import nn
 
 from ..atomic import write_bytes
 from ..errors import Cancelled, LesionDecompError
+from . import ranks
 
 CHECKPOINT_NAME = "checkpoint.pt"
 LOG_NAME = "log.csv"
@@ -89,7 +90,7 @@ def train(
     log_every: int = 20,
     progress: Callable[[str, int, int], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
-    on_log: Callable[[], object] | None = None,
+    on_log: Callable[[nn.Module], object] | None = None,
     evaluate: Callable[[nn.Module, int], dict[str, float]] | None = None,
     evaluate_every: int = 0,
 ) -> nn.Module:
@@ -98,7 +99,9 @@ def train(
     Writes ``checkpoint.pt`` (atomically, every ``checkpoint_seconds`` and at the end) and ``log.csv`` into ``folder``.
 
     :param resume: go on from the checkpoint in ``folder`` if there is one; otherwise one that is there is refused.
-    :param on_log: called after ``log.csv`` was written, at most every ten seconds.
+    On several ranks (:mod:`.ranks`) rank 0 alone writes and shows progress.
+
+    :param on_log: called with the averaged network after ``log.csv`` was written, at most every ten seconds.
     :param evaluate: called with the averaged network and the step every ``evaluate_every`` steps; what it returns is
         logged.
     :raises Cancelled: the hook said so; the checkpoint is written first.
@@ -114,10 +117,13 @@ def train(
             STAGE, f"a checkpoint in '{folder.name}'", "an empty folder", "Resume it or choose another folder."
         )
     log = _Log(folder / LOG_NAME, start)
+    writes = ranks.rank() == 0
+    device = next(average.network.parameters()).device
     saved = shown = began = time.monotonic()
     for number in range(start, steps):
-        if cancelled is not None and cancelled():
-            _save(task, average, folder, number, seed)
+        if ranks.said_by_any(cancelled is not None and cancelled(), device):
+            if writes:
+                _save(task, average, folder, number, seed)
             raise Cancelled(STAGE)
         values = task.step(number, np.random.default_rng([seed, number]))
         average.update(task.modules[task.averaged], number)
@@ -126,20 +132,23 @@ def train(
             found = f"{broken[0]} = {values[broken[0]]} at step {number}"
             raise LesionDecompError(STAGE, found, "finite losses", "Lower the learning rate or resume from before.")
         done = number + 1
+        if not writes:
+            continue
         log.add(values)
         if evaluate is not None and evaluate_every and (done % evaluate_every == 0 or done == steps):
             log.add(evaluate(average.network, done))
         if done % log_every == 0 or done == steps:
             log.write(done, time.monotonic() - began)
             if on_log is not None and time.monotonic() - shown > 10:
-                on_log()
+                on_log(average.network)
                 shown = time.monotonic()
         if progress is not None:
             progress("training", done, steps)
         if time.monotonic() - saved > checkpoint_seconds:
             _save(task, average, folder, done, seed)
             saved = time.monotonic()
-    _save(task, average, folder, steps, seed)
+    if writes:
+        _save(task, average, folder, steps, seed)
     return average.network
 
 
@@ -207,6 +216,25 @@ class _Log:
         writer.writeheader()
         writer.writerows(self.rows)
         write_bytes(self.path, text.getvalue().encode(), "Writing the training log")
+
+
+def steps_within(task: Task, hours: float, warm_up: int = 3, timed: int = 12) -> int:
+    """How many updates fit into ``hours``, from the time of a few: the same number on all ranks.
+
+    ``task`` is trained by them: throw it away.
+
+    :raises LesionDecompError: no positive number of hours.
+    """
+    if not 0 < hours < 10_000:
+        raise LesionDecompError(STAGE, f"{hours:g} hours", "a positive number of hours")
+    for number in range(warm_up):
+        task.step(number, np.random.default_rng(number))
+    began = time.monotonic()
+    for number in range(timed):
+        task.step(number, np.random.default_rng(number))
+    seconds = ranks.total(torch.tensor((time.monotonic() - began) / timed)) / ranks.world_size()
+    # Every rank has the same sum; a tenth is left for checkpoints, pictures and slower hours.
+    return max(1, int(0.9 * 3600 * hours / float(seconds)))
 
 
 def limit_threads(threads: int | None) -> None:

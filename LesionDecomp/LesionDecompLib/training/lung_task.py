@@ -14,6 +14,7 @@ from torch.nn import functional
 from ..body_field import scale_window
 from ..networks import UNet
 from ..precision import mixed_precision
+from . import losses, ranks
 from . import lung_augmentation as augmentation
 from .loop import cosine, set_rate
 from .lung_data import LungPatient, read_patients, slice_weights
@@ -76,6 +77,7 @@ class LungTask:
         self._weights = [slice_weights(patient) for patient in self.patients]
         self.network = UNet(**config.architecture()).to(self.device, memory_format=torch.channels_last)
         self.modules: dict[str, nn.Module] = {"network": self.network}
+        self._forward = ranks.data_parallel(self.network)
         optimizer = torch.optim.AdamW(self.network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
         self.optimizers: dict[str, torch.optim.Optimizer] = {"network": optimizer}
 
@@ -83,10 +85,12 @@ class LungTask:
         """One update; returns what to log."""
         config, optimizer = self.config, self.optimizers["network"]
         x, labels = self.sample_batch(rng)
+        own = ranks.share(len(x))
+        x, labels = x[own], labels[own]
         x = x.to(self.device).contiguous(memory_format=torch.channels_last)
         self.network.train()
         with mixed_precision(self.device):
-            logits = self.network(x)
+            logits = self._forward(x)
         entropy, dice = lung_losses(logits.float(), labels.to(self.device))
         loss = entropy + (1.0 - dice)
         set_rate(optimizer, cosine(number, config.steps, config.learning_rate, config.final_learning_rate))
@@ -149,12 +153,12 @@ def lung_losses(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tenso
 
     :param logits: ``(n, 3, h, w)``. :param labels: ``(n, h, w)`` int64, 0 / 1 right / 2 left.
     """
-    entropy = functional.cross_entropy(logits, labels)
+    entropy = losses.mean(functional.cross_entropy(logits, labels, reduction="none"))
     probability = torch.softmax(logits, dim=1)[:, 1:]
     truth = functional.one_hot(labels, 3).permute(0, 3, 1, 2)[:, 1:].float()
-    both = (probability * truth).sum(dim=(0, 2, 3))
+    both, either = ranks.total(torch.stack([probability * truth, probability + truth]).sum(dim=(1, 3, 4)))
     # The constant keeps a batch with a few pixels of lung from ruling the gradient.
-    dice = (2 * both + 50.0) / (probability.sum(dim=(0, 2, 3)) + truth.sum(dim=(0, 2, 3)) + 50.0)
+    dice = (2 * both + 50.0) / (either + 50.0)
     return entropy, dice.mean()
 
 

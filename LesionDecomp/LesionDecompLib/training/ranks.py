@@ -81,15 +81,17 @@ def said_by_any(flag: bool, device: torch.device) -> bool:
     return bool(flags.item())
 
 
-def data_parallel(module: nn.Module) -> nn.Module:
-    """``module`` in DistributedDataParallel, where there are other ranks; its batch norm counts all ranks' slices."""
+def data_parallel(module: nn.Module, some_unused: bool = False) -> nn.Module:
+    """``module`` in DistributedDataParallel, where there are other ranks; its batch norm counts all ranks' slices.
+
+    :param some_unused: in some updates part of the weights gets no gradient.
+    """
     if world_size() == 1:
         return module
     for layer in module.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.__class__ = _BatchNormOverRanks
-    # An ablation may leave a decoder without gradient.
-    return nn.parallel.DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=True)
+    return nn.parallel.DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=some_unused)
 
 
 class _BatchNormOverRanks(nn.BatchNorm2d):

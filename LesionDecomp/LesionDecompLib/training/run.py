@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,14 @@ from ..atomic import write_text
 from ..bundles import ModelBundle
 from ..decomposition import HeatDefinition
 from ..errors import LesionDecompError
+from ..evaluation.healthy import healthy_version_metrics, train_judge
+from . import ranks
 from .config import LesionConfig, as_dict
 from .curves import draw_curves
-from .heat_scale import DEFAULT_THRESHOLD, fit_scale, fit_scale_without_masks, has_masks, slice_metrics
+from .examples import ExampleSlices
+from .heat_scale import DEFAULT_THRESHOLD, fit_scale, fit_scale_without_masks, has_masks, slice_heat, slice_metrics
 from .lesion_task import LesionTask
-from .loop import LOG_NAME, train
+from .loop import LOG_NAME, Task, steps_within, train
 from .lung_task import LungConfig, lung_task
 from .slice_input import slice_input
 from .slices import SliceSet
@@ -31,6 +35,8 @@ from .warm_start import start_from
 CONFIG_NAME = "config.json"
 BUNDLE_NAME = "bundle"
 CURVES_NAME = "curves.png"
+EXAMPLES_NAME = "examples.png"
+STEP_KEYS = ("steps", "self_steps")
 
 Progress = Callable[[str, int, int], None]
 Cancel = Callable[[], bool]
@@ -44,28 +50,41 @@ def train_lesions(
     name: str = "lesions",
     device: torch.device | str = "cpu",
     resume: bool = False,
+    hours: float | None = None,
     warm_start: str | Path | None = None,
     teachers: Sequence[str | Path] = (),
     progress: Progress | None = None,
     cancelled: Cancel | None = None,
-) -> ModelBundle:
+) -> ModelBundle | None:
     """Train the decomposition on the ``train`` slices of ``data`` and write ``folder/bundle``.
 
     Image-level labels alone are trained on. Once training has ended, the heat's scale is fitted on ``val``.
 
     :param data: a training set, see :class:`~.slices.SliceSet`. :param folder: for checkpoints, log and bundle.
+    :param hours: train for about so long: the steps that fit are measured, recorded and kept when resumed.
     :param warm_start: folder of another run whose weights to begin with.
     :param teachers: lesion bundles whose mean heat on the training slices is learnt from (``alpha_self``).
+    :return: the bundle; on several ranks None for all but the first.
     :raises LesionDecompError: unusable data, configuration or checkpoint. :raises Cancelled: the hook said so.
     """
-    folder, device = Path(folder), torch.device(device)
-    _record_config(folder, "lesions", config, resume)
-    slices = SliceSet.load(data, "train")
-    taught = taught_heat(teachers, slices, device, progress, cancelled) if teachers else None
-    task = LesionTask(config, slices, device, taught)
-    if warm_start is not None:
-        start_from(task.network, warm_start)
-    network = _train(task, folder, config, resume, progress, cancelled)
+    folder = Path(folder)
+    with ranks.joined(torch.device(device)) as device:
+        slices = SliceSet.load(data, "train")
+
+        def steps_in(hours: float) -> LesionConfig:
+            steps = steps_within(LesionTask(config, slices, device), hours)
+            return replace(config, steps=steps, self_steps=round(config.self_steps * steps / config.steps))
+
+        config = _record_config(folder, "lesions", config, resume, hours, steps_in)
+        taught = taught_heat(teachers, slices, device, progress, cancelled) if teachers else None
+        task = LesionTask(config, slices, device, taught)
+        if warm_start is not None:
+            start_from(task.network, warm_start)
+        examples = ExampleSlices(SliceSet.load(data, "val"), config.shrink)
+        draw = partial(examples.draw, picture=folder / EXAMPLES_NAME)
+        network = _train(task, folder, config, resume, progress, cancelled, draw)
+        if ranks.rank() > 0:
+            return None
     return lesion_bundle(network, config, data, folder / BUNDLE_NAME, name=name, device=device)
 
 
@@ -94,6 +113,11 @@ def lesion_bundle(
         metrics["test"] = slice_metrics(network, definition, SliceSet.load(data, "test"), device)
     else:
         definition = fit_scale_without_masks(network, definition, val, device)
+    if config.network.normal_decoder:
+        judge = train_judge(SliceSet.load(data, "train"), config.judge_steps, config.seed)
+        heat = slice_heat(network, definition, val.images, device)
+        healthy = healthy_version_metrics(network, judge, val, heat, DEFAULT_THRESHOLD, config.shrink)
+        metrics["healthy_version_val"] = healthy
     metadata = _metadata(name, "lesions", "decomposition", as_dict(config.network), config, Path(data)) | {
         "description": "Lesion heat by decomposition into a normal and a lesion part, from image-level labels",
         "input": slice_input(),
@@ -113,18 +137,26 @@ def train_lungs(
     name: str = "lungs",
     device: torch.device | str = "cpu",
     resume: bool = False,
+    hours: float | None = None,
     progress: Progress | None = None,
     cancelled: Cancel | None = None,
-) -> ModelBundle:
+) -> ModelBundle | None:
     """Train the lung U-Net on CT with lung contours and write ``folder/bundle``.
 
-    :param data: a folder of ``NAME_ct.nii.gz`` beside ``NAME_lung.nii.gz``.
+    :param data: a folder of ``NAME_ct.nii.gz`` beside ``NAME_lung.nii.gz``. :param hours: as for :func:`train_lesions`.
+    :return: the bundle; on several ranks None for all but the first.
     :raises LesionDecompError: unusable data, configuration or checkpoint. :raises Cancelled: the hook said so.
     """
     folder = Path(folder)
-    _record_config(folder, "lungs", config, resume)
-    task = lung_task(data, config, device)
-    network = _train(task, folder, config, resume, progress, cancelled)
+    with ranks.joined(torch.device(device)) as device:
+
+        def steps_in(hours: float) -> LungConfig:
+            return replace(config, steps=steps_within(lung_task(data, config, device), hours))
+
+        config = _record_config(folder, "lungs", config, resume, hours, steps_in)
+        network = _train(lung_task(data, config, device), folder, config, resume, progress, cancelled)
+        if ranks.rank() > 0:
+            return None
     metadata = _metadata(name, "lungs", "unet", config.architecture(), config, Path(data)) | {
         "description": "Right and left lung, disease included, by a 2-D U-Net on 2 mm pixels",
         "input": {
@@ -142,39 +174,70 @@ def train_lungs(
     return ModelBundle.save(folder / BUNDLE_NAME, network, metadata)
 
 
-def _train(task, folder: Path, config, resume: bool, progress: Progress | None, cancelled: Cancel | None) -> nn.Module:
-    try:
-        return train(
-            task,
-            folder,
-            steps=config.steps,
-            seed=config.seed,
-            ema=config.ema,
-            resume=resume,
-            progress=progress,
-            cancelled=cancelled,
-            on_log=lambda: draw_curves(folder / LOG_NAME, folder / CURVES_NAME),
-        )
-    finally:
+def _train(
+    task: Task,
+    folder: Path,
+    config: Any,
+    resume: bool,
+    progress: Progress | None,
+    cancelled: Cancel | None,
+    draw: Callable[[nn.Module], object] | None = None,
+) -> nn.Module:
+    def show(network: nn.Module) -> None:
         draw_curves(folder / LOG_NAME, folder / CURVES_NAME)
+        if draw is not None:
+            draw(network)
+
+    network = train(
+        task,
+        folder,
+        steps=config.steps,
+        seed=config.seed,
+        ema=config.ema,
+        resume=resume,
+        progress=progress if ranks.rank() == 0 else None,
+        cancelled=cancelled,
+        on_log=show,
+    )
+    if ranks.rank() == 0:
+        show(network)
+    return network
 
 
-def _record_config(folder: Path, task: str, config: Any, resume: bool) -> None:
-    """Write ``config.json``; a run that goes on must have been started with the same."""
+def _record_config(
+    folder: Path, task: str, config: Any, resume: bool, hours: float | None, steps_in: Callable[[float], Any]
+) -> Any:
+    """Write ``config.json`` and return the configuration to train by: with ``hours``, the steps that fit into them.
+
+    A run that goes on must have been started with the same; the steps measured at its start are kept.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    record = json.loads(json.dumps({"task": task, "version": __version__, **as_dict(config)}))
     file = folder / CONFIG_NAME
-    if resume and file.exists():
-        try:
-            before = json.loads(file.read_text("utf-8"))
-        except ValueError as error:
-            raise LesionDecompError("Training", f"a {CONFIG_NAME} that is no JSON", "the one this run wrote") from error
-        changed = sorted(key for key in record.keys() | before.keys() if record.get(key) != before.get(key))
-        changed = [key for key in changed if key != "version"]
+    before = _read_record(file) if resume and file.exists() else None
+    if hours is not None and before is not None:
+        config = replace(config, **{key: before[key] for key in STEP_KEYS if hasattr(config, key) and key in before})
+    elif hours is not None:
+        config = steps_in(hours)
+    record = json.loads(json.dumps({"task": task, "version": __version__, "hours": hours, **as_dict(config)}))
+    if before is not None:
+        keys = (record.keys() | before.keys()) - {"version", "hours"}
+        changed = sorted(key for key in keys if record.get(key) != before.get(key))
         if changed:
             found = f"another '{changed[0]}' than this run was started with"
             raise LesionDecompError("Training", found, "the same configuration", "Resume without changes.")
-    write_text(file, json.dumps(record, indent=2) + "\n", "Writing the training configuration")
+    if ranks.rank() == 0:
+        write_text(file, json.dumps(record, indent=2) + "\n", "Writing the training configuration")
+    return config
+
+
+def _read_record(file: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(file.read_text("utf-8"))
+        if not isinstance(record, dict):
+            raise ValueError("no object")
+        return record
+    except ValueError as error:
+        raise LesionDecompError("Training", f"a {CONFIG_NAME} that is no JSON", "the one this run wrote") from error
 
 
 def _metadata(name: str, task: str, architecture: str, arguments: dict, config: Any, data: Path) -> dict[str, Any]:

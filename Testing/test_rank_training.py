@@ -1,0 +1,48 @@
+"""Training on two ranks under torchrun is the training of one: same losses, one writer, failures that end the run."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_lesion_training import LIBRARY, TINY, training_set  # noqa: F401
+
+COLUMNS = ("L_r", "L_n", "L_m", "L_p_heat", "L_c", "L_a", "L_g", "wasserstein", "change_G1", "heat_normal")
+
+
+def train(ranks: int, data: Path, folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={ranks}", "--master-port=0", "--standalone"]
+    command = [sys.executable, *(launcher if ranks > 1 else []), "-m", "LesionDecompLib", "train"]
+    command += ["--data", str(data), "-o", str(folder), "--device", "cpu", "--threads", "1"]
+    command += [part for text in [*TINY, "critic_every=1"] for part in ("--set", text)] + list(more)
+    environment = {**os.environ, "PYTHONPATH": str(LIBRARY), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def logged(folder: Path) -> dict[str, float]:
+    with open(folder / "log.csv", encoding="utf-8") as stream:
+        last = list(csv.DictReader(stream))[-1]
+    return {column: float(last[column]) for column in COLUMNS}
+
+
+def test_two_ranks_train_as_one(training_set, tmp_path):  # noqa: F811
+    """Every loss term, mean over the run, critic and batch norm included; float rounding is what is left."""
+    for ranks in (1, 2):
+        finished = train(ranks, training_set, tmp_path / f"{ranks}")
+        assert finished.returncode == 0, finished.stderr[-3000:]
+    one, two = logged(tmp_path / "1"), logged(tmp_path / "2")
+    assert two == pytest.approx(one, rel=0.02, abs=2e-3)
+    assert sorted(path.name for path in (tmp_path / "2").iterdir()) == sorted(
+        path.name for path in (tmp_path / "1").iterdir()
+    )
+
+
+def test_a_rank_s_failure_ends_the_run_with_its_reason(training_set, tmp_path):  # noqa: F811
+    finished = train(2, training_set, tmp_path / "run", "--set", "batch_lesion=3")
+    assert finished.returncode != 0
+    assert "3 slices of one kind for 2 ranks" in finished.stderr
+    assert not (tmp_path / "run" / "bundle").exists()
