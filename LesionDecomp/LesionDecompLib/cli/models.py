@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import textwrap
+from pathlib import Path
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -13,11 +14,25 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="list the installed model bundles and verify them",
         description="List the installed model bundles with task, version and description, and verify their weights.",
     )
+    parser.add_argument(
+        "--card",
+        type=Path,
+        metavar="DIR",
+        help="write the model card of a lesion bundle, with pictures, into this folder",
+    )
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="with --card: slices with pixel masks for the pictures"
+    )
+    parser.add_argument(
+        "--model", default=None, metavar="NAME|DIR", help="with --card: which one (default: the default)"
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print one entry for each bundle; 1 where there is none or one doesn't verify."""
+    """Print one entry for each bundle; 1 where there is none or one doesn't verify. Or write a model card."""
+    if args.card is not None or args.data is not None:
+        return _write_card(args)
     from ..bundles import ModelBundle, bundle_paths, user_model_folder
     from ..errors import LesionDecompError
     from . import tell
@@ -40,3 +55,17 @@ def run(args: argparse.Namespace) -> int:
     if not paths:
         tell(f"No model bundle is installed. Your own are looked for in {user_model_folder()}.")
     return 1 if failed or not paths else 0
+
+
+def _write_card(args: argparse.Namespace) -> int:
+    from ..bundles import find_bundle
+    from ..errors import LesionDecompError
+    from ..evaluation.model_card import write_model_card
+    from ..training.slices import SliceSet
+    from . import tell
+
+    if args.card is None or args.data is None:
+        raise LesionDecompError("Model card", "one of --card and --data", "both: where to write, and slices to show")
+    card = write_model_card(find_bundle(args.model, "lesions"), SliceSet.load(args.data, "val"), args.card)
+    tell(f"The model card is {card}.")
+    return 0
