@@ -24,7 +24,9 @@ from LesionDecompLib.training.run import train_lesions
 from LesionDecompLib.training.slice_draws import SliceDraws
 from LesionDecompLib.training.slices import SliceSet, lung_crops
 from LesionDecompLib.training.synthetic_lesions import paint_lesions
+from LesionDecompLib.training.taught_heat import taught_heat
 from LesionDecompLib.training.warm_start import spread_over_stem, start_from
+from PIL import Image
 
 TINY = [
     "steps=6",
@@ -117,7 +119,7 @@ def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(training_set, tm
     """SIGKILL in the middle: whatever is on the disk is whole, and the run goes on from it to the same weights."""
     settings = [*TINY, "steps=150"]
     command = [sys.executable, "-m", "LesionDecompLib", "train", "--data", str(training_set), "-o"]
-    command += [str(tmp_path / "run"), "--device", "cpu", "--threads", "1", "--resume"]
+    command += [str(tmp_path / "run"), "--device", "cpu", "--threads", "1", "--resume", "--checkpoint-seconds", "0"]
     command += [part for text in settings for part in ("--set", text)]
     environment = {**os.environ, "PYTHONPATH": str(LIBRARY)}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -262,3 +264,67 @@ def test_a_broken_training_set_is_refused(tmp_path, broken, said):
     (tmp_path / "index.csv").write_text(broken, "utf-8")
     with pytest.raises(LesionDecompError, match=said):
         SliceSet.load(tmp_path, "train")
+
+
+def test_a_time_budget_sets_the_steps_and_resuming_keeps_them(training_set, tmp_path):
+    import json
+
+    config = load_config(PRESETS["default"], None, TINY)
+    train_lesions(training_set, tmp_path / "run", config, hours=1e-4)
+    record = json.loads((tmp_path / "run" / "config.json").read_text("utf-8"))
+    assert record["hours"] == 1e-4 and record["steps"] >= 1
+    with open(tmp_path / "run" / "log.csv", encoding="utf-8") as stream:
+        assert int(list(csv.DictReader(stream))[-1]["step"]) == record["steps"]
+    train_lesions(training_set, tmp_path / "run", config, hours=1e-4, resume=True)
+    assert json.loads((tmp_path / "run" / "config.json").read_text("utf-8"))["steps"] == record["steps"]
+    with pytest.raises(LesionDecompError, match="hours"):
+        train_lesions(training_set, tmp_path / "other", config, hours=-1.0)
+
+
+def test_example_decompositions_are_drawn(training_set, tmp_path):
+    train_lesions(training_set, tmp_path / "run", load_config(PRESETS["default"], None, TINY))
+    image = np.asarray(Image.open(tmp_path / "run" / "examples.png"))
+    rows, columns = 5, 5  # three lesion slices, two normal ones; see examples.COLUMNS
+    assert image.shape == (18 + rows * 160, columns * 192, 3)
+    slices = image[18:, :192].astype(int)
+    val = SliceSet.load(training_set, "val").images
+    assert (slices.max(axis=2) > 60).sum() == pytest.approx(rows * (val > 60).sum() / len(val), rel=0.1)
+
+
+def test_a_pupil_learns_from_the_heat_of_others(training_set, tmp_path):
+    """A teacher at half resolution without normal decoder."""
+    alone = [*TINY, "network.normal_decoder=false", "critic=false", "shrink=2", "network.stem=1", "crop=[64, 64]"]
+    teacher = train_lesions(training_set, tmp_path / "teacher", load_config(PRESETS["default"], None, alone))
+    assert "healthy_version_val" not in teacher.metadata["metrics"]
+    with pytest.raises(LesionDecompError, match="without normal decoder"):
+        teacher.network().normal(torch.zeros(1, 1, 64, 64))
+    data = SliceSet.load(training_set, "train")
+    heat = taught_heat([teacher.path], data, torch.device("cpu"))
+    assert heat.shape == data.images[data.lesion].shape and not heat[data.images[data.lesion] == 0].any()
+    both = taught_heat([teacher.path, teacher.path], data, torch.device("cpu"))
+    assert np.array_equal(heat, both)
+    config = load_config(PRESETS["default"], None, TINY)
+    pupil = train_lesions(training_set, tmp_path / "pupil", config, teachers=[teacher.path])
+    assert pupil.task == "lesions"
+
+
+def test_taught_heat_is_moved_with_its_slice_and_learnt(training_set, tmp_path):
+    data = SliceSet.load(training_set, "train")
+    bright = np.where(data.images[data.lesion] > 150, 255, 0).astype(np.uint8)
+    settings = [*TINY, "alpha_self=1", "alpha_image=0", "alpha_painted=0", "critic=false", "learning_rate=0.01"]
+    task = LesionTask(load_config(PRESETS["default"], None, settings), data, torch.device("cpu"), bright)
+    batch = task.batch(np.random.default_rng(0))
+    spot, rest = batch.taught > 0.9, (batch.taught < 0.1) & batch.lung[batch.lesion]
+    assert spot.any() and batch.x[batch.lesion][spot].mean() > batch.x[batch.lesion][rest].mean() + 0.4
+    losses_of = [task.step(number, np.random.default_rng(number))["L_t"] for number in range(120)]
+    assert np.mean(losses_of[-10:]) < 0.7 * np.mean(losses_of[:10])
+
+
+def test_healthy_versions_are_judged(training_set, tmp_path):
+    bundle = train_lesions(
+        training_set, tmp_path / "run", load_config(PRESETS["default"], None, [*TINY, "judge_steps=60"])
+    )
+    figures = bundle.metadata["metrics"]["healthy_version_val"]
+    assert figures["judge_auc"] > 0.9  # the spots are easily seen
+    assert 0 <= figures["lesion_slices_called_normal_after_G1"] <= 1
+    assert figures["change_in_normal_slices_grey"] > 0

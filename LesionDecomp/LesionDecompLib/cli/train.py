@@ -40,6 +40,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="one setting, such as steps=500 or network.channels=8; may be repeated",
     )
     parser.add_argument("--name", default=None, metavar="NAME", help="name of the bundle")
+    parser.add_argument(
+        "--checkpoint-seconds", type=float, default=120.0, metavar="S", help="time between checkpoints (default: 120)"
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
     parser.add_argument(
         "--hours", type=float, default=None, metavar="H", help="train for about so long instead of the preset's steps"
@@ -89,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
             device=device,
             resume=args.resume,
             hours=args.hours,
+            checkpoint_seconds=args.checkpoint_seconds,
             progress=progress.update,
             cancelled=cancelled,
         )

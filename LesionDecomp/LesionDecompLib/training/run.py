@@ -51,6 +51,7 @@ def train_lesions(
     device: torch.device | str = "cpu",
     resume: bool = False,
     hours: float | None = None,
+    checkpoint_seconds: float = 120.0,
     warm_start: str | Path | None = None,
     teachers: Sequence[str | Path] = (),
     progress: Progress | None = None,
@@ -82,7 +83,7 @@ def train_lesions(
             start_from(task.network, warm_start)
         examples = ExampleSlices(SliceSet.load(data, "val"), config.shrink)
         draw = partial(examples.draw, picture=folder / EXAMPLES_NAME)
-        network = _train(task, folder, config, resume, progress, cancelled, draw)
+        network = _train(task, folder, config, resume, checkpoint_seconds, progress, cancelled, draw)
         if ranks.rank() > 0:
             return None
     return lesion_bundle(network, config, data, folder / BUNDLE_NAME, name=name, device=device)
@@ -138,6 +139,7 @@ def train_lungs(
     device: torch.device | str = "cpu",
     resume: bool = False,
     hours: float | None = None,
+    checkpoint_seconds: float = 120.0,
     progress: Progress | None = None,
     cancelled: Cancel | None = None,
 ) -> ModelBundle | None:
@@ -154,7 +156,8 @@ def train_lungs(
             return replace(config, steps=steps_within(lung_task(data, config, device), hours))
 
         config = _record_config(folder, "lungs", config, resume, hours, steps_in)
-        network = _train(lung_task(data, config, device), folder, config, resume, progress, cancelled)
+        task = lung_task(data, config, device)
+        network = _train(task, folder, config, resume, checkpoint_seconds, progress, cancelled)
         if ranks.rank() > 0:
             return None
     metadata = _metadata(name, "lungs", "unet", config.architecture(), config, Path(data)) | {
@@ -179,6 +182,7 @@ def _train(
     folder: Path,
     config: Any,
     resume: bool,
+    checkpoint_seconds: float,
     progress: Progress | None,
     cancelled: Cancel | None,
     draw: Callable[[nn.Module], object] | None = None,
@@ -195,6 +199,7 @@ def _train(
         seed=config.seed,
         ema=config.ema,
         resume=resume,
+        checkpoint_seconds=checkpoint_seconds,
         progress=progress if ranks.rank() == 0 else None,
         cancelled=cancelled,
         on_log=show,
