@@ -6,27 +6,31 @@ import csv
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from LesionDecompLib.training.lung_data import patient_names
 from test_lesion_training import LIBRARY, TINY, training_set  # noqa: F401
 
 COLUMNS = ("L_r", "L_n", "L_m", "L_p_heat", "L_c", "L_a", "L_g", "wasserstein", "change_G1", "heat_normal")
 
 
-def train(ranks: int, data: Path, folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+def train(
+    ranks: int, data: Path, folder: Path, *more: str, settings: Sequence[str] = (*TINY, "critic_every=1")
+) -> subprocess.CompletedProcess[str]:
     launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={ranks}", "--master-port=0", "--standalone"]
     command = [sys.executable, *(launcher if ranks > 1 else []), "-m", "LesionDecompLib", "train"]
     command += ["--data", str(data), "-o", str(folder), "--device", "cpu", "--threads", "1"]
-    command += [part for text in [*TINY, "critic_every=1"] for part in ("--set", text)] + list(more)
+    command += [part for text in settings for part in ("--set", text)] + list(more)
     environment = {**os.environ, "PYTHONPATH": str(LIBRARY), "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 
 
-def logged(folder: Path) -> dict[str, float]:
+def logged(folder: Path, columns: Sequence[str] = COLUMNS) -> dict[str, float]:
     with open(folder / "log.csv", encoding="utf-8") as stream:
         last = list(csv.DictReader(stream))[-1]
-    return {column: float(last[column]) for column in COLUMNS}
+    return {column: float(last[column]) for column in columns}
 
 
 def test_two_ranks_train_as_one(training_set, tmp_path):  # noqa: F811
@@ -46,3 +50,14 @@ def test_a_rank_s_failure_ends_the_run_with_its_reason(training_set, tmp_path): 
     assert finished.returncode != 0
     assert "3 slices of one kind for 2 ranks" in finished.stderr
     assert not (tmp_path / "run" / "bundle").exists()
+
+
+def test_the_lung_network_trains_on_two_ranks_as_on_one(data_folder, tmp_path):
+    left_out = "leave_out=" + ",".join(sorted(patient_names(data_folder / "lung_ct"))[1:])
+    settings = ("steps=2", "batch=4", "channels=4", left_out)
+    for ranks in (1, 2):
+        folder = tmp_path / f"{ranks}"
+        finished = train(ranks, data_folder / "lung_ct", folder, "--preset", "lungs", settings=settings)
+        assert finished.returncode == 0, finished.stderr[-3000:]
+    columns = ("loss", "entropy", "soft_dice")
+    assert logged(tmp_path / "2", columns) == pytest.approx(logged(tmp_path / "1", columns), rel=0.02)
