@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 METADATA_NAME = "bundle.json"
 WEIGHTS_NAME = "weights.pt"
-TASKS = ("lungs", "lesions")
+TASKS = ("lungs", "lesions", "localizer")
 STAGE = "Model bundle"
 MAX_METADATA_BYTES = 1 << 20
 MAX_WEIGHTS_BYTES = 1 << 30
@@ -63,7 +63,7 @@ class ModelBundle:
     def load(cls, path: str | Path, task: str | None = None) -> ModelBundle:
         """Read and verify a bundle: metadata, format version and the hash of the weights.
 
-        :param task: ``"lungs"`` or ``"lesions"`` when only that will do.
+        :param task: one of ``TASKS`` when only that will do.
         :raises LesionDecompError: missing, foreign, tampered with, or for another task.
         """
         path = Path(path)
@@ -109,7 +109,7 @@ class ModelBundle:
 
     @property
     def task(self) -> str:
-        """``"lungs"`` or ``"lesions"``."""
+        """``"lungs"``, ``"lesions"``, or ``"localizer"``: a method the lesion models are compared with."""
         return self.metadata["task"]
 
     @property

@@ -235,4 +235,10 @@ class Critic(nn.Module):
         return self.score(torch.cat(pooled, dim=1)).squeeze(1)
 
 
-ARCHITECTURES = {"unet": UNet, "decomposition": DecompositionNet}
+def _resnet18(**arguments: int) -> nn.Module:
+    from .baselines.classifier import SliceClassifier
+
+    return SliceClassifier(**arguments)
+
+
+ARCHITECTURES = {"unet": UNet, "decomposition": DecompositionNet, "resnet18": _resnet18}

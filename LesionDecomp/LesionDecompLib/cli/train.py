@@ -6,7 +6,8 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-PRESETS = ("default", "paper", "lungs")
+BASELINES = ("classifier", "va-gan", "biomarker")
+PRESETS = ("default", "paper", "lungs", *BASELINES)
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -26,7 +27,10 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder of the run")
     parser.add_argument(
-        "--preset", choices=PRESETS, default="default", help="starting configuration (default: default)"
+        "--preset",
+        choices=PRESETS,
+        default="default",
+        help="starting configuration, or a baseline to compare with (default: default)",
     )
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="TOML file with settings that differ from the preset"
@@ -64,6 +68,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, then say where the bundle is."""
+    from ..baselines.config import BASELINES as BASELINE_CONFIGS
+    from ..baselines.run import train_baseline
     from ..device import choose_device
     from ..errors import LesionDecompError
     from ..training.config import PRESETS as LESION_PRESETS
@@ -74,24 +80,31 @@ def run(args: argparse.Namespace) -> int:
     from .interrupts import interrupts_as_request
     from .progress import Progress
 
-    lungs = args.preset == "lungs"
-    config = load_config(LungConfig() if lungs else LESION_PRESETS[args.preset], args.config, args.settings)
+    lungs, baseline = args.preset == "lungs", args.preset in BASELINES
+    preset = LungConfig() if lungs else BASELINE_CONFIGS[args.preset]() if baseline else LESION_PRESETS[args.preset]
+    config = load_config(preset, args.config, args.settings)
     limit_threads(args.threads)
     device, in_words = choose_device(args.device)
     print(f"Training on {in_words}.")
-    if lungs and (args.warm_start is not None or args.teachers):
-        raise LesionDecompError("Training", "--warm-start or --teacher with --preset lungs", "a lesion preset")
-    train = train_lungs if lungs else partial(train_lesions, warm_start=args.warm_start, teachers=args.teachers)
+    if (lungs or baseline) and (args.warm_start is not None or args.teachers):
+        raise LesionDecompError("Training", f"--warm-start or --teacher with --preset {args.preset}", "a lesion preset")
+    if baseline and args.hours is not None:
+        raise LesionDecompError("Training", f"--hours with --preset {args.preset}", "--set steps=N")
+    if baseline:
+        train = partial(train_baseline, args.preset)
+    elif lungs:
+        train = partial(train_lungs, hours=args.hours)
+    else:
+        train = partial(train_lesions, hours=args.hours, warm_start=args.warm_start, teachers=args.teachers)
     progress = Progress()
     with interrupts_as_request() as cancelled:
         bundle = train(
             args.data,
             args.output,
             config,
-            name=args.name or ("lungs" if lungs else "lesions"),
+            name=args.name or (args.preset if lungs or baseline else "lesions"),
             device=device,
             resume=args.resume,
-            hours=args.hours,
             checkpoint_seconds=args.checkpoint_seconds,
             progress=progress.update,
             cancelled=cancelled,

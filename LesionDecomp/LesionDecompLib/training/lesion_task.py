@@ -12,11 +12,10 @@ from ..networks import Critic, DecompositionNet
 from ..precision import mixed_precision
 from ..smoothing import shrink_inside
 from . import losses, ranks
-from .augmentation import augment
 from .config import LesionConfig, as_dict
+from .labelled_slices import LabelledSlices
 from .loop import cosine, set_rate
-from .slice_draws import SliceDraws
-from .slices import SliceSet, lung_crops
+from .slices import SliceSet
 from .synthetic_lesions import paint_lesions
 
 Terms = dict[str, torch.Tensor]
@@ -85,13 +84,7 @@ class LesionTask:
         # Before the image-level terms begin, or without any, the gate has no gradient.
         unused = config.identity_steps > 0 or config.alpha_image == config.alpha_painted == 0
         self._forward = ranks.data_parallel(self.network, unused)
-        size = tuple(config.crop) or data.images.shape[1:]
-        crops = torch.from_numpy(lung_crops(data.images, size))
-        self.lesion_slices = crops[torch.from_numpy(data.lesion)]
-        self.normal_slices = crops[torch.from_numpy(~data.lesion)]
-        self.lesion_heat: torch.Tensor | None = None
-        if taught is not None:
-            self.lesion_heat = torch.from_numpy(lung_crops(taught, size, around=data.images[data.lesion]))
+        self.slices = LabelledSlices(data, config.crop, config.augmentation, device, taught)
 
     def step(self, number: int, rng: np.random.Generator) -> dict[str, float]:
         """One update of E, G1 and G2 by equation 5 with the image-level and painted terms, and of D by equation 3."""
@@ -130,11 +123,11 @@ class LesionTask:
     def batch(self, rng: np.random.Generator) -> Batch:
         """This rank's share of a batch; all ranks draw the same from ``rng``."""
         config = self.config
-        lesion, taught, _ = self._sample(self.lesion_slices, config.batch_lesion, rng, self.lesion_heat)
-        normal, _, _ = self._sample(self.normal_slices, config.batch_normal, rng)
+        lesion, taught = self.slices.draw_lesion(config.batch_lesion, rng)
+        normal, _ = self.slices.draw_normal(config.batch_normal, rng)
         x, target, extent = [lesion, normal], [lesion, normal], lesion[:0]
         if config.batch_painted > 0:
-            clean, _, draws = self._sample(self.normal_slices, config.batch_painted, rng)
+            clean, draws = self.slices.draw_normal(config.batch_painted, rng)
             painted, extent = paint_lesions(clean, draws)
             x.append(painted)
             target.append(clean)
@@ -236,21 +229,6 @@ class LesionTask:
             loss.backward()
             optimizer.step()
             terms["L_c"], terms["wasserstein"] = loss.detach(), distance
-
-    def _sample(
-        self, slices: torch.Tensor, count: int, rng: np.random.Generator, heat: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor | None, SliceDraws]:
-        """This rank's share of ``count`` augmented slices, ``(n, 1, h, w)``.
-
-        :return: the slices, their taught heat in [0, 1] if there is any, and their random numbers from there on.
-        """
-        own = ranks.share(count)
-        chosen = torch.from_numpy(rng.integers(len(slices), size=count)[own])
-        draws = SliceDraws(rng.integers(2**62, size=count)[own])
-        x = slices[chosen].unsqueeze(1).to(self.device, torch.float32) / 127.5 - 1.0
-        beside = None if heat is None else heat[chosen].unsqueeze(1) / 255.0
-        x, beside = augment(x, self.config.augmentation, draws, beside)
-        return x, None if heat is None else beside, draws
 
 
 class _CriticLoss(torch.nn.Module):

@@ -76,14 +76,14 @@ def train_lesions(
             steps = steps_within(LesionTask(config, slices, device), hours)
             return replace(config, steps=steps, self_steps=round(config.self_steps * steps / config.steps))
 
-        config = _record_config(folder, "lesions", config, resume, hours, steps_in)
+        config = record_config(folder, "lesions", config, resume, hours, steps_in)
         taught = taught_heat(teachers, slices, device, progress, cancelled) if teachers else None
         task = LesionTask(config, slices, device, taught)
         if warm_start is not None:
             start_from(task.network, warm_start)
         examples = ExampleSlices(SliceSet.load(data, "val"), config.shrink)
         draw = partial(examples.draw, picture=folder / EXAMPLES_NAME)
-        network = _train(task, folder, config, resume, checkpoint_seconds, progress, cancelled, draw)
+        network = train_and_draw(task, folder, config, resume, checkpoint_seconds, progress, cancelled, draw)
         if ranks.rank() > 0:
             return None
     return lesion_bundle(network, config, data, folder / BUNDLE_NAME, name=name, device=device)
@@ -119,7 +119,7 @@ def lesion_bundle(
         heat = slice_heat(network, definition, val.images, device)
         healthy = healthy_version_metrics(network, judge, val, heat, DEFAULT_THRESHOLD, config.shrink)
         metrics["healthy_version_val"] = healthy
-    metadata = _metadata(name, "lesions", "decomposition", as_dict(config.network), config, Path(data)) | {
+    metadata = bundle_metadata(name, "lesions", "decomposition", as_dict(config.network), config, Path(data)) | {
         "description": "Lesion heat by decomposition into a normal and a lesion part, from image-level labels",
         "input": slice_input(),
         "default_threshold": DEFAULT_THRESHOLD,
@@ -155,12 +155,12 @@ def train_lungs(
         def steps_in(hours: float) -> LungConfig:
             return replace(config, steps=steps_within(lung_task(data, config, device), hours))
 
-        config = _record_config(folder, "lungs", config, resume, hours, steps_in)
+        config = record_config(folder, "lungs", config, resume, hours, steps_in)
         task = lung_task(data, config, device)
-        network = _train(task, folder, config, resume, checkpoint_seconds, progress, cancelled)
+        network = train_and_draw(task, folder, config, resume, checkpoint_seconds, progress, cancelled)
         if ranks.rank() > 0:
             return None
-    metadata = _metadata(name, "lungs", "unet", config.architecture(), config, Path(data)) | {
+    metadata = bundle_metadata(name, "lungs", "unet", config.architecture(), config, Path(data)) | {
         "description": "Right and left lung, disease included, by a 2-D U-Net on 2 mm pixels",
         "input": {
             "size": [config.size, config.size],
@@ -177,7 +177,7 @@ def train_lungs(
     return ModelBundle.save(folder / BUNDLE_NAME, network, metadata)
 
 
-def _train(
+def train_and_draw(
     task: Task,
     folder: Path,
     config: Any,
@@ -209,7 +209,7 @@ def _train(
     return network
 
 
-def _record_config(
+def record_config(
     folder: Path, task: str, config: Any, resume: bool, hours: float | None, steps_in: Callable[[float], Any]
 ) -> Any:
     """Write ``config.json`` and return the configuration to train by: with ``hours``, the steps that fit into them.
@@ -245,7 +245,9 @@ def _read_record(file: Path) -> dict[str, Any]:
         raise LesionDecompError("Training", f"a {CONFIG_NAME} that is no JSON", "the one this run wrote") from error
 
 
-def _metadata(name: str, task: str, architecture: str, arguments: dict, config: Any, data: Path) -> dict[str, Any]:
+def bundle_metadata(
+    name: str, task: str, architecture: str, arguments: dict, config: Any, data: Path
+) -> dict[str, Any]:
     return {
         "name": name,
         "version": __version__,
