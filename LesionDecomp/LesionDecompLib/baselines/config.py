@@ -45,6 +45,7 @@ class ClassifierConfig(BaselineConfig):
     :param width: channels of its first block (ResNet-18: 64).
     """
 
+    steps: int = 575
     width: int = 64
     weight_decay: float = 1e-4
 
@@ -73,12 +74,13 @@ class VaGanConfig(CriticConfig):
         ``often_first`` updates and for every ``often_every``-th. :param alpha_map: weight of mean \\|M(x)\\|.
     """
 
+    steps: int = 305
     learning_rate: float = 1e-3
     final_learning_rate: float = 1e-3
     critic_learning_rate: float = 1e-3
     betas: tuple[float, ...] = (0.0, 0.9)
     critic_steps: int = 5
-    critic_steps_often: int = 100
+    critic_steps_often: int = 20  # 100 in the paper: 25 such updates alone would take the whole budget
     often_first: int = 25
     often_every: int = 100
     alpha_map: float = 100.0
@@ -91,6 +93,7 @@ class BiomarkerConfig(CriticConfig):
     :param alpha_class: weight of the classifier's opinion of G(x). :param alpha_same: weight of mean \\|x - G(x)\\|.
     """
 
+    steps: int = 870
     betas: tuple[float, ...] = (0.5, 0.9)
     alpha_adversarial: float = 0.05
     alpha_class: float = 0.5

@@ -10,7 +10,6 @@ import torch
 from ..bundles import ModelBundle
 from ..errors import LesionDecompError
 from ..training import ranks
-from ..training.config import as_dict
 from ..training.run import BUNDLE_NAME, bundle_metadata, record_config, train_and_draw
 from ..training.slice_input import slice_input
 from ..training.slices import SliceSet
