@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 # Heat is told apart to 1/8192, finer than float16 near 1.
 BINS = 8192
+THRESHOLDS = np.arange(1, BINS + 1) / BINS
+CHUNK = 1 << 22  # pixels counted at once: memory stays the same for any number
 
 
 @dataclass(eq=False)
@@ -25,10 +28,18 @@ class HeatCounts:
 
         :param heat: any shape, float in [0, 1]. :param mask: the same shape, bool.
         """
-        bins = np.floor(heat.ravel() * BINS).astype(np.int32)
-        both = np.bincount(2 * bins + mask.ravel(), minlength=2 * (BINS + 1))
-        self.healthy += both[0::2]
-        self.lesion += both[1::2]
+        heat, mask = heat.reshape(-1), mask.reshape(-1)
+        for start in range(0, heat.size, CHUNK):
+            part = slice(start, start + CHUNK)
+            bins = np.floor(heat[part] * BINS).astype(np.int32)
+            both = np.bincount(2 * bins + mask[part], minlength=2 * (BINS + 1))
+            self.healthy += both[0::2]
+            self.lesion += both[1::2]
+
+    @classmethod
+    def total(cls, parts: Sequence[HeatCounts]) -> HeatCounts:
+        """All pixels of ``parts`` together."""
+        return cls(sum(part.lesion for part in parts), sum(part.healthy for part in parts))
 
     def found(self, counts: np.ndarray) -> np.ndarray:
         """Pixels of ``counts`` at or above each of the thresholds ``arange(BINS + 1) / BINS``."""

@@ -1,0 +1,230 @@
+"""The paper's comparison on slices with pixel masks: every localizer, every mask set, with intervals and floors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from .. import __version__
+from ..errors import Cancelled, LesionDecompError
+from ..training.heat_scale import MASKS, has_masks
+from ..training.slices import SliceSet
+from .bootstrap import RESAMPLES, interval, resampled_figures, scan_weights
+from .localizers import FLOORS, Localizer
+from .pixel_metrics import THRESHOLDS, HeatCounts
+
+STAGE = "Evaluation"
+FIGURES = ("average_precision", "auc_pr", "best_dice", "dice_at_default")
+SEED = 0
+
+Progress = Callable[[str, int, int], None]
+Cancel = Callable[[], bool]
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What one localizer's heat amounts to on a split.
+
+    :param lesion: mask set to counts of in-lung pixels, one for each scan with lesion slices.
+    :param normal: counts of all normal slices. :param threshold: its default one. :param slices: mask set to figures of
+        single slices at that threshold.
+    """
+
+    lesion: dict[str, list[HeatCounts]]
+    normal: HeatCounts
+    threshold: float
+    slices: dict[str, dict[str, float | int | None]]
+
+    def pooled(self, mask: str) -> HeatCounts:
+        """Counts of all lesion slices."""
+        return HeatCounts.total(self.lesion[mask])
+
+
+class Comparison:
+    """Evaluates localizers on one split and keeps what the figures need.
+
+    :param data: the split. :param val: the split that thresholds are chosen on, for methods without their own.
+    :raises LesionDecompError: lesion slices without pixel masks.
+    """
+
+    def __init__(self, data: SliceSet, val: SliceSet | None) -> None:
+        for part in (data, val):
+            if part is not None and not has_masks(part):
+                raise LesionDecompError(
+                    STAGE, "lesion slices without pixel masks", f"the columns {', '.join(f'mask_{m}' for m in MASKS)}"
+                )
+        self.data, self.val = data, val
+        self.measured: dict[str, Measured] = {}
+        self.masks = {name: data.masks(name) for name in MASKS}
+        self.lesion_scans = data.scans[data.lesion]
+        self.weights = scan_weights(len(np.unique(self.lesion_scans)), seed=SEED)
+
+    def add(self, localizer: Localizer, cancelled: Cancel | None = None) -> dict[str, Any]:
+        """Evaluate one more; its entry of ``results.json``."""
+        threshold, chosen_on = localizer.threshold, "bundle"
+        if threshold is None:
+            if self.val is None:
+                raise LesionDecompError(STAGE, f"'{localizer.name}' without threshold", "a val split to choose it on")
+            threshold, chosen_on = self._best_on_val(localizer, cancelled), "val"
+        lesion, normal, heat = _count(localizer, self.data, self.masks, cancelled)
+        inside = self.data.images[self.data.lesion] > 0
+        slices = {name: slice_figures((heat >= threshold) & inside, mask & inside) for name, mask in self.masks.items()}
+        measured = self.measured[localizer.name] = Measured(lesion, normal, threshold, slices)
+        return self._entry(localizer, measured, chosen_on)
+
+    def human(self) -> dict[str, Any]:
+        """One reader against another: pooled Dice inside the lungs, and its interval over scans."""
+        inside = self.data.images[self.data.lesion] > 0
+        result = {}
+        for a, b in combinations(MASKS, 2):
+            both, either = [], []
+            for scan in np.unique(self.lesion_scans):
+                of_scan = self.lesion_scans == scan
+                one, other = self.masks[a][of_scan] & inside[of_scan], self.masks[b][of_scan] & inside[of_scan]
+                both.append(2 * np.count_nonzero(one & other))
+                either.append(np.count_nonzero(one) + np.count_nonzero(other))
+            resampled = (self.weights @ np.array(both)) / np.maximum(self.weights @ np.array(either), 1)
+            dice = sum(both) / max(sum(either), 1)
+            result[f"{a}-{b}"] = {"dice": round(dice, 4), "dice_interval": interval(resampled)}
+        result["mean"] = {"dice": round(float(np.mean([row["dice"] for row in result.values()])), 4)}
+        return result
+
+    def results(self, entries: dict[str, dict[str, Any]], split: str) -> dict[str, Any]:
+        """All of ``results.json``."""
+        return {
+            "version": __version__,
+            "data": self.data.folder.resolve().name,
+            "split": split,
+            "lesion_slices": int(self.data.lesion.sum()),
+            "normal_slices": int((~self.data.lesion).sum()),
+            "lesion_scans": len(np.unique(self.lesion_scans)),
+            "intervals": {"level": 0.95, "resampled": "scans", "resamples": RESAMPLES, "seed": SEED},
+            "masks": list(MASKS),
+            "methods": entries,
+            "human": self.human(),
+        }
+
+    def _best_on_val(self, localizer: Localizer, cancelled: Cancel | None) -> float:
+        val = self.val
+        counts, _, _ = _count(localizer, val, {name: val.masks(name) for name in MASKS}, cancelled)
+        dice = np.mean([HeatCounts.total(counts[name]).dice(THRESHOLDS) for name in MASKS], axis=0)
+        return float(THRESHOLDS[dice.argmax()])
+
+    def _entry(self, localizer: Localizer, measured: Measured, chosen_on: str) -> dict[str, Any]:
+        entry: dict[str, Any] = {
+            "method": localizer.method,
+            "floor": localizer.method in FLOORS,
+            "default_threshold": round(measured.threshold, 6),
+            "threshold_from": chosen_on,
+        }
+        if localizer.bundle is not None:
+            training = localizer.bundle.metadata["training"].get("configuration", {})
+            entry["bundle"] = {
+                "name": localizer.bundle.name,
+                "sha256": localizer.bundle.sha256,
+                "steps": training.get("steps"),
+                "seed": training.get("seed"),
+            }
+        resampled = {}
+        for mask in MASKS:
+            counts = measured.pooled(mask)
+            dice = counts.dice(THRESHOLDS)
+            resampled[mask] = resampled_figures(measured.lesion[mask], self.weights, measured.threshold)
+            entry[mask] = {
+                "average_precision": round(counts.average_precision(), 4),
+                "auc_pr": round(counts.auc_pr(), 4),
+                "best_dice": round(float(dice.max()), 4),
+                "best_threshold": round(float(THRESHOLDS[dice.argmax()]), 4),
+                "dice_at_default": round(float(counts.dice(measured.threshold)[0]), 4),
+                **measured.slices[mask],
+                **{f"{key}_interval": interval(resampled[mask][key]) for key in FIGURES},
+            }
+        entry["mean"] = {
+            key: round(float(np.mean([entry[mask][key] for mask in MASKS])), 4) for key in (*FIGURES, "mean_slice_dice")
+        } | {f"{key}_interval": interval(np.mean([resampled[mask][key] for mask in MASKS], axis=0)) for key in FIGURES}
+        share = float(measured.normal.share_found(measured.threshold)[0])
+        entry["normal_false_positive_fraction"] = round(share, 6)
+        return entry
+
+
+def _count(
+    localizer: Localizer, data: SliceSet, masks: dict[str, np.ndarray], cancelled: Cancel | None
+) -> tuple[dict[str, list[HeatCounts]], HeatCounts, np.ndarray]:
+    """Counts scan by scan, and the heat of the lesion slices ``(n_lesion, h, w)`` float32."""
+    lesion: dict[str, list[HeatCounts]] = {name: [] for name in masks}
+    normal = HeatCounts()
+    order = np.cumsum(data.lesion) - 1  # of a slice among the lesion slices
+    kept = np.zeros((int(data.lesion.sum()), *data.images.shape[1:]), dtype=np.float32)
+    for scan in np.unique(data.scans):
+        if cancelled is not None and cancelled():
+            raise Cancelled(STAGE)
+        chosen = np.flatnonzero(data.scans == scan)
+        heat, inside = localizer.heat(data.images[chosen]), data.images[chosen] > 0
+        if not np.isfinite(heat).all() or heat.min() < 0 or heat.max() > 1 or heat[~inside].any():
+            raise LesionDecompError(STAGE, f"heat of '{localizer.name}' beyond [0, 1] or outside the lungs", "heat")
+        sick = data.lesion[chosen]
+        values = heat[~sick][inside[~sick]]
+        normal.add(values, np.zeros(values.shape, dtype=bool))
+        if not sick.any():
+            continue
+        places = order[chosen[sick]]
+        kept[places] = heat[sick]
+        for name, mask in masks.items():
+            counts = HeatCounts()
+            counts.add(heat[sick][inside[sick]], mask[places][inside[sick]])
+            lesion[name].append(counts)
+    return lesion, normal, kept
+
+
+def slice_figures(found: np.ndarray, mask: np.ndarray) -> dict[str, float | int | None]:
+    """Figures of single slices.
+
+    :param found, mask: ``(n, h, w)`` bool.
+    :return: the mean of the slices' Dice (where either holds lesion), the median 95th-percentile symmetric surface
+        distance in pixels, by MONAI, and on how many slices it is defined (both hold lesion).
+    """
+    sizes = found.sum(axis=(1, 2)) + mask.sum(axis=(1, 2))
+    dice = 2 * (found & mask).sum(axis=(1, 2)) / np.maximum(sizes, 1)
+    defined = found.any(axis=(1, 2)) & mask.any(axis=(1, 2))
+    distances = surface_distances_95(found[defined], mask[defined])
+    return {
+        "mean_slice_dice": round(float(dice[sizes > 0].mean()), 4) if (sizes > 0).any() else None,
+        "median_hd95_px": round(float(np.median(distances)), 2) if len(distances) else None,
+        "hd95_slices": int(defined.sum()),
+    }
+
+
+def surface_distances_95(found: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """95th-percentile symmetric surface distance of each slice, pixels; ``(n, h, w)`` bool, none empty."""
+    import torch
+    from monai.metrics import compute_hausdorff_distance
+
+    if not len(found):
+        return np.zeros(0)
+    one, other = (torch.from_numpy(np.ascontiguousarray(part)).unsqueeze(1).float() for part in (found, mask))
+    return compute_hausdorff_distance(one, other, include_background=True, percentile=95).numpy()[:, 0]
+
+
+def evaluate_localizers(
+    localizers: Sequence[Localizer],
+    data: SliceSet,
+    val: SliceSet | None,
+    split: str,
+    progress: Progress | None = None,
+    cancelled: Cancel | None = None,
+) -> tuple[Comparison, dict[str, Any]]:
+    """Evaluate all ``localizers``; the comparison and the contents of ``results.json``.
+
+    :raises LesionDecompError: slices without masks, or heat that is none. :raises Cancelled: the hook said so.
+    """
+    comparison = Comparison(data, val)
+    entries = {}
+    for number, localizer in enumerate(localizers):
+        if progress is not None:
+            progress("evaluation", number, len(localizers))
+        entries[localizer.name] = comparison.add(localizer, cancelled)
+    return comparison, comparison.results(entries, split)

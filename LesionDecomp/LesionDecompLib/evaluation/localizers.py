@@ -1,0 +1,226 @@
+"""Every method of the comparison behind one interface: slices in, heat out.
+
+A trained bundle offers one or several of :data:`METHODS`; the floors need none. All but the floors and a lesion
+bundle's own heat are treated alike: averaged with the mirrored slice, smoothed by :data:`SMOOTHING_PX` inside the lungs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from ..bundles import ModelBundle
+from ..decomposition import HeatDefinition
+from ..errors import LesionDecompError
+from ..smoothing import blur_inside, shrink_inside
+from ..training.heat_scale import slice_heat
+
+STAGE = "Evaluation"
+BATCH = 16
+SMOOTHING_PX = 2.0
+FLOOR_SIGMA_PX = 4.0
+# Grad-CAM has no scale of its own: six decades below 1 are told apart.
+GRAD_CAM_DECADES = 6.0
+
+Evidence = Callable[[torch.Tensor], torch.Tensor]
+HeatOf = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Localizer:
+    """One row of a comparison.
+
+    :param name: of the row. :param method: a key of :data:`METHODS` or :data:`FLOORS`.
+    :param heat: ``(n, h, w)`` uint8 lung-masked slices to float32 heat in [0, 1], 0 outside the lungs.
+    :param threshold: the bundle's own; None for a method that has none until it is chosen on ``val``.
+    :param bundle: what was trained; None for floors.
+    """
+
+    name: str
+    method: str
+    heat: HeatOf
+    threshold: float | None = None
+    bundle: ModelBundle | None = None
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to get heat out of a bundle.
+
+    :param fits: whether a bundle offers it. :param heat: the bundle's heat by it.
+    """
+
+    fits: Callable[[ModelBundle], bool]
+    heat: Callable[[ModelBundle, torch.device], HeatOf]
+
+
+def _own_heat(bundle: ModelBundle, device: torch.device) -> HeatOf:
+    network, definition = bundle.network(device), HeatDefinition.of(bundle)
+    return lambda images: slice_heat(network, definition, images, device)
+
+
+def _difference(bundle: ModelBundle, device: torch.device) -> HeatOf:
+    network = bundle.network(device)
+    definition = replace(HeatDefinition.of(bundle), source="difference", raw=(0.0, 1.0), scaled=(0.0, 1.0))
+    return lambda images: slice_heat(network, definition, images, device)
+
+
+def _cam(bundle: ModelBundle, device: torch.device) -> HeatOf:
+    from monai.visualize import CAM
+
+    from ..baselines.classifier import CAM_LAYER, LESION, NORMAL
+
+    network = bundle.network(device)
+    cam = CAM(network, target_layers=CAM_LAYER, fc_layers="resnet.fc", postprocessing=_as_it_is)
+    bias = network.resnet.fc.bias
+
+    def evidence(x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            map_ = cam(x, class_idx=LESION) - cam(x, class_idx=NORMAL)
+            return torch.sigmoid(map_ + bias[LESION] - bias[NORMAL])
+
+    return _smoothed(evidence, bundle, device)
+
+
+def _grad_cam(bundle: ModelBundle, device: torch.device) -> HeatOf:
+    from monai.visualize import GradCAM
+
+    from ..baselines.classifier import GRAD_CAM_LAYER, LESION
+
+    network = bundle.network(device).requires_grad_(True)
+    grad_cam = GradCAM(network, target_layers=GRAD_CAM_LAYER, postprocessing=_as_it_is)
+
+    def evidence(x: torch.Tensor) -> torch.Tensor:
+        with torch.enable_grad():
+            return grad_cam(x, class_idx=LESION).detach().relu()
+
+    def decades(value: torch.Tensor) -> torch.Tensor:
+        return (1 + value.clamp_min(1e-30).log10() / GRAD_CAM_DECADES).clamp(0.0, 1.0)
+
+    return _smoothed(evidence, bundle, device, decades)
+
+
+def _added_map(bundle: ModelBundle, device: torch.device) -> HeatOf:
+    network = bundle.network(device)
+
+    @torch.inference_mode()
+    def evidence(x: torch.Tensor) -> torch.Tensor:
+        return (-network(x).float() / 2).clamp(0.0, 1.0)  # what M(x) takes away
+
+    return _smoothed(evidence, bundle, device)
+
+
+def _taken_away(bundle: ModelBundle, device: torch.device) -> HeatOf:
+    network = bundle.network(device)
+
+    @torch.inference_mode()
+    def evidence(x: torch.Tensor) -> torch.Tensor:
+        return ((x - torch.tanh(network(x).float())) / 2).clamp(0.0, 1.0)
+
+    return _smoothed(evidence, bundle, device)
+
+
+def _as_it_is(value: torch.Tensor | np.ndarray) -> torch.Tensor | np.ndarray:
+    """No normalization of each slice by itself: heat must be comparable between slices."""
+    return value
+
+
+def _is_baseline(name: str) -> Callable[[ModelBundle], bool]:
+    return lambda bundle: bundle.task == "localizer" and bundle.metadata.get("method") == name
+
+
+METHODS: dict[str, Method] = {
+    "heat": Method(lambda bundle: bundle.task == "lesions", _own_heat),
+    "difference": Method(
+        lambda bundle: (
+            bundle.task == "lesions"
+            and bundle.metadata["architecture_arguments"].get("normal_decoder", True)
+            # Without lesion decoder the difference is the bundle's own heat already.
+            and bundle.metadata["heat"].get("source") != "difference"
+        ),
+        _difference,
+    ),
+    "cam": Method(_is_baseline("classifier"), _cam),
+    "grad-cam": Method(_is_baseline("classifier"), _grad_cam),
+    "va-gan": Method(_is_baseline("va-gan"), _added_map),
+    "biomarker": Method(_is_baseline("biomarker"), _taken_away),
+}
+
+
+def _grey(images: np.ndarray) -> np.ndarray:
+    return images.astype(np.float32) / 255.0
+
+
+def _blurred_grey(images: np.ndarray) -> np.ndarray:
+    heat = np.empty(images.shape, dtype=np.float32)
+    for start in range(0, len(images), BATCH):
+        grey = torch.from_numpy(_grey(images[start : start + BATCH])).unsqueeze(1)
+        inside = (grey > 0).float()
+        heat[start : start + BATCH] = (blur_inside(grey, inside, FLOOR_SIGMA_PX) * inside)[:, 0].clamp(0, 1).numpy()
+    return heat
+
+
+# What knows nothing: a method that does not clear these has learnt nothing a blur does not know.
+FLOORS: dict[str, HeatOf] = {"grey": _grey, "blurred_grey": _blurred_grey}
+
+
+def localizers_of(
+    bundles: Sequence[ModelBundle], methods: Sequence[str] | None = None, device: torch.device | str = "cpu"
+) -> list[Localizer]:
+    """All that ``bundles`` offer, and the floors.
+
+    A row is named after its bundle, with ``/method`` behind where the method is not the bundle's own heat.
+
+    :param methods: keys of :data:`METHODS` and :data:`FLOORS` to keep; None keeps all.
+    :raises LesionDecompError: an unknown method, one that no bundle offers, or two rows of one name.
+    """
+    known = [*METHODS, *FLOORS]
+    for name in methods or ():
+        if name not in known:
+            raise LesionDecompError(STAGE, f"the unknown method '{name}'", f"one of {', '.join(known)}")
+    rows = []
+    for bundle in bundles:
+        for name, method in METHODS.items():
+            if method.fits(bundle) and (methods is None or name in methods):
+                own = name in ("heat", bundle.metadata.get("method"))
+                threshold = bundle.default_threshold if name == "heat" else None
+                row = bundle.name if own else f"{bundle.name}/{name}"
+                rows.append(Localizer(row, name, method.heat(bundle, torch.device(device)), threshold, bundle))
+    found = {row.method for row in rows}
+    for name in methods or ():
+        if name in METHODS and name not in found:
+            raise LesionDecompError(
+                STAGE, f"no bundle that offers '{name}'", "one among --models", "Train it: lesiondecomp train --help."
+            )
+    rows += [Localizer(name, name, heat) for name, heat in FLOORS.items() if methods is None or name in methods]
+    names = [row.name for row in rows]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise LesionDecompError(STAGE, f"two bundles named '{twice}'", "a name each", "Train with --name.")
+    return rows
+
+
+def _smoothed(evidence: Evidence, bundle: ModelBundle, device: torch.device, finish: Evidence | None = None) -> HeatOf:
+    shrink = int(bundle.metadata["heat"].get("shrink", 1))
+
+    def mirrored(x: torch.Tensor) -> torch.Tensor:
+        return (evidence(x) + evidence(x.flip(3)).flip(3)) / 2
+
+    def heat(images: np.ndarray) -> np.ndarray:
+        result = np.empty(images.shape, dtype=np.float32)
+        for start in range(0, len(images), BATCH):
+            x = torch.from_numpy(images[start : start + BATCH]).to(device, torch.float32).unsqueeze(1) / 127.5 - 1.0
+            inside = (x > -1).float()
+            value = mirrored(shrink_inside(x, shrink) if shrink > 1 else x)
+            if value.shape != x.shape:
+                value = functional.interpolate(value, size=x.shape[2:], mode="bilinear", align_corners=False)
+            value = blur_inside(value, inside, SMOOTHING_PX)
+            value = (value if finish is None else finish(value)) * inside
+            result[start : start + BATCH] = value[:, 0].clamp(0.0, 1.0).cpu().numpy()
+        return result
+
+    return heat
