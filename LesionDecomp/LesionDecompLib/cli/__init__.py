@@ -19,7 +19,7 @@ from ..errors import Cancelled, LesionDecompError
 from .interrupts import INTERRUPTED, interrupts_as_exceptions
 
 # In the order of the help text. A new command is one more name here.
-COMMANDS = ("segment", "slices", "train", "models", "demo")
+COMMANDS = ("segment", "slices", "train", "evaluate", "models", "demo")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -15,8 +15,15 @@ STAGES = {
     "statistics": "Measuring",
     "slices": "Cutting slices",
     "training": "Training",
+    "evaluation": "Evaluating",
+    "cases": "Evaluating",
 }
-UNITS = {"slices": "case", "training": "step"}  # what a stage counts, where it is not slices
+UNITS = {
+    "slices": "case",
+    "training": "step",
+    "evaluation": "method",
+    "cases": "case",
+}  # what a stage counts, where it is not slices
 LIVE_S = 0.1  # between updates of the live line
 PLAIN_S = 30.0  # between plain lines of one stage
 

@@ -20,6 +20,7 @@ from .pixel_metrics import THRESHOLDS, HeatCounts
 STAGE = "Evaluation"
 FIGURES = ("average_precision", "auc_pr", "best_dice", "dice_at_default")
 SEED = 0
+CHUNK = 64  # slices whose heat is computed at once
 
 Progress = Callable[[str, int, int], None]
 Cancel = Callable[[], bool]
@@ -65,16 +66,15 @@ class Comparison:
 
     def add(self, localizer: Localizer, cancelled: Cancel | None = None) -> dict[str, Any]:
         """Evaluate one more; its entry of ``results.json``."""
-        threshold, chosen_on = localizer.threshold, "bundle"
+        on_val = None if self.val is None else self._best_on_val(localizer, cancelled)
+        threshold = on_val if localizer.threshold is None else localizer.threshold
         if threshold is None:
-            if self.val is None:
-                raise LesionDecompError(STAGE, f"'{localizer.name}' without threshold", "a val split to choose it on")
-            threshold, chosen_on = self._best_on_val(localizer, cancelled), "val"
+            raise LesionDecompError(STAGE, f"'{localizer.name}' without threshold", "a val split to choose it on")
         lesion, normal, heat = _count(localizer, self.data, self.masks, cancelled)
         inside = self.data.images[self.data.lesion] > 0
         slices = {name: slice_figures((heat >= threshold) & inside, mask & inside) for name, mask in self.masks.items()}
         measured = self.measured[localizer.name] = Measured(lesion, normal, threshold, slices)
-        return self._entry(localizer, measured, chosen_on)
+        return self._entry(localizer, measured, on_val)
 
     def human(self) -> dict[str, Any]:
         """One reader against another: pooled Dice inside the lungs, and its interval over scans."""
@@ -114,12 +114,13 @@ class Comparison:
         dice = np.mean([HeatCounts.total(counts[name]).dice(THRESHOLDS) for name in MASKS], axis=0)
         return float(THRESHOLDS[dice.argmax()])
 
-    def _entry(self, localizer: Localizer, measured: Measured, chosen_on: str) -> dict[str, Any]:
+    def _entry(self, localizer: Localizer, measured: Measured, on_val: float | None) -> dict[str, Any]:
         entry: dict[str, Any] = {
             "method": localizer.method,
             "floor": localizer.method in FLOORS,
             "default_threshold": round(measured.threshold, 6),
-            "threshold_from": chosen_on,
+            "threshold_from": "val" if localizer.threshold is None else "bundle",
+            "val_threshold": None if on_val is None else round(on_val, 6),
         }
         if localizer.bundle is not None:
             training = localizer.bundle.metadata["training"].get("configuration", {})
@@ -140,12 +141,16 @@ class Comparison:
                 "best_dice": round(float(dice.max()), 4),
                 "best_threshold": round(float(THRESHOLDS[dice.argmax()]), 4),
                 "dice_at_default": round(float(counts.dice(measured.threshold)[0]), 4),
+                "dice_at_val_threshold": None if on_val is None else round(float(counts.dice(on_val)[0]), 4),
                 **measured.slices[mask],
                 **{f"{key}_interval": interval(resampled[mask][key]) for key in FIGURES},
             }
         entry["mean"] = {
             key: round(float(np.mean([entry[mask][key] for mask in MASKS])), 4) for key in (*FIGURES, "mean_slice_dice")
         } | {f"{key}_interval": interval(np.mean([resampled[mask][key] for mask in MASKS], axis=0)) for key in FIGURES}
+        if on_val is not None:
+            values = [entry[mask]["dice_at_val_threshold"] for mask in MASKS]
+            entry["mean"]["dice_at_val_threshold"] = round(float(np.mean(values)), 4)
         share = float(measured.normal.share_found(measured.threshold)[0])
         entry["normal_false_positive_fraction"] = round(share, 6)
         return entry
@@ -155,29 +160,31 @@ def _count(
     localizer: Localizer, data: SliceSet, masks: dict[str, np.ndarray], cancelled: Cancel | None
 ) -> tuple[dict[str, list[HeatCounts]], HeatCounts, np.ndarray]:
     """Counts scan by scan, and the heat of the lesion slices ``(n_lesion, h, w)`` float32."""
-    lesion: dict[str, list[HeatCounts]] = {name: [] for name in masks}
+    scans = {scan: {name: HeatCounts() for name in masks} for scan in np.unique(data.scans[data.lesion])}
     normal = HeatCounts()
     order = np.cumsum(data.lesion) - 1  # of a slice among the lesion slices
     kept = np.zeros((int(data.lesion.sum()), *data.images.shape[1:]), dtype=np.float32)
-    for scan in np.unique(data.scans):
+    for start in range(0, len(data.images), CHUNK):
         if cancelled is not None and cancelled():
             raise Cancelled(STAGE)
-        chosen = np.flatnonzero(data.scans == scan)
-        heat, inside = localizer.heat(data.images[chosen]), data.images[chosen] > 0
+        chunk = slice(start, start + CHUNK)
+        heat, inside = localizer.heat(data.images[chunk]), data.images[chunk] > 0
         if not np.isfinite(heat).all() or heat.min() < 0 or heat.max() > 1 or heat[~inside].any():
-            raise LesionDecompError(STAGE, f"heat of '{localizer.name}' beyond [0, 1] or outside the lungs", "heat")
-        sick = data.lesion[chosen]
-        values = heat[~sick][inside[~sick]]
-        normal.add(values, np.zeros(values.shape, dtype=bool))
-        if not sick.any():
-            continue
-        places = order[chosen[sick]]
-        kept[places] = heat[sick]
-        for name, mask in masks.items():
-            counts = HeatCounts()
-            counts.add(heat[sick][inside[sick]], mask[places][inside[sick]])
-            lesion[name].append(counts)
-    return lesion, normal, kept
+            found = f"values of '{localizer.name}' that are no heat"
+            raise LesionDecompError(STAGE, found, "heat in [0, 1], 0 outside the lungs")
+        for number, (warm, lung) in enumerate(zip(heat, inside, strict=True), start):
+            values = warm[lung]
+            if not data.lesion[number]:
+                normal.add(values, np.zeros(values.shape, dtype=bool))
+                continue
+            kept[order[number]] = warm
+            for name, mask in masks.items():
+                scans[data.scans[number]][name].add(values, mask[order[number]][lung])
+    return {name: [counts[name] for counts in scans.values()] for name in masks}, normal, kept
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    return None if None in values else round(float(np.mean(values)), 4)
 
 
 def slice_figures(found: np.ndarray, mask: np.ndarray) -> dict[str, float | int | None]:

@@ -114,8 +114,13 @@ def example_slices(data: SliceSet, marked: np.ndarray, count: int) -> list[int]:
 
 def write_table(results: dict[str, Any], file: Path) -> None:
     """The figures as a Markdown table, best average precision first: means of the mask sets, 95 % intervals."""
-    header = "| method | AP | area under PR curve | best Dice | Dice at its threshold | mean slice Dice | HD95, px | "
-    lines = [header + "normal lung above it, % |", "|---|---|---|---|---|---|---|---|"]
+    header = (
+        "| method | AP | area under PR curve | best Dice | Dice at threshold best on val | Dice at default threshold | "
+    )
+    lines = [
+        header + "mean slice Dice | HD95, px | normal lung called lesion, % |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
     rows = sorted(results["methods"].items(), key=lambda item: -item[1]["mean"]["average_precision"])
     for name, entry in rows:
         mean = entry["mean"]
@@ -123,10 +128,12 @@ def write_table(results: dict[str, Any], file: Path) -> None:
         distance = "–" if None in distances else f"{np.mean(distances):.1f}"
         low, high = mean["average_precision_interval"]
         dice_low, dice_high = mean["dice_at_default_interval"]
+        shown = f"{name} (floor)" if entry["floor"] else name
         lines.append(
-            f"| {name}{' (floor)' if entry['floor'] else ''} | {mean['average_precision']:.3f} ({low:.2f}–{high:.2f}) | "
-            f"{mean['auc_pr']:.3f} | {mean['best_dice']:.3f} | {mean['dice_at_default']:.3f} "
-            f"({dice_low:.2f}–{dice_high:.2f}) | {mean['mean_slice_dice']:.3f} | {distance} | "
+            f"| {shown} | {mean['average_precision']:.3f} ({low:.2f}–{high:.2f}) | "
+            f"{mean['auc_pr']:.3f} | {mean['best_dice']:.3f} | {_shown(mean.get('dice_at_val_threshold'))} | "
+            f"{mean['dice_at_default']:.3f} ({dice_low:.2f}–{dice_high:.2f}) | {_shown(mean['mean_slice_dice'])} | "
+            f"{distance} | "
             f"{100 * entry['normal_false_positive_fraction']:.2f} |"
         )
     pairs = ", ".join(f"{pair} {row['dice']:.3f}" for pair, row in results["human"].items() if pair != "mean")
@@ -134,6 +141,10 @@ def write_table(results: dict[str, Any], file: Path) -> None:
         f"| one reader against another ({pairs}) | – | – | – | {results['human']['mean']['dice']:.3f} | – | – | – |"
     )
     write_text(file, "\n".join(lines) + "\n", STAGE)
+
+
+def _shown(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
 
 
 def _panels(count: int) -> tuple[Any, Any]:

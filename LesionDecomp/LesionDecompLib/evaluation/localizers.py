@@ -1,7 +1,7 @@
 """Every method of the comparison behind one interface: slices in, heat out.
 
-A trained bundle offers one or several of :data:`METHODS`; the floors need none. All but the floors and a lesion
-bundle's own heat are treated alike: averaged with the mirrored slice, smoothed by :data:`SMOOTHING_PX` inside the lungs.
+A trained bundle offers one or several of :data:`METHODS`; the floors need none. All methods but the floors are averaged
+with the mirrored slice and smoothed by two pixels inside the lungs, as a lesion bundle's own heat is.
 """
 
 from __future__ import annotations

@@ -1,68 +1,80 @@
-"""How well lesions are found in whole CT: ``python -m LesionDecompLib.evaluation.volumes --data DIR``.
+"""How well lesions are found in whole CT, and how well their volumes agree with readers'.
 
-DIR holds ``covid3d_medseg`` (CT with lesion masks on every slice) and ``covid_ct_md`` (a normal chest). Everything
-runs as for a user: own lung mask, the bundle's own threshold, lesions below the usual minimum volume left out.
+Everything runs as for a user: own lung mask, the bundle's own threshold, lesions below the usual minimum volume left
+out.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
-from collections.abc import Sequence
+import io
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ..atomic import write_text
+from .. import __version__
+from ..atomic import write_bytes
 from ..errors import LesionDecompError
 from ..image_io import read_mask, read_volume
 from ..overview import draw_overview
 from ..pipeline import Segmenter
 
+STAGE = "Evaluation"
+CT_SUFFIX, LESION_SUFFIX = "_ct.nii.gz", "_lesion.nii.gz"
+BLAND_ALTMAN_NAME = "bland_altman.png"
+LEAST_PERCENT = 0.1  # of lung: with less lesion a Dice says nothing
+
 
 @dataclass(frozen=True)
 class LesionScore:
-    """How one case's lesions compare with the reference.
+    """How one case's lesions compare with the reference; NaN where there is no reference.
 
-    :param dice: at the bundle's threshold; NaN without a reference. :param best_dice, best_threshold: over thresholds
-        from 0.05 to 0.95. :param involvement_percent: of our lungs. :param reference_percent: reference lesion over
-        our lungs.
+    :param dice: at the bundle's threshold. :param best_dice, best_threshold: over thresholds from 0.05 to 0.95.
+    :param lesion_ml, reference_ml: volumes by the file's spacing. :param involvement_percent: of our lungs.
+    :param reference_percent: reference lesion over our lungs.
     """
 
     case: str
     dice: float
     best_dice: float
     best_threshold: float
+    lesion_ml: float
+    reference_ml: float
     involvement_percent: float
     reference_percent: float
     seconds: float
 
 
 def find_cases(data: Path) -> dict[str, tuple[Path, Path | None]]:
-    """CT and lesion mask (None: a normal chest) of each case below ``data``."""
+    """CT and lesion mask (None: a chest without lesions) of each case in ``data`` and the folders below it.
+
+    ``NAME_ct.nii.gz`` with ``NAME_lesion.nii.gz`` beside it is a case; without, only where NAME begins with "normal".
+    """
     cases: dict[str, tuple[Path, Path | None]] = {}
-    for mask in sorted((data / "covid3d_medseg").glob("*_lesion.nii.gz")):
-        name = mask.name.removesuffix("_lesion.nii.gz")
-        cases[name] = (mask.with_name(f"{name}_ct.nii.gz"), mask)
-    normal = data / "covid_ct_md" / "normal001_ct.nii.gz"
-    if normal.is_file():
-        cases["normal001"] = (normal, None)
+    for ct in sorted(data.rglob(f"*{CT_SUFFIX}")):
+        name = ct.name.removesuffix(CT_SUFFIX)
+        mask = ct.with_name(f"{name}{LESION_SUFFIX}")
+        if mask.is_file() or name.startswith("normal"):
+            cases[name] = (ct, mask if mask.is_file() else None)
     return cases
 
 
 def evaluate_case(name: str, ct: Path, mask: Path | None, segmenter: Segmenter, picture: Path | None) -> LesionScore:
-    """Run the main job on one case and compare."""
+    """Run the main job on one case and compare; draw its overview into ``picture``."""
     volume, _ = read_volume(ct)
     result = segmenter.run(volume)
     if picture is not None:
         draw_overview(volume, result, name).save(picture)
+    voxel_ml = float(np.prod(volume.spacing)) / 1000.0
     lung_voxels = np.count_nonzero(result.lungs)
+    found = np.count_nonzero(result.lesions)
     seconds = sum(result.timings_s.values())
-    involvement = 100.0 * np.count_nonzero(result.lesions) / lung_voxels
+    involvement = 100.0 * found / lung_voxels
     if mask is None:
-        return LesionScore(name, np.nan, np.nan, np.nan, involvement, 0.0, seconds)
+        nothing = (np.nan,) * 3
+        return LesionScore(name, *nothing, found * voxel_ml, 0.0, involvement, 0.0, seconds)
     truth = read_mask(mask, volume) != 0
     thresholds = np.arange(1, 20) / 20
     scores = [dice(result.heat >= threshold, truth) for threshold in thresholds]
@@ -72,6 +84,8 @@ def evaluate_case(name: str, ct: Path, mask: Path | None, segmenter: Segmenter, 
         dice(result.lesions != 0, truth),
         scores[best],
         float(thresholds[best]),
+        found * voxel_ml,
+        np.count_nonzero(truth) * voxel_ml,
         involvement,
         100.0 * np.count_nonzero(truth) / lung_voxels,
         seconds,
@@ -84,44 +98,94 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
     return float(2 * np.count_nonzero(a & b) / total) if total else float("nan")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Print a table of scores; write it as JSON and draw overviews where asked."""
-    parser = argparse.ArgumentParser(prog="python -m LesionDecompLib.evaluation.volumes", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--model", default=None, metavar="NAME|DIR", help="lesion bundle (default: the shipped one)")
-    parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="write the scores here too")
-    parser.add_argument("--pictures", type=Path, default=None, metavar="DIR", help="draw overviews into this folder")
-    args = parser.parse_args(argv)
-    try:
-        scores = _evaluate(args)
-    except LesionDecompError as error:
-        print(error, file=sys.stderr)
-        return 1
-    if args.json is not None:
-        write_text(args.json, json.dumps({"scores": [asdict(score) for score in scores]}, indent=2) + "\n")
-    return 0
+def agreement(measured: np.ndarray, reference: np.ndarray) -> dict[str, float | int | None]:
+    """Bland and Altman's figures (Lancet 1986): the differences' mean, sd and 95 % limits of agreement, mean ± 1.96 sd.
+
+    :param measured, reference: ``(n,)``, in one unit, which is the figures' unit too.
+    """
+    differences = np.asarray(measured, dtype=float) - np.asarray(reference, dtype=float)
+    if not len(differences):
+        return {"cases": 0, "bias": None, "sd": None, "lower_limit": None, "upper_limit": None}
+    bias = float(differences.mean())
+    if len(differences) < 2:
+        return {"cases": 1, "bias": round(bias, 3), "sd": None, "lower_limit": None, "upper_limit": None}
+    sd = float(differences.std(ddof=1))
+    return {
+        "cases": len(differences),
+        "bias": round(bias, 3),
+        "sd": round(sd, 3),
+        "lower_limit": round(bias - 1.96 * sd, 3),
+        "upper_limit": round(bias + 1.96 * sd, 3),
+    }
 
 
-def _evaluate(args: argparse.Namespace) -> list[LesionScore]:
-    cases = find_cases(args.data)
+def evaluate_volumes(
+    data: Path, segmenter: Segmenter, pictures: Path, progress: Callable[[str, int, int], None] | None = None
+) -> dict[str, Any]:
+    """All cases below ``data``: the contents of ``results.json``. Overviews and a Bland-Altman plot go to ``pictures``.
+
+    :raises LesionDecompError: no case, or one that cannot be read or segmented.
+    """
+    cases = find_cases(data)
     if not cases:
-        raise LesionDecompError("Evaluating lesions", "no case", "covid3d_medseg/NAME_ct.nii.gz and NAME_lesion.nii.gz")
-    segmenter = Segmenter(args.model, device="cpu")
-    if args.pictures is not None:
-        args.pictures.mkdir(parents=True, exist_ok=True)
-    print("case        Dice   best Dice at threshold   involvement %   reference %   seconds")
+        raise LesionDecompError(STAGE, f"no case in '{data.name}'", "NAME_ct.nii.gz and NAME_lesion.nii.gz")
+    pictures.mkdir(parents=True, exist_ok=True)
     scores = []
-    for name, (ct, mask) in cases.items():
-        picture = None if args.pictures is None else args.pictures / f"{name}.png"
-        score = evaluate_case(name, ct, mask, segmenter, picture)
-        scores.append(score)
-        print(
-            f"{name:10s} {score.dice:5.3f}   {score.best_dice:9.3f} at {score.best_threshold:9.2f}   "
-            f"{score.involvement_percent:13.2f}   {score.reference_percent:11.2f}   {score.seconds:7.1f}",
-            flush=True,
-        )
-    return scores
+    for number, (name, (ct, mask)) in enumerate(cases.items()):
+        if progress is not None:
+            progress("cases", number, len(cases))
+        scores.append(evaluate_case(name, ct, mask, segmenter, pictures / f"{name}.png"))
+    referenced = [score for score in scores if not np.isnan(score.best_dice)]
+    judged = [score.dice for score in referenced if score.reference_percent >= LEAST_PERCENT]
+    results = {
+        "version": __version__,
+        "data": data.resolve().name,
+        "bundle": {"name": segmenter.lesion_bundle.name, "sha256": segmenter.lesion_bundle.sha256},
+        "mean_dice": round(float(np.mean(judged)), 4) if judged else None,
+        "mean_dice_cases": len(judged),
+        "lesion_volume_ml": agreement(
+            np.array([score.lesion_ml for score in referenced]), np.array([score.reference_ml for score in referenced])
+        ),
+        "involvement_percent_points": agreement(
+            np.array([score.involvement_percent for score in referenced]),
+            np.array([score.reference_percent for score in referenced]),
+        ),
+        "cases": [_plain(score) for score in scores],
+    }
+    if referenced:
+        _draw_agreement(referenced, results["involvement_percent_points"], pictures / BLAND_ALTMAN_NAME)
+    return results
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+def _plain(score: LesionScore) -> dict[str, Any]:
+    values = asdict(score)
+    return {
+        key: None if isinstance(value, float) and np.isnan(value) else round(value, 4) if key != "case" else value
+        for key, value in values.items()
+    }
+
+
+def _draw_agreement(scores: list[LesionScore], figures: dict[str, Any], picture: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.6, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for score in scores:
+        middle = (score.involvement_percent + score.reference_percent) / 2
+        axes.plot(middle, score.involvement_percent - score.reference_percent, "o", color="tab:blue")
+        difference = score.involvement_percent - score.reference_percent
+        axes.annotate(score.case, (middle, difference), textcoords="offset points", xytext=(6, 4), fontsize=8)
+    for key, style in (("bias", "-"), ("lower_limit", "--"), ("upper_limit", "--")):
+        if figures[key] is not None:
+            label = f"{key.replace('_', ' ')} {figures[key]:+.2f}"
+            axes.axhline(figures[key], color="0.4", linestyle=style, linewidth=1, label=label)
+    axes.axhline(0, color="0.8", linewidth=0.8)
+    axes.set(
+        title="Lesion involvement: this method less the readers",
+        xlabel="mean of both, % of lung",
+        ylabel="difference, percentage points",
+    )
+    axes.legend(fontsize=8)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130)
+    write_bytes(picture, buffer.getvalue(), STAGE)

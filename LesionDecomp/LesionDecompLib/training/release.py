@@ -46,7 +46,7 @@ def release(run: Path, destination: Path, name: str | None = None, scores: Seque
     """Write the bundle of a run to ``destination`` with its provenance and scores, as the default for its task.
 
     :param run: bundle folder that the training wrote. :param scores: files that :mod:`LesionDecompLib.evaluation.lungs`
-        or :mod:`~LesionDecompLib.evaluation.volumes` wrote.
+        or ``lesiondecomp evaluate`` on whole CT wrote.
     :raises LesionDecompError: no valid bundle in ``run``, or ``destination`` cannot be written.
     """
     trained = ModelBundle.load(run)
@@ -66,8 +66,9 @@ def score_summary(file: Path) -> dict[str, Any]:
     :raises LesionDecompError: a file that no evaluation wrote.
     """
     try:
-        scores = json.loads(file.read_text("utf-8"))["scores"]
-        dice = {score["case"]: round(score["dice"], 4) for score in scores if score["dice"] == score["dice"]}
+        content = json.loads(file.read_text("utf-8"))
+        scores = content["scores"] if "scores" in content else content["cases"]
+        dice = {score["case"]: round(score["dice"], 4) for score in scores if score["dice"] is not None}
         summary: dict[str, Any] = {"dice": dice}
         if all("swapped" in score for score in scores):
             summary |= {

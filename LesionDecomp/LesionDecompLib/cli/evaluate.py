@@ -1,0 +1,126 @@
+"""``lesiondecomp evaluate``: figures, curves and examples of models against pixel masks, on slices or whole CT."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from .argument_types import device
+
+RESULTS_NAME = "results.json"
+# As evaluation.localizers has them; naming them here keeps torch out of --help.
+METHODS = ("heat", "difference", "cam", "grad-cam", "va-gan", "biomarker", "grey", "blurred_grey")
+SPLITS = ("train", "val", "test")
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="compare models with pixel masks: results.json, curves, examples",
+        description="Evaluate models on slices with pixel masks (a training set's folder), or the whole pipeline on CT "
+        "with lesion masks (NAME_ct.nii.gz beside NAME_lesion.nii.gz). Needs the extras: lesiondecomp[evaluation].",
+    )
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="slices with index.csv, or CT volumes")
+    parser.add_argument("--split", choices=SPLITS, default=None, help="of the slices (default: test)")
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        default=[None],
+        metavar="NAME|DIR",
+        help="bundles: lesion models and baselines (default: the shipped lesion model)",
+    )
+    parser.add_argument(
+        "--methods", nargs="+", choices=METHODS, default=None, metavar="NAME", help=f"only these: {', '.join(METHODS)}"
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder of the results")
+    parser.add_argument("--device", type=device, default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+    parser.add_argument("--overwrite", action="store_true", help="replace files of an earlier run")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate, write everything, print the table."""
+    from ..atomic import write_text
+    from ..errors import LesionDecompError
+
+    file = args.output / RESULTS_NAME
+    if file.exists() and not args.overwrite:
+        raise LesionDecompError(
+            "Evaluation", f"{RESULTS_NAME} in '{args.output.name}' already", "a new folder", "Or add --overwrite."
+        )
+    args.output.mkdir(parents=True, exist_ok=True)
+    slices = (args.data / "index.csv").is_file()
+    if not slices and (args.split is not None or args.methods is not None):
+        raise LesionDecompError("Evaluation", f"no index.csv in '{args.data.name}'", "slices, for --split or --methods")
+    try:
+        results = _slices(args) if slices else _volumes(args)
+    except ModuleNotFoundError as error:
+        raise LesionDecompError(
+            "Evaluation", f"no module '{error.name}'", "the evaluation extras", "pip install 'lesiondecomp[evaluation]'"
+        ) from error
+    # Last, so that whoever finds it finds the pictures too.
+    write_text(file, json.dumps(results, indent=2) + "\n", "Writing the results")
+    return 0
+
+
+def _slices(args: argparse.Namespace) -> dict:
+    from ..device import choose_device
+    from ..evaluation import comparison_figures as figures
+    from ..evaluation.comparison import evaluate_localizers
+    from ..evaluation.localizers import localizers_of
+    from ..training.slices import SliceSet, read_index
+    from . import tell
+    from .interrupts import interrupts_as_request
+    from .progress import Progress
+
+    split = args.split or "test"
+    localizers = localizers_of(_bundles(args.models), args.methods, choose_device(args.device)[0])
+    data = SliceSet.load(args.data, split)
+    has_val = any(row["split"] == "val" for row in read_index(args.data))
+    val = data if split == "val" else SliceSet.load(args.data, "val") if has_val else None
+    progress = Progress()
+    with interrupts_as_request() as cancelled:
+        comparison, results = evaluate_localizers(localizers, data, val, split, progress.update, cancelled)
+    progress.clear()
+    figures.draw_precision_recall(comparison, results, args.output / figures.PR_NAME)
+    figures.draw_dice(comparison, results, args.output / figures.DICE_NAME)
+    figures.draw_examples(comparison, localizers, args.output / figures.EXAMPLES_NAME)
+    figures.write_table(results, args.output / figures.TABLE_NAME)
+    tell((args.output / figures.TABLE_NAME).read_text("utf-8").rstrip())
+    return results
+
+
+def _volumes(args: argparse.Namespace) -> dict:
+    from ..errors import LesionDecompError
+    from ..evaluation.volumes import evaluate_volumes
+    from ..pipeline import Segmenter
+    from . import tell
+    from .progress import Progress
+
+    if len(args.models) > 1:
+        raise LesionDecompError("Evaluation", f"{len(args.models)} models for whole CT", "one: a run for each")
+    progress = Progress()
+    results = evaluate_volumes(args.data, Segmenter(args.models[0], device=args.device), args.output, progress.update)
+    progress.clear()
+    tell("case          Dice   lesion, mL   reader, mL   involvement, %   reader, %")
+    for case in results["cases"]:
+        dice = "–" if case["dice"] is None else f"{case['dice']:.3f}"
+        tell(
+            f"{case['case']:12s} {dice:>5s}   {case['lesion_ml']:10.1f}   {case['reference_ml']:10.1f}   "
+            f"{case['involvement_percent']:14.2f}   {case['reference_percent']:9.2f}"
+        )
+    if results["mean_dice"] is not None:
+        tell(f"Mean Dice {results['mean_dice']:.3f} over the {results['mean_dice_cases']} cases with lesions.")
+    return results
+
+
+def _bundles(names: list[str | None]) -> list:
+    from ..bundles import ModelBundle, find_bundle
+
+    bundles = []
+    for name in names:
+        folder = name is not None and Path(name).is_dir()
+        bundles.append(ModelBundle.load(name) if folder else find_bundle(name, "lesions"))
+    return bundles

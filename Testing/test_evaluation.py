@@ -1,0 +1,302 @@
+"""The comparison: figures against hand-computed cases and libraries' own, localizers that keep to their interface."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from LesionDecompLib.baselines.config import BASELINES
+from LesionDecompLib.baselines.run import train_baseline
+from LesionDecompLib.bundles import ModelBundle, find_bundle
+from LesionDecompLib.cli import evaluate, main, train
+from LesionDecompLib.errors import LesionDecompError
+from LesionDecompLib.evaluation import localizers as localizers_module
+from LesionDecompLib.evaluation.bootstrap import interval, resampled_figures, scan_weights
+from LesionDecompLib.evaluation.comparison import slice_figures
+from LesionDecompLib.evaluation.comparison_figures import example_slices
+from LesionDecompLib.evaluation.localizers import FLOORS, METHODS, localizers_of
+from LesionDecompLib.evaluation.pixel_metrics import HeatCounts
+from LesionDecompLib.evaluation.volumes import agreement, dice, find_cases
+from LesionDecompLib.training.config import change
+from LesionDecompLib.training.slices import SliceSet
+from PIL import Image
+
+LIBRARY = Path(__file__).resolve().parents[1] / "LesionDecomp"
+SMALL = {"steps": 3, "batch_lesion": 2, "batch_normal": 2, "crop": [64, 64], "shrink": 1}
+SMALLER = {
+    "classifier": {"width": 4},
+    "va-gan": {"channels": 4, "critic_channels": 4, "often_first": 1, "critic_steps_often": 2, "critic_steps": 1},
+    "biomarker": {"channels": 4, "critic_channels": 4},
+}
+
+
+@pytest.fixture(scope="module")
+def slices(tmp_path_factory) -> Path:
+    """Noise lungs, a bright spot on lesion slices; three scans of either label in each split, with masks."""
+    folder = tmp_path_factory.mktemp("slices")
+    rng = np.random.default_rng(5)
+    y, x = np.mgrid[:64, :64]
+    lungs = (((x - 20) / 11) ** 2 + ((y - 32) / 20) ** 2 < 1) | (((x - 44) / 11) ** 2 + ((y - 32) / 20) ** 2 < 1)
+    rows = []
+    for split in ("train", "val", "test"):
+        for label in ("lesion", "normal"):
+            for scan in range(3):
+                for number in range(2):
+                    grey = 97 + 8 * rng.standard_normal((64, 64))
+                    spot = (x - 20) ** 2 + (y - rng.integers(24, 40)) ** 2 < 30
+                    if label == "lesion":
+                        grey += 90 * spot
+                    name = f"{split}-{label}-{scan}-{number}.png"
+                    Image.fromarray(np.where(lungs, grey.clip(1, 255), 0).astype(np.uint8)).save(folder / name)
+                    row = {"file": name, "label": label, "split": split, "scan": f"{split}-{label}-{scan}"}
+                    for reader in ("ann0", "ann1", "sel"):
+                        mask = f"{reader}-{name}"
+                        marked = spot & lungs & (rng.random((64, 64)) < 0.95)
+                        Image.fromarray((255 * marked).astype(np.uint8)).save(folder / mask)
+                        row[f"mask_{reader}"] = mask if label == "lesion" else ""
+                    rows.append(row)
+    with open(folder / "index.csv", "w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundles(slices, tmp_path_factory) -> dict[str, ModelBundle]:
+    """Every baseline, trained for three steps."""
+    folder = tmp_path_factory.mktemp("baselines")
+    trained = {}
+    for method, kind in BASELINES.items():
+        config = change(kind(), SMALL | SMALLER[method])
+        trained[method] = train_baseline(method, slices, folder / method, config)
+        assert (folder / method / "curves.png").is_file()
+    return trained
+
+
+def test_names_of_the_command_line_are_those_of_the_library():
+    assert (*METHODS, *FLOORS) == evaluate.METHODS
+    assert tuple(BASELINES) == train.BASELINES
+
+
+def test_every_localizer_runs_is_deterministic_and_keeps_to_the_lungs(slices, bundles):
+    data = SliceSet.load(slices, "test")
+    rows = localizers_of([*bundles.values(), find_bundle(None, "lesions")])
+    names = {"classifier/cam", "classifier/grad-cam", "va-gan", "biomarker", *FLOORS}
+    assert {row.name for row in rows} == names | {"lesions-decomposition", "lesions-decomposition/difference"}
+    images = np.zeros((3, 96, 96), dtype=np.uint8)
+    images[:, 16:80, 16:80] = data.images[:3]
+    for row in rows:
+        heat = row.heat(images)
+        assert heat.shape == images.shape and heat.dtype == np.float32, row.name
+        assert np.isfinite(heat).all() and heat.min() >= 0 and heat.max() <= 1, row.name
+        assert not heat[images == 0].any(), row.name
+        assert heat[images > 0].std() > 0, f"{row.name} says nothing"
+        np.testing.assert_array_equal(heat, row.heat(images), row.name)
+
+
+def test_cam_is_the_classifiers_own_evidence(bundles):
+    """The mean of the map before the sigmoid is the classifier's logit (Zhou et al., 2016, equation 2)."""
+    from monai.visualize import CAM
+
+    network = bundles["classifier"].network()
+    x = torch.randn(2, 1, 64, 64)
+    cam = CAM(
+        network,
+        target_layers=localizers_module.__dict__.get("CAM_LAYER", "resnet.layer4"),
+        fc_layers="resnet.fc",
+        upsampler=lambda *_: lambda value: value,
+        postprocessing=localizers_module._as_it_is,
+    )
+    mean = cam(x, class_idx=1).mean(dim=(1, 2, 3)) + network.resnet.fc.bias[1]
+    torch.testing.assert_close(mean, network(x)[:, 1], rtol=1e-4, atol=1e-4)
+
+
+def test_a_baseline_resumes_to_the_same_weights(slices, tmp_path):
+    config = change(BASELINES["biomarker"](), SMALL | SMALLER["biomarker"])
+    whole = train_baseline("biomarker", slices, tmp_path / "whole", config)
+    calls = []
+    with pytest.raises(LesionDecompError):
+        train_baseline(
+            "biomarker", slices, tmp_path / "broken", config, cancelled=lambda: calls.append(1) or len(calls) > 1
+        )
+    again = train_baseline("biomarker", slices, tmp_path / "broken", config, resume=True)
+    for a, b in zip(whole.network().parameters(), again.network().parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_command_writes_figures_table_and_pictures(slices, bundles, tmp_path, capsys):
+    arguments = ["evaluate", "--data", str(slices), "--models", *(str(bundle.path) for bundle in bundles.values())]
+    assert main([*arguments, "-o", str(tmp_path), "--device", "cpu"]) == 0
+    results = json.loads((tmp_path / "results.json").read_text("utf-8"))
+    assert results["split"] == "test" and results["lesion_slices"] == 6 and results["lesion_scans"] == 3
+    assert set(results["methods"]) == {"classifier/cam", "classifier/grad-cam", "va-gan", "biomarker", *FLOORS}
+    for name, entry in results["methods"].items():
+        assert entry["threshold_from"] == "val"
+        for mask in ("ann0", "ann1", "sel"):
+            figures = entry[mask]
+            for key in ("average_precision", "auc_pr", "best_dice", "best_threshold", "dice_at_default"):
+                assert 0 <= figures[key] <= 1, (name, mask, key)
+            low, high = figures["average_precision_interval"]
+            assert low <= high and figures["dice_at_default"] <= figures["best_dice"] + 1e-4
+    # A bright spot is found by its grey, and readers who leave out a twentieth agree to a tenth.
+    assert results["methods"]["grey"]["mean"]["average_precision"] > 0.9
+    assert results["human"]["mean"]["dice"] == pytest.approx(0.95, abs=0.03)
+    for name in ("pr_curves.png", "dice_thresholds.png", "examples.png"):
+        with Image.open(tmp_path / name) as picture:
+            assert picture.width > 400 and len(picture.convert("L").getcolors(1 << 16)) > 10
+    assert (
+        "| grey (floor) |" in (tmp_path / "table.md").read_text("utf-8") and "grey (floor)" in capsys.readouterr().out
+    )
+    assert main([*arguments, "-o", str(tmp_path)]) == 1
+    assert "--overwrite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--methods", "cam"], "no bundle that offers 'cam'"),
+        (["--models", "lesions-decomposition", "lesions-decomposition"], "two bundles named"),
+        (["--models", "no-such-model"], "no bundle 'no-such-model'"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_said(slices, tmp_path, capsys, arguments, sentence):
+    assert main(["evaluate", "--data", str(slices), *arguments, "-o", str(tmp_path / "out")]) == 1
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_a_folder_without_slices_or_cases_is_refused(tmp_path, capsys):
+    (tmp_path / "data").mkdir()
+    assert main(["evaluate", "--data", str(tmp_path / "data"), "-o", str(tmp_path / "out")]) == 1
+    assert "NAME_lesion.nii.gz" in capsys.readouterr().err
+
+
+def test_resampling_each_scan_once_gives_the_pooled_figures():
+    rng = np.random.default_rng(1)
+    counts = []
+    for _ in range(4):
+        mask = rng.random(5000) < 0.2
+        part = HeatCounts()
+        part.add(np.clip(rng.normal(0.3 + 0.3 * mask, 0.15), 0, 1), mask)
+        counts.append(part)
+    pooled = HeatCounts.total(counts)
+    figures = resampled_figures(counts, np.ones((1, 4)), 0.4)
+    assert figures["average_precision"][0] == pytest.approx(pooled.average_precision(), abs=1e-9)
+    assert figures["auc_pr"][0] == pytest.approx(pooled.auc_pr(), abs=1e-9)
+    assert figures["dice_at_default"][0] == pytest.approx(pooled.dice(0.4)[0], abs=1e-9)
+    # A scan drawn twice is a scan that is there twice.
+    twice = resampled_figures(counts, np.array([[2.0, 0, 1, 1]]), 0.4)
+    same = HeatCounts.total([counts[0], counts[0], counts[2], counts[3]])
+    assert twice["average_precision"][0] == pytest.approx(same.average_precision(), abs=1e-9)
+
+
+def test_weights_draw_as_many_scans_as_there_are():
+    weights = scan_weights(7, resamples=50, seed=3)
+    assert weights.shape == (50, 7) and (weights.sum(axis=1) == 7).all()
+    np.testing.assert_array_equal(weights, scan_weights(7, resamples=50, seed=3))
+    assert interval(np.arange(101.0)) == [2.5, 97.5]
+
+
+def test_slice_figures_by_hand():
+    found, mask = np.zeros((3, 32, 32), bool), np.zeros((3, 32, 32), bool)
+    mask[0, 8:16, 8:16] = found[0, 8:16, 12:20] = True  # half of each overlaps; every surface is four pixels off
+    mask[1, 2:4, 2:4] = True  # missed
+    figures = slice_figures(found, mask)
+    assert figures["mean_slice_dice"] == pytest.approx((0.5 + 0.0) / 2)  # the third holds no lesion at all
+    assert figures["hd95_slices"] == 1 and figures["median_hd95_px"] == pytest.approx(4.0)
+
+
+def test_surface_distance_against_simpleitk():
+    """The 95th percentile of distances between two surfaces, each way, the larger one."""
+    import SimpleITK as sitk
+    from LesionDecompLib.evaluation.comparison import surface_distances_95
+
+    y, x = np.mgrid[:64, :64]
+    one, other = (x - 30) ** 2 + (y - 30) ** 2 < 200, (x - 34) ** 2 + (y - 28) ** 2 < 150
+
+    def directed(a, b):
+        image = sitk.GetImageFromArray(b.astype(np.uint8))
+        distance = sitk.Abs(sitk.SignedMaurerDistanceMap(sitk.LabelContour(image), squaredDistance=False))
+        edge = sitk.GetArrayFromImage(sitk.LabelContour(sitk.GetImageFromArray(a.astype(np.uint8)))) > 0
+        return np.percentile(sitk.GetArrayFromImage(distance)[edge], 95)
+
+    expected = max(directed(one, other), directed(other, one))
+    assert surface_distances_95(one[None], other[None])[0] == pytest.approx(expected, abs=0.5)
+
+
+def test_bland_altman_by_hand():
+    figures = agreement(np.array([10.0, 20.0, 33.0]), np.array([8.0, 21.0, 30.0]))
+    sd = np.std([2, -1, 3], ddof=1)
+    assert figures["bias"] == pytest.approx(4 / 3, abs=1e-3) and figures["sd"] == pytest.approx(sd, abs=1e-3)
+    assert figures["upper_limit"] == pytest.approx(4 / 3 + 1.96 * sd, abs=2e-3)
+    assert agreement(np.zeros(0), np.zeros(0))["bias"] is None
+    assert np.isnan(dice(np.zeros(3, bool), np.zeros(3, bool)))
+
+
+def test_hundred_million_pixels_fit(tmp_path):
+    """Counting 100 million pixels of heat stays below 2 GB, heat and mask included."""
+    script = """
+import resource, numpy as np
+from LesionDecompLib.evaluation.pixel_metrics import HeatCounts
+n = 100_000_000
+heat = np.linspace(0, 1, n, dtype=np.float32); mask = np.zeros(n, bool); mask[n // 2:] = True
+counts = HeatCounts(); counts.add(heat, mask)
+assert counts.lesion.sum() + counts.healthy.sum() == n
+assert abs(counts.average_precision() - 1) < 1e-3
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env={"PYTHONPATH": str(LIBRARY)}
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 2000
+
+
+def test_example_slices_are_of_different_scans(slices):
+    data = SliceSet.load(slices, "test")
+    marked = np.zeros((6, 64, 64), bool)
+    marked[:, 10:40, 10:40] = True
+    chosen = example_slices(data, marked, 3)
+    assert len(set(data.scans[data.lesion][chosen])) == 3
+
+
+def test_the_shipped_model_clears_the_floors_on_val(data_folder, tmp_path):
+    """As the model card tells, on a few of the real slices' figures."""
+    folder = data_folder / "covid_slices"
+    arguments = ["--methods", "heat", "grey", "blurred_grey", "-o", str(tmp_path)]
+    assert main(["evaluate", "--data", str(folder), "--split", "val", *arguments, "--device", "cpu"]) == 0
+    results = json.loads((tmp_path / "results.json").read_text("utf-8"))
+    own, floor = results["methods"]["lesions-decomposition"], results["methods"]["blurred_grey"]
+    for mask in ("ann0", "ann1", "sel"):
+        assert own[mask]["average_precision"] > floor[mask]["average_precision"] + 0.1
+        assert own[mask]["best_dice"] > floor[mask]["best_dice"] + 0.1
+    # The floors are those published with the data.
+    assert floor["mean"]["average_precision"] == pytest.approx(0.337, abs=0.004)
+    assert results["methods"]["grey"]["mean"]["best_dice"] == pytest.approx(0.313, abs=0.004)
+    assert results["human"]["mean"]["dice"] == pytest.approx(0.625, abs=0.004)
+    card = find_bundle(None, "lesions").metadata["metrics"]["val"]
+    assert own["mean"]["average_precision"] == pytest.approx(card["mean_average_precision"], abs=0.002)
+    assert own["mean"]["dice_at_default"] == pytest.approx(card["mean_dice_at_default"], abs=0.002)
+
+
+def test_whole_ct_is_evaluated_through_the_pipeline(data_folder, tmp_path, capsys):
+    case = tmp_path / "cases"
+    case.mkdir()
+    for suffix in ("ct", "lesion"):
+        source = data_folder / "covid3d_medseg" / f"case2_{suffix}.nii.gz"
+        (case / source.name).symlink_to(source)
+    assert list(find_cases(case)) == ["case2"]
+    assert main(["evaluate", "--data", str(case), "-o", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    results = json.loads((tmp_path / "out" / "results.json").read_text("utf-8"))
+    assert results["cases"][0]["dice"] > 0.7 and results["mean_dice"] == results["cases"][0]["dice"]
+    bias = results["lesion_volume_ml"]["bias"]
+    assert bias == pytest.approx(results["cases"][0]["lesion_ml"] - results["cases"][0]["reference_ml"], abs=0.01)
+    assert (tmp_path / "out" / "bland_altman.png").is_file() and (tmp_path / "out" / "case2.png").is_file()
+    assert "Mean Dice" in capsys.readouterr().out
