@@ -76,12 +76,13 @@ def _cam(bundle: ModelBundle, device: torch.device) -> HeatOf:
 
     network = bundle.network(device)
     cam = CAM(network, target_layers=CAM_LAYER, fc_layers="resnet.fc", postprocessing=_as_it_is)
-    bias = network.resnet.fc.bias
+
+    def of_class(x: torch.Tensor, number: int) -> torch.Tensor:
+        return cam(x, class_idx=torch.full((len(x),), number))
 
     def evidence(x: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
-            map_ = cam(x, class_idx=LESION) - cam(x, class_idx=NORMAL)
-            return torch.sigmoid(map_ + bias[LESION] - bias[NORMAL])
+            return torch.sigmoid(of_class(x, LESION) - of_class(x, NORMAL))
 
     return _smoothed(evidence, bundle, device)
 
@@ -96,7 +97,7 @@ def _grad_cam(bundle: ModelBundle, device: torch.device) -> HeatOf:
 
     def evidence(x: torch.Tensor) -> torch.Tensor:
         with torch.enable_grad():
-            return grad_cam(x, class_idx=LESION).detach().relu()
+            return grad_cam(x, class_idx=torch.full((len(x),), LESION)).detach().relu()
 
     def decades(value: torch.Tensor) -> torch.Tensor:
         return (1 + value.clamp_min(1e-30).log10() / GRAD_CAM_DECADES).clamp(0.0, 1.0)
