@@ -114,13 +114,9 @@ def example_slices(data: SliceSet, marked: np.ndarray, count: int) -> list[int]:
 
 def write_table(results: dict[str, Any], file: Path) -> None:
     """The figures as a Markdown table, best average precision first: means of the mask sets, 95 % intervals."""
-    header = (
-        "| method | AP | area under PR curve | best Dice | Dice at threshold best on val | Dice at default threshold | "
-    )
-    lines = [
-        header + "mean slice Dice | HD95, px | normal lung called lesion, % |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    columns = ["method", "AP", "area under PR curve", "best Dice", "Dice at threshold best on val"]
+    columns += ["Dice at default threshold", "mean slice Dice", "HD95, px", "normal lung called lesion, %"]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     rows = sorted(results["methods"].items(), key=lambda item: -item[1]["mean"]["average_precision"])
     for name, entry in rows:
         mean = entry["mean"]

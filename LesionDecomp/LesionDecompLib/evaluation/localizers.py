@@ -92,12 +92,13 @@ def _grad_cam(bundle: ModelBundle, device: torch.device) -> HeatOf:
 
     from ..baselines.classifier import GRAD_CAM_LAYER, LESION
 
-    network = bundle.network(device).requires_grad_(True)
+    # Backward through channels-last weights with hooks crashes torch 2.13 on CPU.
+    network = bundle.network(device).requires_grad_(True).to(memory_format=torch.contiguous_format)
     grad_cam = GradCAM(network, target_layers=GRAD_CAM_LAYER, postprocessing=_as_it_is)
 
     def evidence(x: torch.Tensor) -> torch.Tensor:
         with torch.enable_grad():
-            return grad_cam(x, class_idx=torch.full((len(x),), LESION)).detach().relu()
+            return grad_cam(x, class_idx=LESION).detach().relu()
 
     def decades(value: torch.Tensor) -> torch.Tensor:
         return (1 + value.clamp_min(1e-30).log10() / GRAD_CAM_DECADES).clamp(0.0, 1.0)
