@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
 import torch
 from LesionDecompLib.baselines.classifier import CAM_LAYER
 from LesionDecompLib.baselines.config import BASELINES
@@ -146,6 +146,7 @@ def test_the_command_writes_figures_table_and_pictures(slices, bundles, tmp_path
                 assert 0 <= figures[key] <= 1, (name, mask, key)
             low, high = figures["average_precision_interval"]
             assert low <= high and figures["dice_at_default"] <= figures["best_dice"] + 1e-4
+    assert 0 <= results["methods"]["classifier/cam"]["classifier_auc"] <= 1
     # A bright spot is found by its grey, and readers who leave out a twentieth agree to a tenth.
     assert results["methods"]["grey"]["mean"]["average_precision"] > 0.9
     assert results["human"]["mean"]["dice"] == pytest.approx(0.95, abs=0.03)

@@ -115,6 +115,8 @@ class Comparison:
         return float(THRESHOLDS[dice.argmax()])
 
     def _entry(self, localizer: Localizer, measured: Measured, on_val: float | None) -> dict[str, Any]:
+        from sklearn.metrics import roc_auc_score
+
         entry: dict[str, Any] = {
             "method": localizer.method,
             "floor": localizer.method in FLOORS,
@@ -130,6 +132,9 @@ class Comparison:
                 "steps": training.get("steps"),
                 "seed": training.get("seed"),
             }
+        if localizer.scores is not None:
+            scores = localizer.scores(self.data.images)
+            entry["classifier_auc"] = round(float(roc_auc_score(self.data.lesion, scores)), 4)
         resampled = {}
         for mask in MASKS:
             counts = measured.pooled(mask)

@@ -18,6 +18,7 @@ from ..decomposition import HeatDefinition
 from ..errors import LesionDecompError
 from ..smoothing import blur_inside, shrink_inside
 from ..training.heat_scale import slice_heat
+from ..training.slices import lung_crops
 
 STAGE = "Evaluation"
 BATCH = 16
@@ -38,6 +39,7 @@ class Localizer:
     :param heat: ``(n, h, w)`` uint8 lung-masked slices to float32 heat in [0, 1], 0 outside the lungs.
     :param threshold: the bundle's own; None for a method that has none until it is chosen on ``val``.
     :param bundle: what was trained; None for floors.
+    :param scores: of a classifier, ``(n, h, w)`` slices to ``(n,)`` logits, high for lesion; None where there is none.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Localizer:
     heat: HeatOf
     threshold: float | None = None
     bundle: ModelBundle | None = None
+    scores: HeatOf | None = None
 
 
 @dataclass(frozen=True)
@@ -52,10 +55,12 @@ class Method:
     """A way to get heat out of a bundle.
 
     :param fits: whether a bundle offers it. :param heat: the bundle's heat by it.
+    :param scores: what its classifier says of whole slices, where it has one.
     """
 
     fits: Callable[[ModelBundle], bool]
     heat: Callable[[ModelBundle, torch.device], HeatOf]
+    scores: Callable[[ModelBundle, torch.device], HeatOf] | None = None
 
 
 def _own_heat(bundle: ModelBundle, device: torch.device) -> HeatOf:
@@ -106,6 +111,26 @@ def _grad_cam(bundle: ModelBundle, device: torch.device) -> HeatOf:
     return _smoothed(evidence, bundle, device, decades)
 
 
+def _slice_scores(bundle: ModelBundle, device: torch.device) -> HeatOf:
+    from ..baselines.classifier import LESION, NORMAL
+
+    network = bundle.network(device)
+    crop = tuple(bundle.metadata["training"]["configuration"]["crop"])
+    shrink = int(bundle.metadata["heat"].get("shrink", 1))
+
+    @torch.inference_mode()
+    def scores(images: np.ndarray) -> np.ndarray:
+        crops = lung_crops(images, crop or images.shape[1:])
+        logits = []
+        for start in range(0, len(crops), BATCH):
+            x = torch.from_numpy(crops[start : start + BATCH]).to(device, torch.float32).unsqueeze(1) / 127.5 - 1.0
+            out = network(shrink_inside(x, shrink) if shrink > 1 else x)
+            logits.append((out[:, LESION] - out[:, NORMAL]).float().cpu().numpy())
+        return np.concatenate(logits)
+
+    return scores
+
+
 def _added_map(bundle: ModelBundle, device: torch.device) -> HeatOf:
     network = bundle.network(device)
 
@@ -146,8 +171,8 @@ METHODS: dict[str, Method] = {
         ),
         _difference,
     ),
-    "cam": Method(_is_baseline("classifier"), _cam),
-    "grad-cam": Method(_is_baseline("classifier"), _grad_cam),
+    "cam": Method(_is_baseline("classifier"), _cam, _slice_scores),
+    "grad-cam": Method(_is_baseline("classifier"), _grad_cam, _slice_scores),
     "va-gan": Method(_is_baseline("va-gan"), _added_map),
     "biomarker": Method(_is_baseline("biomarker"), _taken_away),
 }
@@ -191,7 +216,9 @@ def localizers_of(
                 own = name in ("heat", bundle.metadata.get("method"))
                 threshold = bundle.default_threshold if name == "heat" else None
                 row = bundle.name if own else f"{bundle.name}/{name}"
-                rows.append(Localizer(row, name, method.heat(bundle, torch.device(device)), threshold, bundle))
+                on = torch.device(device)
+                scores = None if method.scores is None else method.scores(bundle, on)
+                rows.append(Localizer(row, name, method.heat(bundle, on), threshold, bundle, scores))
     found = {row.method for row in rows}
     for name in methods or ():
         if name in METHODS and name not in found:
