@@ -66,11 +66,16 @@ class Comparison:
 
     def add(self, localizer: Localizer, cancelled: Cancel | None = None) -> dict[str, Any]:
         """Evaluate one more; its entry of ``results.json``."""
-        on_val = None if self.val is None else self._best_on_val(localizer, cancelled)
+        lesion, normal, heat = _count(localizer, self.data, self.masks, cancelled)
+        on_val = None
+        if self.val is self.data:
+            on_val = _best_threshold(lesion)
+        elif self.val is not None:
+            masks = {name: self.val.masks(name) for name in MASKS}
+            on_val = _best_threshold(_count(localizer, self.val, masks, cancelled)[0])
         threshold = on_val if localizer.threshold is None else localizer.threshold
         if threshold is None:
             raise LesionDecompError(STAGE, f"'{localizer.name}' without threshold", "a val split to choose it on")
-        lesion, normal, heat = _count(localizer, self.data, self.masks, cancelled)
         inside = self.data.images[self.data.lesion] > 0
         slices = {name: slice_figures((heat >= threshold) & inside, mask & inside) for name, mask in self.masks.items()}
         measured = self.measured[localizer.name] = Measured(lesion, normal, threshold, slices)
@@ -107,12 +112,6 @@ class Comparison:
             "methods": entries,
             "human": self.human(),
         }
-
-    def _best_on_val(self, localizer: Localizer, cancelled: Cancel | None) -> float:
-        val = self.val
-        counts, _, _ = _count(localizer, val, {name: val.masks(name) for name in MASKS}, cancelled)
-        dice = np.mean([HeatCounts.total(counts[name]).dice(THRESHOLDS) for name in MASKS], axis=0)
-        return float(THRESHOLDS[dice.argmax()])
 
     def _entry(self, localizer: Localizer, measured: Measured, on_val: float | None) -> dict[str, Any]:
         from sklearn.metrics import roc_auc_score
@@ -159,6 +158,12 @@ class Comparison:
         share = float(measured.normal.share_found(measured.threshold)[0])
         entry["normal_false_positive_fraction"] = round(share, 6)
         return entry
+
+
+def _best_threshold(lesion: dict[str, list[HeatCounts]]) -> float:
+    """The threshold with the best mean Dice over the mask sets."""
+    dice = np.mean([HeatCounts.total(counts).dice(THRESHOLDS) for counts in lesion.values()], axis=0)
+    return float(THRESHOLDS[dice.argmax()])
 
 
 def _count(
