@@ -57,6 +57,7 @@ class LabelledSlices:
         chosen = torch.from_numpy(rng.integers(len(slices), size=count)[own])
         draws = SliceDraws(rng.integers(2**62, size=count)[own])
         x = slices[chosen].unsqueeze(1).to(self.device, torch.float32) / 127.5 - 1.0
-        beside = None if heat is None else heat[chosen].unsqueeze(1).to(self.device) / 255.0
-        x, beside = augment(x, self.augmentation, draws, beside)
-        return x, beside, draws
+        if heat is None:
+            return augment(x, self.augmentation, draws)[0], None, draws
+        x, taught = augment(x, self.augmentation, draws, heat[chosen].unsqueeze(1).to(self.device) / 255.0)
+        return x, taught, draws
