@@ -45,7 +45,7 @@ class ClassifierConfig(BaselineConfig):
     :param width: channels of its first block (ResNet-18: 64).
     """
 
-    steps: int = 575
+    steps: int = 990
     width: int = 64
     weight_decay: float = 1e-4
 
@@ -74,7 +74,7 @@ class VaGanConfig(CriticConfig):
         ``often_first`` updates and for every ``often_every``-th. :param alpha_map: weight of mean \\|M(x)\\|.
     """
 
-    steps: int = 305
+    steps: int = 500
     learning_rate: float = 1e-3
     final_learning_rate: float = 1e-3
     critic_learning_rate: float = 1e-3
@@ -93,7 +93,7 @@ class BiomarkerConfig(CriticConfig):
     :param alpha_class: weight of the classifier's opinion of G(x). :param alpha_same: weight of mean \\|x - G(x)\\|.
     """
 
-    steps: int = 870
+    steps: int = 1350
     betas: tuple[float, ...] = (0.5, 0.9)
     alpha_adversarial: float = 0.05
     alpha_class: float = 0.5
