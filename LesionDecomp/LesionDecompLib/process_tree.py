@@ -1,0 +1,197 @@
+"""A child process and everything it starts, as one thing that can be watched, asked to end, and ended.
+
+Output goes to two files of a folder instead of to pipes. Nobody has to read along: a busy or idle parent cannot block
+the child, no thread is needed (Slicer's event loop would starve one), and what the child said is there after its death.
+The parent calls :meth:`ProcessTree.new_lines` and :meth:`ProcessTree.poll` when it likes, a desktop from a timer.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from .errors import LesionDecompError
+
+STAGE = "Starting a process"
+LONGEST_LINE = 1 << 20  # bytes; a longer one is no line of ours and is cut
+MOST_BYTES = 1 << 22  # read at a time, so that a talkative child cannot stall the parent
+TAIL_BYTES = 1 << 14
+WAIT_STEP_S = 0.02
+KILL_TIMEOUT_S = 5.0
+LIFELINE = "LESIONDECOMP_LIFELINE"  # environment variable: the child ends when its standard input does
+_WINDOWS = os.name == "nt"
+
+
+class ProcessTree:
+    """A command running in a process group of its own.
+
+    :param command: program and arguments. :param folder: existing, for the files ``stdout.txt`` and ``stderr.txt``.
+    :param environment: the child's, complete; None for the parent's. :param cwd: folder to start in.
+    :param lifeline: tell the child (see :func:`end_with_parent`) to end when this process is gone, however it ended.
+    :param nice: run below normal priority, so that the desktop stays quick.
+    :raises LesionDecompError: the program cannot be started.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str | os.PathLike[str]],
+        folder: str | os.PathLike[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+        lifeline: bool = True,
+        nice: bool = True,
+    ) -> None:
+        self.stdout_path, self.stderr_path = Path(folder) / "stdout.txt", Path(folder) / "stderr.txt"
+        self._offset, self._rest = 0, b""
+        environment = dict(os.environ if environment is None else environment)
+        environment["PYTHONUNBUFFERED"] = "1"  # or lines would come in blocks of eight kilobytes
+        environment["PYTHONIOENCODING"] = "utf-8:backslashreplace"
+        if lifeline:
+            environment[LIFELINE] = "1"
+        command = [os.fspath(part) for part in command]
+        try:
+            with open(self.stdout_path, "ab") as stdout, open(self.stderr_path, "ab") as stderr:
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE if lifeline else subprocess.DEVNULL,
+                    stdout=stdout,
+                    stderr=stderr,
+                    env=environment,
+                    cwd=cwd,
+                    **_group_options(nice),
+                )
+        except OSError as error:
+            raise LesionDecompError(
+                STAGE,
+                f"'{Path(command[0]).name}' that does not start ({error.strerror or error})",
+                "a program that can be started",
+                "Install LesionDecomp again, or restart Slicer.",
+            ) from error
+        if nice and not _WINDOWS:
+            with suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, self._process.pid, 5)
+
+    @property
+    def pid(self) -> int:
+        """Process id of the command; on POSIX also that of its process group."""
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        """Exit status once the command has ended, else None; negative is the signal that ended it."""
+        return self._process.poll()
+
+    def new_lines(self) -> list[str]:
+        """Complete lines of standard output since the last call, less their line ends; after the end also the rest."""
+        ended = self.poll() is not None
+        with open(self.stdout_path, "rb") as stream:
+            stream.seek(self._offset)
+            data = stream.read(MOST_BYTES)
+            more = len(data) == MOST_BYTES
+        self._offset += len(data)
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > LONGEST_LINE or (ended and not more and self._rest):
+            lines.append(self._rest)
+            self._rest = b""
+        return [line[:LONGEST_LINE].decode("utf-8", "replace").rstrip("\r") for line in lines]
+
+    def last_errors(self, lines: int = 12) -> list[str]:
+        """The last lines of standard error that are not empty."""
+        with suppress(OSError), open(self.stderr_path, "rb") as stream:
+            stream.seek(max(0, stream.seek(0, os.SEEK_END) - TAIL_BYTES))
+            text = stream.read().decode("utf-8", "replace")
+            return [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
+        return []
+
+    def wait(self, timeout_s: float | None = None) -> int | None:
+        """Wait for the command's end. :return: its exit status, or None after ``timeout_s``."""
+        end = None if timeout_s is None else time.monotonic() + timeout_s
+        while (status := self.poll()) is None and (end is None or time.monotonic() < end):
+            time.sleep(WAIT_STEP_S)
+        return status
+
+    def interrupt(self) -> None:
+        """Ask the tree to end by itself, as Ctrl-C does; a trainer then writes its checkpoint first."""
+        if self.poll() is None:
+            with suppress(OSError):
+                if _WINDOWS:
+                    self._process.send_signal(signal.CTRL_BREAK_EVENT)
+                else:
+                    os.killpg(self.pid, signal.SIGINT)
+
+    def kill(self) -> None:
+        """End the command and everything it has started, now; returns when it is gone and leaves no zombie."""
+        if _WINDOWS:
+            if self.poll() is None:
+                # The only way to the children of a process group that needs no handle of each.
+                subprocess.run(
+                    ["taskkill", "/PID", str(self.pid), "/T", "/F"],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    creationflags=subprocess.CREATE_NO_WINDOW,
+                    timeout=KILL_TIMEOUT_S,
+                    check=False,
+                )
+                self._process.kill()
+        else:
+            # Also where the command itself has ended: what it left running is still in its group.
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(KILL_TIMEOUT_S)
+        if self._process.stdin is not None:
+            with suppress(OSError):
+                self._process.stdin.close()
+
+
+def end_with_parent() -> None:
+    """In the child: end at once, children too, when the parent is gone, be it killed; does nothing without a lifeline.
+
+    The parent holds the other end of standard input and never writes: its end is the parent's end.
+    """
+    if os.environ.get(LIFELINE) != "1" or sys.stdin is None:
+        return
+    descriptor = os.dup(sys.stdin.fileno())
+
+    def watch() -> None:
+        with suppress(OSError):
+            while os.read(descriptor, 4096):
+                continue
+        if not _WINDOWS and os.getpgrp() == os.getpid():
+            os.killpg(0, signal.SIGKILL)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="lifeline", daemon=True).start()
+
+
+def library_environment() -> dict[str, str]:
+    """This process's environment, with this library where a child's ``python -m LesionDecompLib`` finds it."""
+    folder = str(Path(__file__).resolve().parent.parent)
+    known = os.environ.get("PYTHONPATH", "")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([folder, known] if known else [folder])}
+
+
+def exit_in_words(status: int) -> str:
+    """What an exit status means, e.g. ``"killed by signal 9 (SIGKILL)"``."""
+    if status < 0:
+        with suppress(ValueError):
+            name = signal.Signals(-status).name
+            more = ", perhaps for want of memory" if name == "SIGKILL" else ""
+            return f"killed by signal {-status} ({name}{more})"
+        return f"killed by signal {-status}"
+    return f"exit status {status}"
+
+
+def _group_options(nice: bool) -> dict[str, object]:
+    if not _WINDOWS:
+        return {"start_new_session": True}
+    flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
+    return {"creationflags": flags | (subprocess.BELOW_NORMAL_PRIORITY_CLASS if nice else 0)}
