@@ -134,7 +134,7 @@ def write_table(results: dict[str, Any], file: Path) -> None:
         )
     pairs = ", ".join(f"{pair} {row['dice']:.3f}" for pair, row in results["human"].items() if pair != "mean")
     lines.append(
-        f"| one reader against another ({pairs}) | – | – | – | {results['human']['mean']['dice']:.3f} | – | – | – |"
+        f"| one reader against another ({pairs}) | – | – | – | – | {results['human']['mean']['dice']:.3f} | – | – | – |"
     )
     write_text(file, "\n".join(lines) + "\n", STAGE)
 
