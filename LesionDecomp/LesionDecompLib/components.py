@@ -43,6 +43,13 @@ class Components:
         x = np.arange(int(lengths.sum())) + np.repeat(self.x[runs] - first, lengths)
         return np.repeat(self.z[runs], lengths), np.repeat(self.y[runs], lengths), x
 
+    def where(self, keep: np.ndarray) -> Components:
+        """The components that a mask ``(count,)`` keeps, numbered anew."""
+        runs = keep[self.labels]
+        numbers = np.cumsum(keep, dtype=self.labels.dtype) - 1
+        parts = (part[runs] for part in (self.z, self.y, self.x, self.lengths))
+        return Components(*parts, numbers[self.labels[runs]], self.sizes[keep])
+
 
 def find_components(mask: np.ndarray) -> Components:
     """Find the 26-connected components of a mask.
@@ -50,9 +57,32 @@ def find_components(mask: np.ndarray) -> Components:
     :param mask: ``(z, y, x)`` bool or uint8 with values 0 and 1 only; fastest when the last axis is the one that is
         contiguous in memory.
     """
-    n_y, n_x = mask.shape[1:]
+    return _joined(*_run_ends(mask), mask.shape)
+
+
+def components_of_positions(positions: np.ndarray, shape: tuple[int, int, int]) -> Components:
+    """Find the 26-connected components of voxels given one by one.
+
+    :param positions: ``(n,)`` integers, rising: :func:`padded_position` of each voxel.
+    :param shape: (z, y, x) of the stack they lie in.
+    """
+    if len(positions) == 0:
+        return _joined(np.zeros(0, np.int64), np.zeros(0, np.int64), shape)
+    gaps = np.flatnonzero(np.diff(positions) != 1)
+    starts = positions[np.concatenate([[0], gaps + 1])]
+    ends = positions[np.append(gaps, len(positions) - 1)] + 1
+    return _joined(starts, ends, shape)
+
+
+def padded_position(z: int, y: np.ndarray, x: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """Index of voxels in a flat stack of ``shape`` padded by an empty row and an empty column, so that runs end."""
+    return (z * (shape[1] + 1) + y) * (shape[2] + 1) + x
+
+
+def _joined(starts: np.ndarray, ends: np.ndarray, shape: tuple[int, int, int]) -> Components:
+    """Join runs, given by their padded positions, that touch."""
+    n_y, n_x = shape[1:]
     width, area = n_x + 1, (n_y + 1) * (n_x + 1)
-    starts, ends = _run_ends(mask)
     rows, x = np.divmod(starts, width)
     z, y = np.divmod(rows, n_y + 1)
     # The four rows before a row among its eight neighbours; the other four see it as theirs.

@@ -34,8 +34,8 @@ def lesion_labelmap(
     :raises LesionDecompError: shapes that differ; a threshold or minimum volume that is not a number from 0 up.
     """
     _check_shapes(heat, lungs)
-    _check_number("threshold", threshold)
-    _check_number("minimum lesion volume (mL)", min_volume_ml)
+    check_number("threshold", threshold)
+    check_number("minimum lesion volume (mL)", min_volume_ml)
     lesions = np.zeros_like(lungs, dtype=np.uint8, subok=False)
     order = memory_order(lungs)
     box = lung_box(lungs) if box is None else box
@@ -120,6 +120,10 @@ def _check_shapes(heat: np.ndarray, lungs: np.ndarray) -> None:
         raise LesionDecompError(STAGE, found, "two 3-D arrays of the same shape")
 
 
-def _check_number(name: str, value: float) -> None:
+def check_number(name: str, value: float) -> None:
+    """Refuse what is not a number from 0 up.
+
+    :raises LesionDecompError: naming the number.
+    """
     if not (math.isfinite(value) and value >= 0):
         raise LesionDecompError(STAGE, f"a {name} of {value}", "a number from 0 up")

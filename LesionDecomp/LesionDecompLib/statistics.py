@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from .atomic import write_text
-from .components import Components, find_components
+from .components import Components, components_of_positions
 from .errors import LesionDecompError
 from .hu_distribution import HuHistogram, HuSamples, empty_distribution
 from .lesions import lung_box, memory_order
+from .listed_voxels import ListedVoxels, StoredOrder, list_voxels
 
 STAGE = "Statistics"
 # Ground glass below, consolidation from here up. One cut inside an outlined lesion, so that the two add up to it; of
@@ -193,20 +194,40 @@ def lesion_statistics(
     _check(hu, lungs, lesions, heat)
     if lung_tally is None:
         lung_tally = tally_lungs(hu, lungs, heat)
-    box, order = lung_tally.box, memory_order(lungs)
-    mask = np.logical_and(lesions[box].transpose(order), lungs[box].transpose(order))
-    components = find_components(mask)
-    lesion_tally = Tally(
-        box,
-        np.zeros(CELLS, np.int64),
-        np.zeros(CELLS),
-        lung_tally.hu.blank(),
-        np.zeros((components.count, CELLS), np.int64),
+    order = StoredOrder.of(lungs)
+    lesions_stored, lungs_stored = order(lesions), order(lungs)
+
+    def chosen(plane: int, part: tuple[slice, slice]) -> np.ndarray:
+        return np.logical_and(lesions_stored[plane][part], lungs_stored[plane][part])
+
+    voxels = list_voxels(chosen, order(hu), lungs_stored, order(heat), order(axial_thirds(lungs)))
+    components = components_of_positions(voxels.positions, lungs_stored.shape)
+    return rows_of_tallies(lung_tally, tally_lesions(lung_tally, voxels, components), voxel_volume_ml)
+
+
+def tally_lesions(lungs: Tally, voxels: ListedVoxels, components: Components) -> Tally:
+    """Count lesion voxels.
+
+    :param lungs: of the same scan. :param voxels: of all lesions.
+    :param components: of these voxels, whose runs follow one another in their order.
+    """
+    hu = lungs.hu.blank()
+    hu.add(voxels.cells, voxels.hu)
+    labels = np.repeat(components.labels.astype(np.intp) * CELLS, components.lengths)
+    labels += voxels.cells
+    return Tally(
+        lungs.box,
+        np.bincount(voxels.cells, minlength=CELLS),
+        np.bincount(voxels.cells, weights=voxels.heat, minlength=CELLS),
+        hu,
+        np.bincount(labels, minlength=components.count * CELLS).reshape(-1, CELLS),
     )
-    _count(lesion_tally, mask, hu, lungs, heat, components)
+
+
+def rows_of_tallies(lungs: Tally, lesions: Tally, voxel_volume_ml: float) -> list[RegionStatistics]:
+    """The 12 rows that tallies of lungs and lesions amount to."""
     return [
-        RegionStatistics(region, _figures(lung_tally, lesion_tally, cells, voxel_volume_ml))
-        for region, cells in REGIONS.items()
+        RegionStatistics(region, _figures(lungs, lesions, cells, voxel_volume_ml)) for region, cells in REGIONS.items()
     ]
 
 
@@ -218,19 +239,40 @@ def tally_lungs(hu: np.ndarray, lungs: np.ndarray, heat: np.ndarray) -> Tally:
     """
     _check(hu, lungs, lungs, heat)
     box, order = lung_box(lungs), memory_order(lungs)
-    inside = lungs[box].transpose(order)
-    highest = int(inside.max(initial=0))
+    lungs_box, hu_box, heat_box, thirds = (a[box].transpose(order) for a in (lungs, hu, heat, axial_thirds(lungs)))
+    highest = int(lungs_box.max(initial=0))
     if highest > LEFT:
         raise LesionDecompError(STAGE, f"lung label {highest}", "0 background, 1 right lung, 2 left lung")
-    distribution = empty_distribution(CELLS, hu[box].transpose(order))
-    tally = Tally(box, np.zeros(CELLS, np.int64), np.zeros(CELLS), distribution, np.zeros((0, CELLS), np.int64))
-    _count(tally, inside != 0, hu, lungs, heat)
+    tally = Tally(
+        box,
+        np.zeros(CELLS, np.int64),
+        np.zeros(CELLS),
+        empty_distribution(CELLS, hu_box),
+        np.zeros((0, CELLS), np.int64),
+    )
+    for labels, third, values, heats in zip(lungs_box, thirds, hu_box, heat_box, strict=True):
+        inside = np.flatnonzero(labels)
+        cell = (labels + 2 * third).reshape(-1)[inside] - np.uint8(1)
+        tally.voxels[:] += np.bincount(cell, minlength=CELLS)
+        tally.heat[:] += np.bincount(cell, weights=heats.reshape(-1)[inside], minlength=CELLS)
+        tally.hu.add(cell, values.reshape(-1)[inside])
     return tally
 
 
 def thirds_of_slices(slices: int) -> np.ndarray:
     """Third (0 lower, 1 middle, 2 upper) of each slice of lungs ``slices`` high, by the slice's middle; int64."""
     return ((2 * np.arange(slices) + 1) * 3) // (2 * max(slices, 1))
+
+
+def axial_thirds(lungs: np.ndarray) -> np.ndarray:
+    """Third of each voxel (:func:`thirds_of_slices` of the slices that hold lung; 0 elsewhere), uint8.
+
+    :param lungs: ``(z, y, x)``, lung where not 0. :return: the same shape; read-only, one number for each slice.
+    """
+    levels = lung_box(lungs)[0]
+    thirds = np.zeros(lungs.shape[0], dtype=np.uint8)
+    thirds[levels] = thirds_of_slices(levels.stop - levels.start)
+    return np.broadcast_to(thirds[:, None, None], lungs.shape)
 
 
 def write_statistics_csv(path: str | Path, rows: list[RegionStatistics]) -> None:
@@ -276,43 +318,6 @@ _BY_KEY = {m.key: m for m in MEASUREMENTS}
 
 def _csv_cell(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.9g}"
-
-
-def _count(
-    tally: Tally,
-    mask: np.ndarray,
-    hu: np.ndarray,
-    lungs: np.ndarray,
-    heat: np.ndarray,
-    components: Components | None = None,
-) -> None:
-    """Add the voxels of ``mask``, a crop of the axial arrays to the tally's box, axes in the lungs' memory order."""
-    box, order = tally.box, memory_order(lungs)
-    thirds = thirds_of_slices(box[0].stop - box[0].start).astype(np.uint8)[:, None, None]
-    thirds = np.broadcast_to(thirds, lungs[box].shape).transpose(order)
-    hu_box, lungs_box, heat_box = (a[box].transpose(order) for a in (hu, lungs, heat))
-    bounds = np.searchsorted(components.z, np.arange(len(mask) + 1)) if components else None
-    for z, plane in enumerate(mask):
-        here = (z,)
-        if components:
-            runs = slice(bounds[z], bounds[z + 1])
-            if runs.start == runs.stop:
-                continue
-            # Lesions fill a part of the slice: look at no more than that.
-            y, x, ends = components.y[runs], components.x[runs], components.x[runs] + components.lengths[runs]
-            here = (z, slice(y[0], y[-1] + 1), slice(x.min(), ends.max()))
-        inside = np.flatnonzero(plane[here[1:]])
-        cell = (lungs_box[here] + 2 * thirds[here]).reshape(-1)[inside] - np.uint8(1)
-        tally.voxels[:] += np.bincount(cell, minlength=CELLS)
-        tally.heat[:] += np.bincount(cell, weights=heat_box[here].reshape(-1)[inside], minlength=CELLS)
-        tally.hu.add(cell, hu_box[here].reshape(-1)[inside])
-        if components:
-            # Runs lie in the order of the voxels, so repeating them names the component of each voxel.
-            label = np.repeat(components.labels[runs], components.lengths[runs])
-            first, last = int(label.min()), int(label.max())
-            key = (label.astype(np.intp) - first) * CELLS + cell
-            found = np.bincount(key, minlength=(last - first + 1) * CELLS)
-            tally.components[first : last + 1] += found.reshape(-1, CELLS)
 
 
 def _figures(lungs: Tally, lesions: Tally, cells: list[int], voxel_volume_ml: float) -> dict[str, float]:
