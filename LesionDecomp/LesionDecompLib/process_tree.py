@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -35,7 +35,6 @@ class ProcessTree:
     :param command: program and arguments. :param folder: existing, for the files ``stdout.txt`` and ``stderr.txt``.
     :param environment: the child's, complete; None for the parent's. :param cwd: folder to start in.
     :param lifeline: tell the child (see :func:`end_with_parent`) to end when this process is gone, however it ended.
-    :param nice: run below normal priority, so that the desktop stays quick.
     :raises LesionDecompError: the program cannot be started.
     """
 
@@ -47,7 +46,6 @@ class ProcessTree:
         environment: Mapping[str, str] | None = None,
         cwd: str | os.PathLike[str] | None = None,
         lifeline: bool = True,
-        nice: bool = True,
     ) -> None:
         self.stdout_path, self.stderr_path = Path(folder) / "stdout.txt", Path(folder) / "stderr.txt"
         self._offset, self._rest = 0, b""
@@ -66,7 +64,7 @@ class ProcessTree:
                     stderr=stderr,
                     env=environment,
                     cwd=cwd,
-                    **_group_options(nice),
+                    **_group_options(),
                 )
         except OSError as error:
             raise LesionDecompError(
@@ -75,9 +73,6 @@ class ProcessTree:
                 "a program that can be started",
                 "Install LesionDecomp again, or restart Slicer.",
             ) from error
-        if nice and not _WINDOWS:
-            with suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, self._process.pid, 5)
 
     @property
     def pid(self) -> int:
@@ -152,8 +147,10 @@ class ProcessTree:
                 self._process.stdin.close()
 
 
-def end_with_parent() -> None:
+def end_with_parent(before: Callable[[], object] | None = None) -> None:
     """In the child: end at once, children too, when the parent is gone, be it killed; does nothing without a lifeline.
+
+    :param before: called then, in another thread, e.g. to remove temporary files.
 
     The parent holds the other end of standard input and never writes: its end is the parent's end.
     """
@@ -165,6 +162,8 @@ def end_with_parent() -> None:
         with suppress(OSError):
             while os.read(descriptor, 4096):
                 continue
+        if before is not None:
+            before()
         if not _WINDOWS and os.getpgrp() == os.getpid():
             os.killpg(0, signal.SIGKILL)
         os._exit(1)
@@ -190,8 +189,7 @@ def exit_in_words(status: int) -> str:
     return f"exit status {status}"
 
 
-def _group_options(nice: bool) -> dict[str, object]:
-    if not _WINDOWS:
-        return {"start_new_session": True}
-    flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
-    return {"creationflags": flags | (subprocess.BELOW_NORMAL_PRIORITY_CLASS if nice else 0)}
+def _group_options() -> dict[str, object]:
+    if _WINDOWS:
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
+    return {"start_new_session": True}

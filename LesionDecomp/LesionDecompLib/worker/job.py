@@ -1,0 +1,115 @@
+"""The asking side: start a worker on a CT, hear how far it is, end it, and take its result."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import LesionDecompError
+from ..pipeline import SegmentResult
+from ..process_tree import ProcessTree, exit_in_words, library_environment
+from ..volume import Volume
+from .events import Failed, Finished, Step, parse_event
+from .files import JobParameters, read_result, write_job
+
+STAGE = "Segmentation"
+LINES_SHOWN = 6
+
+
+class WorkerJob:
+    """One segmentation in a worker process, from its start to its end; nothing blocks.
+
+    :param volume: the CT. :param lung_mask: ``(k, j, i)`` on its grid, or None. :param parameters: of the run.
+    :param python: interpreter that has the library's packages, as a command; default the one that runs this.
+    :param temporary_folder: where the job's private folder is made; default the system's.
+    :raises LesionDecompError: the job can't be written or the process not be started; nothing is then left behind.
+
+    The private folder and the process are gone after :meth:`close`, at the latest when the object or the interpreter
+    ends.
+    """
+
+    def __init__(
+        self,
+        volume: Volume,
+        lung_mask: np.ndarray | None,
+        parameters: JobParameters,
+        *,
+        python: Sequence[str] | None = None,
+        temporary_folder: str | Path | None = None,
+    ) -> None:
+        self.step = Step("start", 0, 1)
+        self._finished: Finished | Failed | None = None
+        self._volume_size = "×".join(str(n) for n in reversed(volume.shape))
+        try:
+            # Made for this user alone (0700): it holds a patient's images.
+            self.folder = Path(tempfile.mkdtemp(prefix="lesiondecomp-", dir=temporary_folder))
+        except OSError as error:
+            raise _no_room(error) from error
+        try:
+            write_job(self.folder, volume, lung_mask, parameters)
+            command = [*(python or [sys.executable]), "-m", "LesionDecompLib.worker", str(self.folder)]
+            self.process = ProcessTree(command, self.folder, environment=library_environment())
+        except OSError as error:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise _no_room(error) from error
+        except BaseException:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
+        self._closer = weakref.finalize(self, _close, self.process, self.folder)
+
+    def poll(self) -> bool:
+        """Read what the worker has said since; :attr:`step` is then the latest. :return: whether it has ended."""
+        ended = self.process.poll() is not None  # first: what it said before its end is then surely there
+        while lines := self.process.new_lines():
+            for line in lines:
+                event = parse_event(line)
+                if isinstance(event, Step):
+                    self.step = event
+                elif event is not None:
+                    self._finished = event
+        return ended
+
+    def result(self) -> tuple[SegmentResult, str]:
+        """The result and the text of its manifest, once :meth:`poll` has said that the worker has ended.
+
+        :raises LesionDecompError: what the worker refused, or how it died and what it said last.
+        """
+        if isinstance(self._finished, Failed):
+            raise self._finished.error()
+        status = self.process.poll()
+        if status == 0 and isinstance(self._finished, Finished):
+            return read_result(self.folder)
+        advice = "Try again; if it happens again, look into the log."
+        how = "still running" if status is None else exit_in_words(status)
+        if status in (-9, 137):
+            advice = "Use a smaller batch size, crop the volume, or close other programs."
+        said = " / ".join(self.process.last_errors(LINES_SHOWN))
+        if said:
+            advice += f" The worker's last lines: {said}"
+        raise LesionDecompError(
+            STAGE, f"a worker process that ended early on {self._volume_size} voxels ({how})", "a finished run", advice
+        )
+
+    def close(self) -> None:
+        """End the worker with everything it started, if it still runs, and remove its folder; may be called twice."""
+        self._closer()
+
+
+def _close(process: ProcessTree, folder: Path) -> None:
+    process.kill()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _no_room(error: OSError) -> LesionDecompError:
+    return LesionDecompError(
+        "Handing the CT to the worker",
+        f"a temporary folder that cannot be written ({error.strerror or error})",
+        "room for a copy of the CT and its result",
+        "Free some space, or choose another temporary folder in the application settings.",
+    )

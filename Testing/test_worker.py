@@ -1,0 +1,192 @@
+"""A segmentation in a process of its own gives the same result, ends when told to, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import stat
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from LesionDecompLib.errors import LesionDecompError
+from LesionDecompLib.volume import Volume
+from LesionDecompLib.worker.events import Failed, Finished, Step, event_line, parse_event
+from LesionDecompLib.worker.files import JobParameters
+from LesionDecompLib.worker.job import WorkerJob
+from LesionDecompLib.worker.time_left import TimeLeft
+
+
+@pytest.fixture
+def parameters(untrained_segmenter) -> JobParameters:
+    return JobParameters(
+        lesion_model=str(untrained_segmenter.lesion_bundle.path),
+        lung_model=str(untrained_segmenter.lung_bundle.path),
+        device="cpu",
+        threshold=0.4,
+    )
+
+
+def finish(job: WorkerJob) -> list[Step]:
+    """Wait for the worker's end; the different steps it told."""
+    steps = []
+    end = time.monotonic() + 60
+    while not job.poll() and time.monotonic() < end:
+        if not steps or steps[-1] != job.step:
+            steps.append(job.step)
+        time.sleep(0.005)
+    return [*steps, job.step]
+
+
+def impostor(folder: Path, program: str) -> list[str]:
+    """A worker that runs ``program`` instead of the real one."""
+    file = folder / "impostor.py"
+    file.write_text(program, "utf-8")
+    return [sys.executable, str(file)]
+
+
+def run_impostor(volume: Volume, folder: Path, program: str) -> tuple[WorkerJob, LesionDecompError]:
+    job = WorkerJob(volume, None, JobParameters(), python=impostor(folder, program), temporary_folder=folder)
+    finish(job)
+    with pytest.raises(LesionDecompError) as caught:
+        job.result()
+    job.close()
+    return job, caught.value
+
+
+def test_worker_gives_the_result_of_the_same_run_in_this_process(chest_case, untrained_segmenter, parameters, tmp_path):
+    volume, lungs = chest_case
+    expected = untrained_segmenter.run(volume, lung_mask=lungs, threshold=0.4)
+    job = WorkerJob(volume, lungs, parameters, temporary_folder=tmp_path)
+    if os.name == "posix":
+        assert stat.S_IMODE(job.folder.stat().st_mode) == 0o700
+    steps = finish(job)
+    result, report = job.result()
+    job.close()
+    # Another number of threads adds in another order.
+    np.testing.assert_allclose(result.heat, expected.heat, atol=1e-5)
+    np.testing.assert_array_equal(result.lungs, expected.lungs)
+    assert (result.heat.dtype, result.lungs.dtype, result.lesions.dtype) == (np.float32, np.uint8, np.uint8)
+    assert [row.region for row in result.statistics] == [row.region for row in expected.statistics]
+    assert result.statistics[0].values == pytest.approx(expected.statistics[0].values, rel=1e-5, nan_ok=True)
+    assert (result.threshold, result.min_volume_ml) == (0.4, 0.1)
+    assert result.lesion_bundle.sha256 == untrained_segmenter.lesion_bundle.sha256
+    assert result.lung_bundle is None
+    assert json.loads(report)["parameters"]["device"] == "cpu"
+    assert steps[0].stage == "start"
+    assert steps[-1].stage == "writing"
+    assert not list(tmp_path.iterdir())
+
+
+def test_worker_repeats_what_the_run_refused(untrained_segmenter, parameters, tmp_path):
+    flat = Volume.from_array(np.full((9, 9, 9), 40, np.int16), np.eye(4))
+    with pytest.raises(LesionDecompError) as expected:
+        untrained_segmenter.run(flat)
+    job = WorkerJob(flat, None, parameters, temporary_folder=tmp_path)
+    finish(job)
+    with pytest.raises(LesionDecompError) as caught:
+        job.result()
+    job.close()
+    assert str(caught.value) == str(expected.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_closing_a_job_ends_the_worker_and_removes_its_folder(chest_case, parameters, tmp_path):
+    volume, lungs = chest_case
+    job = WorkerJob(volume, lungs, parameters, temporary_folder=tmp_path)
+    assert not job.poll()
+    job.close()
+    job.close()
+    assert job.process.poll() is not None
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_forgotten_job_ends_with_the_object(chest_case, parameters, tmp_path):
+    job = WorkerJob(chest_case[0], None, parameters, temporary_folder=tmp_path)
+    process = job.process
+    del job
+    gc.collect()
+    assert process.poll() is not None
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_a_killed_worker_is_reported_with_its_last_lines(chest_case, tmp_path):
+    program = (
+        "import os, signal, sys\n"
+        "print('loading', file=sys.stderr)\n"
+        "print('terminate called after throwing std::bad_alloc', file=sys.stderr, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    job, error = run_impostor(chest_case[0], tmp_path, program)
+    assert job.process.poll() == -signal.SIGKILL
+    assert "64×64×61 voxels" in error.found
+    assert "SIGKILL" in error.found
+    assert "smaller batch size" in error.advice
+    assert "loading / terminate called after throwing std::bad_alloc" in error.advice
+    assert [entry.name for entry in tmp_path.iterdir()] == ["impostor.py"]
+
+
+def test_garbage_on_standard_output_is_passed_over(chest_case, tmp_path):
+    good = event_line(Step("heat", 3, 7, 2.5))
+    program = (
+        "import sys\n"
+        "out = sys.stdout.buffer\n"
+        r"out.write(b'\xff\x00\n{\n[]\n{}\n{\"lesiondecomp\": \"step\"}\nnull\n' + b'[' * 100000 + b'\n')" + "\n"
+        r"out.write(b'no line end' + b'\n' + " + f"{good.encode()!r} + b'\\n')\n"
+        r"out.write(b'{\"lesiondecomp\": \"finished\", \"more\": 1}' + b'\n')" + "\n"
+        "out.write(b'x' * 3_000_000)\n"
+    )
+    job, error = run_impostor(chest_case[0], tmp_path, program)
+    assert job.step == Step("heat", 3, 7, 2.5)
+    assert "ended early" in error.found
+    assert "exit status 0" in error.found
+
+
+def test_a_worker_that_claims_a_result_it_did_not_write_is_not_believed(chest_case, tmp_path):
+    _, error = run_impostor(chest_case[0], tmp_path, f"print({event_line(Finished())!r})")
+    assert "missing or damaged result.json" in str(error)
+
+
+@pytest.mark.parametrize("event", [Step("lungs", 0, 9), Step("heat", 8, 9, 1.5), Finished(), Failed("a", "ü", "c")])
+def test_events_survive_their_line(event):
+    line = event_line(event)
+    assert line.isascii()
+    assert parse_event(line) == event
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"lesiondecomp": "step", "stage": "heat", "done": 9, "total": 8}',
+        '{"lesiondecomp": "step", "stage": "heat", "done": true, "total": 8}',
+        '{"lesiondecomp": "step", "stage": "heat", "done": 1, "total": 8, "seconds_left": NaN}',
+        '{"lesiondecomp": "step", "stage": "heat", "done": 1, "total": 8, "seconds_left": 1e999}',
+        '{"lesiondecomp": "step", "stage": "<b>", "done": 1, "total": 8}',
+        '{"lesiondecomp": "failed", "stage": 1, "found": "", "expected": ""}',
+        '{"lesiondecomp": ["step"]}',
+        '{"lesiondecomp": "else"}',
+        "{" * 70000,
+    ],
+)
+def test_lines_that_only_look_like_events_are_none(line):
+    assert parse_event(line) is None
+
+
+def test_time_left_follows_the_slices_and_shrinks_to_the_end():
+    now = [0.0]
+    left = TimeLeft(lambda: now[0])
+    assert left.update("lungs", 0, 100) is None
+    told = []
+    for stage in ("lungs", "heat"):
+        for done in range(0, 101, 10):
+            told.append(left.update(stage, done, 100))
+            now[0] += 1.0
+    known = [seconds for seconds in told if seconds is not None]
+    assert known[0] == pytest.approx(20, rel=0.4)
+    assert known[-1] < 3
+    assert left.update("statistics", 0, 1) is None
