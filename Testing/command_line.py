@@ -104,6 +104,11 @@ def small_ct(data_folder: Path, folder: Path) -> tuple[Path, Path, Volume]:
     return folder / "chest.nrrd", folder / "lungs.nrrd", volume
 
 
+def names(folder: Path) -> list[str]:
+    """What lies in a folder, sorted."""
+    return sorted(path.name for path in folder.iterdir())
+
+
 def snapshot(folder: Path) -> dict[str, str]:
     """Every file and folder under ``folder`` with its content's hash, hidden and temporary ones included."""
     return {

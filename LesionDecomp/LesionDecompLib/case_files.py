@@ -19,14 +19,17 @@ if TYPE_CHECKING:
 
 HEATMAP, LUNGS, LESIONS = "heatmap.nrrd", "lungs.nrrd", "lesions.nrrd"
 STATISTICS, REPORT, OVERVIEW, SCENE = "statistics.csv", "report.json", "overview.png", "scene.mrb"
-ALL_FILES = (HEATMAP, LUNGS, LESIONS, STATISTICS, REPORT, OVERVIEW, SCENE)
+DICOM_SEG = "segmentation.dcm"
+ALL_FILES = (HEATMAP, LUNGS, LESIONS, STATISTICS, REPORT, OVERVIEW, SCENE, DICOM_SEG)
 
 
-def check_case_folder(folder: str | Path, *, scene: bool = False, overwrite: bool = False) -> None:
+def check_case_folder(
+    folder: str | Path, *, scene: bool = False, dicom_seg: bool = False, overwrite: bool = False
+) -> None:
     """Refuse, before any work is done, what :func:`write_case` would refuse after it.
 
-    :raises LesionDecompError: earlier results without ``overwrite``, a folder that can't be written to, or a scene
-        asked for where it can't be made.
+    :raises LesionDecompError: earlier results without ``overwrite``, a folder that can't be written to, or a scene or
+        DICOM segmentation asked for where none can be made.
     """
     folder = Path(folder)
     taken = [name for name in ALL_FILES if (folder / name).exists()]
@@ -37,6 +40,10 @@ def check_case_folder(folder: str | Path, *, scene: bool = False, overwrite: boo
         from .scene_file import check_scene_support
 
         check_scene_support()
+    if dicom_seg:
+        from .dicom_seg import check_dicom_seg_support
+
+        check_dicom_seg_support()
 
 
 def write_case(
@@ -47,19 +54,22 @@ def write_case(
     *,
     overview: bool = False,
     scene: bool = False,
+    dicom_source: str | Path | None = None,
     overwrite: bool = False,
     parameters: Mapping[str, Any] | None = None,
 ) -> list[Path]:
-    """Write heatmap, labelmaps, statistics and report, and on demand a picture and a Slicer scene.
+    """Write heatmap, labelmaps, statistics and report, and on demand a picture, a Slicer scene, a DICOM SEG.
 
     The files are complete before the first of them appears in ``folder``; the report comes last. Files of an earlier
     run that are not part of this one are removed when ``overwrite`` is given; anything else in the folder stays.
 
     :param info: what the reader found about the input; its warnings go into report, picture and scene.
+    :param dicom_source: folder of the DICOM series that was read, to write a
+        DICOM segmentation that refers to it; this file alone says who the patient is.
     :param parameters: for the report, those that the result doesn't tell.
     :return: the files written.
     :raises LesionDecompError: earlier results without ``overwrite``, full disk, no permission, no slicer-core for the
-        scene; the folder is then as it was.
+        scene, no highdicom for the DICOM segmentation; the folder is then as it was.
     """
     folder = Path(folder)
     if info is not None:
@@ -80,6 +90,10 @@ def write_case(
             from .scene_file import write_scene
 
             write_scene(staging / SCENE, volume, result, manifest=manifest)
+        if dicom_source is not None:
+            from .dicom_seg import write_dicom_seg
+
+            write_dicom_seg(staging / DICOM_SEG, dicom_source, volume, result)
         names = sorted(path.name for path in staging.iterdir())
         manifest["outputs"] = {name: file_sha256(staging / name) for name in names}
         (staging / REPORT).write_text(manifest_text(manifest), encoding="utf-8", newline="\n")

@@ -30,6 +30,23 @@ def read_dicom_folder(folder: Path, stage: str) -> StoredImage:
     :raises LesionDecompError: no CT series or several, another modality, damaged files, missing slices, several images
         at one position, mixed sizes or orientations, fewer than three slices.
     """
+    series, grid, warnings = _sorted_series(folder, stage)
+    array = _voxels(series, stage)
+    warnings += grid.warnings + _acquisition_warnings(series[0], grid)
+    bits = series[0].tags["bits"].strip()
+    stored = f"int{bits}" if bits in ("8", "16", "32") else "int16"
+    return StoredImage(array, grid.ijk_to_ras, "DICOM", stored, tuple(warnings), _facts(series, grid))
+
+
+def series_files(folder: Path, stage: str) -> list[Path]:
+    """The files of the series that :func:`read_dicom_folder` reads, in the order of its slices (first axis).
+
+    :raises LesionDecompError: as :func:`read_dicom_folder`.
+    """
+    return [item.path for item in _sorted_series(folder, stage)[0]]
+
+
+def _sorted_series(folder: Path, stage: str) -> tuple[list[DicomSlice], SliceGrid, list[str]]:
     slices, others = scan_folder(folder, stage)
     series, warnings = _choose(slices, others, stage)
     series, copies = _without_copies(series)
@@ -42,12 +59,7 @@ def read_dicom_folder(folder: Path, stage: str) -> StoredImage:
         series[0].numbers("pixel_spacing"),
         stage,
     )
-    series = [series[n] for n in grid.order]
-    array = _voxels(series, stage)
-    warnings += grid.warnings + _acquisition_warnings(series[0], grid)
-    bits = series[0].tags["bits"].strip()
-    stored = f"int{bits}" if bits in ("8", "16", "32") else "int16"
-    return StoredImage(array, grid.ijk_to_ras, "DICOM", stored, tuple(warnings), _facts(series, grid))
+    return [series[n] for n in grid.order], grid, warnings
 
 
 def _choose(slices: list[DicomSlice], others: int, stage: str) -> tuple[list[DicomSlice], list[str]]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import slicer
+from LesionDecompLib.anatomy import Structure
 from LesionDecompLib.heat_colors import heat_color_table
 
-from .anatomy import Structure
 from .scene_nodes import nodes_of_class
 
 HEAT = "LesionDecomp heat"

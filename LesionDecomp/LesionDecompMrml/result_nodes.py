@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import slicer
 import vtk
+from LesionDecompLib.anatomy import LEFT_LUNG, LESIONS, LUNG_LESION, LUNGS, RIGHT_LUNG, Structure
 from LesionDecompLib.errors import LesionDecompError
 from LesionDecompLib.geometry import AxialView
 from LesionDecompLib.lesions import lesion_labelmap
@@ -17,7 +18,6 @@ from LesionDecompLib.statistics import RegionStatistics, lesion_statistics
 from LesionDecompLib.volume import Volume
 from vtk.util.numpy_support import vtk_to_numpy
 
-from .anatomy import LEFT_LUNG, LESIONS, LUNG_LESION, LUNGS, RIGHT_LUNG, Structure
 from .color_nodes import heat_colors, label_colors
 from .input_nodes import world_matrix
 from .statistics_table import fill_table

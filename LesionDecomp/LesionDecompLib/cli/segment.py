@@ -51,6 +51,17 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--scene", action="store_true", help="also write scene.mrb for 3D Slicer (needs slicer-core)")
     parser.add_argument("--overview", action="store_true", help="also write overview.png")
+    parser.add_argument(
+        "--report",
+        action="store_true",
+        help="also write report.html: pictures, figures and their definitions on a page",
+    )
+    parser.add_argument(
+        "--dicom-seg",
+        action="store_true",
+        help="also write segmentation.dcm, a DICOM SEG in the study of the input, patient identity included (needs a "
+        "DICOM input and highdicom)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the results of an earlier run")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     parser.set_defaults(run=run, usage_error=parser.error)
@@ -70,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         raise existing_error("Opening the output folder", args.output, [SUMMARY])
     check_inputs_stay(cases, args.output, [args.lung_mask] if args.lung_mask is not None else [])
     for case in cases:
-        check_case_folder(case.folder, scene=args.scene, overwrite=args.overwrite)
+        check_case_folder(case.folder, scene=args.scene, dicom_seg=args.dicom_seg, overwrite=args.overwrite)
     bundle = find_bundle(args.model, "lesions")
     runner = _Runner(args, bundle, find_bundle(None, "lungs"))
     try:
@@ -121,9 +132,12 @@ class _Runner:
     def _segment(self, case: Case) -> SegmentResult:
         from ..case_files import write_case
         from ..chest_ct import check_chest_ct
+        from ..dicom_seg import check_dicom_input
         from ..image_io import read_mask, read_volume
 
         args, began = self._args, time.perf_counter()
+        if args.dicom_seg:
+            check_dicom_input(case.path)
         volume, info = read_volume(case.path)
         case.input_sha256 = info.sha256
         check_chest_ct(volume)  # before the networks are loaded, which takes longer
@@ -148,6 +162,7 @@ class _Runner:
             info,
             overview=args.overview,
             scene=args.scene,
+            dicom_source=case.path if args.dicom_seg else None,
             overwrite=args.overwrite,
             parameters=parameters,
         )

@@ -1,4 +1,4 @@
-"""What the labels mean: names, colors and SNOMED CT codes of lungs and lesions, for labelmaps and segments alike."""
+"""What the labels mean: names, colors, SNOMED CT codes of lungs and lesions, in labelmaps, segments and DICOM."""
 
 from __future__ import annotations
 

@@ -1,0 +1,171 @@
+"""Lungs and lesions as a DICOM segmentation (DICOM SEG) that refers to the CT series they were found in.
+
+highdicom writes it; the optional extra ``dicom`` installs that. Nothing of it is imported with this file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import __version__
+from .anatomy import LEFT_LUNG, LUNG_LESION, NO_CODE, RIGHT_LUNG, Code, Structure
+from .atomic import atomic_file
+from .dicom_series import series_files
+from .errors import LesionDecompError
+
+if TYPE_CHECKING:
+    from .pipeline import SegmentResult
+    from .volume import Volume
+
+STAGE = "Writing the DICOM segmentation"
+SERIES_DESCRIPTION = "LesionDecomp lungs and lesions (research use only)"
+DESCRIPTION = "Lungs and lung lesions found by LesionDecomp"
+SUPPLIED_MASK = "Lung mask supplied by the user"
+# Context group 7162, surface processing algorithm families, which segmentations use too.
+MANUAL: Code = ("DCM", "123109", "Manual Processing")
+ARTIFICIAL_INTELLIGENCE: Code = ("DCM", "123110", "Artificial Intelligence")
+SERIES_NUMBERS = 10_000_000  # series numbers beyond are cut, so that ours stays within the 31 bits it may have
+
+
+def check_dicom_seg_support() -> None:
+    """Refuse early, before any work is done, where no DICOM segmentation can be written.
+
+    :raises LesionDecompError: highdicom is missing.
+    """
+    try:
+        import highdicom  # noqa: F401
+    except ImportError as error:
+        raise LesionDecompError(
+            STAGE,
+            f"no usable 'highdicom' package ({error})",
+            "highdicom",
+            "Install it with: pip install lesiondecomp[dicom]",
+        ) from error
+
+
+def check_dicom_input(source: str | Path) -> None:
+    """Refuse an input that no DICOM segmentation can refer to.
+
+    :raises LesionDecompError: it is not a folder.
+    """
+    if not Path(source).is_dir():
+        raise LesionDecompError(
+            STAGE,
+            f"the input '{Path(source).name}', which is no DICOM series",
+            "a folder with a DICOM series, to whose images the segmentation refers",
+            "Give the DICOM folder, or leave out --dicom-seg.",
+        )
+
+
+def write_dicom_seg(path: str | Path, source: str | Path, volume: Volume, result: SegmentResult) -> list[str]:
+    """Write right lung, left lung and lesion as a binary DICOM SEG beside the study of its CT.
+
+    It carries the patient and study of the series, as every object of a study does, a new series of its own, SNOMED CT
+    codes, and for each frame a reference to the CT image it lies on. Structures without a voxel are left out.
+
+    :param path: file to write. :param source: folder of the DICOM series that ``volume`` was read from.
+    :param result: arrays on the volume's grid.
+    :return: names of the segments written.
+    :raises LesionDecompError: highdicom missing, the series is not there as it was read, or lacks what a DICOM
+        segmentation must say about the patient and the study; no voxel at all.
+    """
+    check_dicom_seg_support()
+    check_dicom_input(source)
+    files = series_files(Path(source), STAGE)
+    if len(files) != volume.shape[0]:
+        found = f"{len(files)} images in '{Path(source).name}'"
+        raise LesionDecompError(STAGE, found, f"the {volume.shape[0]} that were read before")
+    masks = {RIGHT_LUNG: result.lungs == 1, LEFT_LUNG: result.lungs == 2, LUNG_LESION: result.lesions != 0}
+    masks = {structure: mask for structure, mask in masks.items() if mask.any()}
+    if not masks:
+        raise LesionDecompError(STAGE, "neither lung nor lesion", "at least one voxel")
+    used = [k for k in range(volume.shape[0]) if any(mask[k].any() for mask in masks.values())]
+    frames = np.stack([mask[used] for mask in masks.values()], axis=-1).view(np.uint8)
+    segmentation = _segmentation([files[k] for k in used], frames, list(masks), volume, result)
+    with atomic_file(path, "wb", STAGE) as stream:
+        segmentation.save_as(stream)
+    return [structure.name for structure in masks]
+
+
+def _segmentation(
+    files: list[Path], frames: np.ndarray, structures: list[Structure], volume: Volume, result: SegmentResult
+) -> Any:
+    """The DICOM object; ``frames`` is ``(n, rows, columns, structures)`` uint8, a frame for each of the files."""
+    import highdicom
+    import pydicom
+
+    try:
+        # Without a preamble, which older archives leave out, pydicom wants to be told that it is DICOM.
+        images = [pydicom.dcmread(file, stop_before_pixels=True, force=True) for file in files]
+        for image in images:
+            # As the positions have it: what the images themselves say about it is often wrong, and would be copied.
+            image.SpacingBetweenSlices = round(_slice_distance(volume), 6)
+        return highdicom.seg.Segmentation(
+            source_images=images,
+            pixel_array=frames,
+            segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
+            segment_descriptions=[_described(number, s, result) for number, s in enumerate(structures, start=1)],
+            series_instance_uid=highdicom.UID(),
+            series_number=int(images[0].get("SeriesNumber") or 0) % SERIES_NUMBERS * 100 + 1,
+            sop_instance_uid=highdicom.UID(),
+            instance_number=1,
+            manufacturer="LesionDecomp contributors",
+            manufacturer_model_name="LesionDecomp",
+            software_versions=__version__,
+            # What tells one such device from another is the model that it ran.
+            device_serial_number=result.lesion_bundle.sha256[:16],
+            content_label="LUNG_LESIONS",
+            content_description=DESCRIPTION,
+            series_description=SERIES_DESCRIPTION,
+        )
+    except (AttributeError, KeyError, TypeError, ValueError, pydicom.errors.InvalidDicomError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise LesionDecompError(
+            STAGE, f"a series that no segmentation can refer to ({reason})", "a complete DICOM CT series"
+        ) from error
+
+
+def _slice_distance(volume: Volume) -> float:
+    along_i, along_j, along_k = volume.ijk_to_ras[:3, :3].T
+    normal = np.cross(along_i, along_j)
+    return float(abs(along_k @ normal) / np.linalg.norm(normal))
+
+
+def _described(number: int, structure: Structure, result: SegmentResult) -> Any:
+    import highdicom
+
+    supplied = structure is not LUNG_LESION and result.lung_bundle is None
+    bundle = result.lesion_bundle if structure is LUNG_LESION else result.lung_bundle
+    kinds = highdicom.seg.SegmentAlgorithmTypeValues
+    algorithm = highdicom.AlgorithmIdentificationSequence(
+        name=SUPPLIED_MASK if supplied else f"LesionDecomp {bundle.name}"[:64],
+        version=__version__ if supplied else bundle.version,
+        family=_concept(MANUAL if supplied else ARTIFICIAL_INTELLIGENCE),
+    )
+    description = highdicom.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=structure.name,
+        segmented_property_category=_concept(structure.category),
+        segmented_property_type=_concept(structure.type),
+        # How a supplied mask came about is not known to us: somebody chose it.
+        algorithm_type=kinds.SEMIAUTOMATIC if supplied else kinds.AUTOMATIC,
+        algorithm_identification=algorithm,
+        tracking_uid=highdicom.UID(),
+        tracking_id=structure.segment_id,
+        anatomic_regions=[_concept(structure.region)] if structure.region != NO_CODE else None,
+        display_color=highdicom.color.CIELabColor.from_rgb(*(round(255 * part) for part in structure.color)),
+    )
+    if structure.modifier != NO_CODE:
+        type_code = description.SegmentedPropertyTypeCodeSequence[0]
+        type_code.SegmentedPropertyTypeModifierCodeSequence = [_concept(structure.modifier)]
+    return description
+
+
+def _concept(code: Code) -> Any:
+    from highdicom.sr import CodedConcept
+
+    scheme, value, meaning = code
+    return CodedConcept(value=value, scheme_designator=scheme, meaning=meaning)
