@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CONSTRAINTS := Testing/constraints.txt
 LIBRARY := $(shell find LesionDecomp/LesionDecompLib LesionDecomp/Resources -type f -not -name '*.pyc' 2>/dev/null)
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint types docs clean
 
 demo: $(VENV)/installed
 	$(BIN)/lesiondecomp demo -o demo --overwrite
@@ -19,6 +19,13 @@ test: $(VENV)/installed-test
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+types: $(VENV)/installed-test
+	$(BIN)/python -m mypy
+
+docs: $(VENV)/installed-test
+	$(BIN)/python -m pdoc --docformat restructuredtext --output-directory build/docs LesionDecompLib
+	@echo "API pages: build/docs/index.html"
 
 clean:
 	rm -rf $(VENV) demo build dist

@@ -43,9 +43,14 @@ def test_built_extension_holds_every_resource():
     assert cmake_list("MODULE_PYTHON_RESOURCES") == {name for name in shipped_files() if not name.endswith(".py")}
 
 
-def test_extension_index_finds_its_metadata():
+def cmake_metadata() -> dict[str, str]:
+    """The extension's ``EXTENSION_...`` settings, by what follows the underscore."""
     text = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
-    metadata = dict(re.findall(r'set\(EXTENSION_(\w+) "([^"]*)"\)', text))
+    return dict(re.findall(r'set\(EXTENSION_(\w+) "([^"]*)"\)', text))
+
+
+def test_extension_index_finds_its_metadata():
+    metadata = cmake_metadata()
     home = "https://github.com/lesiondecomp/SlicerLesionDecomp"
     raw = "https://raw.githubusercontent.com/lesiondecomp/SlicerLesionDecomp/main/"
     assert metadata["HOMEPAGE"] == home
