@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import re
 import shutil
 import struct
 
@@ -341,21 +342,51 @@ class TestDicom:
         np.testing.assert_array_equal(np.delete(read.array, 4, 0), np.delete(expected.array, 4, 0))
         np.testing.assert_array_equal(read.array[4], expected.array[4] + 5)
 
-    def test_a_missing_slice_is_refused_by_count_and_place(self, series):
+    def test_a_missing_slice_is_interpolated_and_told(self, series):
+        expected, _ = read_volume(series[0].parent)
         series[5].unlink()
-        with pytest.raises(
-            LesionDecompError, match=r"found a gap of 7\.9\d mm between slices 3\.99 mm apart \(1 missing\)"
-        ):
+        read, info = read_volume(series[0].parent)
+        assert re.search(r"a gap of 7\.9\d mm between slices 3\.99 mm apart \(1 missing\)", " ".join(info.warnings))
+        np.testing.assert_allclose(read.ijk_to_ras, expected.ijk_to_ras, atol=1e-3)
+        kept = np.delete(np.arange(len(series)), 5)
+        np.testing.assert_array_equal(read.array[kept], expected.array[kept])
+        between = (expected.array[4].astype(float) + expected.array[6]) / 2
+        np.testing.assert_allclose(read.array[5], between, atol=0.51)
+        assert info.dicom["interpolated_slices"] == 1 and info.dicom["files"] == len(series) - 1
+
+    def test_missing_slices_of_a_tilted_scan_stay_on_the_tilted_line(self, series, tmp_path):
+        tilted = tmp_path / "tilted"
+        tilted.mkdir()
+        for path in series:
+            x, y, z = position(path)
+            copy_slice(path, tilted / path.name, g0020e0032=f"{x}\\{y + 0.2 * z:.6f}\\{z}")
+        whole, _ = read_volume(tilted)
+        for number in (3, 7):
+            (tilted / series[number].name).unlink()
+        read, info = read_volume(tilted)
+        assert any("2 gaps of up to" in text and "(2 missing)" in text for text in info.warnings)
+        np.testing.assert_allclose(read.ijk_to_ras, whole.ijk_to_ras, atol=1e-3)
+        kept = np.delete(np.arange(len(series)), [3, 7])
+        np.testing.assert_array_equal(read.array[kept], whole.array[kept])
+
+    def test_more_missing_than_can_be_interpolated_is_refused(self, series):
+        for path in series[4:9]:
+            path.unlink()
+        with pytest.raises(LesionDecompError, match=r"a gap of 23\.9 mm between slices 3\.99 mm apart \(5 missing\)"):
             read_volume(series[0].parent)
 
-    def test_slight_unevenness_is_warned_about_and_more_is_refused(self, series):
+    def test_unevenness_is_warned_about_and_interpolated_where_no_grid_fits(self, series):
+        expected, _ = read_volume(series[0].parent)
         x, y, z = position(series[5])
         copy_slice(series[5], series[5], g0020e0032=f"{x}\\{y}\\{z + 0.3}")
         _, info = read_volume(series[0].parent)
-        assert any("unevenly spaced" in text for text in info.warnings)
+        assert any("unevenly spaced" in text and "taken as" in text for text in info.warnings)
         copy_slice(series[5], series[5], g0020e0032=f"{x}\\{y}\\{z + 1.5}")
-        with pytest.raises(LesionDecompError, match="from a regular grid"):
-            read_volume(series[0].parent)
+        read, info = read_volume(series[0].parent)
+        assert any("unevenly spaced" in text and "interpolated" in text for text in info.warnings)
+        np.testing.assert_allclose(read.ijk_to_ras, expected.ijk_to_ras, atol=1e-3)
+        kept = np.delete(np.arange(len(series)), 5)
+        np.testing.assert_allclose(read.array[kept], expected.array[kept], atol=2)
 
     def test_two_images_at_one_place_are_refused(self, series):
         x, y, z = position(series[5])

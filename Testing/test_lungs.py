@@ -14,7 +14,8 @@ from LesionDecompLib.geometry import AxialView
 from LesionDecompLib.image_io import read_mask, read_volume
 from LesionDecompLib.lung_air import airway_in_lungs, dark_lung
 from LesionDecompLib.lung_cleanup import clean_lungs, fill_holes
-from LesionDecompLib.lungs import LEFT, RIGHT, lung_warnings, segment_lungs, split_right_left
+from LesionDecompLib.lungs import LEFT, RIGHT, segment_lungs, split_right_left
+from LesionDecompLib.plausibility import lung_warnings
 from LesionDecompLib.volume import Volume
 
 RAS = np.diag([-2.0, -2.0, 3.0, 1.0])  # columns go to the left, rows to the back, slices up

@@ -274,6 +274,23 @@ def test_a_csv_file_has_units_in_its_header_and_empty_cells_for_what_is_undefine
     assert "nan" not in data.decode()
 
 
+def test_each_row_of_a_csv_file_carries_the_warnings(tmp_path):
+    rows = lesion_statistics(*_random_case(2), 0.3)
+    write_statistics_csv(tmp_path / "a.csv", rows, ['The lungs are "odd", cut off.', "Slices are thick."])
+    with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
+        told = {row["Warnings"] for row in csv.DictReader(file)}
+    assert told == {'The lungs are "odd", cut off. Slices are thick.'}
+    assert [row.region for row in read_statistics_csv(tmp_path / "a.csv")] == REGIONS
+
+
+def test_a_csv_file_from_before_there_were_warnings_is_read(tmp_path):
+    rows = lesion_statistics(*_random_case(2), 0.3)
+    text = statistics_csv(rows).replace(",Warnings\n", "\n").replace(",\n", "\n")
+    (tmp_path / "old.csv").write_text(text)
+    for a, b in zip(rows, read_statistics_csv(tmp_path / "old.csv"), strict=True):
+        assert a.values == pytest.approx(b.values, rel=1e-8, nan_ok=True)
+
+
 def test_a_csv_file_that_can_not_be_written_is_refused_and_leaves_nothing(tmp_path):
     with pytest.raises(LesionDecompError):
         write_statistics_csv(tmp_path / "missing" / "statistics.csv", lesion_statistics(*_random_case(2), 0.3))
@@ -296,7 +313,7 @@ def test_every_figure_says_what_it_means():
     assert measurement("involvement_percent").text(12.3456) == "12.35"
     assert measurement("involvement_percent").text(float("nan")) == "-"
     header = statistics_csv([]).strip().split(",")
-    assert header == ["Region", *(m.header for m in MEASUREMENTS)]
+    assert header == ["Region", *(m.header for m in MEASUREMENTS), "Warnings"]
 
 
 def test_arrays_that_do_not_fit_are_refused():

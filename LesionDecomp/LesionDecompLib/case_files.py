@@ -79,7 +79,7 @@ def write_case(
         write_image(staging / HEATMAP, result.heat, volume)
         write_image(staging / LUNGS, result.lungs, volume)
         write_image(staging / LESIONS, result.lesions, volume)
-        write_statistics_csv(staging / STATISTICS, result.statistics)
+        write_statistics_csv(staging / STATISTICS, result.statistics, result.warnings)
         manifest = build_manifest(volume, result, info, parameters=parameters)
         if overview:
             from .overview import draw_overview

@@ -64,7 +64,8 @@ def write_dicom_seg(path: str | Path, source: str | Path, volume: Volume, result
     """Write right lung, left lung and lesion as a binary DICOM SEG beside the study of its CT.
 
     It carries the patient and study of the series, as every object of a study does, a new series of its own, SNOMED CT
-    codes, and for each frame a reference to the CT image it lies on. Structures without a voxel are left out.
+    codes, and for each frame a reference to the CT image it lies on. Structures without a voxel are left out, and so are
+    slices that were interpolated because their images are missing.
 
     :param path: file to write. :param source: folder of the DICOM series that ``volume`` was read from.
     :param result: arrays on the volume's grid.
@@ -82,7 +83,9 @@ def write_dicom_seg(path: str | Path, source: str | Path, volume: Volume, result
     masks = {structure: mask for structure, mask in masks.items() if mask.any()}
     if not masks:
         raise LesionDecompError(STAGE, "neither lung nor lesion", "at least one voxel")
-    used = [k for k in range(volume.shape[0]) if any(mask[k].any() for mask in masks.values())]
+    used = [k for k, file in enumerate(files) if file is not None and any(mask[k].any() for mask in masks.values())]
+    if not used:
+        raise LesionDecompError(STAGE, "no image in the slices with lung or lesion", "a series with an image in each")
     frames = np.stack([mask[used] for mask in masks.values()], axis=-1).view(np.uint8)
     segmentation = _segmentation([files[k] for k in used], frames, list(masks), volume, result)
     with atomic_file(path, "wb", STAGE) as stream:

@@ -1,7 +1,7 @@
 """Reading the CT series in a folder of DICOM files.
 
-Slices are sorted by position along their normal. Where the positions don't make a regular grid, the series is refused
-rather than read onto a grid that is wrong; what leaves the grid right but deserves a look is warned about.
+Slices are sorted by position along their normal. Where the positions don't make a regular grid, small gaps are filled
+by interpolation with a warning, and the series is refused where that would invent too much (:mod:`.dicom_grid`).
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from .dicom_files import EXPECTED, DicomSlice, image_reader, scan_folder
-from .dicom_grid import SliceGrid, slice_grid
+from .dicom_grid import SliceGrid, fill_gaps, slice_grid
 from .errors import LesionDecompError
+from .plausibility import THICK_SLICE_MM
 from .stored_image import INT16, MAX_DEFLATE_RATIO, StoredImage, captured_stderr, check_size, compact, damaged
 
 MIN_SLICES = 3
@@ -27,23 +28,24 @@ def read_dicom_folder(folder: Path, stage: str) -> StoredImage:
 
     Localizers, reports and other objects beside it are left out, with a warning.
 
-    :raises LesionDecompError: no CT series or several, another modality, damaged files, missing slices, several images
-        at one position, mixed sizes or orientations, fewer than three slices.
+    :raises LesionDecompError: no CT series or several, another modality, damaged files, too many slices missing,
+        several images at one position, mixed sizes or orientations, fewer than three slices.
     """
     series, grid, warnings = _sorted_series(folder, stage)
-    array = _voxels(series, stage)
+    array = fill_gaps(_voxels(series, stage), grid)
     warnings += grid.warnings + _acquisition_warnings(series[0], grid)
     bits = series[0].tags["bits"].strip()
     stored = f"int{bits}" if bits in ("8", "16", "32") else "int16"
     return StoredImage(array, grid.ijk_to_ras, "DICOM", stored, tuple(warnings), _facts(series, grid))
 
 
-def series_files(folder: Path, stage: str) -> list[Path]:
-    """The files of the series that :func:`read_dicom_folder` reads, in the order of its slices (first axis).
+def series_files(folder: Path, stage: str) -> list[Path | None]:
+    """The file of each slice (first axis) that :func:`read_dicom_folder` reads; None where it interpolates.
 
     :raises LesionDecompError: as :func:`read_dicom_folder`.
     """
-    return [item.path for item in _sorted_series(folder, stage)[0]]
+    series, grid, _ = _sorted_series(folder, stage)
+    return [None if n is None else series[n].path for n in grid.sources()]
 
 
 def _sorted_series(folder: Path, stage: str) -> tuple[list[DicomSlice], SliceGrid, list[str]]:
@@ -188,6 +190,8 @@ def _acquisition_warnings(first: DicomSlice, grid: SliceGrid) -> list[str]:
     if first.tags["rescale_type"] not in ("", "HU", "US"):  # US: unspecified, as many exporters write
         warnings.append("The DICOM header says that the values are not in HU.")
     thickness = first.numbers("thickness")
+    if thickness and thickness[0] > THICK_SLICE_MM + 0.01 and grid.distance <= THICK_SLICE_MM + 0.01:
+        warnings.append(f"Slices are {thickness[0]:g} mm thick; beyond {THICK_SLICE_MM:g} mm small lesions are missed.")
     if thickness and 0 < thickness[0] < 0.67 * grid.distance:
         warnings.append(
             f"Slices {thickness[0]:g} mm thick lie {grid.distance:.3g} mm apart: volumes miss what lies between them."
@@ -204,6 +208,8 @@ def _facts(series: list[DicomSlice], grid: SliceGrid) -> dict[str, str | float |
         "slice_distance_mm": grid.distance,
         "contrast_agent": bool(first.tags["contrast"]),
     }
+    if grid.filled:
+        facts["interpolated_slices"] = grid.filled
     for name, key in (("thickness", "slice_thickness_mm"), ("tilt", "gantry_tilt_degrees"), ("kvp", "kvp")):
         if first.numbers(name):
             facts[key] = first.numbers(name)[0]

@@ -67,6 +67,11 @@ class AxialView:
         return float(np.degrees(np.arccos(np.clip(abs(normal[2]) / np.linalg.norm(normal), 0.0, 1.0))))
 
     @property
+    def shear_degrees(self) -> float:
+        """Angle between the slices' normal and the way from slice to slice, degrees: the gantry's tilt."""
+        return float(np.degrees(np.arccos(np.clip(self.slice_distance / self.spacing[0], 0.0, 1.0))))
+
+    @property
     def turn_degrees(self) -> float:
         """Largest angle between a voxel axis and the body axis it stands for, degrees."""
         unit = self.axial_to_ras[:3, [2, 1, 0]] / np.linalg.norm(self.axial_to_ras[:3, [2, 1, 0]], axis=0)

@@ -16,13 +16,14 @@ from .errors import Cancelled, LesionDecompError
 from .geometry import AxialView
 from .lung_cleanup import CleanLungs, clean_lungs
 from .lung_sides import LEFT, RIGHT, split_right_left
+from .plausibility import lung_edge_warnings, lung_warnings
 from .precision import mixed_precision
 from .volume import Volume
 
 if TYPE_CHECKING:
     from .bundles import ModelBundle
 
-__all__ = ["LEFT", "RIGHT", "lung_warnings", "segment_lungs", "split_right_left"]
+__all__ = ["LEFT", "RIGHT", "segment_lungs", "split_right_left"]
 
 STAGE = "Lung segmentation"
 # Thinner slices are averaged up to this thickness for the network: less noise, less work, nothing lost at 2 mm pixels.
@@ -30,9 +31,6 @@ SLAB_MM = 2.0
 LEAST_LUNG_ML = 200.0
 # A scan of few slices holds less: this much lung for each slice is asked for then.
 LEAST_SECTION_CM2 = 20.0
-PLAUSIBLE_LUNGS_ML = (1000.0, 10000.0)
-PLAUSIBLE_SHARE_OF_RIGHT = (0.35, 0.72)
-CUT_SECTION_CM2 = 15.0
 
 Progress = Callable[[str, int, int], None]
 
@@ -82,36 +80,10 @@ def segment_lungs(
     labels = np.zeros(volume.shape, dtype=np.uint8)
     sections = _write_labels(lungs, field, threshold, thickness, view.to_axial(labels), batch_size, cancelled)
     warnings = lung_warnings(sections * (distance[1] * distance[2] / 100.0), distance[0])
+    warnings += lung_edge_warnings(stack, view.to_axial(labels), view)
     if progress is not None:
         progress("lungs", stack.shape[0], stack.shape[0])
     return labels, warnings
-
-
-def lung_warnings(sections_cm2: np.ndarray, slice_mm: float) -> list[str]:
-    """What is implausible about segmented lungs, a sentence each.
-
-    :param sections_cm2: ``(z, 2)`` area of the right and of the left lung in each axial slice, from inferior.
-    :param slice_mm: distance between slices.
-    """
-    right, left = sections_cm2.sum(axis=0) * slice_mm / 10.0
-    both = right + left
-    warnings = []
-    low, high = PLAUSIBLE_LUNGS_ML
-    if not low <= both <= high:
-        warnings.append(f"The lungs measure {both:.0f} mL; {low:.0f} to {high:.0f} mL is usual in adults.")
-    for name, volume in (("right", right), ("left", left)):
-        if both > 0 and volume == 0:
-            warnings.append(f"No {name} lung was found.")
-    low, high = PLAUSIBLE_SHARE_OF_RIGHT
-    if right > 0 and left > 0 and not low <= right / both <= high:
-        warnings.append(
-            f"The right lung is {100 * right / both:.0f} % of both; {100 * low:.0f} to {100 * high:.0f} % is usual: "
-            "part of a lung may be missing from the mask."
-        )
-    for name, section in (("lowest", sections_cm2[0].sum()), ("highest", sections_cm2[-1].sum())):
-        if section > CUT_SECTION_CM2:
-            warnings.append(f"The lungs are cut off at the {name} slice ({section:.0f} cm² of lung in it).")
-    return warnings
 
 
 def _network_opinion(stack, field, network, window, thickness, batch_size, progress, cancelled):

@@ -16,6 +16,7 @@ from .chest_ct import check_chest_ct
 from .errors import Cancelled, LesionDecompError
 from .geometry import AxialView
 from .lesions import lesion_labelmap
+from .plausibility import heat_warnings, input_warnings, lung_edge_warnings, lung_warnings
 from .statistics import RegionStatistics, lesion_statistics
 from .volume import Volume
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 DEFAULT_MIN_VOLUME_ML = 0.1
 DEFAULT_BATCH_SIZE = 8
 MASK_STAGE = "Lung mask"
-HIGH_HEAT_SHARE = 0.6
 
 Progress = Callable[[str, int, int], None]
 Cancel = Callable[[], bool]
@@ -105,13 +105,15 @@ class Segmenter:
         report = progress if progress is not None else _no_progress
         view = AxialView.of(volume.shape, volume.ijk_to_ras)
         with _timed(timings, "check"):
-            warnings = check_chest_ct(volume)
+            check_chest_ct(volume)
+            warnings = input_warnings(volume)
         with _timed(timings, "lungs"), _memory_errors("Lung segmentation", volume):
-            lungs, lung_warnings = self._lungs(volume, view, lung_mask, progress, cancelled)
+            lungs, oddities = self._lungs(volume, view, lung_mask, progress, cancelled)
+            warnings += oddities
         with _timed(timings, "heat"), _memory_errors("Lesion heat", volume):
             from .decomposition import lesion_heat
 
-            heat, heat_warnings = lesion_heat(
+            heat, oddities = lesion_heat(
                 volume,
                 view,
                 lungs,
@@ -133,9 +135,7 @@ class Segmenter:
             stacks = (view.to_axial(array) for array in (volume.array, lungs, lesions, heat))
             statistics = lesion_statistics(*stacks, volume.voxel_volume_ml)
         report("statistics", 1, 1)
-        involvement = statistics[0].values["involvement_percent"]
-        if involvement > 100 * HIGH_HEAT_SHARE:
-            warnings.append(f"{involvement:.0f} % of the lungs are called lesion: check the CT's HU and the lung mask.")
+        warnings += oddities + heat_warnings(statistics[0].values)
         return SegmentResult(
             heat=heat,
             lungs=lungs,
@@ -144,7 +144,7 @@ class Segmenter:
             threshold=threshold,
             min_volume_ml=float(min_volume_ml),
             device=self.device_in_words,
-            warnings=warnings + lung_warnings + heat_warnings,
+            warnings=warnings,
             timings_s=timings,
             lesion_bundle=self.lesion_bundle,
             lung_bundle=self.lung_bundle if lung_mask is None else None,
@@ -179,7 +179,7 @@ def lungs_from_mask(mask: np.ndarray, volume: Volume, view: AxialView) -> tuple[
     :return: ``(k, j, i)`` uint8, 1 the patient's right lung, 2 the left one; warnings.
     :raises LesionDecompError: another shape than the volume's, or empty.
     """
-    from .lungs import LEFT, RIGHT, lung_warnings, split_right_left
+    from .lungs import LEFT, RIGHT, split_right_left
 
     mask = np.asarray(mask)
     if mask.shape != volume.shape:
@@ -197,7 +197,8 @@ def lungs_from_mask(mask: np.ndarray, volume: Volume, view: AxialView) -> tuple[
     stack = view.to_axial(labels)
     cm2 = view.spacing[1] * view.spacing[2] / 100
     sections = np.stack([np.count_nonzero(stack == label, axis=(1, 2)) for label in (RIGHT, LEFT)], axis=1) * cm2
-    return labels, lung_warnings(sections, view.slice_distance)
+    oddities = lung_warnings(sections, view.slice_distance)
+    return labels, oddities + lung_edge_warnings(view.to_axial(volume.array), stack, view)
 
 
 def _bundle(bundle: ModelBundle | str | Path | None, task: str) -> ModelBundle:

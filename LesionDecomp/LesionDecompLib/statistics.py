@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,7 @@ _SPLIT_SOURCE = (
 )
 _PERCENTILE_RULE = "linear between the two nearest voxels"
 REGION_HEADER = "Region"
+WARNINGS_HEADER = "Warnings"
 
 RIGHT, LEFT = 1, 2
 SIDES = {"both lungs": (RIGHT, LEFT), "right lung": (RIGHT,), "left lung": (LEFT,)}
@@ -275,44 +277,47 @@ def axial_thirds(lungs: np.ndarray) -> np.ndarray:
     return np.broadcast_to(thirds[:, None, None], lungs.shape)
 
 
-def write_statistics_csv(path: str | Path, rows: list[RegionStatistics]) -> None:
+def write_statistics_csv(path: str | Path, rows: list[RegionStatistics], warnings: Sequence[str] = ()) -> None:
     """Write rows as CSV: UTF-8, a header with units, region first, nine digits, empty cells where undefined.
 
     The file appears whole or not at all.
 
+    :param warnings: what looked wrong; the last column repeats it in each row, so that no row goes without.
     :raises LesionDecompError: it can't be written.
     """
-    write_text(path, statistics_csv(rows), "Writing the statistics")
+    write_text(path, statistics_csv(rows, warnings), "Writing the statistics")
 
 
-def statistics_csv(rows: list[RegionStatistics]) -> str:
+def statistics_csv(rows: list[RegionStatistics], warnings: Sequence[str] = ()) -> str:
     """The text of :func:`write_statistics_csv`, as for the clipboard."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([REGION_HEADER, *(m.header for m in MEASUREMENTS)])
+    writer.writerow(CSV_HEADER)
     for row in rows:
-        writer.writerow([row.region, *(_csv_cell(row.values[m.key]) for m in MEASUREMENTS)])
+        writer.writerow([row.region, *(_csv_cell(row.values[m.key]) for m in MEASUREMENTS), " ".join(warnings)])
     return text.getvalue()
 
 
 def read_statistics_csv(path: str | Path) -> list[RegionStatistics]:
-    """Read what :func:`write_statistics_csv` wrote.
+    """Read the figures that :func:`write_statistics_csv` wrote; files without the column of warnings will do too.
 
     :raises LesionDecompError: the header is not that of a statistics file.
     """
     with Path(path).open(encoding="utf-8", newline="") as file:
         header, *lines = list(csv.reader(file)) or [[]]
-    expected = [REGION_HEADER, *(m.header for m in MEASUREMENTS)]
-    if header != expected:
+    if header not in (CSV_HEADER, CSV_HEADER[:-1]):
         raise LesionDecompError(
             "Reading statistics", f"other columns in {Path(path).name}", "those of a statistics file"
         )
     return [
-        RegionStatistics(line[0], {m.key: float(cell or "nan") for m, cell in zip(MEASUREMENTS, line[1:], strict=True)})
+        RegionStatistics(
+            line[0], {m.key: float(cell or "nan") for m, cell in zip(MEASUREMENTS, line[1:], strict=False)}
+        )
         for line in lines
     ]
 
 
+CSV_HEADER = [REGION_HEADER, *(m.header for m in MEASUREMENTS), WARNINGS_HEADER]
 _BY_KEY = {m.key: m for m in MEASUREMENTS}
 
 
