@@ -64,8 +64,8 @@ def write_dicom_seg(path: str | Path, source: str | Path, volume: Volume, result
     """Write right lung, left lung and lesion as a binary DICOM SEG beside the study of its CT.
 
     It carries the patient and study of the series, as every object of a study does, a new series of its own, SNOMED CT
-    codes, and for each frame a reference to the CT image it lies on. Structures without a voxel are left out, and so are
-    slices that were interpolated because their images are missing.
+    codes, and for each frame a reference to the CT image it lies on. Structures without a voxel are left out, and
+    so are slices that were interpolated because their images are missing.
 
     :param path: file to write. :param source: folder of the DICOM series that ``volume`` was read from.
     :param result: arrays on the volume's grid.
