@@ -225,13 +225,13 @@ def _air(stack: np.ndarray) -> float | None:
     """The commonest value of air in the slices' corners; None where there is none, or nothing was measured.
 
     The edges between the corners will not do: they may cut through the lungs. Foam of a mattress (-900 HU) fills some
-    corners, so the one nearest to air counts.
+    corners, so the darkest counts.
     """
     some = stack[:: max(1, len(stack) // 32)]
     high, wide = (max(1, n // 16) for n in stack.shape[1:])
     corners = [some[:, y, x] for y in (slice(high), slice(-high, None)) for x in (slice(wide), slice(-wide, None))]
     of_air = [_commonest(c, (PADDING_HU, -500)) for c in corners if PADDING_HU < np.median(c) < -500]
-    return min(of_air, key=lambda hu: abs(hu + 1000)) if len(of_air) >= 2 else None
+    return min(of_air) if len(of_air) >= 2 else None
 
 
 def _commonest(values: np.ndarray, bounds: tuple[int, int]) -> float | None:
