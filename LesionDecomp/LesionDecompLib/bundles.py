@@ -1,7 +1,7 @@
 """Model bundles: a folder with ``bundle.json`` and one weights file, checked before anything of it is used.
 
-Weights are read by ``torch.load(weights_only=True)``, which executes no code, and only after their SHA-256 has been
-found to be the one that ``bundle.json`` names.
+Weights are read as data (:mod:`.torch_file`), nothing in them is executed, and only after their SHA-256 has been found
+to be the one that ``bundle.json`` names.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,10 +24,13 @@ FORMAT_VERSION = 1
 METADATA_NAME = "bundle.json"
 WEIGHTS_NAME = "weights.pt"
 TASKS = ("lungs", "lesions", "localizer")
+NORMS = ("batch", "group", "none")  # as networks has them, without torch
 STAGE = "Model bundle"
 MAX_METADATA_BYTES = 1 << 20
-MAX_WEIGHTS_BYTES = 1 << 30
-MAX_PARAMETERS = 200_000_000
+MAX_WEIGHTS_BYTES = 1 << 28
+MAX_PARAMETERS = 64_000_000  # the paper's own network has 43 million
+MAX_ARGUMENT, MAX_LEVELS = 4096, 10  # of an architecture
+MAX_TEXT = {"name": 100, "version": 100, "description": 1000}
 
 # Key of bundle.json -> type; what every bundle must say.
 REQUIRED = {
@@ -135,6 +139,7 @@ class ModelBundle:
         import torch
 
         from .networks import ARCHITECTURES
+        from .torch_file import read_torch_file
 
         expected = f"weights for the architecture '{self.metadata['architecture']}'"
         if self.metadata["architecture"] not in ARCHITECTURES:
@@ -151,9 +156,12 @@ class ModelBundle:
                 network = ARCHITECTURES[self.metadata["architecture"]](**self.metadata["architecture_arguments"])
             if sum(parameter.numel() for parameter in network.parameters()) > MAX_PARAMETERS:
                 raise ValueError("more parameters than any bundle may have")
-            state = torch.load(io.BytesIO(weights), map_location="cpu", weights_only=True)
+            self._try_input(network)
+            state = read_torch_file(io.BytesIO(weights))
             state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
             network.load_state_dict(state, assign=True)
+        except LesionDecompError:
+            raise
         except Exception as error:  # torch raises half a dozen kinds here; all mean the same to the user
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
             raise LesionDecompError(STAGE, f"weights of '{self.name}' that do not load ({reason})", expected) from error
@@ -162,15 +170,38 @@ class ModelBundle:
         network.requires_grad_(False)
         return network.eval().to(device=device, memory_format=torch.channels_last)
 
+    def _try_input(self, network: torch.nn.Module) -> None:
+        """Let a network on the meta device, which computes shapes alone, try the slices the bundle is for."""
+        import torch
+
+        from .decomposition import HeatDefinition
+
+        if self.task == "localizer":
+            return
+        height, width = self.metadata["input"]["size"]
+        definition = HeatDefinition.of(self) if self.task == "lesions" else HeatDefinition()
+        x = torch.empty(1, 1, height // definition.shrink, width // definition.shrink, device="meta")
+        if self.task == "lungs":
+            out, channels = network.eval()(x), 3
+        else:
+            out = network.eval().normal(x) if definition.source == "difference" else network.eval().gate(x)
+            channels = 1
+        if out.shape != (1, channels, *x.shape[2:]):
+            raise ValueError(f"output of shape {tuple(out.shape)} for slices of {height}×{width}")
+
     def _weights(self) -> bytes:
         file = self.path / WEIGHTS_NAME
         expected = "the weights the bundle was made with"
         advice = "Install the bundle again."
         if not file.is_file() or file.is_symlink():
             raise LesionDecompError(STAGE, f"no weights file in '{self.path.name}'", expected, advice)
-        if file.stat().st_size > MAX_WEIGHTS_BYTES:
-            raise LesionDecompError(STAGE, f"{file.stat().st_size >> 20} MiB of weights", "at most 1024 MiB", advice)
-        weights = file.read_bytes()
+        try:
+            if file.stat().st_size > MAX_WEIGHTS_BYTES:
+                found = f"{file.stat().st_size >> 20} MiB of weights in '{self.path.name}'"
+                raise LesionDecompError(STAGE, found, f"at most {MAX_WEIGHTS_BYTES >> 20} MiB", advice)
+            weights = file.read_bytes()
+        except OSError as error:
+            raise _unreadable(file, error) from error
         digest = hashlib.sha256(weights).hexdigest()
         if digest != self.sha256:
             found = f"weights with SHA-256 {digest[:12]}… in '{self.path.name}'"
@@ -225,29 +256,51 @@ def find_bundle(name_or_path: str | Path | None, task: str) -> ModelBundle:
     paths = bundle_paths()
     if name_or_path is None:
         # Only a bundle that says so itself is the default: a user's own must be asked for.
+        broken = None
         for path in paths:
-            metadata = _read_metadata(path)
+            try:
+                metadata = _read_metadata(path)
+            except LesionDecompError as error:  # one broken bundle does not hide the others
+                broken = broken or error
+                continue
             if metadata["task"] == task and metadata.get("default"):
                 return ModelBundle.load(path, task)
+        if broken is not None:
+            raise broken
         raise LesionDecompError(STAGE, f"no bundle for the task '{task}'", "the ones that ship", "Install again.")
     if Path(name_or_path).is_dir():
         return ModelBundle.load(name_or_path, task)
     for path in paths:
-        if str(name_or_path) in (path.name, _read_metadata(path)["name"]):
+        if str(name_or_path) in (path.name, _name_in(path)):
             return ModelBundle.load(path, task)
     known = ", ".join(sorted(path.name for path in paths)) or "none"
     raise LesionDecompError(STAGE, f"no bundle '{name_or_path}'", f"a bundle folder or one of: {known}")
 
 
+def _name_in(path: Path) -> str | None:
+    try:
+        return _read_metadata(path)["name"]
+    except LesionDecompError:
+        return None
+
+
+def _unreadable(file: Path, error: OSError) -> LesionDecompError:
+    found = f"'{file.name}' in '{file.parent.name}', which cannot be opened ({error.strerror or error})"
+    return LesionDecompError(STAGE, found, "a readable file")
+
+
 def _read_metadata(path: Path) -> dict[str, Any]:
     file = path / METADATA_NAME
     advice = "Choose a folder made by 'lesiondecomp train'."
-    if not file.is_file():
+    if not file.is_file() or file.is_symlink():
         raise LesionDecompError(STAGE, f"no {METADATA_NAME} in '{path.name}'", "a model bundle folder", advice)
-    if file.stat().st_size > MAX_METADATA_BYTES:
-        raise LesionDecompError(STAGE, f"a {METADATA_NAME} of {file.stat().st_size} bytes", "at most 1 MiB", advice)
     try:
+        if file.stat().st_size > MAX_METADATA_BYTES:
+            found = f"a {METADATA_NAME} of {file.stat().st_size} bytes"
+            raise LesionDecompError(STAGE, found, "at most 1 MiB", advice)
         metadata = json.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise _unreadable(file, error) from error
     except (ValueError, RecursionError) as error:
         raise LesionDecompError(
             STAGE, f"a {METADATA_NAME} that is no JSON ({error})", "a JSON object", advice
@@ -286,11 +339,28 @@ def _check_ranges(metadata: dict[str, Any], where: str) -> None:
         "input.size": len(image["size"]) == 2 and all(type(n) is int and 32 <= n <= 2048 for n in image["size"]),
         "input.spacing_mm": 0.1 <= image["spacing_mm"] <= 20,
         "input.hu_window": len(image["hu_window"]) == 2
-        and all(isinstance(hu, (int, float)) for hu in image["hu_window"])
-        and -5000 <= image["hu_window"][0] < image["hu_window"][1] <= 5000,
-        "input.std": image["std"] > 0,
+        and all(_is_number(hu, 5000) for hu in image["hu_window"])
+        and image["hu_window"][1] - image["hu_window"][0] >= 1,
+        "input.lung_mode_hu": _is_number(image.get("lung_mode_hu", 0), 5000),
+        "input.rim_pixels": _is_number(image.get("rim_pixels", 0), 32) and image.get("rim_pixels", 0) >= 0,
+        "input.rim_slab_mm": _is_number(image.get("rim_slab_mm", 0), 100) and image.get("rim_slab_mm", 0) >= 0,
+        "input.mean": _is_number(image["mean"], 1e4),
+        "input.std": _is_number(image["std"], 1e4) and image["std"] > 1e-6,
         "default_threshold": 0 < metadata["default_threshold"] < 1,
+        "architecture_arguments": all(
+            _is_argument(value) and not (key == "levels" and not _is_number(value, MAX_LEVELS))
+            for key, value in metadata["architecture_arguments"].items()
+        ),
+        **{key: len(metadata[key]) <= most and metadata[key].isprintable() for key, most in MAX_TEXT.items()},
     }
     for key, holds in checks.items():
         if not holds:
             raise LesionDecompError(STAGE, f"a value of '{key}' out of range in '{where}'", "a bundle as trained")
+
+
+def _is_number(value: Any, most: float) -> bool:
+    return type(value) in (int, float) and abs(value) <= most and math.isfinite(value)
+
+
+def _is_argument(value: Any) -> bool:
+    return type(value) is bool or (type(value) is int and 0 <= value <= MAX_ARGUMENT) or value in NORMS

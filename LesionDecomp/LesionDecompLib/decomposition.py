@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 STAGE = "Lesion heat"
 LARGE_SHIFT_HU = 60.0
+MAX_SMOOTHING_PX, MAX_KNOTS, MAX_RAW = 32.0, 64, 1e6
 SOURCES = ("gate", "lesion", "difference")
 
 
@@ -55,12 +56,18 @@ class HeatDefinition:
             heat = {key: tuple(value) if isinstance(value, list) else value for key, value in heat.items()}
             definition = cls(**heat)
             rising = all(np.all(np.diff(knots) > 0) for knots in (definition.raw, definition.scaled))
+            rising = rising and 2 <= len(definition.raw) <= MAX_KNOTS
+            finite = all(type(n) in (int, float) and abs(n) <= MAX_RAW for n in (*definition.raw, *definition.scaled))
+            if type(definition.flip) is not bool or not 0 <= float(definition.smoothing_px) <= MAX_SMOOTHING_PX:
+                raise ValueError("a flip or smoothing out of range")
+            if not finite or not 0 <= definition.scaled[0] <= definition.scaled[-1] <= 1:
+                raise ValueError("a scale beyond 0 to 1, or raw values that are no numbers")
             if definition.shrink not in (1, 2, 4):
                 raise ValueError(f"slices shrunk by {definition.shrink}")
             if definition.source not in SOURCES or len(definition.raw) != len(definition.scaled) or not rising:
                 raise ValueError("an unknown source, or a scale that does not rise")
             return definition
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, IndexError, OverflowError) as error:
             raise LesionDecompError(
                 STAGE, f"a heat definition that does not read ({error})", "a bundle as trained"
             ) from error

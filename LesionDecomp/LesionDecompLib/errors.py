@@ -14,10 +14,16 @@ class LesionDecompError(Exception):
 
     def __init__(self, stage: str, found: str, expected: str, advice: str = "") -> None:
         self.stage, self.found, self.expected, self.advice = stage, found, expected, advice
-        super().__init__(f"{stage}: found {found}; expected {expected}." + (f" {advice}" if advice else ""))
+        text = f"{stage}: found {found}; expected {expected}." + (f" {advice}" if advice else "")
+        super().__init__(_one_line(text))
 
     def __reduce__(self):
         return type(self), (self.stage, self.found, self.expected, self.advice)
+
+
+def _one_line(text: str) -> str:
+    # What was found may come from a file: no line breaks or terminal codes of others get into a message.
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 class Cancelled(Exception):  # noqa: N818  (a request that was granted, not an error)

@@ -301,20 +301,25 @@ def statistics_csv(rows: list[RegionStatistics], warnings: Sequence[str] = ()) -
 def read_statistics_csv(path: str | Path) -> list[RegionStatistics]:
     """Read the figures that :func:`write_statistics_csv` wrote; files without the column of warnings will do too.
 
-    :raises LesionDecompError: the header is not that of a statistics file.
+    :raises LesionDecompError: unreadable, other columns than those of a statistics file, or no numbers in them.
     """
-    with Path(path).open(encoding="utf-8", newline="") as file:
-        header, *lines = list(csv.reader(file)) or [[]]
+    stage = "Reading statistics"
+    try:
+        with Path(path).open(encoding="utf-8", newline="") as file:
+            header, *lines = list(csv.reader(file)) or [[]]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise LesionDecompError(stage, f"a file that does not read ({error})", "a statistics file") from error
     if header not in (CSV_HEADER, CSV_HEADER[:-1]):
-        raise LesionDecompError(
-            "Reading statistics", f"other columns in {Path(path).name}", "those of a statistics file"
-        )
-    return [
-        RegionStatistics(
-            line[0], {m.key: float(cell or "nan") for m, cell in zip(MEASUREMENTS, line[1:], strict=False)}
-        )
-        for line in lines
-    ]
+        raise LesionDecompError(stage, f"other columns in {Path(path).name}", "those of a statistics file")
+    if any(len(line) != len(header) for line in lines):
+        raise LesionDecompError(stage, f"a line cut short in {Path(path).name}", "a cell in each column")
+    try:
+        return [
+            RegionStatistics(line[0], {m.key: float(c or "nan") for m, c in zip(MEASUREMENTS, line[1:], strict=False)})
+            for line in lines
+        ]
+    except ValueError as error:
+        raise LesionDecompError(stage, f"a damaged line in {Path(path).name}", "a number in each cell") from error
 
 
 CSV_HEADER = [REGION_HEADER, *(m.header for m in MEASUREMENTS), WARNINGS_HEADER]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Any, TypeVar, get_type_hints
 
 from ..errors import LesionDecompError
 from .augmentation import Augmentation
+from .config_ranges import out_of_range
 
+MAX_FILE_BYTES = 1 << 20
 STAGE = "Training configuration"
 Config = TypeVar("Config")
 
@@ -89,6 +92,9 @@ class LesionConfig:
             raise LesionDecompError(STAGE, "a step or batch count below 1", "at least 1 step, 1 lesion, 1 normal slice")
         if not 0 < self.top_fraction <= 1:
             raise LesionDecompError(STAGE, f"top_fraction = {self.top_fraction:g}", "a share in (0, 1]")
+        block = self.shrink * self.network.stem * 2 ** (self.network.levels - 1)
+        if any(side % block for side in self.crop):
+            raise LesionDecompError(STAGE, f"crop = {list(self.crop)}", f"sides that are multiples of {block}")
         if self.critic and not self.network.normal_decoder:
             raise LesionDecompError(STAGE, "a critic without normal decoder", "critic = false: it judges G1 alone")
 
@@ -129,8 +135,12 @@ def load_config(base: Config, file: str | Path | None = None, overrides: list[st
     values: dict[str, Any] = {}
     if file is not None:
         try:
+            if not Path(file).is_file():
+                raise OSError("no regular file")
+            if Path(file).stat().st_size > MAX_FILE_BYTES:
+                raise ValueError("more than 1 MiB")
             values = tomllib.loads(Path(file).read_text("utf-8"))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise LesionDecompError(STAGE, f"a file that does not read ({error})", "a TOML file") from error
     for text in overrides or []:
         key, equals, value = text.partition("=")
@@ -138,7 +148,7 @@ def load_config(base: Config, file: str | Path | None = None, overrides: list[st
             raise LesionDecompError(STAGE, f"'{text}'", "key=value")
         try:
             parsed = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):
             parsed = value
         *tables, last = key.strip().split(".")
         table = values
@@ -158,11 +168,11 @@ def change(config: Config, values: dict[str, Any]) -> Config:
     updates = {}
     for key, value in values.items():
         if key not in known:
-            raise LesionDecompError(STAGE, f"the unknown key '{key}'", f"one of {', '.join(sorted(known))}")
+            raise LesionDecompError(STAGE, f"the unknown key '{key[:60]}'", f"one of {', '.join(sorted(known))}")
         current = getattr(config, key)
         if is_dataclass(current):
             if not isinstance(value, dict):
-                raise LesionDecompError(STAGE, f"'{key}' = {value!r}", "a table of settings")
+                raise LesionDecompError(STAGE, f"'{key}' = {_short(value)}", "a table of settings")
             updates[key] = change(current, value)
         else:
             updates[key] = _typed(key, value, kinds[key], current)
@@ -175,11 +185,28 @@ def as_dict(config: Any) -> dict[str, Any]:
 
 
 def _typed(key: str, value: Any, kind: Any, current: Any) -> Any:
+    cast = _cast(value, kind, current)
+    expected = f"a value like {current!r}" if cast is None else out_of_range(key, cast)
+    if expected:
+        raise LesionDecompError(STAGE, f"'{key}' = {_short(value)}", expected)
+    return cast
+
+
+def _cast(value: Any, kind: Any, current: Any) -> Any:
+    # None for a value of another type.
     if isinstance(current, tuple):
-        if isinstance(value, list | tuple) and all(isinstance(item, int | float) for item in value):
+        kinds = (int,) if kind == tuple[int, ...] else (int, float)
+        if isinstance(value, list | tuple) and all(type(item) in kinds for item in value):
             return tuple(value)
-    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+    elif kind is float and type(value) in (int, float):
+        return float(value) if abs(value) < 2**1000 else math.inf
     elif type(value) is kind:
         return value
-    raise LesionDecompError(STAGE, f"'{key}' = {value!r}", f"a value like {current!r}")
+    return None
+
+
+def _short(value: Any) -> str:
+    try:
+        return repr(value)[:60]
+    except (ValueError, RecursionError):  # a number of very many digits
+        return "something too long to show"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 from pathlib import Path
 
 from ..atomic import write_bytes
+from .loop import read_log
 
 # What is no loss or figure to look at over time.
 NOT_DRAWN = ("step", "seconds")
@@ -21,8 +21,7 @@ def draw_curves(log: Path, picture: Path) -> bool:
         return False
     if not log.exists():
         return False
-    with open(log, encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
+    rows = read_log(log)
     columns = [key for key in (rows[0] if rows else {}) if key not in NOT_DRAWN]
     if not columns:
         return False

@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from torch import nn
 
 from ..atomic import write_bytes
 from ..errors import Cancelled, LesionDecompError
+from ..torch_file import read_torch_file
 from . import ranks
 
 CHECKPOINT_NAME = "checkpoint.pt"
@@ -111,7 +112,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     average = WeightAverage(task.modules[task.averaged], ema)
     task.teacher = average.network
-    start = _restore(task, average, folder, seed) if resume else 0
+    start = _restore(task, average, folder, seed, steps) if resume else 0
     if not resume and (folder / CHECKPOINT_NAME).exists():
         raise LesionDecompError(
             STAGE, f"a checkpoint in '{folder.name}'", "an empty folder", "Resume it or choose another folder."
@@ -167,18 +168,21 @@ def _save(task: Task, average: WeightAverage, folder: Path, step: int, seed: int
     write_bytes(folder / CHECKPOINT_NAME, buffer.getvalue(), "Writing the checkpoint")
 
 
-def _restore(task: Task, average: WeightAverage, folder: Path, seed: int) -> int:
+def _restore(task: Task, average: WeightAverage, folder: Path, seed: int, steps: int) -> int:
     file = folder / CHECKPOINT_NAME
     if not file.exists():
         return 0
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        state = read_torch_file(file)
         for name, module in task.modules.items():
             module.load_state_dict(state["modules"][name])
         for name, optimizer in task.optimizers.items():
+            _check_optimizer(optimizer, state["optimizers"][name])
             optimizer.load_state_dict(state["optimizers"][name])
         average.network.load_state_dict(state["average"])
         step, saved_seed = int(state["step"]), int(state["seed"])
+        if not 0 <= step <= steps:
+            raise ValueError(f"step {step} of {steps}")
     except Exception as error:  # torch raises half a dozen kinds here; all mean the same to the user
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         advice = "Train with the configuration it was made with, or choose another folder."
@@ -190,6 +194,46 @@ def _restore(task: Task, average: WeightAverage, folder: Path, seed: int) -> int
     return step
 
 
+def _check_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    # load_state_dict takes any settings and any state; what doesn't fit would end a later step.
+    current = optimizer.state_dict()["param_groups"]
+    shapes = {
+        number: parameter.shape
+        for group, own in zip(current, optimizer.param_groups, strict=True)
+        for number, parameter in zip(group["params"], own["params"], strict=True)
+    }
+    for group, before in zip(saved["param_groups"], current, strict=True):
+        if group["params"] != before["params"] or any(
+            type(group[key]) is not type(value) for key, value in before.items() if key in group
+        ):
+            raise ValueError("settings of another optimizer")
+    for number, state in saved["state"].items():
+        for value in state.values():
+            if not isinstance(value, torch.Tensor) or value.shape not in ((), shapes[number]):
+                raise ValueError("an optimizer's state of another shape")
+
+
+def read_log(path: Path) -> list[dict[str, str]]:
+    """The rows of a run's ``log.csv``: a step and figures in each.
+
+    :raises LesionDecompError: unreadable, or without steps and numbers.
+    """
+    try:
+        with open(path, encoding="utf-8", newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        for row in rows:
+            for text in filter(None, row.values()):
+                float(text)
+            if not 0 <= int(row["step"]) < 2**53:
+                raise ValueError(f"step {row['step']}")
+    except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
+        reason = str(error)[:100]
+        raise LesionDecompError(
+            STAGE, f"a {LOG_NAME} that does not read ({reason})", "the one this run wrote", "Remove it, then resume."
+        ) from error
+    return rows
+
+
 class _Log:
     """``log.csv``: one row of means for every ``log_every`` steps; rows beyond a resumed step are dropped."""
 
@@ -198,8 +242,7 @@ class _Log:
         self.rows: list[dict[str, str]] = []
         self.values: dict[str, list[float]] = {}
         if start and path.exists():
-            with open(path, encoding="utf-8", newline="") as stream:
-                self.rows = [row for row in csv.DictReader(stream) if int(row["step"]) <= start]
+            self.rows = [row for row in read_log(path) if int(row["step"]) <= start]
 
     def add(self, values: dict[str, float]) -> None:
         for key, value in values.items():

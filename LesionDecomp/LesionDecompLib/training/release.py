@@ -80,7 +80,7 @@ def score_summary(file: Path) -> dict[str, Any]:
             summary["involvement_percent"] = {score["case"]: round(score["involvement_percent"], 3) for score in scores}
             summary["reference_percent"] = {score["case"]: round(score["reference_percent"], 3) for score in scores}
         return summary
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError, RecursionError) as error:
         expected = "a file written by LesionDecompLib.evaluation"
         raise LesionDecompError("Release", f"no scores in '{file.name}'", expected) from error
 

@@ -20,7 +20,7 @@ from ..decomposition import HeatDefinition
 from ..errors import LesionDecompError
 from ..evaluation.healthy import healthy_version_metrics, train_judge
 from . import ranks
-from .config import LesionConfig, as_dict
+from .config import LesionConfig, as_dict, change
 from .curves import draw_curves
 from .examples import ExampleSlices
 from .heat_scale import DEFAULT_THRESHOLD, fit_scale, fit_scale_without_masks, has_masks, slice_heat, slice_metrics
@@ -220,7 +220,7 @@ def record_config(
     file = folder / CONFIG_NAME
     before = _read_record(file) if resume and file.exists() else None
     if hours is not None and before is not None:
-        config = replace(config, **{key: before[key] for key in STEP_KEYS if hasattr(config, key) and key in before})
+        config = change(config, {key: before[key] for key in STEP_KEYS if hasattr(config, key) and key in before})
     elif hours is not None:
         config = steps_in(hours)
     record = json.loads(json.dumps({"task": task, "version": __version__, "hours": hours, **as_dict(config)}))
@@ -241,7 +241,7 @@ def _read_record(file: Path) -> dict[str, Any]:
         if not isinstance(record, dict):
             raise ValueError("no object")
         return record
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise LesionDecompError("Training", f"a {CONFIG_NAME} that is no JSON", "the one this run wrote") from error
 
 

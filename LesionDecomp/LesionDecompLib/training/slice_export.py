@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,26 +46,29 @@ def read_slice_labels(path: str | Path) -> dict[str, list[SliceLabel]]:
     :raises LesionDecompError: unreadable, a missing column, a value that makes no sense, a slice labelled twice.
     """
     try:
+        if not Path(path).is_file():
+            raise OSError("no regular file")
         with open(path, encoding="utf-8-sig", newline="") as stream:
             rows = list(csv.DictReader(stream))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise LesionDecompError(STAGE, f"labels that do not read ({error})", "a UTF-8 CSV file") from error
     labels: dict[str, list[SliceLabel]] = {}
+    labelled: set[tuple[str, int]] = set()
     for number, row in enumerate(rows, start=2):
-        found = f"line {number} of the labels ({', '.join(str(value) for value in row.values())})"
+        found = f"line {number} of the labels ({', '.join(str(value)[:40] for value in list(row.values())[:6])})"
         word = LABEL_WORDS.get((row.get("label") or "").strip().lower())
         index = (row.get("slice") or "").strip()
         split = (row.get("split") or "").strip()
-        if not row.get("case") or word is None or not (index.isascii() and index.isdigit()):
+        if not row.get("case") or word is None or not re.fullmatch("[0-9]{1,6}", index):
             raise LesionDecompError(
                 STAGE, found, "columns case, slice (from 0 at the lowest) and label (lesion, normal)"
             )
         if split and split not in SPLITS:
             raise LesionDecompError(STAGE, found, f"one of the splits {', '.join(SPLITS)}")
-        case = labels.setdefault(row["case"], [])
-        if any(int(index) == other.index for other in case):
+        if (row["case"], int(index)) in labelled:
             raise LesionDecompError(STAGE, f"{found}, labelled before", "one label for each slice")
-        case.append(SliceLabel(int(index), word, split))
+        labelled.add((row["case"], int(index)))
+        labels.setdefault(row["case"], []).append(SliceLabel(int(index), word, split))
     if not labels:
         raise LesionDecompError(STAGE, "labels without a line", "a line for each slice: case,slice,label")
     return labels

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from ..errors import LesionDecompError
 STAGE = "Training set"
 LABELS = ("lesion", "normal")
 SPLITS = ("train", "val", "test")
+MAX_SIDE = 4096  # of a slice, pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,15 +74,20 @@ def read_index(folder: Path) -> list[dict[str, str]]:
     try:
         with open(file, encoding="utf-8", newline="") as stream:
             rows = list(csv.DictReader(stream))
-    except (UnicodeDecodeError, csv.Error) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise LesionDecompError(STAGE, f"an index.csv that does not read ({error})", "a UTF-8 CSV file") from error
+    listed: set[str] = set()
     for number, row in enumerate(rows, start=2):
         missing = [key for key in ("file", "label", "split", "scan") if not row.get(key)]
         if missing:
             raise LesionDecompError(STAGE, f"line {number} of index.csv without {missing[0]}", "file,label,split,scan")
         if row["label"] not in LABELS or row["split"] not in SPLITS:
-            found = f"label '{row['label']}', split '{row['split']}' in line {number} of index.csv"
+            found = f"label '{row['label'][:40]}', split '{row['split'][:40]}' in line {number} of index.csv"
             raise LesionDecompError(STAGE, found, f"labels {LABELS} and splits {SPLITS}")
+        if row["file"] in listed:
+            found = f"'{row['file'][:100]}' a second time in line {number} of index.csv"
+            raise LesionDecompError(STAGE, found, "each slice once")
+        listed.add(row["file"])
     return rows
 
 
@@ -106,22 +114,39 @@ def lung_crops(images: np.ndarray, size: tuple[int, int], around: np.ndarray | N
 
 
 def _read_all(folder: Path, files: list[str]) -> list[np.ndarray]:
-    from skimage.io import imread
-
     images: list[np.ndarray] = []
     for name in files:
-        path = (folder / name).resolve()
-        if not path.is_relative_to(folder.resolve()):
-            raise LesionDecompError(STAGE, f"the file name '{name}', which leaves the folder", "a file inside it")
-        try:
-            image = imread(path)
-        except (OSError, ValueError, SyntaxError) as error:
-            raise LesionDecompError(STAGE, f"the unreadable slice '{name}'", "an 8-bit grey PNG") from error
-        if image.dtype == bool:  # PNG with one bit for each pixel, as masks are
-            image = image.view(np.uint8) * np.uint8(255)
-        if image.ndim != 2 or image.dtype != np.uint8:
-            raise LesionDecompError(STAGE, f"'{name}' of type {image.dtype}, shape {image.shape}", "an 8-bit grey PNG")
+        image = _read_png(folder, name)
         if images and image.shape != images[0].shape:
             raise LesionDecompError(STAGE, f"'{name}' of size {image.shape}", f"{images[0].shape}, as the others")
         images.append(image)
     return images
+
+
+def _read_png(folder: Path, name: str) -> np.ndarray:
+    from PIL import Image
+
+    try:
+        path = (folder / name).resolve()
+        if not path.is_relative_to(folder.resolve()):
+            raise LesionDecompError(STAGE, f"the file name '{name[:100]}', which leaves the folder", "a file inside it")
+        if not path.is_file():
+            raise FileNotFoundError
+        with Image.open(path, formats=["PNG"]) as picture:  # the header alone
+            if picture.mode not in ("L", "1") or max(picture.size) > MAX_SIDE:
+                size = "×".join(map(str, picture.size))
+                found = f"'{name[:100]}' of mode {picture.mode}, {size} pixels"
+                raise LesionDecompError(STAGE, found, f"an 8-bit grey PNG of at most {MAX_SIDE} pixels a side")
+            image = np.asarray(picture)
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        EOFError,
+        struct.error,
+        zlib.error,
+        Image.DecompressionBombError,
+    ) as error:
+        raise LesionDecompError(STAGE, f"the unreadable slice '{name[:100]}'", "an 8-bit grey PNG") from error
+    # One bit for each pixel, as masks have them.
+    return image.view(np.uint8) * np.uint8(255) if image.dtype == bool else image

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ..errors import LesionDecompError
+from ..torch_file import read_torch_file
 from .loop import CHECKPOINT_NAME, STAGE
 
 
@@ -23,7 +24,7 @@ def start_from(network: nn.Module, run: str | Path) -> None:
     if not file.is_file():
         raise LesionDecompError(STAGE, f"no {CHECKPOINT_NAME} in '{Path(run).name}'", "the folder of a lesion training")
     try:
-        weights = torch.load(file, map_location="cpu", weights_only=True)["average"]
+        weights = read_torch_file(file)["average"]
         network.load_state_dict(spread_over_stem(weights, network.state_dict()))
     except Exception as error:  # torch raises half a dozen kinds here; all mean the same to the user
         reason = str(error).splitlines()[-1].strip()[:200] if str(error) else type(error).__name__
