@@ -8,32 +8,33 @@ import shutil
 
 import pytest
 import torch
+from LesionDecompLib import bundles
 from LesionDecompLib.bundles import METADATA_NAME, WEIGHTS_NAME, ModelBundle, find_bundle, installed_bundles
 from LesionDecompLib.errors import LesionDecompError
-from LesionDecompLib.networks import UNet
+from LesionDecompLib.networks import DecompositionNet, UNet
 
 INPUT = {"size": [64, 64], "spacing_mm": 2.0, "hu_window": [-1000, 200], "mean": 0.5, "std": 0.5}
 ARGUMENTS = {"out_channels": 3, "channels": 4, "levels": 3}
+METADATA = {
+    "name": "tiny",
+    "version": "1.0",
+    "task": "lungs",
+    "description": "untrained",
+    "architecture": "unet",
+    "architecture_arguments": ARGUMENTS,
+    "input": INPUT,
+    "default_threshold": 0.5,
+    "heat": {},
+    "training": {},
+    "metrics": {},
+    "git_revision": "none",
+}
 
 
 @pytest.fixture
 def bundle(tmp_path):
     torch.manual_seed(0)
-    metadata = {
-        "name": "tiny",
-        "version": "1.0",
-        "task": "lungs",
-        "description": "untrained",
-        "architecture": "unet",
-        "architecture_arguments": ARGUMENTS,
-        "input": INPUT,
-        "default_threshold": 0.5,
-        "heat": {},
-        "training": {},
-        "metrics": {},
-        "git_revision": "none",
-    }
-    return ModelBundle.save(tmp_path / "tiny", UNet(**ARGUMENTS).eval(), metadata, half=False)
+    return ModelBundle.save(tmp_path / "tiny", UNet(**ARGUMENTS).eval(), METADATA, half=False)
 
 
 def rewrite(bundle, **changes):
@@ -83,6 +84,15 @@ def test_every_tampered_byte_of_the_weights_is_noticed(bundle):
             "input.size",
         ),
         ({"description": 5}, "description"),
+        ({"name": "red\x1b[31m"}, "'name'"),
+        ({"name": "n" * 1000}, "'name'"),
+        ({"input": {**INPUT, "std": float("inf")}}, "input.std"),
+        ({"input": {**INPUT, "mean": 10**400}}, "input.mean"),
+        ({"input": {**INPUT, "hu_window": [True, "x"]}}, "input.hu_window"),
+        ({"input": {**INPUT, "rim_pixels": 10**9}}, "input.rim_pixels"),
+        ({"architecture_arguments": {**ARGUMENTS, "levels": 10**9}}, "architecture_arguments"),
+        ({"architecture_arguments": {**ARGUMENTS, "channels": -4}}, "architecture_arguments"),
+        ({"architecture_arguments": {**ARGUMENTS, "norm": ["batch"]}}, "architecture_arguments"),
     ],
 )
 def test_metadata_that_cannot_be_is_refused(bundle, changes, said):
@@ -96,7 +106,9 @@ def test_metadata_that_cannot_be_is_refused(bundle, changes, said):
     [
         {"architecture": "transformer"},
         {"architecture_arguments": {**ARGUMENTS, "channels": 8}},
-        {"architecture_arguments": {**ARGUMENTS, "channels": 10**6}},
+        {"architecture_arguments": {**ARGUMENTS, "channels": 4096}},
+        {"architecture_arguments": {**ARGUMENTS, "out_channels": 1}},
+        {"input": {**INPUT, "size": [33, 33]}},  # no multiple of what the levels halve
         {"architecture_arguments": {"sides": 3}},
     ],
 )
@@ -127,6 +139,47 @@ def test_a_symlink_in_place_of_the_weights_is_refused(bundle, tmp_path):
     (bundle.path / WEIGHTS_NAME).symlink_to(elsewhere)
     with pytest.raises(LesionDecompError, match="no weights file"):
         ModelBundle.load(bundle.path)
+
+
+def test_a_symlink_in_place_of_the_metadata_is_refused(bundle, tmp_path):
+    shutil.move(bundle.path / METADATA_NAME, tmp_path / "elsewhere.json")
+    (bundle.path / METADATA_NAME).symlink_to(tmp_path / "elsewhere.json")
+    with pytest.raises(LesionDecompError, match=r"no bundle\.json"):
+        ModelBundle.load(bundle.path)
+
+
+@pytest.mark.parametrize(
+    "heat",
+    [
+        {"smoothing_px": 1e9},
+        {"raw": [], "scaled": []},
+        {"raw": [0.0, float("nan")], "scaled": [0.0, 1.0]},
+        {"raw": [0.0, 1.0], "scaled": [0.0, 7.0]},
+        {"raw": "01", "scaled": "01"},
+        {"flip": 3},
+        {"source": "attention"},
+        {"shrink": 3},
+        {"unknown": 1},
+    ],
+)
+def test_a_heat_that_cannot_be_is_refused(tmp_path, heat):
+    arguments = {"channels": 4, "levels": 2}
+    metadata = {**METADATA, "task": "lesions", "architecture": "decomposition", "architecture_arguments": arguments}
+    lesions = ModelBundle.save(tmp_path / "heat", DecompositionNet(**arguments), {**metadata, "heat": heat})
+    with pytest.raises(LesionDecompError, match="a heat definition that does not read"):
+        ModelBundle.load(lesions.path).network()
+
+
+def test_one_broken_bundle_does_not_hide_the_others(bundle, tmp_path, monkeypatch):
+    (tmp_path / "a broken one").mkdir()
+    (tmp_path / "a broken one" / METADATA_NAME).write_text("{")
+    rewrite(bundle, default=True)
+    monkeypatch.setattr(bundles, "model_folders", lambda: [tmp_path])
+    assert find_bundle("tiny", "lungs").path == find_bundle(None, "lungs").path == bundle.path
+    with pytest.raises(LesionDecompError, match="is no JSON"):
+        find_bundle("a broken one", "lungs")
+    with pytest.raises(LesionDecompError, match="is no JSON"):
+        find_bundle(None, "lesions")  # perhaps the broken one was the default
 
 
 def test_a_bundle_for_another_task_is_refused(bundle):
