@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 HEATMAP, LUNGS, LESIONS = "heatmap.nrrd", "lungs.nrrd", "lesions.nrrd"
 STATISTICS, REPORT, OVERVIEW, SCENE = "statistics.csv", "report.json", "overview.png", "scene.mrb"
-DICOM_SEG = "segmentation.dcm"
-ALL_FILES = (HEATMAP, LUNGS, LESIONS, STATISTICS, REPORT, OVERVIEW, SCENE, DICOM_SEG)
+PAGE, DICOM_SEG = "report.html", "segmentation.dcm"
+ALL_FILES = (HEATMAP, LUNGS, LESIONS, STATISTICS, REPORT, OVERVIEW, SCENE, PAGE, DICOM_SEG)
 
 
 def check_case_folder(
@@ -54,17 +54,18 @@ def write_case(
     *,
     overview: bool = False,
     scene: bool = False,
+    page: bool = False,
     dicom_source: str | Path | None = None,
     overwrite: bool = False,
     parameters: Mapping[str, Any] | None = None,
 ) -> list[Path]:
-    """Write heatmap, labelmaps, statistics and report, and on demand a picture, a Slicer scene, a DICOM SEG.
+    """Write heatmap, labelmaps, statistics and report, and on demand a picture, a page, a Slicer scene, a DICOM SEG.
 
     The files are complete before the first of them appears in ``folder``; the report comes last. Files of an earlier
     run that are not part of this one are removed when ``overwrite`` is given; anything else in the folder stays.
 
     :param info: what the reader found about the input; its warnings go into report, picture and scene.
-    :param dicom_source: folder of the DICOM series that was read, to write a
+    :param page: write ``report.html``. :param dicom_source: folder of the DICOM series that was read, to write a
         DICOM segmentation that refers to it; this file alone says who the patient is.
     :param parameters: for the report, those that the result doesn't tell.
     :return: the files written.
@@ -90,6 +91,11 @@ def write_case(
             from .scene_file import write_scene
 
             write_scene(staging / SCENE, volume, result, manifest=manifest)
+        if page:
+            from .report_page import report_page
+
+            html = report_page(volume, result.heat, result.lungs, result.lesions, manifest)
+            (staging / PAGE).write_text(html, encoding="utf-8", newline="\n")
         if dicom_source is not None:
             from .dicom_seg import write_dicom_seg
 

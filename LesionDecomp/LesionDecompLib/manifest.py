@@ -11,7 +11,7 @@ import json
 import math
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ import numpy as np
 
 from . import __version__
 from .image_io import ReadInfo, volume_identity
-from .statistics import MEASUREMENTS
+from .statistics import MEASUREMENTS, RegionStatistics
 from .volume import Volume
 
 if TYPE_CHECKING:
@@ -76,10 +76,7 @@ def build_manifest(
             **(parameters or {}),
         },
         "warnings": list(result.warnings),
-        "statistics": [
-            {"region": row.region, **{key: _number(value) for key, value in row.values.items()}}
-            for row in result.statistics
-        ],
+        "statistics": _rows(result.statistics),
         "measurements": {m.key: {"title": m.title, "unit": m.unit, "definition": m.definition} for m in MEASUREMENTS},
         "outputs": dict(outputs or {}),
         "run": {
@@ -90,6 +87,17 @@ def build_manifest(
             "environment": environment(),
         },
     }
+
+
+def manifest_of_lesions(
+    manifest: Mapping[str, Any], threshold: float, min_volume_ml: float, statistics: Sequence[RegionStatistics]
+) -> dict[str, Any]:
+    """The manifest of a run whose threshold or smallest lesion was changed afterwards; the rest stays as it was.
+
+    :param threshold: on the heat. :param min_volume_ml: mL. :param statistics: of the lesions that these give.
+    """
+    parameters = {**manifest["parameters"], "threshold": float(threshold), "min_volume_ml": float(min_volume_ml)}
+    return {**manifest, "parameters": parameters, "statistics": _rows(statistics)}
 
 
 def manifest_text(manifest: Mapping[str, Any]) -> str:
@@ -112,6 +120,10 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _rows(statistics: Sequence[RegionStatistics]) -> list[dict[str, Any]]:
+    return [{"region": row.region, **{key: _number(value) for key, value in row.values.items()}} for row in statistics]
 
 
 def _bundle(bundle: ModelBundle | None) -> dict[str, str] | None:

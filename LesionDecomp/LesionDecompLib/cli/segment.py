@@ -52,9 +52,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--scene", action="store_true", help="also write scene.mrb for 3D Slicer (needs slicer-core)")
     parser.add_argument("--overview", action="store_true", help="also write overview.png")
     parser.add_argument(
-        "--report",
-        action="store_true",
-        help="also write report.html: pictures, figures and their definitions on a page",
+        "--report", action="store_true", help="also write report.html: pictures, figures and definitions on one page"
     )
     parser.add_argument(
         "--dicom-seg",
@@ -162,6 +160,7 @@ class _Runner:
             info,
             overview=args.overview,
             scene=args.scene,
+            page=args.report,
             dicom_source=case.path if args.dicom_seg else None,
             overwrite=args.overwrite,
             parameters=parameters,
