@@ -17,6 +17,7 @@ from LesionDecompLib.baselines.config import BASELINES
 from LesionDecompLib.baselines.run import train_baseline
 from LesionDecompLib.bundles import ModelBundle, find_bundle
 from LesionDecompLib.cli import evaluate, main, train
+from LesionDecompLib.decomposition import HeatDefinition
 from LesionDecompLib.errors import Cancelled
 from LesionDecompLib.evaluation.bootstrap import interval, resampled_figures, scan_weights
 from LesionDecompLib.evaluation.comparison import slice_figures, surface_distances_95
@@ -24,7 +25,9 @@ from LesionDecompLib.evaluation.comparison_figures import example_slices
 from LesionDecompLib.evaluation.localizers import FLOORS, METHODS, localizers_of
 from LesionDecompLib.evaluation.pixel_metrics import HeatCounts
 from LesionDecompLib.evaluation.volumes import agreement, dice, find_cases
+from LesionDecompLib.networks import DecompositionNet
 from LesionDecompLib.training.config import change
+from LesionDecompLib.training.heat_scale import count_heat, fit_scale, slice_heat
 from LesionDecompLib.training.slices import SliceSet
 from PIL import Image
 
@@ -90,7 +93,8 @@ def test_every_localizer_runs_is_deterministic_and_keeps_to_the_lungs(slices, bu
     data = SliceSet.load(slices, "test")
     rows = localizers_of([*bundles.values(), find_bundle(None, "lesions")])
     names = {"classifier/cam", "classifier/grad-cam", "va-gan", "biomarker", *FLOORS}
-    assert {row.name for row in rows} == names | {"lesions-decomposition", "lesions-decomposition/difference"}
+    ours = {f"lesions-decomposition{method}" for method in ("", "/gate", "/difference")}
+    assert {row.name for row in rows} == names | ours
     images = np.zeros((3, 96, 96), dtype=np.uint8)
     images[:, 16:80, 16:80] = data.images[:3]
     for row in rows:
@@ -299,3 +303,20 @@ def test_whole_ct_is_evaluated_through_the_pipeline(data_folder, tmp_path, capsy
     assert bias == pytest.approx(results["cases"][0]["lesion_ml"] - results["cases"][0]["reference_ml"], abs=0.01)
     assert (tmp_path / "out" / "bland_altman.png").is_file() and (tmp_path / "out" / "case2.png").is_file()
     assert "Mean Dice" in capsys.readouterr().out
+
+
+def test_the_heats_source_is_the_better_one_on_val(slices):
+    torch.manual_seed(0)
+    network = DecompositionNet(channels=4, levels=3, gated=True).eval()
+    data = SliceSet.load(slices, "val")
+
+    def precision(definition: HeatDefinition) -> float:
+        counts, _ = count_heat(slice_heat(network, definition, data.images, torch.device("cpu")), data)
+        return float(np.mean([count.average_precision() for count in counts.values()]))
+
+    alone = {source: precision(HeatDefinition(source)) for source in ("gate", "both")}
+    better = max(alone, key=alone.get)
+    assert alone["gate"] != alone["both"]
+    for sources in (("gate", "both"), ("both", "gate")):
+        assert fit_scale(network, HeatDefinition("gate"), data, torch.device("cpu"), sources).source == better
+    assert fit_scale(network, HeatDefinition("gate"), data, torch.device("cpu")).source == "gate"

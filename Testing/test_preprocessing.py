@@ -101,7 +101,7 @@ def test_a_heat_definition_that_cannot_be_is_refused(heat):
         HeatDefinition.of(SimpleNamespace(metadata={"heat": heat}))
 
 
-@pytest.mark.parametrize("source", ["gate", "difference"])
+@pytest.mark.parametrize("source", ["gate", "difference", "both"])
 def test_heat_lies_in_0_to_1_and_inside_the_lungs_and_mirrors_with_the_slice(source):
     torch.manual_seed(0)
     network = DecompositionNet(channels=4, levels=3, gated=True).eval()
@@ -111,6 +111,18 @@ def test_heat_lies_in_0_to_1_and_inside_the_lungs_and_mirrors_with_the_slice(sou
     heat = definition.heat(network, x)
     assert heat.min() >= 0 and heat.max() <= 1 and not heat[x == OUTSIDE].any() and heat.any()
     torch.testing.assert_close(definition.heat(network, x.flip(3)), heat.flip(3), atol=1e-6, rtol=1e-5)
+
+
+def test_heat_of_both_decoders_is_the_geometric_mean_of_theirs():
+    torch.manual_seed(0)
+    network = DecompositionNet(channels=4, levels=3, gated=True).eval()
+    x = torch.full((2, 1, 64, 64), OUTSIDE)
+    x[..., 10:50, 12:40] = torch.rand(2, 1, 40, 28) * 1.5 - 0.9
+    gate, difference, both = (
+        HeatDefinition(source=source).heat(network, x) for source in ("gate", "difference", "both")
+    )
+    assert difference.any()
+    torch.testing.assert_close(both, (gate * difference).sqrt(), atol=1e-6, rtol=1e-4)
 
 
 def test_blurring_inside_keeps_a_constant_and_takes_nothing_from_outside():

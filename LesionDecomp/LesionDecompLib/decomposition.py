@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 STAGE = "Lesion heat"
 LARGE_SHIFT_HU = 60.0
 MAX_SMOOTHING_PX, MAX_KNOTS, MAX_RAW = 32.0, 64, 1e6
-SOURCES = ("gate", "lesion", "difference")
+SOURCES = ("gate", "lesion", "difference", "both")
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class HeatDefinition:
     """What a bundle calls heat.
 
     :param source: ``"gate"``: P, the sigmoid of the lesion decoder's gate; ``"lesion"``: G2(E(x)) above 0;
-        ``"difference"``: (x - G1(E(x))) / 2 above 0.
+        ``"difference"``: (x - G1(E(x))) / 2 above 0; ``"both"``: the geometric mean of P and that difference, high
+        where both decoders see a lesion.
     :param flip: average with the heat of the mirrored slice.
     :param smoothing_px: Gaussian inside the lungs, pixels.
     :param shrink: the network sees slices averaged down by this factor (as it did in training).
@@ -84,6 +85,8 @@ class HeatDefinition:
             value = (value + self._raw(network, x.flip(3)).flip(3)) / 2
         if self.smoothing_px > 0:
             value = blur_inside(value, inside, self.smoothing_px)
+        if self.source == "both":
+            value = value.prod(dim=1, keepdim=True).sqrt()
         return self.scale(value) * inside
 
     def scale(self, value: torch.Tensor) -> torch.Tensor:
@@ -95,16 +98,25 @@ class HeatDefinition:
         return torch.lerp(scaled[upper - 1], scaled[upper], share).clamp(0.0, 1.0)
 
     def _raw(self, network: DecompositionNet, x: torch.Tensor) -> torch.Tensor:
+        """What the network says, ``(n, 1, h, w)`` in [0, 1]; for ``"both"`` P and the difference, ``(n, 2, h, w)``."""
         if self.shrink > 1:
             x = shrink_inside(x, self.shrink)
-        if self.source == "difference":
-            value = ((x - network.normal(x).float()) / 2).clamp(0.0, 1.0)
+        if self.source == "both":
+            out = network(x)
+            value = torch.cat([torch.sigmoid(out.gate.float()), _taken_away(x, out.normal)], dim=1)
+        elif self.source == "difference":
+            value = _taken_away(x, network.normal(x))
         else:
             gate = network.gate(x).float()
             value = torch.sigmoid(gate) if self.source == "gate" else gate.clamp(0.0, 1.0)
         if self.shrink > 1:
             value = functional.interpolate(value, scale_factor=self.shrink, mode="bilinear", align_corners=False)
         return value
+
+
+def _taken_away(x: torch.Tensor, normal: torch.Tensor) -> torch.Tensor:
+    """Grey that G1 takes away, as a share of the whole range: (x - G1(E(x))) / 2 above 0."""
+    return ((x - normal.float()) / 2).clamp(0.0, 1.0)
 
 
 def lesion_heat(

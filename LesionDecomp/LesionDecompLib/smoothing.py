@@ -11,8 +11,8 @@ from torch.nn import functional
 def blur_inside(x: torch.Tensor, lung: torch.Tensor, sigma: float) -> torch.Tensor:
     """Gaussian blur by normalised convolution: only pixels inside the lungs count.
 
-    :param x: ``(n, 1, h, w)`` float. :param lung: the same shape and type, 1 inside. :param sigma: pixels.
-    :return: ``(n, 1, h, w)``, blurred inside; 0 where no lung is within reach (three sigma).
+    :param x: ``(n, c, h, w)`` float. :param lung: ``(n, 1, h, w)`` of the same type, 1 inside. :param sigma: pixels.
+    :return: ``(n, c, h, w)``, blurred inside; 0 where no lung is within reach (three sigma).
     """
     reach = max(1, math.ceil(3 * sigma))
     kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=x.device, dtype=x.dtype) / sigma) ** 2)
@@ -20,7 +20,7 @@ def blur_inside(x: torch.Tensor, lung: torch.Tensor, sigma: float) -> torch.Tens
     both = torch.cat([x * lung, lung], dim=1).flatten(0, 1).unsqueeze(1)
     both = functional.conv2d(both, kernel.view(1, 1, -1, 1), padding=(reach, 0))
     both = functional.conv2d(both, kernel.view(1, 1, 1, -1), padding=(0, reach))
-    value, weight = both.view(len(x), 2, *x.shape[2:]).split(1, dim=1)
+    value, weight = both.view(len(x), -1, *x.shape[2:]).split([x.shape[1], 1], dim=1)
     return value / weight.clamp_min(1e-6) * (weight > 1e-6)
 
 

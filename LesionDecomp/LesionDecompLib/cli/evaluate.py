@@ -10,7 +10,7 @@ from .argument_types import device
 
 RESULTS_NAME = "results.json"
 # As evaluation.localizers has them; naming them here keeps torch out of --help.
-METHODS = ("heat", "difference", "cam", "grad-cam", "va-gan", "biomarker", "grey", "blurred_grey")
+METHODS = ("heat", "gate", "difference", "cam", "grad-cam", "va-gan", "biomarker", "grey", "blurred_grey")
 SPLITS = ("train", "val", "test")
 
 

@@ -68,10 +68,13 @@ def _own_heat(bundle: ModelBundle, device: torch.device) -> HeatOf:
     return lambda images: slice_heat(network, definition, images, device)
 
 
-def _difference(bundle: ModelBundle, device: torch.device) -> HeatOf:
-    network = bundle.network(device)
-    definition = replace(HeatDefinition.of(bundle), source="difference", raw=(0.0, 1.0), scaled=(0.0, 1.0))
-    return lambda images: slice_heat(network, definition, images, device)
+def _of_source(source: str) -> Callable[[ModelBundle, torch.device], HeatOf]:
+    def heat_of(bundle: ModelBundle, device: torch.device) -> HeatOf:
+        network = bundle.network(device)
+        definition = replace(HeatDefinition.of(bundle), source=source, raw=(0.0, 1.0), scaled=(0.0, 1.0))
+        return lambda images: slice_heat(network, definition, images, device)
+
+    return heat_of
 
 
 def _cam(bundle: ModelBundle, device: torch.device) -> HeatOf:
@@ -160,16 +163,20 @@ def _is_baseline(name: str) -> Callable[[ModelBundle], bool]:
     return lambda bundle: bundle.task == "localizer" and bundle.metadata.get("method") == name
 
 
+def _own_source(bundle: ModelBundle) -> str | None:
+    return HeatDefinition.of(bundle).source if bundle.task == "lesions" else None
+
+
 METHODS: dict[str, Method] = {
     "heat": Method(lambda bundle: bundle.task == "lesions", _own_heat),
+    # Each decoder alone, where the bundle's own heat is not that already.
+    "gate": Method(lambda bundle: _own_source(bundle) == "both", _of_source("gate")),
     "difference": Method(
         lambda bundle: (
-            bundle.task == "lesions"
+            _own_source(bundle) not in (None, "difference")
             and bundle.metadata["architecture_arguments"].get("normal_decoder", True)
-            # Without lesion decoder the difference is the bundle's own heat already.
-            and bundle.metadata["heat"].get("source") != "difference"
         ),
-        _difference,
+        _of_source("difference"),
     ),
     "cam": Method(_is_baseline("classifier"), _cam, _slice_scores),
     "grad-cam": Method(_is_baseline("classifier"), _grad_cam, _slice_scores),

@@ -6,6 +6,7 @@ the range within which Dice stays close to it becomes 0.2 to 0.6.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -96,11 +97,25 @@ def fit_scale_without_masks(
 
 
 def fit_scale(
-    network: torch.nn.Module, definition: HeatDefinition, val: SliceSet, device: torch.device
+    network: torch.nn.Module,
+    definition: HeatDefinition,
+    val: SliceSet,
+    device: torch.device,
+    sources: Sequence[str] = (),
 ) -> HeatDefinition:
-    """The definition with its scale fitted on ``val``: best threshold to 0.4, its neighbourhood to 0.2 … 0.6."""
-    plain = replace(definition, raw=UNIT.raw, scaled=UNIT.scaled)
-    counts, normal = count_heat(slice_heat(network, plain, val.images, device), val)
+    """The definition with its scale fitted on ``val``: best threshold to 0.4, its neighbourhood to 0.2 … 0.6.
+
+    :param sources: to choose the heat's source from, by mean average precision on ``val``; none keeps the definition's.
+    """
+    best_counts = None
+    for source in sources or (definition.source,):
+        plain = replace(definition, source=source, raw=UNIT.raw, scaled=UNIT.scaled)
+        counted = count_heat(slice_heat(network, plain, val.images, device), val)
+        precision = np.mean([count.average_precision() for count in counted[0].values()])
+        if best_counts is None or precision > best_counts[0]:
+            best_counts = precision, *counted
+            definition = plain
+    _, counts, normal = best_counts
     thresholds = np.arange(1, BINS) / BINS
     dice = np.mean([count.dice(thresholds) for count in counts.values()], axis=0)
     allowed = normal.share_found(thresholds) <= MOST_FOUND_IN_NORMAL

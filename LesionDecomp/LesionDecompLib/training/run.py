@@ -109,7 +109,8 @@ def lesion_bundle(
     val = SliceSet.load(data, "val")
     metrics: dict[str, Any] = {}
     if has_masks(val):
-        definition = fit_scale(network, definition, val, device)
+        both = config.network.gated and config.network.normal_decoder
+        definition = fit_scale(network, definition, val, device, ("gate", "both") if both else ())
         metrics["val"] = slice_metrics(network, definition, val, device)
         metrics["test"] = slice_metrics(network, definition, SliceSet.load(data, "test"), device)
     else:
