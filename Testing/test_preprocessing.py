@@ -94,7 +94,13 @@ def test_the_scale_is_linear_between_its_knots():
 
 @pytest.mark.parametrize(
     "heat",
-    [{"source": "magic"}, {"raw": [0, 0.5, 0.5, 1], "scaled": [0, 0.3, 0.4, 1]}, {"raw": [0, 1, 2]}, {"sigma": 3}],
+    [
+        {"source": "magic"},
+        {"source": "both"},
+        {"raw": [0, 0.5, 0.5, 1], "scaled": [0, 0.3, 0.4, 1]},
+        {"raw": [0, 1, 2]},
+        {"sigma": 3},
+    ],
 )
 def test_a_heat_definition_that_cannot_be_is_refused(heat):
     with pytest.raises(LesionDecompError, match="heat definition"):

@@ -67,6 +67,9 @@ class HeatDefinition:
                 raise ValueError(f"slices shrunk by {definition.shrink}")
             if definition.source not in SOURCES or len(definition.raw) != len(definition.scaled) or not rising:
                 raise ValueError("an unknown source, or a scale that does not rise")
+            network = bundle.metadata.get("architecture_arguments", {})
+            if definition.source == "both" and not (network.get("gated") and network.get("normal_decoder", True)):
+                raise ValueError("heat of both decoders from a network that is not gated or has no normal decoder")
             return definition
         except (TypeError, ValueError, IndexError, OverflowError) as error:
             raise LesionDecompError(
