@@ -121,6 +121,15 @@ class ProcessTree:
                 else:
                     os.killpg(self.pid, signal.SIGINT)
 
+    def hang_up(self) -> None:
+        """Let go of the lifeline: a child that watches it (:func:`end_with_parent`) ends as when its parent is gone.
+
+        Unlike :meth:`interrupt` it works on every system, also where the child has no console of ours.
+        """
+        if self._process.stdin is not None:
+            with suppress(OSError):
+                self._process.stdin.close()
+
     def kill(self) -> None:
         """End the command and everything it has started, now; returns when it is gone and leaves no zombie."""
         if _WINDOWS:

@@ -16,6 +16,7 @@ from contextlib import suppress
 
 from .. import __version__
 from ..errors import Cancelled, LesionDecompError
+from .events import tell_error, wants_events
 from .interrupts import INTERRUPTED, interrupts_as_exceptions
 
 # In the order of the help text. A new command is one more name here.
@@ -47,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         say("Interrupted; no half-written result was left behind.")
         return INTERRUPTED
     except Exception as error:
+        if wants_events():
+            tell_error(error)
         say(error_sentence(error))
         return 1
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import _thread
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+GRACE_S = 60.0  # to write a checkpoint
 INTERRUPTED = 130  # exit status: 128 + SIGINT, as shells have it
 
 
@@ -49,3 +52,17 @@ def interrupts_as_request() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def interrupt_with_parent() -> None:
+    """Treat the end of the process that started this one as Ctrl-C; after a minute's grace this process is ended.
+
+    Does nothing where a person started it; see :func:`~..process_tree.end_with_parent`.
+    """
+    from ..process_tree import end_with_parent
+
+    def ask_and_wait() -> None:
+        _thread.interrupt_main()
+        time.sleep(GRACE_S)
+
+    end_with_parent(ask_and_wait)

@@ -8,6 +8,8 @@ import time
 from contextlib import suppress
 from typing import TextIO
 
+from .events import tell_step, wants_events
+
 STAGES = {
     "lungs": "Finding the lungs",
     "heat": "Decomposing the slices",
@@ -24,6 +26,7 @@ UNITS = {
     "evaluation": "method",
     "cases": "case",
 }  # what a stage counts, where it is not slices
+EVENT_S = 0.25  # between events for the process that started this one
 LIVE_S = 0.1  # between updates of the live line
 PLAIN_S = 30.0  # between plain lines of one stage
 
@@ -40,7 +43,8 @@ class Progress:
         self._live = not quiet and bool(getattr(self._stream, "isatty", lambda: False)())
         self._case = ""
         self._stage = ""
-        self._began = self._shown = 0.0
+        self._began = self._shown = self._told = 0.0
+        self._first = 0
         self._line_open = False
 
     def begin_case(self, label: str) -> None:
@@ -50,12 +54,17 @@ class Progress:
 
     def update(self, stage: str, done: int, total: int) -> None:
         """Tell that ``done`` of ``total`` steps of ``stage`` are done; what the pipeline calls."""
-        if self._quiet:
-            return
         now = time.monotonic()
         started = stage != self._stage
+        if wants_events() and (started or done >= total or now - self._told > EVENT_S):
+            self._told = now
+            tell_step(stage, done, total, self._seconds_left(done, total, now - self._began) if not started else None)
+        if self._quiet:
+            if started:
+                self._stage, self._began, self._first = stage, now, done
+            return
         if started:
-            self._stage, self._began = stage, now
+            self._stage, self._began, self._first = stage, now, done
         if not started and done < total and now - self._shown < (LIVE_S if self._live else PLAIN_S):
             return
         if not self._live and not started and done >= total:
@@ -73,9 +82,13 @@ class Progress:
         if total <= 1:
             return ""
         text = f", {UNITS.get(self._stage, 'slice')} {min(done, total)} of {total}"
-        if 0 < done < total and elapsed > 1.0:
-            text += f", {time_text(elapsed / done * (total - done))} left"
-        return text
+        left = self._seconds_left(done, total, elapsed)
+        return f"{text}, {time_text(left)} left" if left is not None else text
+
+    def _seconds_left(self, done: int, total: int, elapsed: float) -> float | None:
+        # A resumed training begins with many steps done: only those since tell how long one takes.
+        fresh = done - self._first
+        return elapsed / fresh * (total - done) if fresh > 0 and done < total and elapsed > 1.0 else None
 
     def _write(self, line: str) -> None:
         if self._live:

@@ -37,8 +37,10 @@ def run(args: argparse.Namespace) -> int:
     from ..device import choose_device
     from ..training.slice_export import export_slices, read_slice_labels
     from . import tell
+    from .interrupts import interrupt_with_parent
     from .progress import Progress
 
+    interrupt_with_parent()
     progress = Progress()
     counts = export_slices(
         args.inputs,

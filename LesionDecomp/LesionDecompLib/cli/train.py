@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     from ..training.loop import limit_threads
     from ..training.lung_task import LungConfig
     from ..training.run import train_lesions, train_lungs
-    from .interrupts import interrupts_as_request
+    from .interrupts import interrupt_with_parent, interrupts_as_request
     from .progress import Progress
 
     lungs, baseline = args.preset == "lungs", args.preset in BASELINES
@@ -98,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
         train = partial(train_lesions, hours=args.hours, warm_start=args.warm_start, teachers=args.teachers)
     progress = Progress()
     with interrupts_as_request() as cancelled:
+        interrupt_with_parent()
         bundle = train(
             args.data,
             args.output,

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 from ..errors import LesionDecompError
 
-STAGES = ("start", "lungs", "heat", "lesions", "statistics", "writing")
+STAGES = ("start", "lungs", "heat", "lesions", "statistics", "writing", "slices", "training")
 LONGEST = 1 << 16  # characters; our lines have a few hundred
 _KEY = "lesiondecomp"
 
