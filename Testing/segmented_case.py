@@ -61,6 +61,7 @@ def segmented(volume: Volume, lungs: np.ndarray, heat: np.ndarray, threshold: fl
         threshold=threshold,
         min_volume_ml=0.1,
         device="CPU",
+        precision={"lungs": "float32", "lesions": "float32"},
         warnings=[],
         timings_s={},
         lung_bundle=None,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 
+from .banded import BandedMatrix
 from .geometry import resampling_matrix
 
 AIR_HU = -1000.0
@@ -47,13 +49,36 @@ class FieldOfView:
         (rows, rows_back), (columns, columns_back) = matrices
         return cls(rows, columns, rows_back, columns_back)
 
+    def part(self, pixels: tuple[slice, slice], slices: tuple[slice, slice]) -> FieldOfView:
+        """The field between a part (rows, columns) of the pixels and a part (rows, columns) of the slices."""
+        return FieldOfView(
+            self.rows[pixels[0], slices[0]],
+            self.columns[pixels[1], slices[1]],
+            self.rows_back[slices[0], pixels[0]],
+            self.columns_back[slices[1], pixels[1]],
+        )
+
     def to_pixels(self, slices: torch.Tensor, pad: float = 0.0) -> torch.Tensor:
         """``(n, ny, nx)`` float32 to ``(n, size, size)``; ``pad`` beyond the slices' edge."""
-        return self.rows @ (slices - pad) @ self.columns.T + pad
+        rows, columns = self._forward
+        if pad == 0.0:
+            return columns.across(rows.times(slices))
+        return columns.across(rows.times(slices - pad)).add_(pad)
 
     def to_slices(self, pixels: torch.Tensor, pad: float = 0.0) -> torch.Tensor:
         """``(n, size, size)`` to ``(n, ny, nx)``; ``pad`` where the slices reach beyond the field."""
-        return self.rows_back @ (pixels - pad) @ self.columns_back.T + pad
+        rows, columns = self._back
+        if pad == 0.0:
+            return rows.times(columns.across(pixels))
+        return rows.times(columns.across(pixels - pad)).add_(pad)
+
+    @cached_property
+    def _forward(self) -> tuple[BandedMatrix, BandedMatrix]:
+        return BandedMatrix.of(self.rows), BandedMatrix.of(self.columns)
+
+    @cached_property
+    def _back(self) -> tuple[BandedMatrix, BandedMatrix]:
+        return BandedMatrix.of(self.rows_back), BandedMatrix.of(self.columns_back)
 
 
 def body_center(stack: np.ndarray) -> tuple[float, float]:

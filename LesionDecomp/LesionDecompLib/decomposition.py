@@ -12,7 +12,9 @@ from torch.nn import functional
 
 from .errors import Cancelled, LesionDecompError
 from .geometry import AxialView
-from .preprocessing import OUTSIDE, LungSlices
+from .inference import network_precision
+from .precision import computing_in
+from .preprocessing import OUTSIDE, LungSlices, compact_index
 from .smoothing import blur_inside, shrink_inside
 from .volume import Volume
 
@@ -77,15 +79,16 @@ class HeatDefinition:
             ) from error
 
     @torch.inference_mode()
-    def heat(self, network: DecompositionNet, x: torch.Tensor) -> torch.Tensor:
+    def heat(self, network: DecompositionNet, x: torch.Tensor, precision: torch.dtype = torch.float32) -> torch.Tensor:
         """Heat of slices.
 
-        :param x: ``(n, 1, h, w)`` in [-1, 1], exactly -1 outside the lungs. :return: the same shape, in [0, 1].
+        :param x: ``(n, 1, h, w)`` in [-1, 1], exactly -1 outside the lungs. :param precision: of the network.
+        :return: the same shape, in [0, 1].
         """
         inside = (x > OUTSIDE).float()
-        value = self._raw(network, x)
+        value = self._raw(network, x, precision)
         if self.flip:
-            value = (value + self._raw(network, x.flip(3)).flip(3)) / 2
+            value = (value + self._raw(network, x.flip(3), precision).flip(3)) / 2
         if self.smoothing_px > 0:
             value = blur_inside(value, inside, self.smoothing_px)
         if self.source == "both":
@@ -100,17 +103,19 @@ class HeatDefinition:
         share = (value - raw[upper - 1]) / (raw[upper] - raw[upper - 1])
         return torch.lerp(scaled[upper - 1], scaled[upper], share).clamp(0.0, 1.0)
 
-    def _raw(self, network: DecompositionNet, x: torch.Tensor) -> torch.Tensor:
+    def _raw(self, network: DecompositionNet, x: torch.Tensor, precision: torch.dtype) -> torch.Tensor:
         """What the network says, ``(n, 1, h, w)`` in [0, 1]; for ``"both"`` P and the difference, ``(n, 2, h, w)``."""
         if self.shrink > 1:
             x = shrink_inside(x, self.shrink)
+        ask = {"both": network, "difference": network.normal}.get(self.source, network.gate)
+        with computing_in(precision, x.device):
+            answer = ask(x)
         if self.source == "both":
-            out = network(x)
-            value = torch.cat([torch.sigmoid(out.gate.float()), _taken_away(x, out.normal)], dim=1)
+            value = torch.cat([torch.sigmoid(answer.gate.float()), _taken_away(x, answer.normal)], dim=1)
         elif self.source == "difference":
-            value = _taken_away(x, network.normal(x))
+            value = _taken_away(x, answer)
         else:
-            gate = network.gate(x).float()
+            gate = answer.float()
             value = torch.sigmoid(gate) if self.source == "gate" else gate.clamp(0.0, 1.0)
         if self.shrink > 1:
             value = functional.interpolate(value, scale_factor=self.shrink, mode="bilinear", align_corners=False)
@@ -132,15 +137,18 @@ def lesion_heat(
     batch_size: int = 8,
     progress: Callable[[str, int, int], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
+    precision: torch.dtype | None = None,
 ) -> tuple[np.ndarray, list[str]]:
     """Compute the lesion heatmap on the volume's grid, slice by slice; slices without lung cost nothing.
 
     :param lungs: ``(k, j, i)`` uint8, lung where not 0. :param network: of ``bundle``, on ``device``.
     :param progress: called with ``("heat", slices done, slices with lung)``. :param cancelled: asked once a batch.
+    :param precision: that the network computes in; None for :func:`~.inference.network_precision`.
     :return: ``(k, j, i)`` float32 in [0, 1], 0 outside the lungs; and warnings, a sentence each.
     :raises Cancelled: ``cancelled`` said so.
     """
     definition = HeatDefinition.of(bundle)
+    precision = network_precision(bundle, torch.device(device)) if precision is None else precision
     heat = np.zeros(volume.shape, dtype=np.float32)
     slices = LungSlices.of(volume, view, lungs, bundle.metadata["input"], device)
     box = (slice(None), slices.field.rows, slices.field.columns)
@@ -151,8 +159,8 @@ def lesion_heat(
         part = slices.filled[start : start + batch_size]
         with torch.inference_mode():
             x, mask = slices.to_input(part)
-            values = definition.heat(network, x.contiguous(memory_format=torch.channels_last))
-            boxed_heat[part] = slices.field.to_slices(values, (x > OUTSIDE).float(), mask)
+            values = definition.heat(network, x.contiguous(memory_format=torch.channels_last), precision)
+            boxed_heat[compact_index(part)] = slices.field.to_slices(values, (x > OUTSIDE).float(), mask)
         if progress is not None:
             progress("heat", start + len(part), len(slices.filled))
     _fill_from_neighbors(boxed_heat, slices)

@@ -14,10 +14,11 @@ import torch
 from .body_field import FieldOfView, body_center, body_extent, scale_window
 from .errors import Cancelled, LesionDecompError
 from .geometry import AxialView
+from .inference import network_precision
 from .lung_cleanup import CleanLungs, clean_lungs
-from .lung_sides import LEFT, RIGHT, split_right_left
+from .lung_sides import LEFT, RIGHT, bounding_box, split_right_left
 from .plausibility import lung_edge_warnings, lung_warnings
-from .precision import mixed_precision
+from .precision import computing_in
 from .volume import Volume
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def segment_lungs(
     batch_size: int = 8,
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
+    precision: torch.dtype | None = None,
 ) -> tuple[np.ndarray, list[str]]:
     """Segment both lungs, disease included, trachea and main bronchi not.
 
@@ -51,6 +53,7 @@ def segment_lungs(
         ``(n, 3, h, w)`` of background, right and left lung.
     :param batch_size: slices at a time. :param progress: called with ``("lungs", slices done, slices)``.
     :param cancelled: asked once for each batch.
+    :param precision: that the network computes in; None for :func:`~.inference.network_precision`.
     :return: ``(k, j, i)`` uint8 labels on the volume's grid (0 background, 1 the patient's right lung, 2 the left
         one), and warnings, a sentence each.
     :raises LesionDecompError: no lungs found. :raises Cancelled: ``cancelled`` said so.
@@ -63,8 +66,9 @@ def segment_lungs(
     field = FieldOfView.around(stack.shape[1:], distance[1:], body_center(stack), size, pixel, device)
     thickness = max(1, int(SLAB_MM / distance[0] + 1e-6))
 
+    precision = network_precision(bundle, torch.device(device)) if precision is None else precision
     probability, evidence, hu = _network_opinion(
-        stack, field, network, window, thickness, batch_size, progress, cancelled
+        stack, field, network, precision, window, thickness, batch_size, progress, cancelled
     )
     _check(cancelled)
     lungs = clean_lungs(probability, evidence, (thickness * distance[0], pixel, pixel), threshold, hu=hu)
@@ -86,7 +90,7 @@ def segment_lungs(
     return labels, warnings
 
 
-def _network_opinion(stack, field, network, window, thickness, batch_size, progress, cancelled):
+def _network_opinion(stack, field, network, precision, window, thickness, batch_size, progress, cancelled):
     """Each slab's probability of lung, evidence of side (-1 right, 1 left), both float32, and HU within the window as
     int16, ``(slabs, size, size)``."""
     size = field.rows.shape[0]
@@ -96,35 +100,36 @@ def _network_opinion(stack, field, network, window, thickness, batch_size, progr
     evidence = np.zeros_like(probability)
     hu = np.full(probability.shape, round(window[0]), dtype=np.int16)
     rows, columns = body_extent(stack, field)
+    held = field.part((rows, columns), (slice(None), slice(None)))
     with torch.inference_mode():
         for start in range(0, slabs, batch_size):
             _check(cancelled)
             stop = min(start + batch_size, slabs)
             # Clipped first: air far below the window must not darken pixels at the body's edge.
-            slices = np.clip(stack[start * thickness : stop * thickness], *window).astype(np.float32, copy=False)
-            slices = torch.from_numpy(np.ascontiguousarray(_averaged(slices, thickness))).to(device)
-            pixels = field.to_pixels(slices, window[0])
-            hu[start:stop] = pixels.round().cpu().numpy()
-            x = scale_window(pixels, window)[:, None, rows, columns]
-            with mixed_precision(device):
+            slices = np.array(stack[start * thickness : stop * thickness], dtype=np.float32, order="C")
+            slices = _averaged(torch.from_numpy(slices).to(device).clamp_(*window), thickness)
+            pixels = held.to_pixels(slices, window[0])
+            hu[start:stop, rows, columns] = pixels.round().to(torch.int16).cpu().numpy()
+            x = scale_window(pixels, window).unsqueeze(1)
+            with computing_in(precision, device):
                 logits = network(x.contiguous(memory_format=torch.channels_last))
-            opinion = torch.softmax(logits.float(), dim=1).cpu().numpy()
-            probability[start:stop, rows, columns] = opinion[:, 1] + opinion[:, 2]
-            evidence[start:stop, rows, columns] = opinion[:, 2] - opinion[:, 1]
+            _, right, left = torch.softmax(logits.float(), dim=1).unbind(dim=1)
+            probability[start:stop, rows, columns] = (right + left).cpu().numpy()
+            evidence[start:stop, rows, columns] = (left - right).cpu().numpy()
             if progress is not None:
                 progress("lungs", min(stop * thickness, stack.shape[0]), stack.shape[0])
     return probability, evidence, hu
 
 
-def _averaged(slices: np.ndarray, thickness: int) -> np.ndarray:
+def _averaged(slices: torch.Tensor, thickness: int) -> torch.Tensor:
     """Means of each ``thickness`` slices; the last one of what is left."""
     if thickness == 1:
         return slices
     whole = len(slices) // thickness
-    means = [slices[: whole * thickness].reshape(whole, thickness, *slices.shape[1:]).mean(axis=1)]
+    means = slices[: whole * thickness].unflatten(0, (whole, thickness)).mean(dim=1)
     if whole * thickness < len(slices):
-        means.append(slices[whole * thickness :].mean(axis=0, keepdims=True))
-    return np.concatenate(means)
+        means = torch.cat([means, slices[whole * thickness :].mean(dim=0, keepdim=True)])
+    return means
 
 
 def _write_labels(lungs: CleanLungs, field, threshold, thickness, labels, batch_size, cancelled) -> np.ndarray:
@@ -134,6 +139,15 @@ def _write_labels(lungs: CleanLungs, field, threshold, thickness, labels, batch_
     low = np.clip(np.floor(position).astype(int), 0, len(lungs.side) - 1)
     high = np.minimum(low + 1, len(lungs.side) - 1)
     weight = torch.from_numpy(np.clip(position - low, 0.0, 1.0).astype(np.float32)).view(-1, 1, 1)
+    box = bounding_box(lungs.probability > 0, margin=1)
+    if box is None:
+        return sections
+    pixels = box[1:]
+    held = tuple(
+        _touched(matrix[:, part]) for matrix, part in zip((field.rows_back, field.columns_back), pixels, strict=True)
+    )
+    part_field = field.part(pixels, held)
+    probability, side = (torch.from_numpy(image[:, pixels[0], pixels[1]]) for image in (lungs.probability, lungs.side))
     filled = lungs.probability.any(axis=(1, 2))
     device = field.rows.device
     with torch.inference_mode():
@@ -142,17 +156,23 @@ def _write_labels(lungs: CleanLungs, field, threshold, thickness, labels, batch_
             part = slice(start, start + batch_size)
             if not (filled[low[part]].any() or filled[high[part]].any()):
                 continue
-            planes = []
-            for image in (lungs.probability, lungs.side):
-                below, above = (torch.from_numpy(image[index[part]]) for index in (low, high))
-                planes.append(field.to_slices(torch.lerp(below, above, weight[part]).to(device)))
-            lung = planes[0] >= threshold
-            right = lung & (planes[1] <= 0)
+            planes = torch.cat(
+                [torch.lerp(image[low[part]], image[high[part]], weight[part]) for image in (probability, side)]
+            )
+            lung, side_of = part_field.to_slices(planes.to(device)).chunk(2)
+            lung = lung >= threshold
+            right = lung & (side_of <= 0)
             batch = (lung.to(torch.uint8) * LEFT - right.to(torch.uint8)).cpu().numpy()
-            labels[part] = batch
+            labels[(part, *held)] = batch
             sections[part, 0] = np.count_nonzero(batch == RIGHT, axis=(1, 2))
             sections[part, 1] = np.count_nonzero(batch == LEFT, axis=(1, 2))
     return sections
+
+
+def _touched(matrix: torch.Tensor) -> slice:
+    """The rows of a matrix between the first and the last that is not 0."""
+    rows = np.flatnonzero((matrix != 0).any(dim=1).cpu().numpy())
+    return slice(int(rows[0]), int(rows[-1]) + 1) if len(rows) else slice(0, 0)
 
 
 def _check(cancelled: Callable[[], bool] | None) -> None:

@@ -82,6 +82,7 @@ def build_manifest(
         "run": {
             "finished_utc": datetime.now(UTC).isoformat(timespec="seconds"),
             "device": result.device,
+            "precision": dict(result.precision),
             "timings_s": {stage: round(float(seconds), 3) for stage, seconds in result.timings_s.items()},
             "peak_memory_mib": _peak_memory_mib(),
             "environment": environment(),

@@ -185,7 +185,8 @@ class DecompositionNet(nn.Module):
     def gate(self, x: torch.Tensor) -> torch.Tensor:
         """The lesion decoder alone: logits of P (gated) or G2(E(x)), ``(n, 1, h, w)``; G1 is not computed."""
         features = self._encode(x)
-        return self._lesion(features, self.normal_trunk(features) if self.shared else None)[1]
+        head = self._lesion_head(features, self.normal_trunk(features) if self.shared else None)
+        return head.float().chunk(2, dim=1)[0] if self.gated else torch.tanh(head)
 
     def _encode(self, x: torch.Tensor) -> list[torch.Tensor]:
         return self.encoder(functional.pixel_unshuffle(x, self.stem) if self.stem > 1 else x)
@@ -193,8 +194,11 @@ class DecompositionNet(nn.Module):
     def _head(self, head: nn.Module, features: torch.Tensor) -> torch.Tensor:
         return functional.pixel_shuffle(head(features), self.stem) if self.stem > 1 else head(features)
 
+    def _lesion_head(self, features, normal_features) -> torch.Tensor:
+        return self._head(self.lesion_head, normal_features if self.shared else self.lesion_trunk(features))
+
     def _lesion(self, features, normal_features) -> tuple[torch.Tensor, torch.Tensor]:
-        head = self._head(self.lesion_head, normal_features if self.shared else self.lesion_trunk(features))
+        head = self._lesion_head(features, normal_features)
         if not self.gated:
             lesion = torch.tanh(head)
             return lesion, lesion

@@ -8,13 +8,13 @@ sheared ones included. Format: https://teem.sourceforge.net/nrrd/format.html
 from __future__ import annotations
 
 import re
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from .atomic import atomic_file
 from .errors import LesionDecompError
+from .gzip_writer import write_gzip
 from .stored_image import check_spacing, lps_to_ras
 from .volume import Volume
 
@@ -29,7 +29,8 @@ SPACES = {
     "las": (-1, 1, 1),
 }
 TYPE_NAMES = {"uint8": "unsigned char", "int16": "short", "uint16": "unsigned short", "float32": "float"}
-COMPRESSION = 4  # of 9: more takes longer and saves less than 1 % on CT
+# Of 9. More takes longer: it saves less than 1 % on CT, 3 % on heat, and labelmaps are small anyway.
+COMPRESSION = {"int16": 4, "uint16": 4, "uint8": 3, "float32": 2}
 
 
 def nrrd_fields(path: Path) -> dict[str, str]:
@@ -99,12 +100,10 @@ def write_nrrd(path: str | Path, array: np.ndarray, ijk_to_ras: np.ndarray, stag
         f"space origin: {_vector(lps[:3, 3])}\n\n"
     )
     little = array.dtype.newbyteorder("<")
-    compressor = zlib.compressobj(COMPRESSION, zlib.DEFLATED, 31)
+    planes = (memoryview(np.ascontiguousarray(plane, dtype=little)).cast("B") for plane in array)
     with atomic_file(path, "wb", stage) as stream:
         stream.write(header.encode("ascii"))
-        for plane in array:
-            stream.write(compressor.compress(np.ascontiguousarray(plane, dtype=little)))
-        stream.write(compressor.flush())
+        write_gzip(stream, planes, COMPRESSION[array.dtype.name])
 
 
 def write_image(path: str | Path, array: np.ndarray, like: Volume | np.ndarray) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +40,7 @@ class SegmentResult:
     :param threshold: on the heat. :param min_volume_ml: smaller lesions were removed, mL.
     :param device: in words. :param warnings: a sentence each. :param timings_s: seconds for each stage.
     :param lung_bundle: None when a lung mask was supplied.
+    :param precision: that each network computed in: ``lungs`` (unless a mask was supplied), ``lesions``.
     """
 
     heat: np.ndarray
@@ -53,6 +54,7 @@ class SegmentResult:
     timings_s: dict[str, float]
     lesion_bundle: ModelBundle
     lung_bundle: ModelBundle | None
+    precision: dict[str, str] = field(default_factory=dict)
 
 
 class Segmenter:
@@ -60,6 +62,7 @@ class Segmenter:
 
     :param lesion_bundle, lung_bundle: name, path or loaded bundle; None for the ones that ship.
     :param device: see :func:`~.device.choose_device`. :param batch_size: slices at a time.
+    :param precision: ``"auto"``: see :func:`~.inference.network_precision`; ``"float32"``: nothing less.
     :raises LesionDecompError: a bundle or device that cannot be used.
     """
 
@@ -69,12 +72,17 @@ class Segmenter:
         lung_bundle: ModelBundle | str | Path | None = None,
         device: str = "auto",
         batch_size: int = DEFAULT_BATCH_SIZE,
+        precision: str = "auto",
     ) -> None:
         from .device import choose_device
+        from .inference import PRECISIONS
 
         if batch_size < 1:
             raise LesionDecompError("Segmentation", f"a batch size of {batch_size}", "at least 1 slice")
+        if precision not in PRECISIONS:
+            raise LesionDecompError("Segmentation", f"the precision '{precision}'", f"one of {', '.join(PRECISIONS)}")
         self.device, self.device_in_words = choose_device(device)
+        self.precision = precision
         self.batch_size = batch_size
         self.lesion_bundle = _bundle(lesion_bundle, "lesions")
         self.lung_bundle = _bundle(lung_bundle, "lungs")
@@ -123,6 +131,7 @@ class Segmenter:
                 self.batch_size,
                 progress,
                 cancelled,
+                self._precision(self.lesion_bundle),
             )
         _check_cancel(cancelled)
         report("lesions", 0, 1)
@@ -148,6 +157,11 @@ class Segmenter:
             timings_s=timings,
             lesion_bundle=self.lesion_bundle,
             lung_bundle=self.lung_bundle if lung_mask is None else None,
+            precision={
+                bundle.task: str(self._precision(bundle)).removeprefix("torch.")
+                for bundle in (self.lung_bundle, self.lesion_bundle)
+                if lung_mask is None or bundle is self.lesion_bundle
+            },
         )
 
     def _lungs(self, volume, view, mask, progress, cancelled) -> tuple[np.ndarray, list[str]]:
@@ -163,13 +177,21 @@ class Segmenter:
                 self.batch_size,
                 progress,
                 cancelled,
+                self._precision(self.lung_bundle),
             )
         return lungs_from_mask(mask, volume, view)
 
     def _network(self, bundle: ModelBundle) -> torch.nn.Module:
         if bundle.task not in self._networks:
-            self._networks[bundle.task] = bundle.network(self.device)
+            from .inference import inference_network
+
+            self._networks[bundle.task] = inference_network(bundle, self.device)
         return self._networks[bundle.task]
+
+    def _precision(self, bundle: ModelBundle) -> torch.dtype:
+        from .inference import network_precision
+
+        return network_precision(bundle, self.device, self.precision)
 
 
 def lungs_from_mask(mask: np.ndarray, volume: Volume, view: AxialView) -> tuple[np.ndarray, list[str]]:

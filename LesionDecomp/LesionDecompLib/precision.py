@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 
@@ -18,3 +21,15 @@ def has_fast_bf16(device: torch.device) -> bool:
 def mixed_precision(device: torch.device) -> torch.autocast:
     """A context in which networks compute in bf16 where that is fast (:func:`has_fast_bf16`)."""
     return torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bf16(device))
+
+
+@contextmanager
+def computing_in(precision: torch.dtype, device: torch.device | str) -> Iterator[None]:
+    """A context in which networks compute in ``precision``: bfloat16, or float32 without TensorFloat-32."""
+    device = torch.device(device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
+        if device.type != "cuda":
+            yield
+            return
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            yield

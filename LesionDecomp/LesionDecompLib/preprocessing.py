@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -87,9 +88,8 @@ class LesionField:
         lung = torch.from_numpy((lungs != 0).astype(np.float32)).to(device)
         grey = torch.from_numpy(hu.astype(np.float32)).to(device)
         grey = grey.sub_(low).mul_(2.0 / (high - low)).clamp_(0.0, 2.0).mul_(lung)  # [0, 2], 0 outside
-        part = (slice(None), self.pixel_rows, self.pixel_columns)
-        coverage = self.field.to_pixels(lung)[part]
-        grey = self.field.to_pixels(grey)[part] / coverage.clamp_min(0.5) - 1.0
+        coverage, grey = self._held.to_pixels(torch.cat([lung, grey])).split(len(lung))
+        grey = grey / coverage.clamp_min(0.5) - 1.0
         inside = coverage > 0.5
         if self.rim > 0:
             width = 2 * self.rim + 1
@@ -109,16 +109,19 @@ class LesionField:
         :param heat: ``(n, 1, h, w)`` in [0, 1]. :param inside: the same shape, 1 inside the lungs.
         :param lungs: ``(n, ny, nx)``, lung where not 0. :return: ``(n, ny, nx)`` float32 in [0, 1], 0 outside.
         """
+        heat, inside = heat[:, 0], inside[:, 0]
         for _ in range(self.rim + 1):  # the rim has the heat of what lies next to it
-            share = functional.avg_pool2d(inside, 3, stride=1, padding=1)
-            near = functional.avg_pool2d(heat * inside, 3, stride=1, padding=1) / share.clamp_min(1e-6)
-            heat, inside = torch.where(inside > 0, heat, near), (share > 0).float()
-        rows = self.field.rows_back[:, self.pixel_rows]
-        columns = self.field.columns_back[:, self.pixel_columns].T
-        weight = rows @ inside[:, 0] @ columns
-        value = (rows @ (heat * inside)[:, 0] @ columns) / weight.clamp_min(1e-4)
-        value = torch.where(weight > 1e-4, value.clamp(0.0, 1.0), 0.0).cpu().numpy()
-        return np.where(lungs != 0, value, np.float32(0.0))
+            share, near = _sum_of_nine(torch.cat([inside, heat * inside])).split(len(heat))
+            heat, inside = torch.where(inside > 0, heat, near / share.clamp_min(1.0)), (share > 0).float()
+        weight, value = self._held.to_slices(torch.cat([inside, heat * inside])).split(len(heat))
+        value = value.div_(weight.clamp_min(1e-4)).clamp_(0.0, 1.0)
+        value = torch.where(weight > 1e-4, value, 0.0).cpu().numpy()
+        return np.multiply(value, lungs != 0, out=value)
+
+    @cached_property
+    def _held(self) -> FieldOfView:
+        """The field of the pixels that hold lung."""
+        return self.field.part((self.pixel_rows, self.pixel_columns), (slice(None), slice(None)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +181,20 @@ class LungSlices:
     def to_input(self, part: list[int]) -> tuple[torch.Tensor, np.ndarray]:
         """Network input ``(n, 1, h, w)`` (see :meth:`LesionField.to_input`) of some slices, and their inner lung."""
         mask = np.stack([self.inner(z) for z in part])
-        return self.field.to_input(self.hu[part], mask), mask
+        return self.field.to_input(self.hu[compact_index(part)], mask), mask
+
+
+def compact_index(numbers: list[int]) -> slice | list[int]:
+    """The same index as a slice where the numbers follow one another: no copy, and several times as fast."""
+    first, last = numbers[0], numbers[-1]
+    return slice(first, last + 1) if last - first + 1 == len(numbers) else numbers
+
+
+def _sum_of_nine(x: torch.Tensor) -> torch.Tensor:
+    """Each pixel with its eight neighbors summed, ``(n, h, w)``."""
+    x = functional.pad(x, (1, 1, 1, 1))
+    x = x[:, :-2] + x[:, 1:-1] + x[:, 2:]
+    return x[:, :, :-2] + x[:, :, 1:-1] + x[:, :, 2:]
 
 
 def lung_mode(hu: np.ndarray, lungs: np.ndarray) -> float | None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch.nn import functional
+
+from .banded import BandedMatrix
 
 
 def blur_inside(x: torch.Tensor, lung: torch.Tensor, sigma: float) -> torch.Tensor:
@@ -14,14 +17,23 @@ def blur_inside(x: torch.Tensor, lung: torch.Tensor, sigma: float) -> torch.Tens
     :param x: ``(n, c, h, w)`` float. :param lung: ``(n, 1, h, w)`` of the same type, 1 inside. :param sigma: pixels.
     :return: ``(n, c, h, w)``, blurred inside; 0 where no lung is within reach (three sigma).
     """
-    reach = max(1, math.ceil(3 * sigma))
-    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=x.device, dtype=x.dtype) / sigma) ** 2)
-    kernel = kernel / kernel.sum()
-    both = torch.cat([x * lung, lung], dim=1).flatten(0, 1).unsqueeze(1)
-    both = functional.conv2d(both, kernel.view(1, 1, -1, 1), padding=(reach, 0))
-    both = functional.conv2d(both, kernel.view(1, 1, 1, -1), padding=(0, reach))
-    value, weight = both.view(len(x), -1, *x.shape[2:]).split([x.shape[1], 1], dim=1)
+    rows, columns = (_gaussian(n, float(sigma), x.dtype, str(x.device)) for n in x.shape[2:])
+    both = torch.cat([x * lung, lung], dim=1)
+    both = columns.across(rows.times(both.flatten(0, 1))).view(both.shape)
+    value, weight = both.split([x.shape[1], 1], dim=1)
     return value / weight.clamp_min(1e-6) * (weight > 1e-6)
+
+
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)
+def _gaussian(length: int, sigma: float, dtype: torch.dtype, device: str) -> BandedMatrix:
+    """Blur along an axis, as a matrix: many times as fast as the convolution of a single channel."""
+    reach = max(1, math.ceil(3 * sigma))
+    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, dtype=dtype) / sigma) ** 2)
+    kernel = kernel / kernel.sum()
+    offset = torch.arange(length)[:, None] - torch.arange(length)[None, :]
+    matrix = torch.where(offset.abs() <= reach, kernel[(offset + reach).clamp(0, 2 * reach)], 0.0)
+    return BandedMatrix.of(matrix.to(device))
 
 
 def shrink_inside(x: torch.Tensor, factor: int) -> torch.Tensor:
