@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 EXPECTED = "a folder with one CT series"
 MAX_FILES = 20_000
 CT_STORAGE = b"1.2.840.10008.5.1.4.1.1.2\0"
+UNCOMPRESSED = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
 TAGS = {
+    "syntax": "0002|0010",
     "sop_class": "0008|0016",
     "sop_instance": "0008|0018",
     "image_type": "0008|0008",
@@ -61,6 +63,10 @@ class DicomSlice:
     @property
     def is_localizer(self) -> bool:
         return "LOCALIZER" in self.tags["image_type"].upper() or "SCOUT" in self.tags["image_type"].upper()
+
+    @property
+    def is_uncompressed(self) -> bool:
+        return self.tags["syntax"].strip("\0 ") in UNCOMPRESSED
 
     @property
     def is_placed(self) -> bool:

@@ -1,7 +1,8 @@
-"""Whether the lengths that a DICOM file's elements claim fit the file.
+"""Whether the lengths that a DICOM file's elements claim fit the file, and its sequences don't lie too deep.
 
 GDCM sets aside as much memory as an element's length asks for, up to 4 GB, before it looks whether the file is that
-long. Walking from element to element first, without reading their values, keeps a damaged or hostile file from that.
+long; and it calls itself for a sequence within a sequence, until the process ends. Walking from element to element
+first, without reading their values, keeps a damaged or hostile file from both.
 Encoding: DICOM PS3.5, section 7.1, and PS3.10, section 7.1.
 """
 
@@ -9,9 +10,12 @@ from __future__ import annotations
 
 import mmap
 import struct
+import zlib
 from pathlib import Path
 
 UNDEFINED = 0xFFFFFFFF
+MAX_DEPTH = 64  # of sequences within each other; reports go to about ten
+MAX_INFLATED_BYTES = 1 << 26  # of a deflated file; a slice of CT has a few MiB at most
 LONG_FORM = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 SHORT_FORM = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
 DELIMITED = 0xFFFE  # group of items and delimiters, which have no value representation
@@ -25,8 +29,8 @@ IMPLICIT, BIG_ENDIAN, DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.
 def lengths_fit(path: Path) -> bool:
     """Walk over the elements of a DICOM file; False where one claims to reach beyond the file's end.
 
-    False also where the file meta information, which says how to read the rest, can't be. A deflated file can't be
-    walked and passes.
+    False also where sequences lie deeper in each other than ``MAX_DEPTH``, where the file meta information, which says
+    how to read the rest, can't be read, and where a deflated file unpacks to more than ``MAX_INFLATED_BYTES``.
     """
     with open(path, "rb") as stream:
         try:
@@ -34,56 +38,83 @@ def lengths_fit(path: Path) -> bool:
         except ValueError:  # an empty file
             return False
         with data:
-            return _walk(data)
+            return _fits(data)
 
 
-def _walk(data: mmap.mmap) -> bool:
+def _fits(data: mmap.mmap) -> bool:
     at = 132 if data[128:132] == b"DICM" else 0
-    syntax, order, explicit = "", "<", True
-    in_meta = data[at : at + 2] == b"\x02\0"
-    if not in_meta:
-        explicit = _is_explicit(data, at)
+    if data[at : at + 2] != b"\x02\0":
+        return _walk(data, at, "<", _is_explicit(data, at))
+    syntax = ""
+    while at + 8 <= len(data) and data[at : at + 2] == b"\x02\0":
+        if data[at + 4 : at + 6] not in SHORT_FORM | LONG_FORM:
+            return False
+        tag, at, length, _ = _element(data, at, "<", True)
+        if length > len(data) - at:
+            return False
+        if tag == TRANSFER_SYNTAX:
+            syntax = data[at : at + length].decode("ascii", "replace").strip("\0 ")
+        at += length
+    if at + 8 > len(data):
+        return True
+    if not syntax.startswith(STANDARD_SYNTAX):
+        return False
+    if syntax != DEFLATED:
+        return _walk(data, at, ">" if syntax == BIG_ENDIAN else "<", syntax != IMPLICIT)
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        inflated = inflate.decompress(data[at:], MAX_INFLATED_BYTES)
+    except zlib.error:
+        return False
+    return inflate.eof and _walk(inflated, 0, "<", True)
+
+
+def _walk(data: mmap.mmap | bytes, at: int, order: str, explicit: bool) -> bool:
+    # For each open sequence: where it ends (None: at its delimiter), and how what follows it is encoded.
+    open_sequences: list[tuple[int | None, bool]] = []
     in_fragments = False
     while at + 8 <= len(data):
-        if in_meta and data[at : at + 2] != b"\x02\0":
-            in_meta = False
-            if syntax == DEFLATED:
-                return True
-            if not syntax.startswith(STANDARD_SYNTAX):
-                return False
-            order = ">" if syntax == BIG_ENDIAN else "<"
-            explicit = syntax != IMPLICIT
-        if in_meta and data[at + 4 : at + 6] not in SHORT_FORM | LONG_FORM:
-            return False
-        tag, at, length, is_opaque = _element(data, at, order, explicit)
+        while open_sequences and open_sequences[-1][0] is not None and at >= open_sequences[-1][0]:
+            explicit = open_sequences.pop()[1]
+        tag, at, length, kind = _element(data, at, order, explicit)
         if length == UNDEFINED:
-            if is_opaque:  # a private sequence of unknown content: beyond it, nothing can be told
-                return True
+            if tag[0] == DELIMITED:  # an item, which is walked into
+                continue
             in_fragments = tag == PIXEL_DATA
+            if not in_fragments:
+                open_sequences.append((None, explicit))
+                explicit = explicit and kind != b"UN"  # unknown content is encoded without value representations
+            if len(open_sequences) > MAX_DEPTH:
+                return False
             continue
         if tag[0] == DELIMITED and not in_fragments:
-            continue  # items are walked into
+            if tag == SEQUENCE_END and open_sequences and open_sequences[-1][0] is None:
+                explicit = open_sequences.pop()[1]
+            continue
         if tag == SEQUENCE_END:
             in_fragments = False
         if length > len(data) - at:
             return False
-        if in_meta and tag == TRANSFER_SYNTAX:
-            syntax = data[at : at + length].decode("ascii", "replace").strip("\0 ")
+        if kind == b"SQ":
+            open_sequences.append((at + length, explicit))
+            if len(open_sequences) > MAX_DEPTH:
+                return False
+            continue
         at += length
     return True
 
 
-def _element(data: mmap.mmap, at: int, order: str, explicit: bool) -> tuple[tuple[int, int], int, int, bool]:
-    # Tag, where the value begins, its length, and whether its inside is encoded in another way.
+def _element(data: mmap.mmap | bytes, at: int, order: str, explicit: bool) -> tuple[tuple[int, int], int, int, bytes]:
+    # Tag, where the value begins, its length, and its value representation, empty where the file gives none.
     tag = struct.unpack_from(order + "HH", data, at)
     if tag[0] == DELIMITED or not explicit:
-        return tag, at + 8, struct.unpack_from(order + "I", data, at + 4)[0], False
+        return tag, at + 8, struct.unpack_from(order + "I", data, at + 4)[0], b""
     kind = data[at + 4 : at + 6]
     if kind in LONG_FORM:
         if at + 12 > len(data):
-            return tag, at + 8, UNDEFINED - 1, False
-        return tag, at + 12, struct.unpack_from(order + "I", data, at + 8)[0], kind == b"UN"
-    return tag, at + 8, struct.unpack_from(order + "H", data, at + 6)[0], False
+            return tag, at + 8, UNDEFINED - 1, kind
+        return tag, at + 12, struct.unpack_from(order + "I", data, at + 8)[0], kind
+    return tag, at + 8, struct.unpack_from(order + "H", data, at + 6)[0], kind
 
 
 def _is_explicit(data: mmap.mmap, at: int) -> bool:

@@ -147,6 +147,9 @@ def _check_layout(series: list[DicomSlice], stage: str) -> None:
         )
     first = series[0]
     columns, rows = first.size[:2]
+    if any(frames != 1 for frames in first.size[2:]):
+        frames = "×".join(map(str, first.size[2:]))
+        raise LesionDecompError(stage, f"{frames} frames in one DICOM file", "one slice in each file")
     samples = int(first.numbers("samples")[0]) if first.numbers("samples") else 1
     check_size(stage, (columns, rows, len(series)), samples)
 
@@ -156,7 +159,8 @@ def _voxels(series: list[DicomSlice], stage: str) -> np.ndarray:
 
     columns, rows = series[0].size[:2]
     for item in series:
-        if item.path.stat().st_size * MAX_DEFLATE_RATIO < rows * columns:  # before memory is asked for
+        ratio = 1 if item.is_uncompressed else MAX_DEFLATE_RATIO
+        if item.path.stat().st_size * ratio < rows * columns:  # before memory is asked for
             raise damaged(stage, f"DICOM file '{item.path.name}'")
     array = np.empty((len(series), rows, columns), np.int16)
     for k, item in enumerate(series):

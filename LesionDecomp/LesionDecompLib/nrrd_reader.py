@@ -35,7 +35,7 @@ def read_nrrd(path: Path, stage: str) -> StoredImage:
         raise LesionDecompError(stage, "a file without a NRRD header", "a NRRD file (.nrrd or .nhdr)")
     data_file = fields.get("data file", fields.get("datafile", ""))
     exact = nrrd_geometry(fields, stage)
-    image = _read(path, stage, data_file)
+    image = _read(path, stage, data_file, fields.get("encoding", "").lower())
     if exact is None or corner_distance(image.array.shape, exact, image.ijk_to_ras) > SAME_GRID_MM:
         if "space" not in fields:
             warning = "The NRRD header gives no orientation: right and left may be swapped."
@@ -44,11 +44,10 @@ def read_nrrd(path: Path, stage: str) -> StoredImage:
     return StoredImage(image.array, exact, "NRRD", image.stored_type)
 
 
-def _read(path: Path, stage: str, data_file: str) -> StoredImage:
+def _read(path: Path, stage: str, data_file: str, encoding: str) -> StoredImage:
     import SimpleITK as sitk  # noqa: N813
 
-    if data_file:
-        check_data_file(path, data_file, "NRRD", stage)
+    voxels = check_data_file(path, data_file, "NRRD", stage) if data_file else path
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     reader.SetImageIO("NrrdImageIO")
@@ -58,9 +57,10 @@ def _read(path: Path, stage: str, data_file: str) -> StoredImage:
             reader.ReadImageInformation()
         components = reader.GetNumberOfComponents()
         check_size(stage, reader.GetSize(), components)
-        claimed = float(np.prod([float(n) for n in reader.GetSize()]))
-        if not data_file and path.stat().st_size * MAX_DEFLATE_RATIO < claimed:  # before memory is asked for
-            raise damaged(stage, "NRRD file", f"the header promises {claimed:.0f} voxels")
+        claimed = float(np.prod([float(n) for n in reader.GetSize()])) * _voxel_bytes(reader.GetPixelID())
+        ratio = 1 if encoding == "raw" else MAX_DEFLATE_RATIO
+        if voxels.stat().st_size * ratio < claimed:  # before memory is asked for
+            raise damaged(stage, "NRRD file", f"the header promises {claimed:.0f} bytes of voxels")
         with captured_stderr():
             image = reader.Execute()
     except RuntimeError as error:
@@ -77,3 +77,14 @@ def _read(path: Path, stage: str, data_file: str) -> StoredImage:
     array = sitk.GetArrayFromImage(image)
     del image
     return StoredImage(compact(array.reshape(array.shape[-3:])), lps_to_ras(matrix), "NRRD", stored.name)
+
+
+def _voxel_bytes(kind: int) -> int:
+    import SimpleITK as sitk  # noqa: N813
+
+    sizes = {
+        2: (sitk.sitkInt16, sitk.sitkUInt16),
+        4: (sitk.sitkInt32, sitk.sitkUInt32, sitk.sitkFloat32),
+        8: (sitk.sitkInt64, sitk.sitkUInt64, sitk.sitkFloat64),
+    }
+    return next((size for size, kinds in sizes.items() if kind in kinds), 1)

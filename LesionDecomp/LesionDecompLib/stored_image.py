@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Protocol
 
 import numpy as np
@@ -107,11 +107,14 @@ def fill(array: np.ndarray, stream: Readable, stage: str, what: str) -> None:
 
 
 def check_data_file(path: Path, data_file: str, kind: str, stage: str) -> Path:
-    """Find the data file that a header names; a name, not a list or a pattern.
+    """Find the data file that a header names; a name, not a list or a pattern, in the header's folder or below it.
 
-    :raises LesionDecompError: there is no such regular file.
+    :raises LesionDecompError: there is no such regular file, or it lies elsewhere.
     """
     target = path.parent / data_file
+    if any(system(data_file).is_absolute() or ".." in system(data_file).parts for system in (Path, PureWindowsPath)):
+        found = f"a {kind} header that names a data file outside its folder"
+        raise LesionDecompError(stage, found, "both files in one folder")
     try:
         if target.is_file():
             return target
