@@ -4,39 +4,19 @@ from __future__ import annotations
 
 import gzip
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 from dicom_files import series_files
+from fuzz.mutations import mutated
 from LesionDecompLib.dicom_lengths import lengths_fit
 from LesionDecompLib.errors import LesionDecompError
 from LesionDecompLib.image_io import read_volume
 
 MUTATIONS = 60  # of each format, with a fixed seed
-WORDS = (b"\xff\xff\xff\x7f", bytes(4), b"nan ", b"-1  ", b"1e99", b"\0\0\xc0\x7f", b"%s%n", b"../.")
-
-
-def mutated(data: bytes, header: int, rng: np.random.Generator) -> bytes:
-    """A file with one to five bytes, bits or words changed, dropped or added, most of them in its header."""
-    changed = bytearray(data)
-    for _ in range(rng.integers(1, 6)):
-        at = int(rng.integers(0, max(1, len(changed) if rng.random() < 0.15 else min(header, len(changed)))))
-        match int(rng.integers(0, 6)):
-            case 0:
-                changed[at : at + 1] = rng.bytes(1)
-            case 1 if at < len(changed):
-                changed[at] ^= 1 << int(rng.integers(0, 8))
-            case 2:
-                del changed[at : at + int(rng.integers(1, 9))]
-            case 3:
-                changed[at:at] = rng.bytes(int(rng.integers(1, 9)))
-            case 4:
-                changed[at : at + 4] = WORDS[int(rng.integers(0, len(WORDS)))]
-            case 5 if rng.random() < 0.2:
-                del changed[at:]
-    return bytes(changed)
 
 
 def read_or_refuse(path: Path) -> None:
@@ -105,3 +85,100 @@ def test_dicom_sequences_and_fragments_are_walked(tmp_path, syntax, order):
     assert lengths_fit(tmp_path / "whole.dcm")
     (tmp_path / "cut.dcm").write_bytes(whole[:-40])
     assert not lengths_fit(tmp_path / "cut.dcm")
+
+
+def dicom_meta(syntax: bytes) -> bytes:
+    return bytes(128) + b"DICM" + struct.pack("<HH", 2, 0x10) + b"UI" + struct.pack("<H", len(syntax)) + syntax
+
+
+@pytest.mark.parametrize("kind", ["explicit", "implicit", "unknown", "of given length"])
+@pytest.mark.parametrize(("depth", "fits"), [(40, True), (20_000, False)])
+def test_sequences_too_deep_for_the_reader_s_stack_are_refused(tmp_path, kind, depth, fits):
+    """GDCM calls itself for each of them and ends the process when the stack is full."""
+    item = struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF)
+    end = struct.pack("<HHI", 0xFFFE, 0xE00D, 0) + struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+    tag, long = struct.pack("<HH", 8, 0x1140), struct.pack("<I", 0xFFFFFFFF)
+    if kind == "of given length":
+        parts, length = [], 0
+        for _ in range(depth):
+            parts.append(tag + b"SQ\0\0" + struct.pack("<I", length + 8) + item[:4] + struct.pack("<I", length))
+            length += len(parts[-1])
+        body = b"".join(reversed(parts))
+    else:
+        start = {"explicit": tag + b"SQ\0\0" + long, "implicit": tag + long, "unknown": tag + b"UN\0\0" + long}[kind]
+        inside = tag + long if kind == "unknown" else start  # unknown content is implicit
+        body = start + item + (inside + item) * (depth - 1) + end * depth
+    syntax = b"1.2.840.10008.1.2\0" if kind == "implicit" else b"1.2.840.10008.1.2.1\0"
+    (tmp_path / "deep.dcm").write_bytes(dicom_meta(syntax) + body)
+    assert lengths_fit(tmp_path / "deep.dcm") == fits
+    if not fits:
+        with pytest.raises(LesionDecompError, match=r"found .*; expected "):
+            read_volume(tmp_path)
+
+
+def test_a_deflated_dicom_file_is_unpacked_no_further_than_a_slice_goes(tmp_path):
+    def deflated(data: bytes) -> bytes:
+        packer = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)
+        return dicom_meta(b"1.2.840.10008.1.2.1.99") + packer.compress(data) + packer.flush()
+
+    def pixels(claimed: int, held: int) -> bytes:
+        return struct.pack("<HH", 0x7FE0, 0x10) + b"OW\0\0" + struct.pack("<I", claimed) + bytes(held)
+
+    for name, data, fits in (
+        ("good", pixels(5000, 5000), True),
+        ("lie", pixels(0x7FFFFFF0, 5000), False),
+        ("bomb", pixels(1 << 27, 1 << 27), False),
+    ):
+        (tmp_path / name).write_bytes(deflated(data))
+        assert lengths_fit(tmp_path / name) == fits, name
+    (tmp_path / "broken").write_bytes(deflated(pixels(5000, 5000))[:-9])
+    assert not lengths_fit(tmp_path / "broken")
+
+
+def test_many_frames_in_one_small_file_are_refused_before_memory_is_asked_for(tmp_path):
+    for number in range(3):
+        image = sitk.GetImageFromArray(np.zeros((4, 32, 32), np.int16))
+        for key, value in (("0008|0060", "CT"), ("0020|000e", "1.2"), ("0008|0018", f"1.2.{number}")):
+            image.SetMetaData(key, value)
+        for key, value in (("0020|0032", f"0\\0\\{number}"), ("0020|0037", "1\\0\\0\\0\\1\\0")):
+            image.SetMetaData(key, value)
+        sitk.WriteImage(image, str(tmp_path / f"{number}.dcm"))
+    with pytest.raises(LesionDecompError, match="frame"):
+        read_volume(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../secret.raw", "/etc/hostname", "sub/../../secret.raw", "C:\\secret.raw"])
+@pytest.mark.parametrize("ending", ["nhdr", "mhd"])
+def test_a_header_reads_no_file_outside_its_folder(tmp_path, ending, name):
+    (tmp_path / "in").mkdir()
+    image = sitk.GetImageFromArray(np.zeros((6, 40, 40), np.int16))
+    sitk.WriteImage(image, str(tmp_path / "in" / f"ct.{ending}"))
+    (tmp_path / "in" / "ct.raw").rename(tmp_path / "secret.raw")
+    header = tmp_path / "in" / f"ct.{ending}"
+    header.write_bytes(header.read_bytes().replace(b"ct.raw", name.encode()))
+    with pytest.raises(LesionDecompError, match="names a data file outside its folder"):
+        read_volume(header)
+
+
+def test_a_header_that_claims_more_than_its_data_file_holds_asks_for_no_memory(tmp_path):
+    header = "NRRD0004\ntype: double\ndimension: 3\nsizes: 1024 1024 1024\nencoding: raw\nendian: little\n"
+    (tmp_path / "ct.nhdr").write_text(header + "data file: ct.raw\n")
+    (tmp_path / "ct.raw").write_bytes(bytes(4096))
+    with pytest.raises(LesionDecompError, match="promises 8589934592 bytes"):
+        read_volume(tmp_path / "ct.nhdr")
+
+
+@pytest.mark.parametrize("line", ["x" * 100_000, "sizes: 40 " + "x" * 100_000, "sizes: 4" + "\x85" * 50_000 + ":=1"])
+def test_a_very_long_line_in_a_nrrd_header_does_not_end_the_process(tmp_path, line):
+    """ITK's reader crashes when what it can't read is longer than the room for its message."""
+    header = f"NRRD0004\ntype: short\n{line}\ndimension: 3\nsizes: 4 4 4\nencoding: raw\n\n"
+    (tmp_path / "ct.nrrd").write_bytes(header.encode() + bytes(128))
+    with pytest.raises(LesionDecompError, match="a header line of impossible length"):
+        read_volume(tmp_path / "ct.nrrd")
+
+
+def test_long_values_of_the_writer_s_own_are_no_reason_to_refuse_a_nrrd(tmp_path):
+    image = sitk.GetImageFromArray(np.zeros((6, 40, 40), np.int16))
+    image.SetMetaData("DICOM.instanceUIDs", "1.2.3 " * 20_000)
+    sitk.WriteImage(image, str(tmp_path / "ct.nrrd"))
+    assert read_volume(tmp_path / "ct.nrrd")[0].shape == (6, 40, 40)

@@ -35,14 +35,29 @@ COMPRESSION = {"int16": 4, "uint16": 4, "uint8": 3, "float32": 2}
 
 def nrrd_fields(path: Path) -> dict[str, str]:
     """Read the fields of a NRRD header (.nrrd or .nhdr), lower-case keys; empty where there is no NRRD header."""
+    lines = [line for line in _header_lines(path) if _is_field(line)]
+    fields = (line.split(": ", 1) for line in lines if ": " in line)
+    return {key.strip().lower(): value.strip() for key, value in fields}
+
+
+def nrrd_line_lengths(path: Path) -> list[int]:
+    """Length of each line of a NRRD header that is neither a comment nor a key with a value of the writer's own."""
+    return [len(line) for line in _header_lines(path) if _is_field(line)]
+
+
+def _header_lines(path: Path) -> list[str]:
     with open(path, "rb") as stream:
         if not stream.read(8).startswith(b"NRRD00"):
-            return {}
+            return []
         stream.seek(0)
         head = stream.read(MAX_HEADER_BYTES)
-    lines = re.split(rb"\r?\n\r?\n", head, maxsplit=1)[0].decode("utf-8", "replace").splitlines()[1:]
-    fields = (line.split(": ", 1) for line in lines if not line.startswith("#") and ": " in line and ":=" not in line)
-    return {key.strip().lower(): value.strip() for key, value in fields}
+    header = re.split(rb"\r?\n\r?\n", head, maxsplit=1)[0].decode("utf-8", "replace")
+    return [line.rstrip("\r") for line in header.split("\n")[1:]]
+
+
+def _is_field(line: str) -> bool:
+    field, own = line.find(": "), line.find(":=")
+    return not line.startswith("#") and (own < 0 or 0 <= field < own)
 
 
 def nrrd_geometry(fields: dict[str, str], stage: str) -> np.ndarray | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import LesionDecompError
-from .nrrd import nrrd_fields, nrrd_geometry
+from .nrrd import nrrd_fields, nrrd_geometry, nrrd_line_lengths
 from .stored_image import (
     CT,
     MAX_DEFLATE_RATIO,
@@ -23,6 +23,7 @@ from .stored_image import (
 )
 
 SAME_GRID_MM = 1e-3
+MAX_LINE = 500  # of a field; what ITK says of a much longer one it can't read does not fit its buffers, and it crashes
 
 
 def read_nrrd(path: Path, stage: str) -> StoredImage:
@@ -31,6 +32,8 @@ def read_nrrd(path: Path, stage: str) -> StoredImage:
     :raises LesionDecompError: damaged, truncated, not 3-D, several components, an impossible spacing.
     """
     fields = nrrd_fields(path)
+    if any(length > MAX_LINE for length in nrrd_line_lengths(path)):  # also where a header never ends
+        raise damaged(stage, "NRRD file", "a header line of impossible length")
     if not fields:
         raise LesionDecompError(stage, "a file without a NRRD header", "a NRRD file (.nrrd or .nhdr)")
     data_file = fields.get("data file", fields.get("datafile", ""))
