@@ -1,4 +1,3 @@
-import importlib.util
 import logging
 import time
 from pathlib import Path
@@ -7,7 +6,13 @@ from typing import Annotated
 import numpy
 import slicer
 import vtk
-from slicer import vtkMRMLLabelMapVolumeNode, vtkMRMLScalarVolumeNode
+from slicer import (
+    vtkMRMLDisplayableNode,
+    vtkMRMLLabelMapVolumeNode,
+    vtkMRMLScalarVolumeNode,
+    vtkMRMLSegmentationNode,
+    vtkMRMLTableNode,
+)
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
@@ -36,7 +41,7 @@ CITATION = (
 RESOURCES = Path(__file__).resolve().parent / "Resources"
 SAMPLE_FILE = RESOURCES / "SampleData" / "chest_ct_tumor.nrrd"
 SAMPLE_SHA256 = "1aa3e67aa3914fcb90d412a10cd395e324da186d9c9bf90680399c6897628287"
-STATISTICS_DELAY_MS = 300  # after the last move of a slider, the table follows
+POLL_MS = 100  # between looks at what the worker has said
 
 
 #
@@ -94,14 +99,25 @@ class LesionDecompParameterNode:
     """What the module panel shows; kept in the scene and saved with it."""
 
     inputVolume: vtkMRMLScalarVolumeNode
-    lungMask: vtkMRMLLabelMapVolumeNode
+    lungMask: vtkMRMLDisplayableNode  # labelmap or segmentation
+    lungSegments: str = ""  # JSON list of segment IDs; empty takes those that are called lung
     model: str = ""  # bundle's name or folder; empty takes the default
     device: str = "auto"
+    batchSize: Annotated[int, WithinRange(1, 64)] = 8
     threshold: Annotated[float, WithinRange(0.01, 1.0)] = 0.4
     minimumVolumeMl: Annotated[float, WithinRange(0.0, 10.0)] = 0.1
     makeSegmentation: bool = False
+    heatmapOutput: vtkMRMLScalarVolumeNode  # outputs to write into; none takes the CT's earlier ones, or new ones
+    lungsOutput: vtkMRMLLabelMapVolumeNode
+    lesionsOutput: vtkMRMLLabelMapVolumeNode
+    tableOutput: vtkMRMLTableNode
+    segmentationOutput: vtkMRMLSegmentationNode
+    heatmap: vtkMRMLScalarVolumeNode  # of the result shown
     overlayVisible: bool = True
-    heatmap: vtkMRMLScalarVolumeNode
+    overlayOpacity: Annotated[float, WithinRange(0.0, 1.0)] = 0.5
+    outlineVisible: bool = True
+    legendVisible: bool = True
+    surfacesVisible: bool = False
 
 
 #
@@ -110,73 +126,71 @@ class LesionDecompParameterNode:
 
 
 class LesionDecompWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
-    """The module panel: choose a CT, press Apply, move the threshold, read the table."""
+    """The module panel: choose a CT, press Apply, move the threshold, read the table.
+
+    Each part of the panel is a class of LesionDecompPanel; they share the controls and the parameter node.
+    """
 
     def __init__(self, parent=None):
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
         self.logic = None
+        self.sections = []
         self._parameterNode = None
         self._parameterNodeGuiTag = None
-        self._running = False
-        self._cancelRequested = False
-        self._shownLesions = None  # the _lesionState that the scene shows
 
     def setup(self):
+        from LesionDecompPanel.look_section import LookSection
+        from LesionDecompPanel.run_section import RunSection
+
         ScriptedLoadableModuleWidget.setup(self)
         uiWidget = slicer.util.loadUI(self.resourcePath("UI/LesionDecomp.ui"))
         self.layout.addWidget(uiWidget)
         self.ui = slicer.util.childWidgetVariables(uiWidget)
         uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = LesionDecompLogic()
-
-        self._models = self.logic.models()
-        for name, description, _threshold in self._models:
-            self.ui.modelComboBox.addItem(name, name)
-            self.ui.modelComboBox.setItemData(self.ui.modelComboBox.count - 1, description, qt.Qt.ToolTipRole)
-        for title, device in ((_("Automatic"), "auto"), (_("CPU"), "cpu"), (_("CUDA GPU"), "cuda"), (_("MPS"), "mps")):
-            self.ui.deviceComboBox.addItem(title, device)
-        self.ui.progressBar.hide()
-        self.ui.cancelButton.hide()
-        self._statisticsTimer = qt.QTimer()
-        self._statisticsTimer.setSingleShot(True)
-        self._statisticsTimer.setInterval(STATISTICS_DELAY_MS)
-        self._statisticsTimer.connect("timeout()", self.updateStatistics)
-
+        self.look = LookSection(self.ui, self.logic, self.recomputeFromLungs)
+        self.run = RunSection(self.ui, self.logic, self.look.show)
+        # Each has set_parameter_node(parameters or None), refresh() and cleanup().
+        self.sections = [self.run, self.look]
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
-        self.ui.modelComboBox.connect("currentIndexChanged(int)", self.onModelChanged)
-        self.ui.deviceComboBox.connect("currentIndexChanged(int)", self.onDeviceChanged)
-        self.ui.applyButton.connect("clicked(bool)", self.onApplyButton)
-        self.ui.cancelButton.connect("clicked(bool)", self.onCancelButton)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndImport)
         self.initializeParameterNode()
 
     def cleanup(self):
-        self._cancelRequested = True
-        self._statisticsTimer.stop()
         self.setParameterNode(None)
+        for section in self.sections:
+            section.cleanup()
         self.removeObservers()
 
     def enter(self):
         self.initializeParameterNode()
+        self.run.enter()
 
     def exit(self):
-        self.setParameterNode(None)
+        """Leave the panel; a run goes on, and its result is shown when it is there."""
+        if not self.run.is_running:
+            self.setParameterNode(None)
 
     def onSceneStartClose(self, caller, event):
-        self._cancelRequested = True
-        self._statisticsTimer.stop()
+        self.run.cancel()
+        self.look.cleanup()
         self.setParameterNode(None)
+        self.logic.forgetLive()
 
     def onSceneEndClose(self, caller, event):
+        if self.parent.isEntered:
+            self.initializeParameterNode()
+
+    def onSceneEndImport(self, caller, event):
+        """A scene was loaded: its parameter node may be another one, with a result."""
         if self.parent.isEntered:
             self.initializeParameterNode()
 
     def initializeParameterNode(self):
         """Take the scene's parameter node; where nothing is chosen yet, the default model and the scene's first CT."""
         self.setParameterNode(self.logic.getParameterNode())
-        if not self._parameterNode.model and self._models:
-            self.chooseModel(self._models[0][0])
         if self._parameterNode.inputVolume is None:
             for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
                 isResult = node.GetAttribute("LesionDecomp.threshold") is not None
@@ -190,165 +204,22 @@ class LesionDecompWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
             self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParameterNodeModified)
         self._parameterNode = parameterNode
+        for section in self.sections:
+            section.set_parameter_node(parameterNode)
         if parameterNode is not None:
-            self._shownLesions = self._lesionState()
             self._parameterNodeGuiTag = parameterNode.connectGui(self.ui)
             self.addObserver(parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParameterNodeModified)
-            self.onParameterNodeModified()
-
-    def onParameterNodeModified(self, caller=None, event=None):
-        """Bring panel, lesions and overlay in line with the parameter node."""
-        if self._parameterNode is None:
-            return
-        parameters = self._parameterNode
-        self._select(self.ui.modelComboBox, parameters.model)
-        self._select(self.ui.deviceComboBox, parameters.device)
-        ready = parameters.inputVolume is not None and self.ui.modelComboBox.count > 0 and not self._running
-        self.ui.applyButton.enabled = ready
-        if self._running:
-            self.ui.applyButton.toolTip = _("A run is in progress.")
-        elif self.ui.modelComboBox.count == 0:
-            self.ui.applyButton.toolTip = _("No model is installed.")
-        elif parameters.inputVolume is None:
-            self.ui.applyButton.toolTip = _("Choose a chest CT first.")
-        else:
-            self.ui.applyButton.toolTip = _("Find lesions in the chosen CT.")
-        nodes = self.resultNodes()
-        self.ui.overlayCheckBox.enabled = nodes is not None
-        table = nodes.table if nodes is not None else None
-        if self.ui.statisticsTableView.mrmlTableNode() != table:
-            self.ui.statisticsTableView.setMRMLTableNode(table)
-        if nodes is None or self._running:
-            return
-        state = self._lesionState()
-        if state != self._shownLesions:
-            shown, self._shownLesions = self._shownLesions or (None, None, None, None), state
-            if state[:3] != shown[:3]:
-                self.logic.updateThreshold(nodes.heatmap, state[1], state[2], withStatistics=False)
-                self._statisticsTimer.start()
-            if state[3] != shown[3]:
-                self.logic.setOverlayVisible(nodes.heatmap, state[3])
-
-    def _lesionState(self):
-        """What lesions and overlay depend on: heatmap node, threshold, minimum volume, visibility."""
-        parameters = self._parameterNode
-        if parameters is None or parameters.heatmap is None:
-            return None
-        identity = parameters.heatmap.GetID()
-        return identity, parameters.threshold, parameters.minimumVolumeMl, parameters.overlayVisible
-
-    @staticmethod
-    def _select(comboBox, data):
-        index = comboBox.findData(data)
-        if index >= 0 and index != comboBox.currentIndex:
-            blocked = comboBox.blockSignals(True)
-            comboBox.setCurrentIndex(index)
-            comboBox.blockSignals(blocked)
-
-    def onModelChanged(self, index):
-        if self._parameterNode is not None and index >= 0:
-            self.chooseModel(self.ui.modelComboBox.itemData(index))
-
-    def chooseModel(self, name):
-        """Take a model, and its threshold as long as there is no result that another threshold was chosen for."""
-        self._parameterNode.model = name
-        threshold = next((threshold for model, _text, threshold in self._models if model == name), None)
-        if threshold is not None and self._parameterNode.heatmap is None:
-            self._parameterNode.threshold = threshold
-
-    def onDeviceChanged(self, index):
-        if self._parameterNode is not None and index >= 0:
-            self._parameterNode.device = self.ui.deviceComboBox.itemData(index)
-
-    def resultNodes(self):
-        """Nodes of the result shown, or None."""
-        heatmap = self._parameterNode.heatmap if self._parameterNode is not None else None
-        return self.logic.resultNodes(heatmap)
-
-    def updateStatistics(self):
-        """Write the table anew, once the slider has come to rest."""
-        nodes = self.resultNodes()
-        if nodes is not None and not self._running:
-            with slicer.util.tryWithErrorDisplay(_("The statistics could not be updated.")):
-                self.logic.updateThreshold(nodes.heatmap, nodes.threshold, nodes.minimum_volume_ml)
-
-    def onCancelButton(self, checked=False):
-        self._cancelRequested = True
-        self.ui.statusLabel.text = _("Cancelling...")
-
-    def onApplyButton(self, checked=False):
-        """Run on the chosen CT; the result replaces the one that the same CT had before."""
-        if self._running or self._parameterNode is None:
-            return
-        with slicer.util.tryWithErrorDisplay(_("The required Python packages could not be installed.")):
-            if not self.logic.installMissingPackages():
-                return
-        from LesionDecompLib.errors import Cancelled, LesionDecompError
-
-        parameters = self._parameterNode
-        previous = self.resultNodes()
-        if previous is not None and previous.ct != parameters.inputVolume:
-            previous = None
-        # The sliders may move while the run goes on; the result then follows when it is there.
-        threshold, minimumVolumeMl = parameters.threshold, parameters.minimumVolumeMl
-        self._setRunning(True)
-        status = ""
-        try:
-            nodes = self.logic.process(
-                parameters.inputVolume,
-                lungMask=parameters.lungMask,
-                model=parameters.model or None,
-                threshold=threshold,
-                minimumVolumeMl=minimumVolumeMl,
-                device=parameters.device,
-                heatmapNode=previous.heatmap if previous else None,
-                lungsNode=previous.lungs if previous else None,
-                lesionsNode=previous.lesions if previous else None,
-                tableNode=previous.table if previous else None,
-                segmentationNode=(previous.segmentation if previous else None) or parameters.makeSegmentation,
-                reportNode=previous.report if previous else None,
-                progress=self.onProgress,
-                cancelled=self.isCancelled,
-            )
-        except Cancelled:
-            status = _("Cancelled; nothing was changed.")
-        except LesionDecompError as error:
-            slicer.util.errorDisplay(str(error))
-            status = _("Stopped; nothing was changed.")
-        else:
-            self._shownLesions = (nodes.heatmap.GetID(), threshold, minimumVolumeMl, True)
-            parameters.heatmap = nodes.heatmap
-            parameters.overlayVisible = True
-            self.logic.showResult(nodes.heatmap)
-            status = _("Done.")
-        finally:
-            self._setRunning(False)
-            self.ui.statusLabel.text = status
-
-    def _setRunning(self, running):
-        self._running = running
-        self._cancelRequested = False
-        self.ui.progressBar.setValue(0)
-        self.ui.progressBar.setVisible(running)
-        self.ui.cancelButton.setVisible(running)
-        self.ui.inputsCollapsibleButton.enabled = not running
         self.onParameterNodeModified()
 
-    def isCancelled(self):
-        return self._cancelRequested
+    def onParameterNodeModified(self, caller=None, event=None):
+        """Bring panel, lesions and views in line with the parameter node."""
+        for section in self.sections:
+            section.refresh()
 
-    def onProgress(self, stage, done, total):
-        self.ui.progressBar.setMaximum(max(total, 1))
-        self.ui.progressBar.setValue(done)
-        stages = {
-            "lungs": _("Finding the lungs"),
-            "heat": _("Making the heatmap"),
-            "lesions": _("Outlining lesions"),
-            "statistics": _("Measuring"),
-        }
-        text = _("{stage}: {done} of {total}").format(stage=stages.get(stage, stage), done=done, total=total)
-        self.ui.statusLabel.text = text
-        slicer.app.processEvents()
+    def recomputeFromLungs(self, nodes):
+        """Run again on a result's CT, with its lungs as the user has edited them."""
+        self._parameterNode.inputVolume = nodes.ct
+        self.run.start(edited_lungs=nodes.segmentation or nodes.lungs)
 
 
 #
@@ -363,25 +234,35 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
         ScriptedLoadableModuleLogic.__init__(self)
         self._segmenter = None
         self._segmenterKey = None
+        self._live = None  # of the result whose threshold moved last
 
     def getParameterNode(self):
         return LesionDecompParameterNode(super().getParameterNode())
 
-    def models(self):
-        """Installed lesion models as (name, one-line description, default threshold); the default model comes first."""
-        from LesionDecompLib.bundles import find_bundle, installed_bundles
+    def models(self, folders=()):
+        """Lesion models as (name or folder, name, one-line description, default threshold); the default comes first.
 
-        bundles = installed_bundles("lesions")
-        if not bundles:
-            return []
-        default = find_bundle(None, "lesions").name
-        models = ((bundle.name, bundle.description, bundle.default_threshold) for bundle in bundles)
-        return sorted(models, key=lambda model: model[0] != default)
+        :param folders: bundles to offer beside the installed ones; those that are none are left out.
+        """
+        from LesionDecompLib.bundles import ModelBundle, find_bundle, installed_bundles
+        from LesionDecompLib.errors import LesionDecompError
+
+        models = [(bundle.name, bundle) for bundle in installed_bundles("lesions")]
+        if models:
+            default = find_bundle(None, "lesions").name
+            models.sort(key=lambda model: model[0] != default)
+        for folder in folders:
+            try:
+                models.append((str(folder), ModelBundle.load(folder, "lesions")))
+            except LesionDecompError as error:
+                logging.warning(f"LesionDecomp: {error}")
+        return [(key, bundle.name, bundle.description, bundle.default_threshold) for key, bundle in models]
 
     def missingPackages(self):
         """Python packages that must be installed before the first run, by their names on PyPI."""
-        packages = {"torch": "torch", "skimage": "scikit-image", "scipy": "scipy", "SimpleITK": "SimpleITK"}
-        return [name for module, name in packages.items() if importlib.util.find_spec(module) is None]
+        from LesionDecompPanel.packages import missing_packages
+
+        return missing_packages()
 
     def installMissingPackages(self):
         """Install what is missing, after asking once.
@@ -389,31 +270,9 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
         :return: whether everything is there now.
         :raises RuntimeError: the PyTorch extension is missing, or pip failed.
         """
-        missing = self.missingPackages()
-        if not missing:
-            return True
-        question = _(
-            "LesionDecomp needs these Python packages: {packages}. They will be downloaded and installed, which may "
-            "take several minutes. Continue?"
-        ).format(packages=", ".join(missing))
-        if not slicer.util.confirmOkCancelDisplay(question):
-            return False
-        logging.info(f"LesionDecomp: installing {', '.join(missing)}")
-        if "torch" in missing:
-            try:
-                import PyTorchUtils
-            except ImportError as error:
-                raise RuntimeError(
-                    _("Install the PyTorch extension with the Extensions Manager, restart Slicer and try again.")
-                ) from error
-            # The extension picks the build of PyTorch that suits this computer's GPU.
-            PyTorchUtils.PyTorchUtilsLogic().installTorch(askConfirmation=False)
-        others = [name for name in missing if name != "torch"]
-        if others:
-            # Naming the installed numpy makes pip leave it alone.
-            slicer.util.pip_install([*others, f"numpy=={numpy.__version__}"])
-        importlib.invalidate_caches()
-        return not self.missingPackages()
+        from LesionDecompPanel.packages import install_missing_packages
+
+        return install_missing_packages(self.missingPackages)
 
     def process(
         self,
@@ -432,11 +291,16 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
         batchSize=8,
         progress=None,
         cancelled=None,
+        lungSegments=None,
     ):
         """Find the lesions of a chest CT and write heatmap, labelmaps and statistics into the scene.
 
+        It returns when all is done; :meth:`startProcess` does the same work without blocking.
+
         :param inputVolume: scalar volume node with a chest CT in HU; it is not changed.
-        :param lungMask: labelmap node on the CT's grid (non-zero is lung; 1 right, 2 left), or None to find the lungs.
+        :param lungMask: labelmap node on the CT's grid (non-zero is lung; 1 right, 2 left) or segmentation node; None
+            finds the lungs.
+        :param lungSegments: IDs of the segmentation's segments that are lung; None takes those that are called lung.
         :param model: name or folder of a lesion model; None takes the default.
         :param threshold: lesion is where the heat is at least this, 0 to 1; None takes the model's.
         :param minimumVolumeMl: smaller lesions are left out, mL.
@@ -449,28 +313,14 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
         :raises LesionDecompError: input that will not do. :raises Cancelled: by ``cancelled``, or because the input or
             an output node left the scene meanwhile. In both cases the scene is as it was.
         """
-        from LesionDecompLib.errors import Cancelled
         from LesionDecompLib.manifest import build_manifest, manifest_text
-        from LesionDecompMrml.input_nodes import lung_mask_from_node, volume_from_node
-        from LesionDecompMrml.result_nodes import check_outputs, write_result
 
         started = time.monotonic()
-        volume = volume_from_node(inputVolume)
-        mask = lung_mask_from_node(lungMask, inputVolume) if lungMask is not None else None
-        outputs = {
-            "heatmap": heatmapNode,
-            "lungs": lungsNode,
-            "lesions": lesionsNode,
-            "table": tableNode,
-            "segmentation": segmentationNode if segmentationNode is not True else None,
-            "report_node": reportNode,
-        }
-        outputs = {name: node or None for name, node in outputs.items()}
-        check_outputs(outputs, inputs=(inputVolume, lungMask))
-        scene = inputVolume.GetScene()
+        outputs = self._outputs(heatmapNode, lungsNode, lesionsNode, tableNode, segmentationNode, reportNode)
+        request = self._request(inputVolume, lungMask, lungSegments, outputs, segmentationNode is True)
         result = self.segment(
-            volume,
-            mask,
+            request.volume,
+            request.mask,
             model=model,
             device=device,
             batchSize=batchSize,
@@ -479,24 +329,111 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
             progress=progress,
             cancelled=cancelled,
         )
-        # The scene may have been closed, or a node removed, while the work went on.
-        if any(scene is None or not scene.IsNodePresent(n) for n in (inputVolume, *outputs.values()) if n is not None):
-            raise Cancelled
         parameters = {"device": device, "batch_size": batchSize}
-        nodes = write_result(
-            inputVolume,
-            result,
-            with_segmentation=segmentationNode is True,
-            report=manifest_text(build_manifest(volume, result, parameters=parameters)),
-            **outputs,
+        nodes = request.write(result, manifest_text(build_manifest(request.volume, result, parameters=parameters)))
+        self._logRun(result, time.monotonic() - started)
+        return nodes
+
+    def startProcess(
+        self,
+        inputVolume,
+        lungMask=None,
+        model=None,
+        threshold=None,
+        minimumVolumeMl=0.1,
+        device="auto",
+        heatmapNode=None,
+        lungsNode=None,
+        lesionsNode=None,
+        tableNode=None,
+        segmentationNode=None,
+        reportNode=None,
+        batchSize=8,
+        lungSegments=None,
+        onProgress=None,
+        onDone=None,
+        onFailed=None,
+        onCancelled=None,
+        lungsAreEdited=False,
+    ):
+        """Start what :meth:`process` does in a worker process, and return at once; results and parameters are the same.
+
+        :param onProgress: called as onProgress(step), with stage, done, total and seconds_left.
+        :param onDone: called as onDone(nodes) at the end; onFailed(error) and onCancelled() are called instead if it
+            fails or is cancelled, as it is when the scene is closed or a node it needs is removed.
+        :param lungsAreEdited: the lung mask is an output of an earlier run, edited since; it may be written again.
+        :return: a ``SegmentationRun`` with ``cancel()``, ``is_running`` and, for scripts without an event loop,
+            ``wait()``.
+        :raises LesionDecompError: input that will not do; nothing has been started then.
+        """
+        from LesionDecompLib.worker.files import JobParameters
+        from LesionDecompMrml.segmentation_run import Listeners, SegmentationRun
+        from LesionDecompMrml.slicer_python import slicer_python
+
+        started = time.monotonic()
+        outputs = self._outputs(heatmapNode, lungsNode, lesionsNode, tableNode, segmentationNode, reportNode)
+        request = self._request(
+            inputVolume, lungMask, lungSegments, outputs, segmentationNode is True, maskIsOutput=lungsAreEdited
         )
-        logging.info(
-            f"LesionDecomp: segmented '{inputVolume.GetName()}' in {time.monotonic() - started:.1f} s on "
-            f"{result.device}, threshold {result.threshold:g}"
+        parameters = JobParameters(
+            lesion_model=str(model) if model else None,
+            device=device,
+            batch_size=int(batchSize),
+            threshold=None if threshold is None else float(threshold),
+            min_volume_ml=float(minimumVolumeMl),
         )
+
+        def done(nodes):
+            logging.info(
+                f"LesionDecomp: segmented in {time.monotonic() - started:.1f} s, threshold {nodes.threshold:g}"
+            )
+            if onDone is not None:
+                onDone(nodes)
+
+        return SegmentationRun(
+            request,
+            parameters,
+            Listeners(progress=onProgress, done=done, failed=onFailed, cancelled=onCancelled),
+            python=slicer_python(),
+            temporary_folder=slicer.app.temporaryPath or None,
+            every=self.every,
+        )
+
+    @staticmethod
+    def _outputs(heatmap, lungs, lesions, table, segmentation, report):
+        return {
+            "heatmap": heatmap,
+            "lungs": lungs,
+            "lesions": lesions,
+            "table": table,
+            "segmentation": segmentation if segmentation is not True else None,
+            "report_node": report,
+        }
+
+    @staticmethod
+    def _request(inputVolume, lungMask, lungSegments, outputs, withSegmentation, maskIsOutput=False):
+        from LesionDecompMrml.segmentation_run import Request
+
+        return Request.read(inputVolume, lungMask, lungSegments, outputs, withSegmentation, mask_is_output=maskIsOutput)
+
+    @staticmethod
+    def _logRun(result, seconds):
+        logging.info(f"LesionDecomp: segmented in {seconds:.1f} s on {result.device}, threshold {result.threshold:g}")
         for warning in result.warnings:
             logging.warning(f"LesionDecomp: {warning}")
-        return nodes
+
+    @staticmethod
+    def every(callback):
+        """Call back regularly from Qt's event loop; without Qt the run's caller polls. Returns what stops it."""
+        if qt is None:
+            return lambda: None
+        from LesionDecompPanel.signals import connect
+
+        timer = qt.QTimer()
+        timer.interval = POLL_MS
+        connect(timer, "timeout()", callback)
+        timer.start()
+        return timer.stop
 
     def segment(self, volume, lungMask, model=None, device="auto", batchSize=8, **options):
         """From a CT to its result, on arrays alone: the one step that takes long and touches no node.
@@ -515,23 +452,41 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
 
         return Segmenter(model, device=device, batch_size=batchSize)
 
-    def updateThreshold(self, heatmapNode, threshold=None, minimumVolumeMl=None, withStatistics=True):
+    def updateThreshold(self, heatmapNode, threshold=None, minimumVolumeMl=None, withStatistics=True, settled=True):
         """Make the lesions, and the table, anew from a finished heatmap; quick, no model needed.
 
         :param heatmapNode: of an earlier :meth:`process`. :param threshold: None keeps the present one.
         :param minimumVolumeMl: smaller lesions are left out, mL; None keeps the present one.
+        :param withStatistics: write the table too.
+        :param settled: False while a slider is dragged; see ``LiveResult.update``.
         :return: the result's nodes.
         """
-        from LesionDecompMrml.result_nodes import result_of, update_lesions
-
-        nodes = result_of(heatmapNode)
-        update_lesions(
-            nodes,
+        live = self.liveResult(heatmapNode)
+        nodes = live.nodes
+        live.update(
             nodes.threshold if threshold is None else threshold,
             nodes.minimum_volume_ml if minimumVolumeMl is None else minimumVolumeMl,
             with_statistics=withStatistics,
+            settled=settled,
         )
         return nodes
+
+    def liveResult(self, heatmapNode):
+        """What a result's slider needs, prepared once and kept until the result changes.
+
+        :raises LesionDecompError: the node is no heatmap of a complete result.
+        """
+        from LesionDecompMrml.live_result import LiveResult
+        from LesionDecompMrml.result_nodes import result_of
+
+        nodes = result_of(heatmapNode)
+        if self._live is None or not self._live.is_of(nodes):
+            self._live = LiveResult.of(nodes)
+        return self._live
+
+    def forgetLive(self):
+        """Let go of the voxels that the slider works on, as when the scene is closed."""
+        self._live = None
 
     def resultNodes(self, heatmapNode):
         """The nodes that belong to a heatmap node, or None where there is no complete result."""
@@ -544,6 +499,13 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
             return result_of(heatmapNode)
         except LesionDecompError:
             return None
+
+    def resultOf(self, inputVolume):
+        """The latest complete result of a CT in the scene, or None."""
+        from LesionDecompMrml.result_nodes import results_of_ct
+
+        results = results_of_ct(inputVolume)
+        return results[-1] if results else None
 
     def showResult(self, heatmapNode):
         """Show CT, heatmap and lesion outline in the slice views, at the slice with most lesion."""
@@ -558,6 +520,69 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
         from LesionDecompMrml.views import set_overlay_visible
 
         set_overlay_visible(result_of(heatmapNode), visible)
+
+    def setLook(self, heatmapNode, heat=True, outline=True, opacity=0.5, legend=True, surfaces=False):
+        """Show or hide heatmap, outline, color legend and 3-D surfaces of a result.
+
+        :param opacity: of the heatmap, 0 to 1. :param surfaces: makes the segmentation where there is none yet.
+        """
+        from LesionDecompMrml.result_nodes import add_segmentation, result_of
+        from LesionDecompMrml.views import set_legend_visible, set_overlay, set_surfaces_visible
+
+        nodes = result_of(heatmapNode)
+        set_overlay(nodes, heat=heat, outline=outline, opacity=opacity)
+        set_legend_visible(nodes, legend)
+        if surfaces:
+            nodes = add_segmentation(nodes)
+        if nodes.segmentation is not None:
+            set_surfaces_visible(nodes.segmentation, surfaces)
+
+    def lesionPlaces(self, heatmapNode):
+        """The lesions of a result from the largest to the smallest, with volume_ml and voxel (k, j, i)."""
+        from LesionDecompLib.lesion_places import lesions_by_size
+
+        live = self.liveResult(heatmapNode)
+        lesions = live.live.at(live.nodes.threshold, live.nodes.minimum_volume_ml)
+        return lesions_by_size(lesions.components, live.live.voxel_volume_ml)
+
+    def jumpToVoxel(self, heatmapNode, voxel):
+        """Move all slice views to a voxel (k, j, i) of a result."""
+        from LesionDecompMrml.result_nodes import result_of
+        from LesionDecompMrml.views import jump_to_voxel
+
+        return jump_to_voxel(result_of(heatmapNode), voxel)
+
+    def showPlot(self, heatmapNode, which):
+        """Show a plot of a result in Slicer's plot view: "volume" (against the threshold) or "area" (along the body).
+
+        :return: the chart node.
+        """
+        self.updatePlots(heatmapNode, make=True)
+        chart = heatmapNode.GetNodeReference(f"LesionDecomp.{which}Chart")
+        plots = getattr(slicer.modules, "plots", None)
+        if plots is not None:
+            plots.logic().ShowChartInLayout(chart)
+        return chart
+
+    def updatePlots(self, heatmapNode, make=False):
+        """Bring a result's plots up to date, where there are any. :param make: make them."""
+        from LesionDecompLib.lesion_places import area_along_body
+        from LesionDecompMrml.plots import has_plots, show_area_along_body, show_volume_curve
+
+        if not (make or has_plots(heatmapNode)):
+            return
+        live = self.liveResult(heatmapNode)
+        lesions = live.live.at(live.nodes.threshold, live.nodes.minimum_volume_ml)
+        show_volume_curve(heatmapNode, live.live.curve, live.nodes.threshold, lesions.volume_ml)
+        areas = area_along_body(lesions.components, live.view, live.live.voxel_volume_ml)
+        show_area_along_body(heatmapNode, *areas)
+
+    def markThreshold(self, heatmapNode, threshold, volumeMl):
+        """Move the mark in the plot of volume against threshold, where there is one; for every step of a slider."""
+        from LesionDecompMrml.plots import has_plots, mark_threshold
+
+        if has_plots(heatmapNode):
+            mark_threshold(heatmapNode, threshold, volumeMl)
 
 
 #
@@ -584,8 +609,8 @@ class LesionDecompTest(ScriptedLoadableModuleTest):
         logic = LesionDecompLogic()
         self.assertEqual(logic.missingPackages(), [], "required Python packages are missing")
 
-        self.delayDisplay("Segmenting")
-        nodes = logic.process(volume, segmentationNode=True, device="cpu")
+        self.delayDisplay("Segmenting in a worker process")
+        nodes = self.segmentInWorker(logic, volume)
         heat, lungs, lesions = (slicer.util.arrayFromVolume(n) for n in (nodes.heatmap, nodes.lungs, nodes.lesions))
         for array in (heat, lungs, lesions):
             self.assertEqual(array.shape, slicer.util.arrayFromVolume(volume).shape)
@@ -625,6 +650,24 @@ class LesionDecompTest(ScriptedLoadableModuleTest):
         for header, value in self.rowOf(nodes.table, "both lungs").items():
             self.assertTrue(numpy.isclose(value, figures[header], rtol=1e-4, equal_nan=True), header)
         self.delayDisplay("Test passed")
+
+    def segmentInWorker(self, logic, volume):
+        """The result of the worker, as the panel's Apply makes it."""
+        finished, stages = [], set()
+        run = logic.startProcess(
+            volume,
+            segmentationNode=True,
+            device="cpu",
+            onProgress=lambda step: stages.add(step.stage),
+            onDone=finished.append,
+            onFailed=finished.append,
+        )
+        run.wait()
+        self.assertEqual(len(finished), 1)
+        if isinstance(finished[0], Exception):
+            raise finished[0]
+        self.assertTrue({"lungs", "heat"} <= stages, stages)
+        return finished[0]
 
     @staticmethod
     def rowOf(tableNode, region):

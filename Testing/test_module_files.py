@@ -70,22 +70,58 @@ def test_icon_is_a_transparent_square_of_128_pixels(icon):
     ElementTree.parse((ROOT / icon).with_suffix(".svg"))
 
 
+UI = MODULE / "Resources" / "UI" / "LesionDecomp.ui"
+
+
+def panel_sources() -> str:
+    files = [MODULE / "LesionDecomp.py", *(MODULE / "LesionDecompPanel").glob("*.py")]
+    return "\n".join(file.read_text(encoding="utf-8") for file in files)
+
+
 def test_panel_names_every_control_with_a_tooltip():
-    tree = ElementTree.parse(MODULE / "Resources" / "UI" / "LesionDecomp.ui")
-    containers = {"qMRMLWidget", "ctkCollapsibleButton", "QLabel"}
-    for widget in tree.iter("widget"):
-        if widget.get("class") not in containers:
-            assert widget.find("property[@name='toolTip']/string") is not None, widget.get("name")
+    for widget in ElementTree.parse(UI).iter("widget"):
+        is_caption = widget.get("class") == "QLabel" and widget.find("property[@name='wordWrap']") is None
+        if widget.get("class") != "qMRMLWidget" and not is_caption:
+            tooltip = widget.find("property[@name='toolTip']/string")
+            assert tooltip is not None, widget.get("name")
+            assert tooltip.text, widget.get("name")
 
 
 def test_panel_uses_controls_that_exist():
-    source = (MODULE / "LesionDecomp.py").read_text(encoding="utf-8")
-    tree = ElementTree.parse(MODULE / "Resources" / "UI" / "LesionDecomp.ui")
+    source = panel_sources()
+    tree = ElementTree.parse(UI)
     controls = {widget.get("name") for widget in tree.iter("widget")}
-    assert set(re.findall(r"self\.ui\.(\w+)", source)) <= controls
+    assert set(re.findall(r"\bui\.(\w+)", source)) <= controls
     parameters = {p.findtext("string") for p in tree.iter("property") if p.get("name") == "SlicerParameterName"}
     declared = set(re.findall(r"^    (\w+): ", source, flags=re.MULTILINE))
     assert parameters <= declared
+
+
+def test_keyboard_reaches_every_control_of_the_panel():
+    tree = ElementTree.parse(UI)
+    unfocused = {"QLabel", "QProgressBar", "qMRMLWidget"}
+    controls = [w.get("name") for w in tree.iter("widget") if w.get("class") not in unfocused]
+    assert [stop.text for stop in tree.iter("tabstop")] == controls  # in the order in which they are seen
+    names = {widget.get("name") for widget in tree.iter("widget")}
+    texts = [element.text or "" for element in tree.iter("string")]
+    shortcuts = re.findall(r"&(\w)", " ".join(texts).lower())
+    assert len(shortcuts) == len(set(shortcuts)), "two controls have the same shortcut"
+    for label in tree.iter("widget"):
+        text = label.findtext("property[@name='text']/string") or ""
+        if label.get("class") == "QLabel" and "&" in text:
+            assert label.findtext("property[@name='buddy']/cstring") in names, label.get("name")
+
+
+def test_controls_that_show_nodes_are_given_the_scene():
+    tree = ElementTree.parse(UI)
+    needing = {w.get("name") for w in tree.iter("widget") if w.get("class").startswith("qMRML")} - {"LesionDecomp"}
+    assert {connection.findtext("receiver") for connection in tree.iter("connection")} == needing
+
+
+def test_every_text_of_the_panel_can_be_translated():
+    """Texts that the panel's Python shows go through _(): no bare string is put into a control."""
+    bare = re.findall(r"\.(?:text|toolTip|title) = f?[\"'](?![\"'])", panel_sources())
+    assert bare == []
 
 
 def test_sample_offered_in_slicer_is_the_file_that_ships():

@@ -1,33 +1,102 @@
-"""Widget wiring: the panel's Python, driven through stand-ins for its controls. Looks and feel are tried in Slicer."""
+"""Widget wiring: the panel's real Qt controls (PySide6, offscreen), driven through their signals, around real nodes.
+
+Controls that only Slicer has are stand-ins; how the panel looks and feels is tried in Slicer.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import os
+import signal
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
+from LesionDecompLib.geometry import AxialView
+from LesionDecompLib.lesions import lesion_labelmap
+from LesionDecompLib.statistics import lesion_statistics
 
 slicer = pytest.importorskip("slicer", reason="slicer-core is not installed (pip install .[headless])")
+pytest.importorskip("PySide6", reason="PySide6 is not installed (pip install .[test])")
 
-MODELS = [("careful", "The default.", 0.4), ("eager", "Finds more.", 0.3)]
+from headless_slicer import qt_panel  # noqa: E402
+from headless_slicer.qt_panel import wait_for  # noqa: E402
+
+
+class FinishedHeat:
+    """The segmenter for tests of what comes after the heat: its heat was computed once, the rest is the pipeline's."""
+
+    def __init__(self, result) -> None:
+        self._result = result
+
+    def run(self, volume, lung_mask=None, threshold=None, min_volume_ml=0.1, progress=None, cancelled=None):
+        heat, lungs = self._result.heat, self._result.lungs
+        lesions = lesion_labelmap(heat, lungs, threshold, min_volume_ml, volume.voxel_volume_ml)
+        view = AxialView.of(volume.shape, volume.ijk_to_ras)
+        arrays = (view.to_axial(array) for array in (volume.array, lungs, lesions, heat))
+        statistics = lesion_statistics(*arrays, volume.voxel_volume_ml)
+        numbers = {"threshold": threshold, "min_volume_ml": min_volume_ml}
+        return dataclasses.replace(self._result, lesions=lesions, statistics=statistics, **numbers)
+
+
+@pytest.fixture(scope="session")
+def finished_heat(chest_case, untrained_segmenter) -> FinishedHeat:
+    volume, lungs = chest_case
+    return FinishedHeat(untrained_segmenter.run(volume, lung_mask=lungs, threshold=0.4))
 
 
 @pytest.fixture
-def panel(module, mrml_scene, untrained_segmenter, ct_node, lung_node, monkeypatch):
+def settings(tmp_path, untrained_segmenter) -> Path:
+    """Slicer's settings, in which the user has added a model folder: networks that are quick."""
+    qt_panel.install(tmp_path)
+    from LesionDecompPanel.model_choice import remember_folders
+
+    remember_folders([str(untrained_segmenter.lesion_bundle.path)])
+    yield tmp_path
+    remember_folders([])
+
+
+@pytest.fixture
+def panel(module, mrml_scene, settings, untrained_segmenter, finished_heat, ct_node, lung_node, monkeypatch):
     """The panel beside a loaded CT and lung mask."""
-    from headless_slicer.panel import open_panel
+    from LesionDecompPanel.device_choice import DeviceChoice
 
-    monkeypatch.setattr(module.LesionDecompLogic, "models", lambda self: MODELS)
-    monkeypatch.setattr(module.LesionDecompLogic, "createSegmenter", lambda self, *_arguments: untrained_segmenter)
-    panel = open_panel(module, monkeypatch)
-    panel.ui.lungMaskSelector.edit(lung_node)
+    raised = []
+    monkeypatch.setattr(sys, "excepthook", lambda *error: raised.append(error))
+    monkeypatch.setattr(module.LesionDecompLogic, "createSegmenter", lambda self, *_arguments: finished_heat)
+    monkeypatch.setattr(DeviceChoice, "ask", lambda self: None)
+    panel = qt_panel.open_panel(module, monkeypatch, settings)
+    choose(panel.ui.modelComboBox, str(untrained_segmenter.lesion_bundle.path))
+    panel.ui.lungMaskSelector.setCurrentNode(lung_node)
+    panel.ui.thresholdSlider.value = 0.4
     yield panel
-    panel.cleanup()
+    qt_panel.close_panel(panel)
+    assert not raised, raised
 
 
 @pytest.fixture
-def result(panel):
-    """The panel after a run."""
-    panel.ui.applyButton.click()
-    return panel.resultNodes()
+def result(panel, ct_node, lung_node):
+    """A finished result, shown in the panel."""
+    nodes = panel.logic.process(ct_node, lung_node, threshold=0.4)
+    panel.look.show(nodes, 0.4, 0.1)
+    return nodes
+
+
+@pytest.fixture
+def shown_errors(monkeypatch) -> list[str]:
+    shown = []
+    monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, *_a, **_k: shown.append(text))
+    return shown
+
+
+def choose(box, value) -> None:
+    """Choose an entry of a combo box by its value, as a person does."""
+    box.setProperty("currentIndex", box.findData(value))
+
+
+def text_of(control) -> str:
+    return control.property("text")
 
 
 def lesions_of(nodes) -> np.ndarray:
@@ -39,124 +108,230 @@ def expected_lesions(nodes, threshold: float) -> np.ndarray:
     return (heat >= np.float32(threshold)) & (lungs != 0)
 
 
-def test_panel_opens_ready_with_the_ct_the_default_model_and_its_threshold(panel, ct_node):
-    assert panel.ui.inputSelector.node == ct_node
-    assert panel.ui.modelComboBox.itemData(panel.ui.modelComboBox.currentIndex) == "careful"
-    assert panel.ui.thresholdSlider.value == 0.4
-    assert panel.ui.applyButton.enabled
-    assert not panel.ui.overlayCheckBox.enabled
-    panel.ui.modelComboBox.choose("eager")
-    assert panel.ui.thresholdSlider.value == 0.3
+def node_count() -> int:
+    return slicer.mrmlScene.GetNumberOfNodes()
 
 
-def test_apply_says_what_is_missing(panel):
-    panel.ui.inputSelector.edit(None)
-    assert not panel.ui.applyButton.enabled
-    assert panel.ui.applyButton.toolTip == "Choose a chest CT first."
+def temporary_folders() -> list[str]:
+    return [entry.name for entry in Path(slicer.app.temporaryPath).glob("lesiondecomp-*")]
 
 
-def test_apply_shows_the_result_and_its_table(panel, ct_node):
-    slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
-    panel.ui.segmentationCheckBox.edit(True)
+def start(panel) -> None:
     panel.ui.applyButton.click()
-    nodes = panel.resultNodes()
+    assert panel.run.is_running, text_of(panel.ui.statusLabel)
+
+
+def finish(panel) -> None:
+    wait_for(lambda: not panel.run.is_running)
+    assert temporary_folders() == []
+
+
+# Run
+
+
+def test_panel_opens_ready_with_the_ct_and_the_default_model(module, mrml_scene, ct_node, monkeypatch, settings):
+    from LesionDecompPanel.device_choice import DeviceChoice
+
+    monkeypatch.setattr(DeviceChoice, "ask", lambda self: None)
+    panel = qt_panel.open_panel(module, monkeypatch, settings)
+    try:
+        assert panel.ui.inputSelector.currentNode() == ct_node
+        box = panel.ui.modelComboBox
+        assert box.itemData(box.property("currentIndex")) == "lesions-decomposition"
+        assert "decomposition" in text_of(panel.ui.modelDescriptionLabel)
+        assert panel.ui.thresholdSlider.value == pytest.approx(0.4)
+        assert panel.ui.applyButton.property("enabled")
+        assert panel.ui.applyButton.property("toolTip") == "Find lesions in 'CT'."
+        assert not panel.ui.overlayCheckBox.property("enabled")
+    finally:
+        qt_panel.close_panel(panel)
+
+
+def test_choosing_a_model_takes_its_threshold_until_there_is_a_result(panel, result):
+    panel.look._parameters.heatmap = None
+    choose(panel.ui.modelComboBox, "lesions-decomposition")
+    assert panel.ui.thresholdSlider.value == pytest.approx(0.4)
+    choose(panel.ui.modelComboBox, panel.ui.modelComboBox.itemData(1))
+    assert panel.ui.thresholdSlider.value == pytest.approx(0.5)
+    panel.ui.resultSelector.setCurrentNode(result.heatmap)
+    choose(panel.ui.modelComboBox, panel.ui.modelComboBox.itemData(0))
+    assert panel.ui.thresholdSlider.value == pytest.approx(result.threshold)
+
+
+def test_apply_says_what_is_missing(panel, ct_node):
+    def tooltip() -> str:
+        assert not panel.ui.applyButton.property("enabled")
+        return panel.ui.applyButton.property("toolTip")
+
+    panel.ui.inputSelector.setCurrentNode(None)
+    assert tooltip() == "Choose a chest CT first."
+    empty = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Nothing")
+    panel.ui.inputSelector.setCurrentNode(empty)
+    assert tooltip() == "'Nothing' has no voxels. Choose a chest CT."
+    panel.ui.inputSelector.setCurrentNode(ct_node)
+    segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Mine")
+    panel.ui.lungMaskSelector.setCurrentNode(segmentation)
+    assert tooltip() == "Choose at least one segment of 'Mine' as lung."
+    panel.ui.lungMaskSelector.setCurrentNode(None)
+    panel.logic.getParameterNode().model = "of another computer"
+    assert "'of another computer', is not installed" in tooltip()
+
+
+def test_apply_runs_in_a_worker_and_shows_the_result(panel, ct_node):
+    composite = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
+    panel.ui.segmentationCheckBox.click()
+    start(panel)
+    assert text_of(panel.ui.applyButton) == "Cancel"
+    assert panel.ui.progressBar.isVisibleTo(panel.parent)
+    assert not panel.ui.inputsCollapsibleButton.property("enabled")
+    texts = set()
+    wait_for(lambda: texts.add(text_of(panel.ui.statusLabel)) or not panel.run.is_running)
+    assert temporary_folders() == []
+    assert "Loading the models" in texts
+    assert text_of(panel.ui.statusLabel).startswith("Done.")
+    assert text_of(panel.ui.applyButton) == "Apply"
+    assert not panel.ui.progressBar.isVisibleTo(panel.parent)
+    nodes = panel.look.nodes()
     assert nodes.ct == ct_node
     assert nodes.segmentation is not None
-    assert panel.ui.statisticsTableView.node == nodes.table
-    assert panel.ui.statusLabel.text == "Done."
-    assert panel.ui.progressBar.value == 0
-    assert not panel.ui.progressBar.visible
-    composite = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSliceCompositeNode")
+    assert panel.ui.statisticsTableView.mrmlTableNode() == nodes.table
     assert composite.GetForegroundVolumeID() == nodes.heatmap.GetID()
-    panel.ui.overlayCheckBox.edit(False)
-    assert composite.GetForegroundVolumeID() is None
-    assert composite.GetBackgroundVolumeID() == ct_node.GetID()
-    panel.ui.overlayCheckBox.edit(True)
-    assert composite.GetForegroundVolumeID() == nodes.heatmap.GetID()
+    np.testing.assert_allclose(
+        lesions_of(nodes).sum() * np.prod(ct_node.GetSpacing()) / 1000.0,
+        float(nodes.table.GetCellText(0, nodes.table.GetColumnIndex("Lesion volume (mL)"))),
+        rtol=1e-4,
+    )
 
 
-def test_dragging_the_threshold_moves_the_lesions_at_once_and_the_table_after(panel, result):
-    panel.ui.minimumVolumeSlider.edit(0.0)
-    table = result.table.GetMTime()
-    for threshold in (0.45, 0.43, 0.41):
-        panel.ui.thresholdSlider.edit(threshold)
-        np.testing.assert_array_equal(lesions_of(result) != 0, expected_lesions(result, threshold))
-    assert result.table.GetMTime() == table
-    panel._statisticsTimer.ring()
-    column = result.table.GetColumnIndex("Lesion volume (mL)")
-    milliliters = np.count_nonzero(lesions_of(result)) * np.prod(result.ct.GetSpacing()) / 1000.0
-    assert float(result.table.GetCellText(0, column)) == pytest.approx(milliliters, rel=1e-5)
-
-
-def test_running_again_on_the_same_ct_updates_its_nodes_and_another_ct_gets_its_own(panel, result, chest_case):
+def test_cancel_ends_the_worker_and_leaves_the_scene_as_it_was(panel):
+    before = node_count()
+    start(panel)
+    process = panel.run._run._job.process
+    wait_for(lambda: panel.run._run._job.step.stage == "heat")
     panel.ui.applyButton.click()
-    assert panel.resultNodes() == result
+    assert process.poll() is not None
+    assert not panel.run.is_running
+    assert temporary_folders() == []
+    assert text_of(panel.ui.statusLabel) == "Cancelled; nothing was changed."
+    assert text_of(panel.ui.applyButton) == "Apply"
+    assert panel.look.nodes() is None
+    assert node_count() == before
+
+
+@pytest.mark.parametrize("event", ["scene closed", "CT removed", "panel deleted"])
+def test_what_users_do_during_a_run_is_safe(panel, ct_node, event):
+    start(panel)
+    process = panel.run._run._job.process
+    if event == "scene closed":
+        slicer.mrmlScene.Clear(False)
+    elif event == "CT removed":
+        slicer.mrmlScene.RemoveNode(ct_node)
+    else:
+        panel.cleanup()
+    assert process.poll() is not None
+    assert not panel.run.is_running
+    assert temporary_folders() == []
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLTableNode") == 0
+    if event != "panel deleted":
+        assert not panel.ui.applyButton.property("enabled")
+        assert text_of(panel.ui.statusLabel) == "Cancelled; nothing was changed."
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_a_worker_that_is_killed_is_reported_once(panel, shown_errors):
+    before = node_count()
+    start(panel)
+    os.kill(panel.run._run._job.process.pid, signal.SIGKILL)
+    finish(panel)
+    assert len(shown_errors) == 1
+    assert "SIGKILL" in shown_errors[0]
+    assert text_of(panel.ui.statusLabel) == "Stopped; nothing was changed."
+    assert panel.ui.applyButton.property("enabled")
+    assert node_count() == before
+
+
+def test_unusable_input_ends_in_one_message(panel, ct_node, shown_errors):
+    slicer.util.updateVolumeFromArray(ct_node, np.zeros((9, 9, 9), np.uint8))
+    panel.ui.applyButton.click()  # refused before a worker is started: the mask does not fit
+    assert not panel.run.is_running
+    assert len(shown_errors) == 1
+    assert "expected" in shown_errors[0]
+    assert panel.ui.applyButton.property("enabled")
+
+
+def test_running_again_takes_the_outputs_of_the_same_ct_and_another_ct_gets_its_own(panel, result, chest_case):
+    outputs = panel.run._outputs()
+    assert (outputs["heatmapNode"], outputs["lesionsNode"]) == (result.heatmap, result.lesions)
+    assert outputs["reportNode"] == result.report
     volume, _ = chest_case
     other = slicer.util.addVolumeFromArray(volume.array, volume.ijk_to_ras, "Another CT")
-    panel.ui.inputSelector.edit(other)
-    panel.ui.applyButton.click()
-    nodes = panel.resultNodes()
-    assert nodes.ct == other
-    assert nodes.heatmap != result.heatmap
-    assert result.heatmap.GetScene() is not None
+    panel.ui.inputSelector.setCurrentNode(other)
+    assert not any(panel.run._outputs().values())
+    # Back to the first CT: its own result is found again, whichever is shown.
+    panel.ui.inputSelector.setCurrentNode(result.ct)
+    assert panel.run._outputs()["tableNode"] == result.table
+    # A chosen heatmap is another result, which shares no node with the earlier one.
+    mine = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Mine")
+    panel.ui.heatmapSelector.setCurrentNode(mine)
+    outputs = panel.run._outputs()
+    assert outputs.pop("heatmapNode") == mine
+    assert not any(outputs.values())
 
 
-def during_run(panel, monkeypatch, action) -> None:
-    """Do something while the first slices are computed, when Slicer handles what the user does."""
-    done = []
-
-    def process_events():
-        if not done:
-            done.append(True)
-            action()
-
-    monkeypatch.setattr(slicer.app, "processEvents", process_events)
-    panel.ui.applyButton.click()
-    assert done
-
-
-def test_cancel_stops_the_run_and_leaves_nothing(panel, monkeypatch):
-    count = slicer.mrmlScene.GetNumberOfNodes()
-    during_run(panel, monkeypatch, panel.ui.cancelButton.click)
-    assert panel.ui.statusLabel.text == "Cancelled; nothing was changed."
-    assert panel.resultNodes() is None
-    assert slicer.mrmlScene.GetNumberOfNodes() == count
-    assert panel.ui.applyButton.enabled
-
-
-def test_apply_pressed_twice_runs_once(panel, monkeypatch):
-    def press_again():
-        assert not panel.ui.applyButton.enabled
-        panel.onApplyButton()
-
-    during_run(panel, monkeypatch, press_again)
-    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLTableNode") == 1
-
-
-def test_sliders_moved_during_a_run_take_effect_after_it(panel, monkeypatch):
-    panel.ui.minimumVolumeSlider.edit(0.0)
-    during_run(panel, monkeypatch, lambda: panel.ui.thresholdSlider.edit(0.44))
-    nodes = panel.resultNodes()
-    assert nodes.threshold == 0.44
+def test_sliders_moved_during_a_run_take_effect_when_the_result_is_there(panel, ct_node, lung_node):
+    panel.ui.minimumVolumeSlider.value = 0.0
+    nodes = panel.logic.process(ct_node, lung_node, threshold=0.4, minimumVolumeMl=0.0)
+    panel.ui.thresholdSlider.value = 0.44
+    panel.look.show(nodes, 0.4, 0.0)
+    assert nodes.threshold == pytest.approx(0.44)
     np.testing.assert_array_equal(lesions_of(nodes) != 0, expected_lesions(nodes, 0.44))
 
 
-def test_closing_the_scene_during_a_run_is_safe(panel, monkeypatch):
-    during_run(panel, monkeypatch, lambda: slicer.mrmlScene.Clear(False))
-    assert panel.ui.statusLabel.text == "Cancelled; nothing was changed."
-    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 0
-    assert not panel.ui.applyButton.enabled
+def test_segments_of_a_segmentation_serve_as_lung_mask(panel, ct_node, lung_node):
+    from LesionDecompMrml.input_nodes import lung_mask_from_node
+    from PySide6.QtCore import Qt
+
+    lungs = slicer.util.arrayFromVolume(lung_node)
+    segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Mine")
+    segmentation.SetReferenceImageGeometryParameterFromVolumeNode(ct_node)
+    for name, mask in (("Right lung", lungs == 1), ("LEFT lung", lungs == 2), ("heart", lungs == 0)):
+        segment_id = segmentation.GetSegmentation().AddEmptySegment(name, name)
+        slicer.util.updateSegmentBinaryLabelmapFromArray(mask.astype(np.uint8), segmentation, segment_id, ct_node)
+    assert not panel.ui.lungSegmentsList.isVisibleTo(panel.parent)
+    panel.ui.lungMaskSelector.setCurrentNode(segmentation)
+    box = panel.ui.lungSegmentsList
+    assert box.isVisibleTo(panel.parent)
+    items = [box.item(row) for row in range(3)]
+    assert [item.checkState() == Qt.Checked for item in items] == [True, True, False]
+    np.testing.assert_array_equal(lung_mask_from_node(segmentation, ct_node), lungs)
+    items[1].setCheckState(Qt.Unchecked)
+    assert panel.logic.getParameterNode().lungSegments == '["Right lung"]'
+    np.testing.assert_array_equal(lung_mask_from_node(segmentation, ct_node, ["Right lung"]), lungs == 1)
+    # The scene remembers it.
+    panel.exit()
+    panel.enter()
+    assert [box.item(row).checkState() == Qt.Checked for row in range(3)] == [True, False, False]
 
 
-def test_unusable_input_ends_in_one_message(panel, monkeypatch, ct_node):
-    shown = []
-    monkeypatch.setattr(slicer.util, "errorDisplay", shown.append)
-    slicer.util.updateVolumeFromArray(ct_node, np.zeros((9, 9, 9), np.uint8))
-    panel.ui.lungMaskSelector.edit(None)
-    panel.ui.applyButton.click()
-    assert len(shown) == 1
-    assert "found" in shown[0]
-    assert panel.ui.applyButton.enabled
+def test_recompute_takes_the_edited_lungs_and_writes_the_same_nodes(panel, result, monkeypatch):
+    taken = {}
+
+    def start_process(inputVolume, **options):
+        taken.update(
+            options,
+            request=panel.logic._request(
+                inputVolume, options["lungMask"], None, {"lungs": options["lungsNode"]}, False, maskIsOutput=True
+            ),
+        )
+
+    edited = slicer.util.arrayFromVolume(result.lungs)
+    edited[:30] = 0
+    slicer.util.arrayFromVolumeModified(result.lungs)
+    monkeypatch.setattr(panel.logic, "startProcess", start_process)
+    panel.ui.recomputeButton.click()
+    assert taken["lungMask"] == result.lungs == taken["lungsNode"]
+    assert taken["lungsAreEdited"]
+    np.testing.assert_array_equal(taken["request"].mask, edited)
 
 
 def test_packages_are_asked_for_once_and_a_no_ends_it(panel, module, monkeypatch):
@@ -166,34 +341,328 @@ def test_packages_are_asked_for_once_and_a_no_ends_it(panel, module, monkeypatch
     panel.ui.applyButton.click()
     assert len(asked) == 1
     assert "torch, scikit-image" in asked[0]
-    assert panel.resultNodes() is None
+    assert not panel.run.is_running
+    assert "missing" in text_of(panel.ui.statusLabel)
 
 
-def test_installing_packages_never_replaces_numpy(logic, monkeypatch):
+def test_installing_packages_never_replaces_what_slicer_ships(panel, monkeypatch):
+    import importlib.metadata
+
+    from LesionDecompPanel.packages import install_missing_packages
+
     missing = [["scikit-image"], []]
     installed = []
-    monkeypatch.setattr(logic, "missingPackages", lambda: missing.pop(0))
     monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, *_a, **_k: True)
-    monkeypatch.setattr(slicer.util, "pip_install", installed.append)
-    assert logic.installMissingPackages()
-    assert installed == [["scikit-image", f"numpy=={np.__version__}"]]
+    monkeypatch.setattr(slicer.packaging, "pip_install", lambda names, **_options: installed.append(names))
+    assert install_missing_packages(lambda: missing.pop(0))
+    pins = [f"{name}=={importlib.metadata.version(name)}" for name in ("numpy", "SimpleITK", "scipy")]
+    assert installed == [["scikit-image", *pins]]
+
+
+def test_without_the_pytorch_extension_the_message_says_what_to_install(panel, monkeypatch):
+    from LesionDecompPanel.packages import install_missing_packages
+
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, *_a, **_k: True)
+    with pytest.raises(RuntimeError, match="PyTorch extension with the Extensions Manager"):
+        install_missing_packages(lambda: ["torch"])
+
+
+def test_added_model_folders_are_remembered_and_a_wrong_one_is_refused(
+    panel, untrained_segmenter, tmp_path, shown_errors
+):
+    import qt
+    from LesionDecompPanel.model_choice import remember_folders, remembered_folders
+
+    remember_folders([])
+    panel.run.models.refill("")
+    assert panel.ui.modelComboBox.property("count") == 1
+    chosen = [str(tmp_path), str(untrained_segmenter.lesion_bundle.path)]
+    original = qt.QFileDialog.getExistingDirectory
+    qt.QFileDialog.getExistingDirectory = lambda *_arguments: chosen.pop(0)
+    try:
+        panel.ui.addModelButton.click()
+        assert "no bundle.json" in shown_errors[0]
+        assert remembered_folders() == []
+        panel.ui.addModelButton.click()
+    finally:
+        qt.QFileDialog.getExistingDirectory = original
+    assert remembered_folders() == [str(untrained_segmenter.lesion_bundle.path)]
+    assert panel.ui.modelComboBox.property("currentText") == "untrained-lesions"
+    assert panel.logic.getParameterNode().model == str(untrained_segmenter.lesion_bundle.path)
+    assert text_of(panel.ui.modelDescriptionLabel) == "Random weights, for tests."
+
+
+def test_device_selector_says_what_automatic_takes_and_why(module, mrml_scene, settings, monkeypatch):
+    import torch
+
+    panel = qt_panel.open_panel(module, monkeypatch, settings)
+    try:
+        wait_for(lambda: text_of(panel.ui.deviceInfoLabel))
+        box = panel.ui.deviceComboBox
+        devices = [box.itemData(n) for n in range(box.property("count"))]
+        gpus = [f"cuda:{n}" for n in range(torch.cuda.device_count())]
+        mps = ["mps"] if torch.backends.mps.is_available() else []
+        assert sorted(devices) == sorted(["auto", "cpu", *gpus, *mps])
+        assert "automatic:" in text_of(panel.ui.deviceInfoLabel)
+        choose(box, "cpu")
+        assert panel.logic.getParameterNode().device == "cpu"
+        assert text_of(panel.ui.deviceInfoLabel).startswith("CPU, ")
+    finally:
+        qt_panel.close_panel(panel)
+
+
+# Look
+
+
+def test_dragging_the_threshold_moves_lesions_and_figures_at_once_and_the_table_after(panel, result):
+    panel.ui.minimumVolumeSlider.value = 0.0
+    table = result.table.GetMTime()
+    voxel_ml = np.prod(result.ct.GetSpacing()) / 1000.0
+    for threshold in (0.45, 0.43, 0.41):
+        panel.ui.thresholdSlider.value = threshold
+        lesions = lesions_of(result)
+        np.testing.assert_array_equal(lesions != 0, expected_lesions(result, threshold))
+        assert f"Lesions: {np.count_nonzero(lesions) * voxel_ml:.2f} mL" in text_of(panel.ui.figuresLabel)
+    assert result.table.GetMTime() == table
+    wait_for(lambda: panel.look.is_settled)
+    column = result.table.GetColumnIndex("Lesion volume (mL)")
+    milliliters = np.count_nonzero(lesions_of(result)) * voxel_ml
+    assert float(result.table.GetCellText(0, column)) == pytest.approx(milliliters, rel=1e-5)
+
+
+def test_smallest_lesion_slider_leaves_out_what_is_smaller(panel, result):
+    from scipy.ndimage import label
+
+    panel.ui.thresholdSlider.value = 0.45
+    panel.ui.minimumVolumeSlider.value = 2.0
+    labels, count = label(lesions_of(result), np.ones((3, 3, 3)))
+    sizes = np.bincount(labels.ravel())[1:] * np.prod(result.ct.GetSpacing()) / 1000.0
+    assert count > 0
+    assert sizes.min() >= 2.0
+    assert f"{count} lesions, the largest {sizes.max():.2f} mL" in text_of(panel.ui.figuresLabel)
+
+
+def test_segment_follows_while_seen_and_otherwise_when_the_slider_rests(panel, ct_node, lung_node):
+    nodes = panel.logic.process(ct_node, lung_node, threshold=0.4, segmentationNode=True)
+    panel.look.show(nodes, 0.4, 0.1)
+
+    def segment() -> np.ndarray:
+        return slicer.util.arrayFromSegmentBinaryLabelmap(nodes.segmentation, "lesion", ct_node)
+
+    panel.ui.thresholdSlider.value = 0.45
+    np.testing.assert_array_equal(segment(), lesions_of(nodes))
+    nodes.segmentation.GetDisplayNode().SetVisibility(False)
+    panel.ui.thresholdSlider.value = 0.42
+    assert (segment() != lesions_of(nodes)).any()
+    wait_for(lambda: panel.look.is_settled)
+    np.testing.assert_array_equal(segment(), lesions_of(nodes))
+
+
+def test_segment_editor_can_undo_what_the_slider_did(panel, ct_node, lung_node):
+    nodes = panel.logic.process(ct_node, lung_node, threshold=0.4, segmentationNode=True)
+    panel.look.show(nodes, 0.4, 0.1)
+    before = slicer.util.arrayFromSegmentBinaryLabelmap(nodes.segmentation, "lesion", ct_node).copy()
+    history = slicer.vtkSegmentationHistory()
+    history.SetSegmentation(nodes.segmentation.GetSegmentation())
+    history.SaveState()
+    panel.ui.thresholdSlider.value = 0.45
+    assert (slicer.util.arrayFromSegmentBinaryLabelmap(nodes.segmentation, "lesion", ct_node) != before).any()
+    assert history.RestorePreviousState()
+    np.testing.assert_array_equal(
+        slicer.util.arrayFromSegmentBinaryLabelmap(nodes.segmentation, "lesion", ct_node), before
+    )
+
+
+def test_overlay_outline_opacity_and_legend_follow_their_controls(panel, result):
+    composite = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
+    panel.ui.opacitySlider.value = 0.8
+    assert composite.GetForegroundOpacity() == pytest.approx(0.8)
+    assert composite.GetForegroundVolumeID() == result.heatmap.GetID()
+    assert composite.GetBackgroundVolumeID() == result.ct.GetID()
+    legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(result.heatmap)
+    assert legend.GetVisibility()
+    panel.ui.overlayCheckBox.click()
+    assert composite.GetForegroundVolumeID() is None
+    assert not legend.GetVisibility()
+    assert composite.GetLabelVolumeID() == result.lesions.GetID()
+    panel.ui.outlineCheckBox.click()
+    assert composite.GetLabelVolumeID() is None
+    panel.ui.overlayCheckBox.click()
+    panel.ui.legendCheckBox.click()
+    assert composite.GetForegroundVolumeID() == result.heatmap.GetID()
+    assert not legend.GetVisibility()
+
+
+def test_surfaces_are_made_on_demand_and_follow_when_the_slider_rests(panel, result):
+    import vtk
+
+    panel.ui.surfacesCheckBox.click()
+    nodes = panel.look.nodes()
+    assert nodes.segmentation is not None
+    assert nodes.segmentation.GetDisplayNode().GetVisibility3D()
+
+    def points() -> int:
+        surface = vtk.vtkPolyData()
+        assert nodes.segmentation.GetClosedSurfaceRepresentation("lesion", surface)
+        return surface.GetNumberOfPoints()
+
+    before = points()
+    assert before > 0
+    panel.ui.thresholdSlider.value = 0.45
+    assert points() == before
+    wait_for(lambda: panel.look.is_settled)
+    assert points() != before
+    panel.ui.surfacesCheckBox.click()
+    assert not nodes.segmentation.GetDisplayNode().GetVisibility3D()
+
+
+def test_next_lesion_goes_through_the_lesions_by_size(panel, result):
+    from scipy.ndimage import label
+
+    view = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceNode")
+    view.SetOrientationToAxial()
+    panel.ui.thresholdSlider.value = 0.45
+    panel.ui.minimumVolumeSlider.value = 0.1
+    labels, count = label(lesions_of(result), np.ones((3, 3, 3)))
+    sizes = np.bincount(labels.ravel())[1:] * np.prod(result.ct.GetSpacing()) / 1000.0
+    expected = sorted(sizes, reverse=True)
+    matrix = slicer.util.arrayFromVTKMatrix(ras_matrix(result.lesions))
+    assert count > 1
+    for n in range(2):
+        panel.ui.nextLesionButton.click()
+        assert text_of(panel.ui.lesionLabel) == f"Lesion {n + 1} of {count}: {expected[n]:.2f} mL"
+        # The view stands in a slice of that very lesion.
+        k = round((view.GetSliceOffset() - matrix[2, 3]) / matrix[2, 2])
+        here = np.unique(labels[k])
+        assert any(sizes[value - 1] == pytest.approx(expected[n]) for value in here if value)
+    panel.ui.previousLesionButton.click()
+    assert text_of(panel.ui.lesionLabel).startswith("Lesion 1 of")
+    panel.ui.previousLesionButton.click()
+    assert text_of(panel.ui.lesionLabel).startswith(f"Lesion {count} of")
+    # A heatmap that was changed meanwhile is looked at anew.
+    slicer.util.arrayFromVolume(result.heatmap)[:] = 0.0
+    slicer.util.arrayFromVolumeModified(result.heatmap)
+    panel.ui.thresholdSlider.value = 0.5
+    panel.ui.nextLesionButton.click()
+    assert text_of(panel.ui.lesionLabel) == "There is no lesion at this threshold."
+
+
+def ras_matrix(node):
+    import vtk
+
+    matrix = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(matrix)
+    return matrix
+
+
+def test_plots_show_the_figures_and_mark_the_threshold(panel, result):
+    panel.ui.minimumVolumeSlider.value = 0.0
+    panel.ui.volumePlotButton.click()
+    chart = result.heatmap.GetNodeReference("LesionDecomp.volumeChart")
+    assert chart.GetNumberOfPlotSeriesNodes() == 2
+    curve, mark = (chart.GetNthPlotSeriesNode(n).GetTableNode() for n in range(2))
+    voxel_ml = np.prod(result.ct.GetSpacing()) / 1000.0
+
+    def columns(table) -> list[np.ndarray]:
+        return [slicer.util.arrayFromTableColumn(table, table.GetColumnName(n)) for n in range(2)]
+
+    thresholds, volumes = columns(curve)
+    for n in (1, 40, 50):
+        assert volumes[n] == pytest.approx(expected_lesions(result, thresholds[n]).sum() * voxel_ml)
+    panel.ui.thresholdSlider.value = 0.45
+    assert [values[0] for values in columns(mark)] == pytest.approx([0.45, volumes[45]])
+    panel.ui.areaPlotButton.click()
+    series = result.heatmap.GetNodeReference("LesionDecomp.areaChart").GetNthPlotSeriesNode(0)
+    heights, areas = columns(series.GetTableNode())
+    assert areas.sum() * result.ct.GetSpacing()[2] / 10.0 == pytest.approx(lesions_of(result).sum() * voxel_ml)
+    matrix = slicer.util.arrayFromVTKMatrix(ras_matrix(result.ct))
+    k = int(lesions_of(result).sum(axis=(1, 2)).argmax())
+    assert heights[areas.argmax()] == pytest.approx(matrix[2, 2] * k + matrix[2, 3])
+    count = node_count()
+    panel.ui.volumePlotButton.click()
+    assert node_count() == count
+
+
+def test_choosing_another_result_takes_over_its_threshold(panel, result, ct_node, lung_node):
+    other = panel.logic.process(ct_node, lung_node, threshold=0.44, minimumVolumeMl=0.5)
+    before = lesions_of(other)
+    panel.ui.resultSelector.setCurrentNode(other.heatmap)
+    assert panel.ui.thresholdSlider.value == pytest.approx(0.44)
+    assert panel.ui.minimumVolumeSlider.value == pytest.approx(0.5)
+    np.testing.assert_array_equal(lesions_of(other), before)
+    assert panel.ui.statisticsTableView.mrmlTableNode() == other.table
+    panel.ui.resultSelector.setCurrentNode(result.heatmap)
+    assert panel.ui.thresholdSlider.value == pytest.approx(0.4)
+
+
+# Everywhere
 
 
 def test_leaving_and_entering_the_module_keeps_the_result(panel, result):
+    panel.ui.thresholdSlider.value = 0.43
     panel.exit()
     panel.enter()
-    assert panel.resultNodes() == result
-    assert panel.ui.statisticsTableView.node == result.table
-    panel.ui.thresholdSlider.edit(0.46)
-    assert result.threshold == 0.46
+    assert panel.look.nodes() == result
+    assert panel.ui.statisticsTableView.mrmlTableNode() == result.table
+    assert panel.ui.thresholdSlider.value == pytest.approx(0.43)
+    assert "mL" in text_of(panel.ui.figuresLabel)
+    panel.ui.thresholdSlider.value = 0.46
+    assert result.threshold == pytest.approx(0.46)
 
 
-def test_no_observer_is_left_behind(panel):
+def test_a_reloaded_scene_shows_the_same_state(panel, result, tmp_path):
+    composite = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
+    panel.ui.thresholdSlider.value = 0.43
+    panel.ui.minimumVolumeSlider.value = 0.25
+    panel.ui.opacitySlider.value = 0.7
+    panel.ui.batchSizeSpinBox.setProperty("value", 3)
+    panel.ui.outlineCheckBox.click()
+    panel.ui.volumePlotButton.click()
+    wait_for(lambda: panel.look.is_settled)
+    figures, lesions = text_of(panel.ui.figuresLabel), lesions_of(result)
+    name = result.heatmap.GetName()
+    del composite
+    assert slicer.util.saveScene(str(tmp_path / "study.mrb"))
+    slicer.mrmlScene.Clear(False)
+    assert panel.look.nodes() is None
+    slicer.util.loadScene(str(tmp_path / "study.mrb"))
+    ui = panel.ui
+    assert ui.resultSelector.currentNode().GetName() == name
+    values = [control.value for control in (ui.thresholdSlider, ui.minimumVolumeSlider, ui.opacitySlider)]
+    assert values == pytest.approx([0.43, 0.25, 0.7])
+    assert ui.batchSizeSpinBox.property("value") == 3
+    assert not ui.outlineCheckBox.property("checked")
+    assert text_of(ui.figuresLabel) == figures
+    np.testing.assert_array_equal(lesions_of(panel.look.nodes()), lesions)
+    ui.thresholdSlider.value = 0.46
+    nodes = panel.look.nodes()
+    mark = nodes.heatmap.GetNodeReference("LesionDecomp.volumeMark")
+    assert slicer.util.arrayFromTableColumn(mark, "Threshold")[0] == pytest.approx(0.46)
+    assert nodes.threshold == pytest.approx(0.46)
+
+
+def test_no_observer_is_left_behind(panel, result):
+    observed = len(panel.Observations)
     for _ in range(3):
         panel.exit()
         panel.enter()
-    observed = [observation[0] for observation in panel.Observations]
-    assert len(observed) == 3  # scene closing, scene closed, parameter node
+    assert len(panel.Observations) == observed == 4  # scene closing, closed, loaded; parameter node
+    start(panel)
+    panel.ui.applyButton.click()
     panel.cleanup()
     assert panel.Observations == []
     assert not panel.logic.getParameterNode().parameterNode.HasObserver("ModifiedEvent")
+
+
+def test_every_control_has_a_tooltip_and_can_be_reached_by_keyboard(panel):
+    from PySide6.QtCore import Qt
+    from PySide6.QtWidgets import QLabel, QWidget
+
+    for name, control in vars(panel.ui).items():
+        if not isinstance(control, QWidget) or name.startswith("qt_") or isinstance(control, QLabel):
+            continue
+        assert control.property("toolTip"), name
+        takes_input = not isinstance(control, (qt_panel.MRMLWidget, qt_panel.CollapsibleButton))
+        if takes_input and name != "progressBar":
+            focus = control.focusProxy() or control
+            assert focus.focusPolicy() & Qt.TabFocus, name

@@ -74,6 +74,7 @@ def test_worker_gives_the_result_of_the_same_run_in_this_process(chest_case, unt
     assert [row.region for row in result.statistics] == [row.region for row in expected.statistics]
     assert result.statistics[0].values == pytest.approx(expected.statistics[0].values, rel=1e-5, nan_ok=True)
     assert (result.threshold, result.min_volume_ml) == (0.4, 0.1)
+    assert result.precision == expected.precision
     assert result.lesion_bundle.sha256 == untrained_segmenter.lesion_bundle.sha256
     assert result.lung_bundle is None
     assert json.loads(report)["parameters"]["device"] == "cpu"

@@ -40,3 +40,17 @@ def choose_device(name: str = "auto") -> tuple[torch.device, str]:
     if torch.backends.mps.is_available():
         available.append("mps")
     raise LesionDecompError(STAGE, f"the device '{name}'", f"auto or one of {', '.join(available)}")
+
+
+def available_devices() -> dict[str, str]:
+    """Name of each device that :func:`choose_device` takes here -> what it is, in words; ``auto`` comes first."""
+    import torch
+
+    devices = {"auto": choose_device("auto")[1]}
+    for number in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        memory = torch.cuda.get_device_properties(number).total_memory / 2**30
+        devices[f"cuda:{number}"] = f"{torch.cuda.get_device_name(number)}, {memory:.0f} GiB"
+    if torch.backends.mps.is_available():
+        devices["mps"] = "Apple GPU"
+    devices["cpu"] = f"CPU, {torch.get_num_threads()} threads"
+    return devices

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import slicer
 import vtk
@@ -57,15 +59,19 @@ def volume_from_node(node) -> Volume:
     return Volume.from_array(array.copy(), world_matrix(node), node.GetName() or "")
 
 
-def lung_mask_from_node(mask, ct) -> np.ndarray:
-    """Copy a labelmap node's voxels, after checking that it lies on the CT's grid.
+def lung_mask_from_node(mask, ct, segments: Sequence[str] | None = None) -> np.ndarray:
+    """Copy a lung mask onto the CT's grid.
 
-    :param mask: labelmap volume node: any non-zero voxel is lung; 1 right and 2 left are kept.
-    :param ct: the CT's volume node.
+    :param mask: labelmap volume node on the CT's grid (any non-zero voxel is lung; 1 right and 2 left are kept), or a
+        segmentation node of any geometry.
+    :param ct: the CT's volume node. :param segments: IDs of a segmentation's segments; None for those that are called
+        lung, or all where none is. A segment called right and one called left become 1 and 2.
     :return: ``(k, j, i)`` labels.
-    :raises LesionDecompError: no voxels, or another grid than the CT's.
+    :raises LesionDecompError: no voxels, a labelmap on another grid, or segments that are not there.
     """
-    _check_has_voxels(mask, READING_MASK, "a labelmap volume on the CT's grid")
+    if mask is not None and mask.IsA("vtkMRMLSegmentationNode"):
+        return _mask_from_segments(mask, ct, segments)
+    _check_has_voxels(mask, READING_MASK, "a labelmap volume on the CT's grid, or a segmentation")
     array = slicer.util.arrayFromVolume(mask)
     expected = slicer.util.arrayFromVolume(ct).shape
     advice = "Resample it to the CT (Resample Scalar/Vector/DWI Volume module, nearest neighbor)."
@@ -84,6 +90,36 @@ def lung_mask_from_node(mask, ct) -> np.ndarray:
             READING_MASK, f"'{mask.GetName()}' up to {apart:.3g} mm away from the CT", "the CT's grid", advice
         )
     return array.copy()
+
+
+def segments_of(segmentation) -> list[tuple[str, str]]:
+    """ID and name of each segment, in order."""
+    inside = segmentation.GetSegmentation()
+    return [(i, inside.GetSegment(i).GetName() or "") for i in inside.GetSegmentIDs()]
+
+
+def lung_segments_of(segmentation) -> list[str]:
+    """IDs of the segments that are called lung; of all where none is."""
+    segments = segments_of(segmentation)
+    return [i for i, name in segments if "lung" in name.lower()] or [i for i, _name in segments]
+
+
+def _mask_from_segments(segmentation, ct, segments: Sequence[str] | None) -> np.ndarray:
+    names = dict(segments_of(segmentation))
+    chosen = lung_segments_of(segmentation) if segments is None else [i for i in segments if i in names]
+    if not chosen or (segments is not None and len(chosen) < len(segments)):
+        raise LesionDecompError(
+            READING_MASK, f"'{segmentation.GetName()}' without the segments asked for", "at least one segment", ""
+        )
+    sides = {"right": 1, "left": 2}
+    labels = [next((n for side, n in sides.items() if side in names[i].lower()), 0) for i in chosen]
+    known = set(labels) == {1, 2}
+    mask = np.zeros(slicer.util.arrayFromVolume(ct).shape, np.uint8)
+    for segment_id, label in zip(chosen, labels, strict=True):
+        inside = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segment_id, ct)
+        if inside is not None:
+            mask[inside != 0] = label if known else 1
+    return mask
 
 
 def _check_has_voxels(node, stage: str, expected: str) -> None:

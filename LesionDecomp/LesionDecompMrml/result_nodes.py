@@ -12,14 +12,11 @@ import slicer
 import vtk
 from LesionDecompLib.anatomy import LEFT_LUNG, LESIONS, LUNG_LESION, LUNGS, RIGHT_LUNG, Structure
 from LesionDecompLib.errors import LesionDecompError
-from LesionDecompLib.geometry import AxialView
-from LesionDecompLib.lesions import lesion_labelmap
-from LesionDecompLib.statistics import RegionStatistics, lesion_statistics
 from LesionDecompLib.volume import Volume
 from vtk.util.numpy_support import vtk_to_numpy
 
 from .color_nodes import heat_colors, label_colors
-from .input_nodes import world_matrix
+from .scene_nodes import nodes_of_class
 from .statistics_table import fill_table
 
 if TYPE_CHECKING:
@@ -170,38 +167,34 @@ def result_of(heatmap) -> ResultNodes:
     return ResultNodes(**nodes)
 
 
-def update_lesions(
-    nodes: ResultNodes, threshold: float, min_volume_ml: float, *, with_statistics: bool = True
-) -> list[RegionStatistics] | None:
-    """Make the lesions anew from the heatmap and the lungs, at another threshold.
+def results_of_ct(ct) -> list[ResultNodes]:
+    """Complete results of a CT in its scene, the latest last."""
+    scene = ct.GetScene() if ct is not None else None
+    results = []
+    for heatmap in nodes_of_class(scene, "vtkMRMLScalarVolumeNode") if scene is not None else []:
+        if heatmap.GetAttribute(THRESHOLD) is not None and heatmap.GetNodeReference(_role("ct")) == ct:
+            try:
+                results.append(result_of(heatmap))
+            except LesionDecompError:
+                continue
+    return results
 
-    :param nodes: of a finished result. :param threshold: on the heat, 0 to 1.
-    :param min_volume_ml: components smaller than this are left out, mL.
-    :param with_statistics: write the table too; while a slider is dragged it may wait.
-    :return: the statistics, or None where they were not asked for.
-    :raises LesionDecompError: nodes whose grids have become different, or a number out of range.
+
+def add_segmentation(nodes: ResultNodes) -> ResultNodes:
+    """Make the segmentation of a result that has none yet: right lung, left lung and lesion.
+
+    :return: the nodes, with the segmentation; as they are if they had one.
     """
-    hu, heat, lungs = (slicer.util.arrayFromVolume(node) for node in (nodes.ct, nodes.heatmap, nodes.lungs))
-    if not hu.shape == heat.shape == lungs.shape:
-        raise LesionDecompError(
-            UPDATING, "a heatmap or lung mask that no longer fits the CT", "the CT's grid", "Run LesionDecomp again."
-        )
-    world = world_matrix(nodes.ct, UPDATING)
-    voxel_volume_ml = float(abs(np.linalg.det(world[:3, :3]))) / 1000.0
-    lesions = lesion_labelmap(heat, lungs, threshold, min_volume_ml, voxel_volume_ml)
-    rows = None
-    if with_statistics:
-        view = AxialView.of(hu.shape, world)
-        rows = lesion_statistics(*(view.to_axial(a) for a in (hu, lungs, lesions, heat)), voxel_volume_ml)
-    # Everything is computed; from here on nodes change.
-    _write_volume(nodes.lesions, lesions, nodes.ct, np.uint8)
-    nodes.heatmap.SetAttribute(THRESHOLD, repr(float(threshold)))
-    nodes.heatmap.SetAttribute(MINIMUM_VOLUME, repr(float(min_volume_ml)))
     if nodes.segmentation is not None:
-        _write_segment(nodes.segmentation, nodes.ct, LUNG_LESION, lesions != 0)
-    if rows is not None:
-        fill_table(nodes.table, rows)
-    return rows
+        return nodes
+    with _new_nodes(nodes.ct.GetScene()) as add:
+        segmentation = add("segmentation", f"{nodes.ct.GetName()} lesion segmentation")
+        lungs, lesions = (slicer.util.arrayFromVolume(node) for node in (nodes.lungs, nodes.lesions))
+        _write_segmentation(segmentation, nodes.ct, lungs, lesions)
+        nodes.heatmap.SetNodeReferenceID(_role("segmentation"), segmentation.GetID())
+    nodes = result_of(nodes.heatmap)
+    _place_beside(nodes.ct, nodes)
+    return nodes
 
 
 @contextmanager
@@ -230,21 +223,30 @@ def _role(field: str) -> str:
     return f"LesionDecomp.{field}"
 
 
+def prepare_volume(node, ct, dtype: type) -> np.ndarray:
+    """Give a volume node the CT's grid and transform, and voxels to be filled in.
+
+    :return: ``(k, j, i)``, the node's own array; say ``arrayFromVolumeModified`` once it is filled.
+    """
+    shape = slicer.util.arrayFromVolume(ct).shape
+    # Copied part by part: taking the matrix apart and together again would round it.
+    node.CopyOrientation(ct)
+    node.SetAndObserveTransformNodeID(ct.GetTransformNodeID())
+    image = node.GetImageData()
+    if image is not None and image.GetPointData().GetScalars() is not None:
+        held = slicer.util.arrayFromVolume(node)
+        if held.shape == shape and held.dtype == dtype:
+            return held
+    slicer.util.updateVolumeFromArray(node, np.zeros(shape, dtype))
+    return slicer.util.arrayFromVolume(node)
+
+
 def _write_volume(node, array: np.ndarray, ct, dtype: type) -> None:
     modified = node.StartModify()
     try:
-        # Copied part by part: taking the matrix apart and together again would round it.
-        node.CopyOrientation(ct)
-        node.SetAndObserveTransformNodeID(ct.GetTransformNodeID())
-        image = node.GetImageData()
-        if image is not None and image.GetPointData().GetScalars() is not None:
-            held = slicer.util.arrayFromVolume(node)
-            if held.shape == array.shape and held.dtype == dtype:
-                held[:] = array
-                slicer.util.arrayFromVolumeModified(node)
-                node.StorableModified()
-                return
-        slicer.util.updateVolumeFromArray(node, np.asarray(array, dtype=dtype))
+        prepare_volume(node, ct, dtype)[:] = array
+        slicer.util.arrayFromVolumeModified(node)
+        node.StorableModified()
     finally:
         node.EndModify(modified)
 
@@ -281,26 +283,37 @@ def _write_segmentation(node, ct, lungs: np.ndarray, lesions: np.ndarray) -> Non
         node.CreateDefaultDisplayNodes()
     masks = {RIGHT_LUNG: lungs == 1, LEFT_LUNG: lungs == 2, LUNG_LESION: lesions != 0}
     for structure, mask in masks.items():
-        _write_segment(node, ct, structure, mask)
+        write_segment(node, ct, structure, mask)
     # Outlines only, so that the heatmap underneath stays visible.
     for structure in masks if is_new else ():
         node.GetDisplayNode().SetSegmentVisibility2DFill(structure.segment_id, False)
 
 
-def _write_segment(node, ct, structure: Structure, mask: np.ndarray) -> None:
+def write_segment(
+    node, ct, structure: Structure, mask: np.ndarray, box: tuple[slice, slice, slice] | None = None
+) -> None:
+    """Make a segment hold a mask; closed surfaces that the segmentation has are made anew.
+
+    :param mask: ``(k, j, i)``, in where not 0: of the CT's grid, or of the part of it that ``box`` says.
+    """
     segmentation = node.GetSegmentation()
     if segmentation.GetSegment(structure.segment_id) is None:
         segmentation.AddEmptySegment(structure.segment_id, structure.name, structure.color)
         segment = segmentation.GetSegment(structure.segment_id)
         segment.SetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), structure.terminology)
     slicer.vtkSlicerSegmentationsModuleLogic.SetBinaryLabelmapToSegment(
-        _oriented_image(mask, ct), node, structure.segment_id, slicer.vtkSlicerSegmentationsModuleLogic.MODE_REPLACE
+        _oriented_image(mask, ct, box),
+        node,
+        structure.segment_id,
+        slicer.vtkSlicerSegmentationsModuleLogic.MODE_REPLACE,
     )
 
 
-def _oriented_image(mask: np.ndarray, ct):
+def _oriented_image(mask: np.ndarray, ct, box: tuple[slice, slice, slice] | None):
     image = slicer.vtkOrientedImageData()
-    image.SetDimensions(*reversed(mask.shape))
+    starts = [part.start for part in reversed(box)] if box is not None else [0, 0, 0]
+    sizes = reversed(mask.shape)
+    image.SetExtent([n for start, size in zip(starts, sizes, strict=True) for n in (start, start + size - 1)])
     image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
     matrix = vtk.vtkMatrix4x4()
     ct.GetIJKToRASMatrix(matrix)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import slicer
+from LesionDecompLib.anatomy import LUNGS
 
 from .input_nodes import world_matrix
 from .result_nodes import ResultNodes
@@ -12,6 +13,7 @@ from .scene_nodes import nodes_of_class
 LUNG_WINDOW, LUNG_LEVEL = 1400.0, -500.0  # HU
 HEAT_OPACITY = 0.5
 LESION_OPACITY = 1.0
+LUNG_SURFACE_OPACITY = 0.25
 FIELD_OF_VIEW_MARGIN = 1.05
 
 
@@ -35,12 +37,60 @@ def show_result(nodes: ResultNodes, *, set_window: bool = True) -> None:
 
 def set_overlay_visible(nodes: ResultNodes, visible: bool) -> None:
     """Show or hide heatmap and lesion outline over the CT in all slice views."""
+    set_overlay(nodes, heat=visible, outline=visible)
+
+
+def set_overlay(nodes: ResultNodes, *, heat: bool, outline: bool, opacity: float = HEAT_OPACITY) -> None:
+    """Show the CT in all slice views, with or without the heatmap and the lesions' outline over it.
+
+    :param opacity: of the heatmap, 0 to 1.
+    """
     for composite in nodes_of_class(nodes.ct.GetScene(), "vtkMRMLSliceCompositeNode"):
+        modified = composite.StartModify()
         composite.SetBackgroundVolumeID(nodes.ct.GetID())
-        composite.SetForegroundVolumeID(nodes.heatmap.GetID() if visible else None)
-        composite.SetForegroundOpacity(HEAT_OPACITY)
-        composite.SetLabelVolumeID(nodes.lesions.GetID() if visible else None)
+        composite.SetForegroundVolumeID(nodes.heatmap.GetID() if heat else None)
+        composite.SetForegroundOpacity(opacity)
+        composite.SetLabelVolumeID(nodes.lesions.GetID() if outline else None)
         composite.SetLabelOpacity(LESION_OPACITY)
+        composite.EndModify(modified)
+
+
+def set_legend_visible(nodes: ResultNodes, visible: bool) -> None:
+    """Show or hide the color legend of the heatmap in the slice views."""
+    logic = slicer.vtkSlicerColorLogic
+    legend = logic.GetColorLegendDisplayNode(nodes.heatmap)
+    if legend is None:
+        if not visible:
+            return
+        legend = logic.AddDefaultColorLegendDisplayNode(nodes.heatmap)
+        if legend is None:
+            return
+        legend.SetTitleText("Lesion heat")
+        legend.SetLabelFormat("%.1f")
+        legend.SetNumberOfLabels(6)
+        legend.SetMaxNumberOfColors(256)
+    legend.SetVisibility(visible)
+
+
+def set_surfaces_visible(segmentation, visible: bool) -> None:
+    """Show or hide a segmentation's surfaces in 3-D; they are computed the first time they are shown."""
+    if visible:
+        segmentation.CreateClosedSurfaceRepresentation()
+        display = segmentation.GetDisplayNode()
+        # The lungs are glass, or they would hide what lies in them.
+        for structure in LUNGS:
+            display.SetSegmentOpacity3D(structure.segment_id, LUNG_SURFACE_OPACITY)
+    else:
+        segmentation.RemoveClosedSurfaceRepresentation()
+    segmentation.GetDisplayNode().SetVisibility3D(visible)
+
+
+def jump_to_voxel(nodes: ResultNodes, voxel: tuple[int, int, int]) -> tuple[float, float, float]:
+    """Move all slice views to a voxel (k, j, i) of the CT. :return: its RAS, mm, in the world."""
+    r, a, s, _ = world_matrix(nodes.ct) @ (*reversed(voxel), 1.0)
+    for view in nodes_of_class(nodes.ct.GetScene(), "vtkMRMLSliceNode"):
+        view.JumpSliceByCentering(float(r), float(a), float(s))
+    return float(r), float(a), float(s)
 
 
 def lesion_center(nodes: ResultNodes) -> tuple[float, float, float] | None:

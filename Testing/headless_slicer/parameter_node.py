@@ -106,23 +106,33 @@ def parameterNodeWrapper(cls: type) -> type:
 
     def connect_gui(self, controls) -> None:
         """Tie each control to the parameter that its SlicerParameterName names, both ways."""
+        from .qt_panel import VALUES
+
         self._controls = {}
         for control in vars(controls).values():
             name = control.property("SlicerParameterName")
-            if name:
-                self._controls[name] = control
-                control.on_edited(lambda n=name, c=control: setattr(self, n, c.value_for_parameter()))
+            if not name:
+                continue
+            signal, read, write = next(value for kind, value in VALUES.items() if isinstance(control, kind))
+
+            def edited(*_value, name=name, control=control, read=read) -> None:
+                setattr(self, name, read(control))
+
+            getattr(control, signal).connect(edited)
+            self._controls[name] = (control, signal, edited, write)
         self._gui_observer = self.parameterNode.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_event: show(self))
         show(self)
 
     def show(self) -> None:
-        for name, control in self._controls.items():
-            control.show_parameter(getattr(self, name))
+        for name, (control, _signal, _edited, write) in self._controls.items():
+            blocked = control.blockSignals(True)
+            write(control, getattr(self, name))
+            control.blockSignals(blocked)
 
     def disconnect_gui(self, _tag) -> None:
         self.parameterNode.RemoveObserver(self._gui_observer)
-        for control in self._controls.values():
-            control.on_edited(None)
+        for control, signal, edited, _write in self._controls.values():
+            getattr(control, signal).disconnect(edited)
         self._controls = {}
 
     cls.__init__ = initialize

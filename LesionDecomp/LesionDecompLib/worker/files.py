@@ -80,6 +80,7 @@ def write_result(folder: Path, result: SegmentResult, report: str) -> None:
         "device": result.device,
         "warnings": result.warnings,
         "timings_s": result.timings_s,
+        "precision": result.precision,
         "lesion_bundle": _bundle_to_json(result.lesion_bundle),
         "lung_bundle": _bundle_to_json(result.lung_bundle),
         "report": report,
@@ -111,6 +112,7 @@ def read_result(folder: Path) -> tuple[SegmentResult, str]:
             timings_s=values["timings_s"],
             lesion_bundle=_bundle_from_json(values["lesion_bundle"]),
             lung_bundle=_bundle_from_json(values["lung_bundle"]),
+            precision=values["precision"],
         )
         return result, values["report"]
     except (KeyError, TypeError, ValueError) as error:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 # Seconds that the heat takes for each second of lungs, and writing and measuring for each second of both; measured on
 # two CPU cores with whole chest CT. They only serve until the stage itself has begun.
-HEAT_PER_LUNGS = 1.0
-AFTER = 0.1
+HEAT_PER_LUNGS = 0.7
+AFTER = 0.05
 ENOUGH_S = 0.5  # before that, the first batch's warming up would mislead
 
 

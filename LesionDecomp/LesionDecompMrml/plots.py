@@ -1,0 +1,142 @@
+"""Plots of a result in Slicer's own plot nodes: lesion volume against threshold, lesion area along the body axis.
+
+They belong to the heatmap by node references, are made once for each result, and are saved with the scene.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import slicer
+import vtk
+from vtk.util.numpy_support import numpy_to_vtk
+
+THRESHOLD_COLUMN, VOLUME_COLUMN = "Threshold", "Lesion volume (mL)"
+HEIGHT_COLUMN, AREA_COLUMN = "Height, superior (mm)", "Lesion area (cm²)"
+LINE_COLOR, MARK_COLOR = (0.55, 0.10, 0.45), (0.90, 0.35, 0.10)
+STEP = 10  # of the thousand thresholds of the curve, every tenth is drawn
+
+
+def show_volume_curve(heatmap, curve: tuple[np.ndarray, np.ndarray], threshold: float, volume_ml: float):
+    """Make or update the plot of lesion volume against threshold.
+
+    :param heatmap: node of the result. :param curve: thresholds and volumes, mL, as ``volume_curve`` gives them.
+    :param threshold: the current one, marked. :param volume_ml: of the lesions shown, at that threshold.
+    :return: the chart node.
+    """
+    name = heatmap.GetName()
+    thresholds, volumes = (values[::STEP] for values in curve)
+    line = _table(heatmap, "volumeCurve", f"{name} volume curve")
+    if line.GetNumberOfRows() != len(thresholds) or not np.array_equal(_column(line, 1), volumes):
+        _fill(line, {THRESHOLD_COLUMN: thresholds, VOLUME_COLUMN: volumes})
+    mark_threshold(heatmap, threshold, volume_ml)
+    series = [
+        _series(heatmap, "volumeSeries", "All heat at or above the threshold", line, THRESHOLD_COLUMN, VOLUME_COLUMN),
+        _mark_series(heatmap),
+    ]
+    return _chart(
+        heatmap, "volumeChart", f"{name}: lesion volume", series, (THRESHOLD_COLUMN, VOLUME_COLUMN), with_legend=True
+    )
+
+
+def mark_threshold(heatmap, threshold: float, volume_ml: float) -> None:
+    """Move the mark of the volume curve; quick enough for every step of a slider."""
+    table = _table(heatmap, "volumeMark", f"{heatmap.GetName()} volume at the threshold")
+    _fill(table, {THRESHOLD_COLUMN: np.array([threshold]), VOLUME_COLUMN: np.array([volume_ml])})
+
+
+def show_area_along_body(heatmap, heights: np.ndarray, areas: np.ndarray):
+    """Make or update the plot of lesion area along the body axis.
+
+    :param heights: RAS superior of each axial slice, mm. :param areas: cm². :return: the chart node.
+    """
+    name = heatmap.GetName()
+    table = _table(heatmap, "areaCurve", f"{name} area along the body")
+    _fill(table, {HEIGHT_COLUMN: heights, AREA_COLUMN: areas})
+    series = [_series(heatmap, "areaSeries", "Lesion area", table, HEIGHT_COLUMN, AREA_COLUMN)]
+    return _chart(heatmap, "areaChart", f"{name}: lesion area", series, (HEIGHT_COLUMN, AREA_COLUMN))
+
+
+def has_plots(heatmap) -> bool:
+    """Whether a plot of this result is in the scene, and worth updating."""
+    return heatmap.GetNodeReference(_role("volumeChart")) is not None
+
+
+def _role(name: str) -> str:
+    return f"LesionDecomp.{name}"
+
+
+def _node(heatmap, role: str, class_name: str, name: str):
+    node = heatmap.GetNodeReference(_role(role))
+    if node is None:
+        scene = heatmap.GetScene()
+        node = scene.AddNewNodeByClass(class_name, scene.GenerateUniqueName(name))
+        heatmap.SetNodeReferenceID(_role(role), node.GetID())
+    return node
+
+
+def _table(heatmap, role: str, name: str):
+    table = _node(heatmap, role, "vtkMRMLTableNode", name)
+    table.SetLocked(True)
+    return table
+
+
+def _series(heatmap, role: str, name: str, table, x: str, y: str):
+    series = _node(heatmap, role, "vtkMRMLPlotSeriesNode", name)
+    series.SetAndObserveTableNodeID(table.GetID())
+    series.SetXColumnName(x)
+    series.SetYColumnName(y)
+    series.SetPlotType(slicer.vtkMRMLPlotSeriesNode.PlotTypeScatter)
+    series.SetLineStyle(slicer.vtkMRMLPlotSeriesNode.LineStyleSolid)
+    series.SetMarkerStyle(slicer.vtkMRMLPlotSeriesNode.MarkerStyleNone)
+    series.SetColor(*LINE_COLOR)
+    return series
+
+
+def _mark_series(heatmap):
+    table = heatmap.GetNodeReference(_role("volumeMark"))
+    series = _series(heatmap, "markSeries", "Lesions shown", table, THRESHOLD_COLUMN, VOLUME_COLUMN)
+    series.SetLineStyle(slicer.vtkMRMLPlotSeriesNode.LineStyleNone)
+    series.SetMarkerStyle(slicer.vtkMRMLPlotSeriesNode.MarkerStyleCircle)
+    series.SetMarkerSize(12)
+    series.SetColor(*MARK_COLOR)
+    return series
+
+
+def _chart(heatmap, role: str, title: str, series: list[Any], axes: tuple[str, str], with_legend: bool = False):
+    is_new = heatmap.GetNodeReference(_role(role)) is None
+    chart = _node(heatmap, role, "vtkMRMLPlotChartNode", title)
+    if is_new:  # the user's own settings survive
+        for one in series:
+            chart.AddAndObservePlotSeriesNodeID(one.GetID())
+        chart.SetTitle(title)
+        chart.SetXAxisTitle(axes[0])
+        chart.SetYAxisTitle(axes[1])
+        chart.SetLegendVisibility(with_legend)
+    return chart
+
+
+def _column(table, index: int) -> np.ndarray:
+    return slicer.util.arrayFromTableColumn(table, table.GetColumnName(index))
+
+
+def _fill(table, columns: Mapping[str, np.ndarray]) -> None:
+    modified = table.StartModify()
+    try:
+        if table.GetNumberOfColumns() != len(columns):
+            table.RemoveAllColumns()
+            for name in columns:
+                column = vtk.vtkDoubleArray()
+                column.SetName(name)
+                table.AddColumn(column)
+        for index, values in enumerate(columns.values()):
+            held = table.GetTable().GetColumn(index)
+            held.DeepCopy(numpy_to_vtk(np.ascontiguousarray(values, np.float64), deep=True))
+            held.SetName(list(columns)[index])
+        table.GetTable().SetNumberOfRows(len(next(iter(columns.values()))))
+        table.GetTable().Modified()
+        table.Modified()
+    finally:
+        table.EndModify(modified)

@@ -1,0 +1,61 @@
+"""The optional lung mask: a labelmap, or a segmentation with the segments that are lung."""
+
+from __future__ import annotations
+
+import json
+
+import qt
+from LesionDecompMrml.input_nodes import lung_segments_of, segments_of
+
+from .combo_box import silent
+from .signals import connect
+
+
+class LungChoice:
+    """Which segments of the chosen segmentation are lung.
+
+    :param ui: the panel's controls. :param chosen: called as ``chosen(text)`` with the value for the parameter node.
+    """
+
+    def __init__(self, ui, chosen) -> None:
+        self._ui, self._chosen = ui, chosen
+        self._shown: tuple | None = None
+        connect(ui.lungSegmentsList, "itemChanged(QListWidgetItem*)", self._on_ticked)
+        self.show(None, "")
+
+    def show(self, mask, text: str) -> None:
+        """Bring the list in line with the chosen mask and the parameter node's text."""
+        is_segmentation = mask is not None and mask.IsA("vtkMRMLSegmentationNode")
+        self._ui.lungSegmentsList.visible = is_segmentation
+        self._ui.lungSegmentsLabel.visible = is_segmentation
+        segments = segments_of(mask) if is_segmentation else []
+        chosen = chosen_segments(mask, text) if is_segmentation else []
+        state = (segments, chosen)
+        if state == self._shown:
+            return
+        self._shown = state
+        with silent(self._ui.lungSegmentsList) as box:
+            box.clear()
+            for segment_id, name in segments:
+                item = qt.QListWidgetItem(name)
+                item.setData(qt.Qt.UserRole, segment_id)
+                item.setCheckState(qt.Qt.Checked if segment_id in chosen else qt.Qt.Unchecked)
+                box.addItem(item)
+
+    def _on_ticked(self, _item) -> None:
+        box = self._ui.lungSegmentsList
+        items = [box.item(row) for row in range(box.count)]
+        ticked = [str(item.data(qt.Qt.UserRole)) for item in items if item.checkState() == qt.Qt.Checked]
+        self._chosen(json.dumps(ticked))
+
+
+def chosen_segments(mask, text: str) -> list[str]:
+    """IDs of the segments to take as lung: those of the text (a JSON list) that exist, or without one what fits."""
+    if not text:
+        return lung_segments_of(mask)
+    try:
+        wanted = json.loads(text)
+    except ValueError:
+        return lung_segments_of(mask)
+    present = [segment_id for segment_id, _name in segments_of(mask)]
+    return [segment_id for segment_id in present if segment_id in wanted]
