@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import time
 
 import pytest
 from command_line import process_environment, snapshot
-from LesionDecompLib.atomic import atomic_file, check_writable, staged_folder, write_bytes, write_text
+from LesionDecompLib.atomic import atomic_file, check_writable, sole_writer, staged_folder, write_bytes, write_text
 from LesionDecompLib.errors import LesionDecompError
 
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX permissions and signals")
@@ -94,6 +95,43 @@ class TestFolder:
         assert (tmp_path / "case" / "report.json").read_text() == "first"
         assert list(snapshot(tmp_path)) == ["case", "case/report.json"]
 
+    def test_a_folder_that_another_run_fills_meanwhile_is_replaced_whole_where_that_is_allowed(self, tmp_path):
+        with staged_folder(tmp_path / "case", overwrite=True, last="b", retired=("c",)) as staging:
+            (staging / "a").write_text("late")
+            (staging / "b").write_text("late")
+            (tmp_path / "case").mkdir()
+            for name in ("a", "b", "c"):
+                (tmp_path / "case" / name).write_text("first")
+        assert {path.name: path.read_text() for path in (tmp_path / "case").iterdir()} == {"a": "late", "b": "late"}
+
+    def test_folders_are_replaced_like_files(self, tmp_path):
+        for text in ("old", "new"):
+            with staged_folder(tmp_path, overwrite=True, last="index.csv") as staging:
+                (staging / "slices").mkdir()
+                (staging / "slices" / text).write_text(text)
+                (staging / "index.csv").write_text(text)
+        assert list(snapshot(tmp_path)) == ["index.csv", "slices", "slices/new"]
+
+    @pytest.mark.parametrize("fails", ["a", "report.json"])
+    def test_a_failure_between_two_files_brings_the_old_ones_back(self, tmp_path, monkeypatch, fails):
+        for name in ("a", "b", "overview.png", "report.json"):
+            (tmp_path / name).write_text("old")
+        before, move = snapshot(tmp_path), os.replace
+
+        def failing(source, target):
+            if target == tmp_path / fails:
+                raise OSError(errno.EIO, "Input/output error")
+            move(source, target)
+
+        monkeypatch.setattr(os, "replace", failing)
+        with (
+            pytest.raises(LesionDecompError, match="Input/output error"),
+            staged_folder(tmp_path, True, last="report.json", retired=("overview.png",)) as staging,
+        ):
+            for name in ("a", "b", "report.json"):
+                (staging / name).write_text("new")
+        assert snapshot(tmp_path) == before
+
     def test_checking_a_folder_leaves_no_trace(self, tmp_path):
         check_writable(tmp_path)
         check_writable(tmp_path / "new" / "newer")
@@ -126,3 +164,80 @@ class TestFolder:
         for folder in tmp_path.glob("case*"):
             assert sorted(path.name for path in folder.iterdir()) == ["a", "b", "report.json"]
             assert all(path.stat().st_size == 5000 for path in folder.iterdir())
+
+
+@posix
+class TestSeveralProcesses:
+    def start(self, folder, code):
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], cwd=folder, env=process_environment(folder), stdout=subprocess.PIPE
+        )
+        assert process.stdout.readline() == b"ready\n"
+        return process
+
+    def test_two_runs_into_one_folder_never_leave_a_mix(self, tmp_path):
+        code = (
+            "import sys; from LesionDecompLib.atomic import staged_folder\n"
+            "print('ready', flush=True)\n"
+            "for n in range(10**6):\n"
+            "    with staged_folder('case', True, last='report.json', retired=('odd',)) as staging:\n"
+            "        for name in ['a', 'b', 'report.json', *(['odd'] if {odd} else [])]:\n"
+            "            (staging / name).write_text(f'{odd} {{n}}')\n"
+        )
+        processes = [self.start(tmp_path, code.format(odd=odd)) for odd in (0, 1)]
+        folder, seen = tmp_path / "case", set()
+        try:
+            end = time.monotonic() + 60
+            while len(seen) < 40 and time.monotonic() < end:
+                for process in processes:
+                    process.send_signal(signal.SIGSTOP)
+                contents = {path.name: path.read_text() for path in folder.glob("[!.]*")} if folder.exists() else {}
+                assert len(set(contents.values())) <= 1, contents
+                if "report.json" in contents:
+                    odd = contents["report.json"][0] == "1"
+                    assert sorted(contents) == (["a", "b", "odd", "report.json"] if odd else ["a", "b", "report.json"])
+                    seen.add(contents["report.json"])
+                for process in processes:
+                    process.send_signal(signal.SIGCONT)
+                time.sleep(0.003)
+        finally:
+            for process in processes:
+                process.kill()
+                process.communicate()
+        assert {text[0] for text in seen} == {"0", "1"}
+
+    def test_what_a_killed_run_left_is_removed_and_what_a_living_one_makes_is_not(self, tmp_path):
+        (tmp_path / "case").mkdir()
+        code = (
+            "import sys, time; from LesionDecompLib.atomic import atomic_file, staged_folder\n"
+            "with staged_folder('case', True) as staging, atomic_file('report.json') as stream:\n"
+            "    (staging / 'a').write_text('half')\n"
+            "    print('ready', flush=True); time.sleep(600)\n"
+        )
+        killed, living = self.start(tmp_path, code), self.start(tmp_path, code)
+        assert len(list(tmp_path.rglob(".*.partial"))) == 4
+        killed.kill()
+        killed.communicate()
+        check_writable(tmp_path / "case")
+        write_text(tmp_path / "report.json", "whole")
+        assert len(list(tmp_path.rglob(".*.partial"))) == 2
+        living.kill()
+        living.communicate()
+        check_writable(tmp_path / "case")
+        write_text(tmp_path / "report.json", "whole")
+        assert list(snapshot(tmp_path)) == ["case", "report.json"]
+
+    def test_a_second_writer_is_refused_until_the_first_has_ended(self, tmp_path):
+        code = (
+            "import time; from LesionDecompLib.atomic import sole_writer\n"
+            "with sole_writer('.', wait=False):\n"
+            "    print('ready', flush=True); time.sleep(600)\n"
+        )
+        first = self.start(tmp_path, code)
+        with pytest.raises(LesionDecompError, match="another run that writes into"), sole_writer(tmp_path, wait=False):
+            pytest.fail("two at once")
+        first.kill()
+        first.communicate()
+        with sole_writer(tmp_path, wait=False):
+            pass
+        assert snapshot(tmp_path) == {}

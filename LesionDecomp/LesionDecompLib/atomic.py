@@ -1,21 +1,30 @@
 """Files and folders that appear under their final name complete, or not at all.
 
 Everything is first written under a hidden temporary name on the same file system, flushed to the disk, and renamed.
-A run that is killed leaves at most such a hidden name; a run that fails or is interrupted leaves nothing.
+A run that is killed leaves at most such a hidden name, which the next one removes; a run that fails or is interrupted
+leaves nothing. Of two runs into one folder the later one wins, with all of its files.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
 from .errors import LesionDecompError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 PARTIAL = ".partial"  # suffix of every temporary name
 
@@ -57,7 +66,8 @@ def atomic_file(path: str | Path, mode: str = "wb", stage: str = "Writing the re
         kwargs = {"encoding": "utf-8", "newline": "\n"} | kwargs
     temporary = None
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=PARTIAL, dir=path.parent)
+        _remove_leftovers(path.parent, path.name)
+        descriptor, temporary = tempfile.mkstemp(prefix=_own_prefix(path.name), suffix=PARTIAL, dir=path.parent)
         with open(descriptor, mode, **kwargs) as stream:
             yield stream
             stream.flush()
@@ -65,6 +75,7 @@ def atomic_file(path: str | Path, mode: str = "wb", stage: str = "Writing the re
         _give_usual_permissions(temporary, 0o666)
         os.replace(temporary, path)
         temporary = None
+        _sync(path.parent)
     except OSError as error:
         raise writing_error(error, stage, path.name) from error
     finally:
@@ -96,9 +107,10 @@ def staged_folder(
 ) -> Iterator[Path]:
     """Give a staging folder whose files move into ``folder`` once the block has ended without an error.
 
-    A ``folder`` that does not exist yet appears in one rename with everything in it. Into one that exists, files are
-    moved one by one, each in one rename, after the files named in ``retired`` and an older ``last`` have gone: whoever
-    finds ``last`` finds a complete set. Parent folders are made as needed, and removed again on failure.
+    A ``folder`` that does not exist yet appears in one rename with everything in it. Into one that exists, files and
+    folders are moved one by one, each in one rename, after those they replace and those named in ``retired`` have gone,
+    ``last`` first: at no moment do files of two runs lie side by side, and whoever finds ``last`` finds a complete set.
+    Parent folders are made as needed, and removed again on failure.
 
     :param overwrite: whether files of the same names in ``folder`` may be replaced.
     :param last: name of the staged file to move last, e.g. the report.
@@ -113,14 +125,14 @@ def staged_folder(
         for path in staging.rglob("*"):
             if path.is_file():
                 _give_usual_permissions(path, 0o666)
-                _sync(path)
-        if folder.is_dir():
-            taken = sorted(path.name for path in staging.iterdir() if (folder / path.name).exists())
-            if taken and not overwrite:
-                raise existing_error(stage, folder, taken)
-            _move_into(staging, folder, last, retired)
-        else:
-            _appear(staging, folder)
+            _sync(path)
+        _sync(staging)
+        if folder.is_dir() or not _appear(staging, folder):
+            with sole_writer(folder):
+                taken = sorted(path.name for path in staging.iterdir() if (folder / path.name).exists())
+                if taken and not overwrite:
+                    raise existing_error(stage, folder, taken)
+                _move_into(staging, folder, last, retired)
         _sync(folder)
         _sync(folder.parent)
     except OSError as error:
@@ -163,6 +175,34 @@ def check_writable(folder: str | Path, stage: str = "Opening the output folder")
             shutil.rmtree(staging, ignore_errors=True)
 
 
+@contextmanager
+def sole_writer(folder: str | Path, wait: bool = True, stage: str = "Opening the output folder") -> Iterator[None]:
+    """Keep other processes that ask for the same from writing into an existing ``folder`` meanwhile.
+
+    Held by the process: when it is killed, the next one may go on. Where the system or the disk knows no such locks
+    (Windows, some network disks), nothing is kept.
+
+    :param wait: whether to wait for another process; if not, it is an error.
+    :raises LesionDecompError: another process writes there, and ``wait`` is False.
+    """
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError as error:
+            found = f"another run that writes into '{Path(folder).name}'"
+            advice = "Wait for its end or choose another folder."
+            raise LesionDecompError(stage, found, "a folder of its own for each run", advice) from error
+        except OSError:  # a disk without locks
+            pass
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _staging_folder(folder: Path) -> Path:
     # Inside an existing folder (it may be a disk of its own), else beside the first parent that exists.
     home = folder
@@ -170,17 +210,66 @@ def _staging_folder(folder: Path) -> Path:
         if home.exists() or home.parent == home:
             raise NotADirectoryError(errno.ENOTDIR, "Not a directory")
         home = home.parent
-    return Path(tempfile.mkdtemp(prefix=f".{folder.name[:100]}.", suffix=PARTIAL, dir=home))
+    _remove_leftovers(home, folder.name)
+    return Path(tempfile.mkdtemp(prefix=_own_prefix(folder.name), suffix=PARTIAL, dir=home))
 
 
-def _appear(staging: Path, folder: Path) -> None:
+def _own_prefix(name: str) -> str:
+    # Of a temporary name: says whose it is, so that it can be removed once that process is no more.
+    return f".{name[:60]}.{_machine()}-{os.getpid()}-"
+
+
+@lru_cache
+def _machine() -> str:
+    # Processes are numbered anew by each machine, each start of it, and each container.
+    parts = [platform.node()]
+    with suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+    with suppress(OSError):
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
+
+
+def _remove_leftovers(home: Path, name: str) -> None:
+    """Remove what processes of this machine that were killed left of ``name`` in ``home``."""
+    if os.name == "nt":  # there a process can't be asked whether it lives without ending it
+        return
+    start = f".{name[:60]}.{_machine()}-"
+    with suppress(OSError):
+        for path in list(home.iterdir()):
+            process = path.name.removeprefix(start).partition("-")[0]
+            if not (path.name.startswith(start) and path.name.endswith(PARTIAL) and process.isdigit()):
+                continue
+            if _is_alive(int(process)):
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def _appear(staging: Path, folder: Path) -> bool:
+    # False where another run has filled the folder meanwhile.
     made = _make_parents(folder.parent)
     try:
         _give_usual_permissions(staging, 0o777)
         os.rename(staging, folder)
-    except OSError:
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and folder.is_dir():
+            return False
         _remove_empty(made)
         raise
+    return True
 
 
 def _make_parents(folder: Path) -> list[Path]:
@@ -203,16 +292,26 @@ def _remove_empty(folders: list[Path]) -> None:
 
 
 def _move_into(staging: Path, folder: Path, last: str, retired: tuple[str, ...]) -> None:
-    names = sorted(path.name for path in staging.iterdir())
-    if last in names:
-        (folder / last).unlink(missing_ok=True)
-        names.remove(last)
-        names.append(last)
-    for name in retired:
-        if name not in names:
-            (folder / name).unlink(missing_ok=True)
-    for name in names:
-        os.replace(staging / name, folder / name)
+    names = sorted((path.name for path in staging.iterdir()), key=lambda name: (name == last, name))
+    old = [name for name in dict.fromkeys((last, *retired, *names)) if name and (folder / name).exists()]
+    aside = Path(tempfile.mkdtemp(prefix=_own_prefix(folder.name), suffix=PARTIAL, dir=folder))
+    gone, come = [], []
+    try:
+        for name in old:
+            os.rename(folder / name, aside / name)
+            gone.append(name)
+        for name in names:
+            os.replace(staging / name, folder / name)
+            come.append(name)
+    except BaseException:
+        with suppress(OSError):
+            for name in reversed(come):
+                os.rename(folder / name, staging / name)
+            for name in reversed(gone):
+                os.rename(aside / name, folder / name)
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -87,6 +88,8 @@ def _run_worker(
             except queue.Empty:
                 return number, f"a hang: more than {limit_s:g} s"
             if line is None:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(10)  # its exit status tells how it ended
                 break
             told = json.loads(line)
             started = True

@@ -100,9 +100,9 @@ def mutated_text(text: str, rng: np.random.Generator) -> bytes:
 
 
 def mutated_json(content: Any, rng: np.random.Generator) -> Any:
-    """A JSON value with one to three of its parts replaced, removed, renamed or doubled."""
+    """A JSON value with one or two of its parts replaced, removed, renamed or doubled."""
     content = copy.deepcopy(content)
-    for _ in range(rng.integers(1, 4)):
+    for _ in range(rng.integers(1, 3)):
         places = list(_places(content))
         if not places:
             return _one(VALUES, rng)
@@ -129,7 +129,7 @@ def mutated_zip(data: bytes, rng: np.random.Generator) -> bytes:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         entries = [[name, archive.read(name)] for name in archive.namelist()]
     method = zipfile.ZIP_STORED
-    for _ in range(rng.integers(1, 4)):
+    for _ in range(rng.integers(1, 3)):
         # The pickle that describes the tensors is where damage tells.
         pickles = [number for number, (name, _) in enumerate(entries) if name.endswith("data.pkl")]
         at = pickles[0] if pickles and rng.random() < 0.7 else int(rng.integers(0, len(entries)))
@@ -137,7 +137,7 @@ def mutated_zip(data: bytes, rng: np.random.Generator) -> bytes:
             case 0 | 1 | 2 | 3 | 4:
                 entries[at][1] = mutated(entries[at][1], len(entries[at][1]), rng)
             case 5:
-                entries[at][0] = _one(("../x", "/x", "archive/../x", "archive/data/0", "x" * 70_000, ""), rng)[:60_000]
+                entries[at][0] = _one(("../x", "/x", "archive/../x", "archive/data/0", "x" * 60_000, "x"), rng)
             case 6 if len(entries) > 1:
                 del entries[at]
             case 7:

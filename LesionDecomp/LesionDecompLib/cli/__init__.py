@@ -29,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     :param argv: arguments less the program's name; default those of the process.
     :return: exit status: 0 done, 1 a case or the command failed, 2 wrong usage, 130 interrupted.
     """
+    _hold_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         # A console that lacks a character (×, an umlaut in a name) must not end the run.
         if hasattr(stream, "reconfigure"):
@@ -93,3 +94,13 @@ def tell(text: str) -> None:
         # Or Python would try again at exit, and complain.
         with suppress(OSError, ValueError, AttributeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _hold_standard_streams() -> None:
+    # A file opened while stdin, stdout or stderr is closed would take its number, and get what libraries print there.
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            with suppress(OSError):
+                os.open(os.devnull, os.O_RDWR)

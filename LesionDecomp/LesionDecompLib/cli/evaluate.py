@@ -42,7 +42,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, write everything, print the table."""
-    from ..atomic import write_text
+    from ..atomic import staged_folder
     from ..errors import LesionDecompError
 
     file = args.output / RESULTS_NAME
@@ -50,22 +50,21 @@ def run(args: argparse.Namespace) -> int:
         raise LesionDecompError(
             "Evaluation", f"{RESULTS_NAME} in '{args.output.name}' already", "a new folder", "Or add --overwrite."
         )
-    args.output.mkdir(parents=True, exist_ok=True)
     slices = (args.data / "index.csv").is_file()
     if not slices and (args.split is not None or args.methods is not None):
         raise LesionDecompError("Evaluation", f"no index.csv in '{args.data.name}'", "slices, for --split or --methods")
     try:
-        results = _slices(args) if slices else _volumes(args)
+        with staged_folder(args.output, args.overwrite, stage="Evaluation", last=RESULTS_NAME) as staging:
+            results = _slices(args, staging) if slices else _volumes(args, staging)
+            (staging / RESULTS_NAME).write_text(json.dumps(results, indent=2) + "\n", "utf-8")
     except ModuleNotFoundError as error:
         raise LesionDecompError(
             "Evaluation", f"no module '{error.name}'", "the evaluation extras", "pip install 'lesiondecomp[evaluation]'"
         ) from error
-    # Last, so that whoever finds it finds the pictures too.
-    write_text(file, json.dumps(results, indent=2) + "\n", "Writing the results")
     return 0
 
 
-def _slices(args: argparse.Namespace) -> dict:
+def _slices(args: argparse.Namespace, output: Path) -> dict:
     from ..device import choose_device
     from ..evaluation import comparison_figures as figures
     from ..evaluation.comparison import evaluate_localizers
@@ -84,15 +83,15 @@ def _slices(args: argparse.Namespace) -> dict:
     with interrupts_as_request() as cancelled:
         comparison, results = evaluate_localizers(localizers, data, val, split, progress.update, cancelled)
     progress.clear()
-    figures.draw_precision_recall(comparison, results, args.output / figures.PR_NAME)
-    figures.draw_dice(comparison, results, args.output / figures.DICE_NAME)
-    figures.draw_examples(comparison, localizers, args.output / figures.EXAMPLES_NAME)
-    figures.write_table(results, args.output / figures.TABLE_NAME)
-    tell((args.output / figures.TABLE_NAME).read_text("utf-8").rstrip())
+    figures.draw_precision_recall(comparison, results, output / figures.PR_NAME)
+    figures.draw_dice(comparison, results, output / figures.DICE_NAME)
+    figures.draw_examples(comparison, localizers, output / figures.EXAMPLES_NAME)
+    figures.write_table(results, output / figures.TABLE_NAME)
+    tell((output / figures.TABLE_NAME).read_text("utf-8").rstrip())
     return results
 
 
-def _volumes(args: argparse.Namespace) -> dict:
+def _volumes(args: argparse.Namespace, output: Path) -> dict:
     from ..errors import LesionDecompError
     from ..evaluation.volumes import evaluate_volumes
     from ..pipeline import Segmenter
@@ -102,7 +101,7 @@ def _volumes(args: argparse.Namespace) -> dict:
     if len(args.models) > 1:
         raise LesionDecompError("Evaluation", f"{len(args.models)} models for whole CT", "one: a run for each")
     progress = Progress()
-    results = evaluate_volumes(args.data, Segmenter(args.models[0], device=args.device), args.output, progress.update)
+    results = evaluate_volumes(args.data, Segmenter(args.models[0], device=args.device), output, progress.update)
     progress.clear()
     tell("case          Dice   lesion, mL   reader, mL   involvement, %   reader, %")
     for case in results["cases"]:

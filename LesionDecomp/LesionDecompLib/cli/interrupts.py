@@ -15,7 +15,10 @@ INTERRUPTED = 130  # exit status: 128 + SIGINT, as shells have it
 
 @contextmanager
 def interrupts_as_exceptions() -> Iterator[None]:
-    """Raise KeyboardInterrupt on SIGTERM too, as on SIGINT; outside the main thread nothing changes."""
+    """Raise KeyboardInterrupt on SIGTERM, and when the terminal is closed, as on SIGINT.
+
+    Outside the main thread nothing changes, and under ``nohup`` a closed terminal ends nothing.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -23,11 +26,16 @@ def interrupts_as_exceptions() -> Iterator[None]:
     def interrupt(number, frame):
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    hang_up = getattr(signal, "SIGHUP", None)  # not on Windows
+    numbers = [signal.SIGTERM]
+    if hang_up is not None and signal.getsignal(hang_up) == signal.SIG_DFL:
+        numbers.append(hang_up)
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -77,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
     from ..training.loop import limit_threads
     from ..training.lung_task import LungConfig
     from ..training.run import train_lesions, train_lungs
+    from . import tell
     from .interrupts import interrupt_with_parent, interrupts_as_request
     from .progress import Progress
 
@@ -85,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     config = load_config(preset, args.config, args.settings)
     limit_threads(args.threads)
     device, in_words = choose_device(args.device)
-    print(f"Training on {in_words}.")
+    tell(f"Training on {in_words}.")
     if (lungs or baseline) and (args.warm_start is not None or args.teachers):
         raise LesionDecompError("Training", f"--warm-start or --teacher with --preset {args.preset}", "a lesion preset")
     if baseline and args.hours is not None:
@@ -112,5 +116,21 @@ def run(args: argparse.Namespace) -> int:
         )
     progress.clear()
     if bundle is not None:
-        print(f"The bundle is in {bundle.path}.")
+        tell(f"The bundle is in {bundle.path}.")
     return 0
+
+
+@contextmanager
+def _only_run_in(folder: Path) -> Iterator[None]:
+    """Refuse a second run into ``folder`` while one is under way: their checkpoints and logs would mix."""
+    from ..atomic import sole_writer, writing_error
+
+    if os.environ.get("RANK", "0") != "0":  # the first rank alone writes
+        yield
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise writing_error(error, "Opening the output folder", folder.name) from error
+    with sole_writer(folder, wait=False):
+        yield
