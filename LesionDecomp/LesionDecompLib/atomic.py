@@ -13,12 +13,11 @@ import os
 import platform
 import shutil
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from .errors import LesionDecompError
 
@@ -27,7 +26,6 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-_UMASK = threading.Lock()
 PARTIAL = ".partial"  # suffix of every temporary name
 
 _REASONS = {
@@ -51,13 +49,15 @@ def writing_error(error: OSError, stage: str, name: str = "") -> LesionDecompErr
     :param name: name of the file or folder (not its path); may be empty.
     """
     found, expected, advice = _REASONS.get(
-        error.errno, (f"the system's error '{error.strerror or error}'", "a file that can be written", "")
+        error.errno or 0, (f"the system's error '{error.strerror or error}'", "a file that can be written", "")
     )
     return LesionDecompError(stage, f"{found} for '{name}'" if name else found, expected, advice)
 
 
 @contextmanager
-def atomic_file(path: str | Path, mode: str = "wb", stage: str = "Writing the results", **kwargs) -> Iterator[IO]:
+def atomic_file(
+    path: str | Path, mode: str = "wb", stage: str = "Writing the results", **kwargs: Any
+) -> Iterator[IO[Any]]:
     """Open a file for writing that replaces ``path`` only once the block has ended without an error.
 
     :param mode: ``"wb"``, or ``"w"`` for UTF-8 with ``\\n`` line ends unless ``kwargs`` (those of :func:`open`) differ.
@@ -333,7 +333,6 @@ def _sync(path: Path) -> None:
 def _give_usual_permissions(path: str | Path, mode: int) -> None:
     # Temporary names are private; results get what the user's umask grants any new file.
     if os.name != "nt":
-        with _UMASK:  # it belongs to the whole process, and is read by setting it
-            mask = os.umask(0)
-            os.umask(mask)
+        mask = os.umask(0)
+        os.umask(mask)
         os.chmod(path, mode & ~mask)

@@ -14,7 +14,8 @@ BLOCK = 16
 class BandedMatrix:
     """A matrix kept in blocks of rows, each with the columns that it touches.
 
-    :param shape: (rows, columns). :param blocks: first and last row, first and last column, and what stands there.
+    :param shape: (rows, columns).
+    :param blocks: first and last row, first and last column, and what stands there.
     """
 
     shape: tuple[int, int]

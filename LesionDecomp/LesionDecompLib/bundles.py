@@ -12,13 +12,15 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from .atomic import staged_folder
 from .errors import LesionDecompError
 
 if TYPE_CHECKING:
     import torch
+
+    from .networks import DecompositionNet
 
 FORMAT_VERSION = 1
 METADATA_NAME = "bundle.json"
@@ -57,7 +59,8 @@ REQUIRED_INPUT = {"size": list, "spacing_mm": float, "hu_window": list, "mean": 
 class ModelBundle:
     """A verified bundle.
 
-    :param path: its folder. :param metadata: the contents of ``bundle.json``.
+    :param path: its folder.
+    :param metadata: the contents of ``bundle.json``.
     """
 
     path: Path
@@ -138,6 +141,7 @@ class ModelBundle:
         """
         import torch
 
+        from .memory_layout import channels_last
         from .networks import ARCHITECTURES
         from .torch_file import read_torch_file
 
@@ -168,7 +172,7 @@ class ModelBundle:
         if not all(torch.isfinite(value).all() for value in state.values() if value.is_floating_point()):
             raise LesionDecompError(STAGE, f"weights of '{self.name}' that are not finite", expected)
         network.requires_grad_(False)
-        return network.eval().to(device=device, memory_format=torch.channels_last)
+        return channels_last(network.eval(), device)
 
     def _try_input(self, network: torch.nn.Module) -> None:
         """Let a network on the meta device, which computes shapes alone, try the slices the bundle is for."""
@@ -184,7 +188,8 @@ class ModelBundle:
         if self.task == "lungs":
             out, channels = network.eval()(x), 3
         else:
-            out = network.eval().normal(x) if definition.source == "difference" else network.eval().gate(x)
+            decomposition = cast("DecompositionNet", network.eval())
+            out = decomposition.normal(x) if definition.source == "difference" else decomposition.gate(x)
             channels = 1
         if out.shape != (1, channels, *x.shape[2:]):
             raise ValueError(f"output of shape {tuple(out.shape)} for slices of {height}×{width}")
@@ -252,6 +257,9 @@ def find_bundle(name_or_path: str | Path | None, task: str) -> ModelBundle:
     """The bundle with this name or at this path; ``None`` means the first shipped one for the task.
 
     :raises LesionDecompError: none found, or the one found does not verify.
+
+    >>> find_bundle("lungs-unet", "lungs").task
+    'lungs'
     """
     paths = bundle_paths()
     if name_or_path is None:

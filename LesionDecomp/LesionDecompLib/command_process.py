@@ -27,7 +27,8 @@ ENDED = (FINISHED, STOPPED, FAILED)
 class CommandProcess:
     """One command, from its start to its end.
 
-    :param arguments: of the command line, the command's name first. :param title: of the work, for messages.
+    :param arguments: of the command line, the command's name first.
+    :param title: of the work, for messages.
     :param python: interpreter that has the library's packages, as a command; default the one that runs this.
     :param temporary_folder: where the folder for the command's output is made; default the system's.
     :raises LesionDecompError: the process cannot be started.
@@ -69,7 +70,9 @@ class CommandProcess:
         return self.state not in ENDED
 
     def poll(self) -> str:
-        """Take in what the command has told since. :return: :attr:`state`."""
+        """Take in what the command has told since.
+
+        :return: :attr:`state`."""
         if not self.is_running:
             return self.state
         status = self._process.poll()  # first: what it told before its end is then surely there
@@ -99,7 +102,9 @@ class CommandProcess:
             self._closer()
 
     def wait(self, timeout_s: float | None = None) -> str:
-        """Wait for the end, for scripts. :return: :attr:`state`, not an end where it took longer."""
+        """Wait for the end, for scripts.
+
+        :return: :attr:`state`, not an end where it took longer."""
         self._process.wait(timeout_s)
         return self.poll()
 

@@ -47,8 +47,8 @@ class Components:
         """The components that a mask ``(count,)`` keeps, numbered anew."""
         runs = keep[self.labels]
         numbers = np.cumsum(keep, dtype=self.labels.dtype) - 1
-        parts = (part[runs] for part in (self.z, self.y, self.x, self.lengths))
-        return Components(*parts, numbers[self.labels[runs]], self.sizes[keep])
+        z, y, x, lengths = (part[runs] for part in (self.z, self.y, self.x, self.lengths))
+        return Components(z, y, x, lengths, numbers[self.labels[runs]], self.sizes[keep])
 
 
 def find_components(mask: np.ndarray) -> Components:
@@ -74,9 +74,11 @@ def components_of_positions(positions: np.ndarray, shape: tuple[int, int, int]) 
     return _joined(starts, ends, shape)
 
 
-def padded_position(z: int, y: np.ndarray, x: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+def padded_position(
+    z: np.ndarray | int, y: np.ndarray | int, x: np.ndarray | int, shape: tuple[int, int, int]
+) -> np.ndarray:
     """Index of voxels in a flat stack of ``shape`` padded by an empty row and an empty column, so that runs end."""
-    return (z * (shape[1] + 1) + y) * (shape[2] + 1) + x
+    return np.asarray((z * (shape[1] + 1) + y) * (shape[2] + 1) + x)
 
 
 def _joined(starts: np.ndarray, ends: np.ndarray, shape: tuple[int, int, int]) -> Components:
@@ -102,13 +104,13 @@ def _run_ends(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     n_z, n_y, n_x = mask.shape
     padded = np.zeros(1 + (n_y + 1) * (n_x + 1), dtype=bool)
     inner = padded[1:].reshape(n_y + 1, n_x + 1)[:n_y, :n_x]
-    edges = []
+    found: list[np.ndarray] = []
     for z in range(n_z):
         inner[...] = mask[z]
-        found = np.flatnonzero(padded[1:] != padded[:-1])
-        if len(found):
-            edges.append(found + z * (padded.size - 1))
-    edges = np.concatenate(edges) if edges else np.zeros(0, dtype=np.int64)
+        here = np.flatnonzero(padded[1:] != padded[:-1])
+        if len(here):
+            found.append(here + z * (padded.size - 1))
+    edges = np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
     return edges[0::2], edges[1::2]
 
 

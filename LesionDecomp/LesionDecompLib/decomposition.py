@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -82,7 +82,8 @@ class HeatDefinition:
     def heat(self, network: DecompositionNet, x: torch.Tensor, precision: torch.dtype = torch.float32) -> torch.Tensor:
         """Heat of slices.
 
-        :param x: ``(n, 1, h, w)`` in [-1, 1], exactly -1 outside the lungs. :param precision: of the network.
+        :param x: ``(n, 1, h, w)`` in [-1, 1], exactly -1 outside the lungs.
+        :param precision: of the network.
         :return: the same shape, in [0, 1].
         """
         inside = (x > OUTSIDE).float()
@@ -107,7 +108,8 @@ class HeatDefinition:
         """What the network says, ``(n, 1, h, w)`` in [0, 1]; for ``"both"`` P and the difference, ``(n, 2, h, w)``."""
         if self.shrink > 1:
             x = shrink_inside(x, self.shrink)
-        ask = {"both": network, "difference": network.normal}.get(self.source, network.gate)
+        asks: dict[str, Callable[[torch.Tensor], Any]] = {"both": network, "difference": network.normal}
+        ask = asks.get(self.source, network.gate)
         with computing_in(precision, x.device):
             answer = ask(x)
         if self.source == "both":
@@ -141,9 +143,11 @@ def lesion_heat(
 ) -> tuple[np.ndarray, list[str]]:
     """Compute the lesion heatmap on the volume's grid, slice by slice; slices without lung cost nothing.
 
-    :param lungs: ``(k, j, i)`` uint8, lung where not 0. :param network: of ``bundle``, on ``device``.
-    :param progress: called with ``("heat", slices done, slices with lung)``. :param cancelled: asked once a batch.
-    :param precision: that the network computes in; None for :func:`~.inference.network_precision`.
+    :param lungs: ``(k, j, i)`` uint8, lung where not 0.
+    :param network: of ``bundle``, on ``device``.
+    :param progress: called with ``("heat", slices done, slices with lung)``.
+    :param cancelled: asked once a batch.
+    :param precision: that the network computes in; None for :func:`LesionDecompLib.inference.network_precision`.
     :return: ``(k, j, i)`` float32 in [0, 1], 0 outside the lungs; and warnings, a sentence each.
     :raises Cancelled: ``cancelled`` said so.
     """

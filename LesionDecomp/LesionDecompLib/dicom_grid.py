@@ -116,7 +116,8 @@ def slice_grid(
 def fill_gaps(array: np.ndarray, grid: SliceGrid) -> np.ndarray:
     """Put slices in their places on the grid, and interpolate linearly where there is none.
 
-    :param array: ``(n, y, x)`` int16 or float32, sorted. :return: ``(slices, y, x)`` of the same type.
+    :param array: ``(n, y, x)`` int16 or float32, sorted.
+    :return: ``(slices, y, x)`` of the same type.
     """
     if grid.places is None:
         return array

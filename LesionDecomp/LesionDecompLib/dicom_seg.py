@@ -67,7 +67,8 @@ def write_dicom_seg(path: str | Path, source: str | Path, volume: Volume, result
     codes, and for each frame a reference to the CT image it lies on. Structures without a voxel are left out, and
     so are slices that were interpolated because their images are missing.
 
-    :param path: file to write. :param source: folder of the DICOM series that ``volume`` was read from.
+    :param path: file to write.
+    :param source: folder of the DICOM series that ``volume`` was read from.
     :param result: arrays on the volume's grid.
     :return: names of the segments written.
     :raises LesionDecompError: highdicom missing, the series is not there as it was read, or lacks what a DICOM
@@ -87,7 +88,8 @@ def write_dicom_seg(path: str | Path, source: str | Path, volume: Volume, result
     if not used:
         raise LesionDecompError(STAGE, "no image in the slices with lung or lesion", "a series with an image in each")
     frames = np.stack([mask[used] for mask in masks.values()], axis=-1).view(np.uint8)
-    segmentation = _segmentation([files[k] for k in used], frames, list(masks), volume, result)
+    images = [file for file in (files[k] for k in used) if file is not None]
+    segmentation = _segmentation(images, frames, list(masks), volume, result)
     with atomic_file(path, "wb", STAGE) as stream:
         segmentation.save_as(stream)
     return [structure.name for structure in masks]
@@ -140,12 +142,12 @@ def _slice_distance(volume: Volume) -> float:
 def _described(number: int, structure: Structure, result: SegmentResult) -> Any:
     import highdicom
 
-    supplied = structure is not LUNG_LESION and result.lung_bundle is None
     bundle = result.lesion_bundle if structure is LUNG_LESION else result.lung_bundle
+    supplied = bundle is None
     kinds = highdicom.seg.SegmentAlgorithmTypeValues
     algorithm = highdicom.AlgorithmIdentificationSequence(
-        name=SUPPLIED_MASK if supplied else f"LesionDecomp {bundle.name}"[:64],
-        version=__version__ if supplied else bundle.version,
+        name=f"LesionDecomp {bundle.name}"[:64] if bundle is not None else SUPPLIED_MASK,
+        version=bundle.version if bundle is not None else __version__,
         family=_concept(MANUAL if supplied else ARTIFICIAL_INTELLIGENCE),
     )
     description = highdicom.seg.SegmentDescription(

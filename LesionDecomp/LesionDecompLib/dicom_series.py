@@ -68,7 +68,8 @@ def _choose(slices: list[DicomSlice], others: int, stage: str) -> tuple[list[Dic
     by_series: dict[str, list[DicomSlice]] = {}
     for item in slices:
         by_series.setdefault(item.tags["series_uid"], []).append(item)
-    usable, skipped = {}, Counter()
+    usable: dict[str, list[DicomSlice]] = {}
+    skipped: Counter[str] = Counter()
     for uid, items in by_series.items():
         chosen = [
             item

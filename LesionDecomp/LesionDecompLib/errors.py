@@ -10,6 +10,9 @@ class LesionDecompError(Exception):
     :param found: what was there, e.g. ``"a 2-D image of 512×512 pixels"``.
     :param expected: what would have worked, e.g. ``"a 3-D chest CT"``.
     :param advice: what to do about it, a sentence of its own; may be empty.
+
+    >>> print(LesionDecompError("Lung mask", "an empty mask", "lung marked by values other than 0"))
+    Lung mask: found an empty mask; expected lung marked by values other than 0.
     """
 
     def __init__(self, stage: str, found: str, expected: str, advice: str = "") -> None:
@@ -17,7 +20,7 @@ class LesionDecompError(Exception):
         text = f"{stage}: found {found}; expected {expected}." + (f" {advice}" if advice else "")
         super().__init__(_one_line(text))
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type[LesionDecompError], tuple[str, str, str, str]]:
         return type(self), (self.stage, self.found, self.expected, self.advice)
 
 

@@ -23,6 +23,15 @@ class AxialView:
     z runs from inferior to superior, y from anterior (top of the picture) to posterior, x from the patient's right
     (left of the picture) to the left. Each voxel axis is assigned to the body axis it is nearest to, so that permuting
     or flipping the input's axes permutes the output and changes nothing else.
+
+    A stack of coronal slices, i to the left, j up and k to the front, becomes axial:
+
+    >>> coronal = np.array([[-1.0, 0, 0, 0], [0, 0, 3.0, 0], [0, 1.0, 0, 0], [0, 0, 0, 1.0]])
+    >>> view = AxialView.of((60, 200, 256), coronal)
+    >>> view.shape, view.spacing, view.flips
+    ((200, 60, 256), (1.0, 3.0, 1.0), (False, True, False))
+    >>> view.to_axial(np.zeros((60, 200, 256))).shape
+    (200, 60, 256)
     """
 
     axes: tuple[int, int, int]  # axial axis -> array axis
@@ -36,9 +45,10 @@ class AxialView:
         columns = ijk_to_ras[:3, [2, 1, 0]]  # RAS step along the array's axes k, j, i
         cosines = AXIAL_DIRECTIONS @ (columns / np.linalg.norm(columns, axis=0))
         # Rounding makes ties (45 degrees) fall the same way whatever the order of the input's axes is.
-        axes = max(permutations(range(3)), key=lambda p: np.round(sum(abs(cosines[a, p[a]]) for a in range(3)), 9))
-        flips = tuple(bool(cosines[a, axes[a]] < 0) for a in range(3))
-        axial_shape = tuple(shape[a] for a in axes)
+        axes = max(permutations(range(3), 3), key=lambda p: np.round(sum(abs(cosines[a, p[a]]) for a in range(3)), 9))
+        flip_z, flip_y, flip_x = (bool(cosines[a, axes[a]] < 0) for a in range(3))
+        flips = (flip_z, flip_y, flip_x)
+        axial_shape = (shape[axes[0]], shape[axes[1]], shape[axes[2]])
         matrix = np.eye(4)
         matrix[:3, 3] = ijk_to_ras[:3, 3]
         for axial_axis, (axis, flip) in enumerate(zip(axes, flips, strict=True)):
@@ -105,11 +115,16 @@ def resampling_matrix(
     Interpolates linearly when the output is finer than the input, and averages with a triangle as wide as the output
     pixel when it is coarser (no aliasing). The middle of the output lies at input index ``center_in``.
 
-    :param n_in: input samples. :param spacing_in: their distance, mm.
-    :param n_out: output samples. :param spacing_out: their distance, mm.
+    :param n_in: input samples.
+    :param spacing_in: their distance, mm.
+    :param n_out: output samples.
+    :param spacing_out: their distance, mm.
     :param center_in: input index (may be fractional) under the middle of the output; default the input's middle.
     :return: ``(n_out, n_in)`` float32. A row sums to 1 inside the input and to less beyond its edge: resample
         ``x - pad`` and add ``pad`` to fill what lies outside with ``pad``.
+
+    >>> resampling_matrix(4, 1.0, 2, 2.0).tolist()
+    [[0.5, 0.375, 0.125, 0.0], [0.0, 0.125, 0.375, 0.5]]
     """
     scale = spacing_out / spacing_in
     if center_in is None:

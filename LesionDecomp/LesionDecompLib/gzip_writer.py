@@ -42,8 +42,8 @@ def write_gzip(stream: IO[bytes], parts: Iterable[memoryview], level: int) -> No
                 waiting.append(zeros if is_empty else pool.submit(_deflated, block, level))
                 while len(waiting) > 4 * threads:
                     stream.write(_bytes_of(waiting.popleft()))
-        for block in waiting:
-            stream.write(_bytes_of(block))
+        for deflated in waiting:
+            stream.write(_bytes_of(deflated))
     stream.write(zlib.compressobj(level, zlib.DEFLATED, -15).flush())
     stream.write(struct.pack("<II", checksum, size & 0xFFFFFFFF))
 

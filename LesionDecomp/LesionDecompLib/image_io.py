@@ -66,7 +66,8 @@ def read_volume(path: str | Path, stage: str = "Reading the CT") -> tuple[Volume
     :param path: a NIfTI, NRRD or MetaImage file, or a folder with a DICOM series.
     :return: the volume (HU, int16 where that loses nothing, else float32) and what is known about it.
     :raises LesionDecompError: missing, empty, damaged, truncated, of an unknown format, not one 3-D scalar volume, not
-        finite, 8-bit, or with an impossible geometry; for DICOM see :func:`~.dicom_series.read_dicom_folder`.
+        finite, 8-bit, or with an impossible geometry; for DICOM see
+        :func:`LesionDecompLib.dicom_series.read_dicom_folder`.
     """
     path = Path(path)
     stored = _read(path, stage)

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from .memory_layout import channels_last
 from .precision import has_fast_bf16
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def inference_network(bundle: ModelBundle, device: torch.device) -> nn.Module:
     for module in list(network.modules()):
         if isinstance(module, nn.Sequential):
             _fold_norms(module)
-    return network.to(memory_format=torch.channels_last)
+    return channels_last(network, device)
 
 
 def network_precision(bundle: ModelBundle, device: torch.device, asked: str = "auto") -> torch.dtype:

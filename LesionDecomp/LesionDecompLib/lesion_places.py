@@ -21,7 +21,8 @@ class LesionPlace:
 def lesions_by_size(components: Components, voxel_volume_ml: float, most: int = 1000) -> list[LesionPlace]:
     """The lesions from the largest to the smallest.
 
-    :param components: of the lesion labelmap, along the array's axes (k, j, i). :param voxel_volume_ml: mL.
+    :param components: of the lesion labelmap, along the array's axes (k, j, i).
+    :param voxel_volume_ml: mL.
     :param most: the smaller ones beyond so many are left out.
 
     A lesion's place is the voxel of it that is nearest to its centroid (in voxels), so that a view which jumps there
@@ -51,7 +52,8 @@ def lesions_by_size(components: Components, voxel_volume_ml: float, most: int = 
 def area_along_body(components: Components, view: AxialView, voxel_volume_ml: float) -> tuple[np.ndarray, np.ndarray]:
     """Lesion area in each axial slice.
 
-    :param components: of the lesion labelmap, along the array's axes (k, j, i). :param view: the array's axial view.
+    :param components: of the lesion labelmap, along the array's axes (k, j, i).
+    :param view: the array's axial view.
     :return: for each slice, from inferior to superior: its height (RAS superior, mm) and the lesion area in it, cm².
     """
     axis, slices = view.axes[0], view.shape[0]

@@ -32,6 +32,13 @@ def lesion_labelmap(
     :param box: :func:`lung_box` of ``lungs`` where already known, as when only the threshold changes.
     :return: ``(k, j, i)`` uint8, 0 or 1, C-contiguous or in the memory order of ``lungs``.
     :raises LesionDecompError: shapes that differ; a threshold or minimum volume that is not a number from 0 up.
+
+    >>> heat = np.array([[[0.9, 0.5, 0.1, 0.7]]], dtype=np.float32)
+    >>> lungs = np.array([[[1, 1, 1, 2]]], dtype=np.uint8)
+    >>> lesion_labelmap(heat, lungs, threshold=0.4, min_volume_ml=0.0, voxel_volume_ml=0.01).tolist()
+    [[[1, 1, 0, 1]]]
+    >>> lesion_labelmap(heat, lungs, threshold=0.4, min_volume_ml=0.02, voxel_volume_ml=0.01).tolist()
+    [[[1, 1, 0, 0]]]
     """
     _check_shapes(heat, lungs)
     check_number("threshold", threshold)
@@ -64,6 +71,11 @@ def volume_curve(heat: np.ndarray, lungs: np.ndarray, voxel_volume_ml: float) ->
     :param voxel_volume_ml: volume of a voxel, mL.
     :return: thresholds ``(1001,)`` float64 from 0 to 1, and lesion volumes ``(1001,)`` float64, mL, never rising.
     :raises LesionDecompError: shapes that differ.
+
+    >>> heat = np.array([[[0.9, 0.5, 0.1, 0.7]]], dtype=np.float32)
+    >>> thresholds, volumes_ml = volume_curve(heat, np.ones(heat.shape, np.uint8), voxel_volume_ml=0.01)
+    >>> float(thresholds[400]), float(volumes_ml[400])
+    (0.4, 0.03)
     """
     _check_shapes(heat, lungs)
     thresholds = np.arange(CURVE_STEPS + 1) / CURVE_STEPS
@@ -95,12 +107,14 @@ def lung_box(lungs: np.ndarray) -> tuple[slice, slice, slice]:
     # In uint8 throughout: a maximum of bytes is many times as fast as `any` along an axis.
     shadow = np.maximum.reduce(stack[bounds[0]], axis=0, initial=0)
     bounds += [_extent(shadow.any(axis=1)), _extent(shadow.any(axis=0))]
-    return tuple(bounds[order.index(axis)] for axis in range(3))
+    k, j, i = (bounds[order.index(axis)] for axis in range(3))
+    return k, j, i
 
 
 def memory_order(array: np.ndarray) -> tuple[int, int, int]:
     """The array's axes from the farthest apart to the nearest in memory: ``array.transpose`` of it runs fastest."""
-    return tuple(int(a) for a in np.argsort([-abs(stride) for stride in array.strides], kind="stable"))
+    first, second, third = np.argsort([-abs(stride) for stride in array.strides], kind="stable").tolist()
+    return first, second, third
 
 
 def smallest_count(min_volume_ml: float, voxel_volume_ml: float) -> int:

@@ -26,7 +26,8 @@ class StoredOrder:
     def of(cls, stack: np.ndarray) -> StoredOrder:
         """The order of a stack, of any memory layout."""
         axes = memory_order(stack)
-        return cls(axes, tuple(-1 if stack.strides[axis] < 0 else 1 for axis in axes))
+        first, second, third = (-1 if stack.strides[axis] < 0 else 1 for axis in axes)
+        return cls(axes, (first, second, third))
 
     def __call__(self, array: np.ndarray) -> np.ndarray:
         """An array seen in this order; a view, C-contiguous where the array lies in memory as the stack does."""
@@ -37,8 +38,11 @@ class StoredOrder:
 class ListedVoxels:
     """Lung voxels in the order of memory; each array ``(n,)``.
 
-    :param places: flat index in the stored stack. :param positions: :func:`~.components.padded_position` there.
-    :param cells: uint8, 2 * third + lung label - 1. :param hu: HU. :param heat: float32.
+    :param places: flat index in the stored stack.
+    :param positions: :func:`LesionDecompLib.components.padded_position` there.
+    :param cells: uint8, 2 * third + lung label - 1.
+    :param hu: HU.
+    :param heat: float32.
     """
 
     places: np.ndarray
@@ -71,7 +75,8 @@ def list_voxels(
 
     :param choose: gives for a plane of the stored stack, and the part of it inside the box, a mask of voxels that lie
         inside the lungs.
-    :param lungs: uint8, 1 right, 2 left. :param thirds: uint8, 0 to 2, see :func:`~.statistics.thirds_of_slices`.
+    :param lungs: uint8, 1 right, 2 left.
+    :param thirds: uint8, 0 to 2, see :func:`LesionDecompLib.statistics.thirds_of_slices`.
     :param box: of the lungs, where already known.
     """
     box = lung_box(lungs) if box is None else box
@@ -90,7 +95,15 @@ def list_voxels(
         here = y * shape[2] + x
         label, third, value, warmth = (a[plane].reshape(-1)[here] for a in (lungs, thirds, hu, heat))
         place = here + kind(plane * shape[1] * shape[2])
-        parts.append((place, padded_position(kind(plane), y, x, shape), label + 2 * third - np.uint8(1), value, warmth))
+        parts.append(
+            (
+                place,
+                padded_position(np.asarray(plane, kind), y, x, shape),
+                label + 2 * third - np.uint8(1),
+                value,
+                warmth,
+            )
+        )
     if not parts:
         empty = np.zeros(0, kind)
         return ListedVoxels(empty, empty, np.zeros(0, np.uint8), np.zeros(0, hu.dtype), np.zeros(0, heat.dtype))

@@ -24,7 +24,8 @@ MOST_LISTED = 1 << 21
 class Lesions:
     """The lesions at one threshold; made by :meth:`LiveLesions.at`.
 
-    :param voxels: of all lesions. :param components: of these voxels, whose runs follow one another in their order.
+    :param voxels: of all lesions.
+    :param components: of these voxels, whose runs follow one another in their order.
     """
 
     voxels: ListedVoxels
@@ -53,7 +54,7 @@ class Lesions:
             stored[np.unravel_index(self.voxels.places, stored.shape)] = 1
 
     def statistics(self) -> list[RegionStatistics]:
-        """The rows of :func:`~.statistics.lesion_statistics` for these lesions."""
+        """The rows of :func:`LesionDecompLib.statistics.lesion_statistics` for these lesions."""
         lungs = self._of.lung_tally
         return rows_of_tallies(lungs, tally_lesions(lungs, self.voxels, self.components), self._of.voxel_volume_ml)
 
@@ -62,10 +63,15 @@ class Lesions:
 class LiveLesions:
     """What a threshold turns into lesions; all arrays axial stacks ``(z, y, x)``, of any memory layout.
 
-    :param hu: int16 or float32. :param lungs: uint8, 0 / 1 right / 2 left. :param heat: float32 in [0, 1].
-    :param voxel_volume_ml: volume of a voxel, mL. :param order: of the lungs in memory.
-    :param lung_tally: what no threshold changes. :param floor: lowest heat in the list. :param listed: warm voxels.
-    :param curve: thresholds 0 to 1 and the volume at each (:func:`~.lesions.volume_curve`).
+    :param hu: int16 or float32.
+    :param lungs: uint8, 0 / 1 right / 2 left.
+    :param heat: float32 in [0, 1].
+    :param voxel_volume_ml: volume of a voxel, mL.
+    :param order: of the lungs in memory.
+    :param lung_tally: what no threshold changes.
+    :param floor: lowest heat in the list.
+    :param listed: warm voxels.
+    :param curve: thresholds 0 to 1 and the volume at each (:func:`LesionDecompLib.lesions.volume_curve`).
     """
 
     hu: np.ndarray
@@ -93,7 +99,7 @@ class LiveLesions:
         return cls(hu, lungs, heat, voxel_volume_ml, order, lung_tally, floor, listed, curve)
 
     def at(self, threshold: float, min_volume_ml: float) -> Lesions:
-        """The lesions of :func:`~.lesions.lesion_labelmap`, voxel for voxel.
+        """The lesions of :func:`LesionDecompLib.lesions.lesion_labelmap`, voxel for voxel.
 
         :param threshold: on the heat; compared in the heat's own precision.
         :param min_volume_ml: 26-connected components smaller than this are left out, mL.
@@ -114,7 +120,7 @@ class LiveLesions:
         return Lesions(voxels, components, self)
 
 
-def _warm_voxels(hu, lungs, heat, order: StoredOrder, floor: float) -> ListedVoxels:
+def _warm_voxels(hu: np.ndarray, lungs: np.ndarray, heat: np.ndarray, order: StoredOrder, floor: float) -> ListedVoxels:
     """Lung voxels whose heat is at least ``floor``."""
     hu, thirds, heat = order(hu), order(axial_thirds(lungs)), order(heat)
     lungs = order(lungs)

@@ -34,7 +34,9 @@ def dark_lung(mask: np.ndarray, hu: np.ndarray, spacing: tuple[float, float, flo
     when a quarter of its surface in 3-D is lung: trachea and bowel have walls all around. Main bronchi, which join the
     lung's air, are not thick enough.
 
-    :param mask: ``(z, y, x)`` bool, lungs. :param hu: ``(z, y, x)``, HU. :param spacing: of (z, y, x), mm.
+    :param mask: ``(z, y, x)`` bool, lungs.
+    :param hu: ``(z, y, x)``, HU.
+    :param spacing: of (z, y, x), mm.
     :return: ``(z, y, x)`` bool, to be added to the lungs.
     """
     dark = hu < DARK_HU
@@ -54,7 +56,7 @@ def dark_lung(mask: np.ndarray, hu: np.ndarray, spacing: tuple[float, float, flo
     return missed | _with_lung_around(bordering, mask | missed, hu, spacing)
 
 
-def _thick(region: np.ndarray, spacing, radius: float) -> np.ndarray:
+def _thick(region: np.ndarray, spacing: tuple[float, float, float], radius: float) -> np.ndarray:
     """The parts of a region that hold a disc of this radius (mm) in their slice, and what lies around the disc."""
     out = np.zeros_like(region)
     for z in np.flatnonzero(region.any(axis=(1, 2))):
@@ -64,7 +66,9 @@ def _thick(region: np.ndarray, spacing, radius: float) -> np.ndarray:
     return out
 
 
-def _with_lung_around(region: np.ndarray, mask: np.ndarray, hu: np.ndarray, spacing) -> np.ndarray:
+def _with_lung_around(
+    region: np.ndarray, mask: np.ndarray, hu: np.ndarray, spacing: tuple[float, float, float]
+) -> np.ndarray:
     """The pieces of a region of which at least a quarter of the surface is lung, without a wall between."""
     pieces, count = ndimage.label(region)
     if count == 0:

@@ -49,7 +49,8 @@ def clean_lungs(
 
     :param probability: ``(z, y, x)`` float32, of lung, in [0, 1].
     :param evidence: ``(z, y, x)`` float32 in [-1, 1], > 0 where the network sees left lung, < 0 for right lung.
-    :param spacing: of (z, y, x), mm. :param threshold: on the probability.
+    :param spacing: of (z, y, x), mm.
+    :param threshold: on the probability.
     :param midline: column of the body's middle; default the field's middle.
     :param hu: ``(z, y, x)`` HU; what is known from the air (:mod:`.lung_air`) is left out without it.
     """
@@ -122,8 +123,8 @@ def _enclosed(mask: np.ndarray, structure: np.ndarray, largest: float) -> np.nda
     return inside[background]
 
 
-def _sides(mask: np.ndarray, evidence: np.ndarray, spacing, midline: float) -> np.ndarray:
-    """The side field of :func:`~LesionDecompLib.lung_sides.side_field` on all of the box, ``(z, y, x)`` float32."""
+def _sides(mask: np.ndarray, evidence: np.ndarray, spacing: tuple[float, float, float], midline: float) -> np.ndarray:
+    """The side field of :func:`LesionDecompLib.lung_sides.side_field` on all of the box, ``(z, y, x)`` float32."""
     side = np.empty(mask.shape, dtype=np.float32)
     for z, plane in side_planes(mask, spacing, midline, evidence):
         side[z] = plane

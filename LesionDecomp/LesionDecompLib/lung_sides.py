@@ -27,7 +27,7 @@ LEAST_SHARE = 0.08
 def split_right_left(mask: np.ndarray, spacing: tuple[float, float, float], midline: float | None = None) -> np.ndarray:
     """Label the right lung 1 and the left lung 2 in a mask of the lungs.
 
-    :param mask: ``(z, y, x)`` axial stack (:class:`~LesionDecompLib.geometry.AxialView`), non-zero = lung.
+    :param mask: ``(z, y, x)`` axial stack (:class:`LesionDecompLib.geometry.AxialView`), non-zero = lung.
     :param spacing: of (z, y, x), mm.
     :param midline: column of the body's middle; decides the side of a patient with one lung. Default: the stack's
         middle.
@@ -53,7 +53,7 @@ def side_planes(
     """
     steps = [max(1, int(WORKING_MM / s + 1e-6)) for s in spacing]
     coarse = _any_in_block(mask, steps)
-    coarse_spacing = tuple(n * s for n, s in zip(steps, spacing, strict=True))
+    coarse_spacing = (steps[0] * spacing[0], steps[1] * spacing[1], steps[2] * spacing[2])
     opinion = None if evidence is None else evidence[tuple(slice(n // 2 if n > 1 else 0, None, n) for n in steps)]
     if opinion is not None and opinion.shape != coarse.shape:
         opinion = np.pad(opinion, [(0, c - o) for c, o in zip(coarse.shape, opinion.shape, strict=True)])
@@ -85,7 +85,8 @@ def side_field(
     Lungs that touch are parted where they touch least: the mask is eroded until two plausible lungs are left, which
     then grow back to a watershed of the distance from the edge.
 
-    :param mask: ``(z, y, x)`` bool, lungs. :param spacing: of (z, y, x), mm; about 2-4 mm keeps this quick.
+    :param mask: ``(z, y, x)`` bool, lungs.
+    :param spacing: of (z, y, x), mm; about 2-4 mm keeps this quick.
     :param midline: column of the body's middle.
     :param evidence: ``(z, y, x)`` float, > 0 where a network takes the place for left lung, < 0 for right; asked
         only where the shape of the mask doesn't tell.
@@ -109,10 +110,10 @@ def bounding_box(mask: np.ndarray, margin: int = 0) -> tuple[slice, slice, slice
         if hit.size == 0:
             return None
         box.append(slice(max(int(hit[0]) - margin, 0), min(int(hit[-1]) + 1 + margin, mask.shape[axis])))
-    return tuple(box)
+    return box[0], box[1], box[2]
 
 
-def _two_lungs(mask: np.ndarray, spacing, evidence: np.ndarray | None) -> np.ndarray | None:
+def _two_lungs(mask: np.ndarray, spacing: tuple[float, float, float], evidence: np.ndarray | None) -> np.ndarray | None:
     """Labels 1 / 2 of the two lungs covering all of ``mask``, or None when it looks like one lung."""
     pieces, _ = ndimage.label(mask)
     sides = _grouped_by_side(pieces, spacing)
@@ -132,7 +133,7 @@ def _two_lungs(mask: np.ndarray, spacing, evidence: np.ndarray | None) -> np.nda
     return None
 
 
-def _grouped_by_side(pieces: np.ndarray, spacing) -> np.ndarray | None:
+def _grouped_by_side(pieces: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray | None:
     """Pieces (labels 1, 2, ...) parted at the widest gap between their middles, as 1 / 2, or None."""
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0
@@ -156,7 +157,7 @@ def _grouped_by_side(pieces: np.ndarray, spacing) -> np.ndarray | None:
     return None
 
 
-def _are_two_lungs(sides: np.ndarray, spacing) -> bool:
+def _are_two_lungs(sides: np.ndarray, spacing: tuple[float, float, float]) -> bool:
     """Whether labels 1 / 2 lie side by side, with little overlap from right to left, and neither is a crumb."""
     right, left = (np.count_nonzero(sides == side, axis=(0, 1)).astype(np.float64) for side in (RIGHT, LEFT))
     total = right.sum() + left.sum()

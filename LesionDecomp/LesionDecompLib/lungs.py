@@ -51,17 +51,20 @@ def segment_lungs(
 
     :param network: of ``bundle``, in evaluation mode on ``device``: ``(n, 1, h, w)`` in [-1, 1] to logits
         ``(n, 3, h, w)`` of background, right and left lung.
-    :param batch_size: slices at a time. :param progress: called with ``("lungs", slices done, slices)``.
+    :param batch_size: slices at a time.
+    :param progress: called with ``("lungs", slices done, slices)``.
     :param cancelled: asked once for each batch.
-    :param precision: that the network computes in; None for :func:`~.inference.network_precision`.
+    :param precision: that the network computes in; None for :func:`LesionDecompLib.inference.network_precision`.
     :return: ``(k, j, i)`` uint8 labels on the volume's grid (0 background, 1 the patient's right lung, 2 the left
         one), and warnings, a sentence each.
-    :raises LesionDecompError: no lungs found. :raises Cancelled: ``cancelled`` said so.
+    :raises LesionDecompError: no lungs found.
+    :raises Cancelled: ``cancelled`` said so.
     """
     stack = view.to_axial(volume.array)
     distance = (view.slice_distance, *view.spacing[1:])
     size, pixel = int(bundle.metadata["input"]["size"][0]), float(bundle.metadata["input"]["spacing_mm"])
-    window = tuple(float(bound) for bound in bundle.metadata["input"]["hu_window"])
+    low, high = (float(bound) for bound in bundle.metadata["input"]["hu_window"])
+    window = (low, high)
     threshold = bundle.default_threshold
     field = FieldOfView.around(stack.shape[1:], distance[1:], body_center(stack), size, pixel, device)
     thickness = max(1, int(SLAB_MM / distance[0] + 1e-6))
@@ -90,7 +93,17 @@ def segment_lungs(
     return labels, warnings
 
 
-def _network_opinion(stack, field, network, precision, window, thickness, batch_size, progress, cancelled):
+def _network_opinion(
+    stack: np.ndarray,
+    field: FieldOfView,
+    network: torch.nn.Module,
+    precision: torch.dtype,
+    window: tuple[float, float],
+    thickness: int,
+    batch_size: int,
+    progress: Progress | None,
+    cancelled: Callable[[], bool] | None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Each slab's probability of lung, evidence of side (-1 right, 1 left), both float32, and HU within the window as
     int16, ``(slabs, size, size)``."""
     size = field.rows.shape[0]
@@ -106,8 +119,8 @@ def _network_opinion(stack, field, network, precision, window, thickness, batch_
             _check(cancelled)
             stop = min(start + batch_size, slabs)
             # Clipped first: air far below the window must not darken pixels at the body's edge.
-            slices = np.array(stack[start * thickness : stop * thickness], dtype=np.float32, order="C")
-            slices = _averaged(torch.from_numpy(slices).to(device).clamp_(*window), thickness)
+            slab = np.array(stack[start * thickness : stop * thickness], dtype=np.float32, order="C")
+            slices = _averaged(torch.from_numpy(slab).to(device).clamp_(*window), thickness)
             pixels = held.to_pixels(slices, window[0])
             hu[start:stop, rows, columns] = pixels.round().to(torch.int16).cpu().numpy()
             x = scale_window(pixels, window).unsqueeze(1)
@@ -132,7 +145,15 @@ def _averaged(slices: torch.Tensor, thickness: int) -> torch.Tensor:
     return means
 
 
-def _write_labels(lungs: CleanLungs, field, threshold, thickness, labels, batch_size, cancelled) -> np.ndarray:
+def _write_labels(
+    lungs: CleanLungs,
+    field: FieldOfView,
+    threshold: float,
+    thickness: int,
+    labels: np.ndarray,
+    batch_size: int,
+    cancelled: Callable[[], bool] | None,
+) -> np.ndarray:
     """Bring the lungs back to the scan's slices; returns the voxels of right and left lung in each, ``(z, 2)``."""
     sections = np.zeros((labels.shape[0], 2))
     position = (np.arange(labels.shape[0]) + 0.5) / thickness - 0.5
@@ -143,12 +164,10 @@ def _write_labels(lungs: CleanLungs, field, threshold, thickness, labels, batch_
     if box is None:
         return sections
     pixels = box[1:]
-    held = tuple(
-        _touched(matrix[:, part]) for matrix, part in zip((field.rows_back, field.columns_back), pixels, strict=True)
-    )
+    held = (_touched(field.rows_back[:, pixels[0]]), _touched(field.columns_back[:, pixels[1]]))
     part_field = field.part(pixels, held)
     probability, side = (torch.from_numpy(image[:, pixels[0], pixels[1]]) for image in (lungs.probability, lungs.side))
-    filled = lungs.probability.any(axis=(1, 2))
+    filled = np.any(lungs.probability, axis=(1, 2))
     device = field.rows.device
     with torch.inference_mode():
         for start in range(0, labels.shape[0], batch_size):

@@ -39,7 +39,6 @@ def build_manifest(
     *,
     parameters: Mapping[str, Any] | None = None,
     outputs: Mapping[str, str] | None = None,
-    source: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Describe a run as a JSON object.
 
@@ -47,7 +46,7 @@ def build_manifest(
 
     :param info: what the reader found; ``None`` for a volume that came from no file.
     :param parameters: those the result doesn't tell, e.g. batch size and the device asked for.
-    :param outputs: file name -> SHA-256. :param source: how the input lay on the disk: files, bytes, newest change.
+    :param outputs: file name -> SHA-256.
     :return: strings, numbers, lists and objects only; undefined figures are ``None``.
     """
     voxels, identity = (info.voxels_sha256, info.sha256) if info else volume_identity(volume)
@@ -84,7 +83,6 @@ def build_manifest(
             "finished_utc": datetime.now(UTC).isoformat(timespec="seconds"),
             "device": result.device,
             "precision": dict(result.precision),
-            "source": dict(source or {}),
             "timings_s": {stage: round(float(seconds), 3) for stage, seconds in result.timings_s.items()},
             "peak_memory_mib": _peak_memory_mib(),
             "environment": environment(),
@@ -97,7 +95,9 @@ def manifest_of_lesions(
 ) -> dict[str, Any]:
     """The manifest of a run whose threshold or smallest lesion was changed afterwards; the rest stays as it was.
 
-    :param threshold: on the heat. :param min_volume_ml: mL. :param statistics: of the lesions that these give.
+    :param threshold: on the heat.
+    :param min_volume_ml: mL.
+    :param statistics: of the lesions that these give.
     """
     parameters = {**manifest["parameters"], "threshold": float(threshold), "min_volume_ml": float(min_volume_ml)}
     return {**manifest, "parameters": parameters, "statistics": _rows(statistics)}

@@ -6,10 +6,10 @@ Header: https://itk.org/Wiki/MetaIO/Documentation
 
 from __future__ import annotations
 
+import io
 import re
 import zlib
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -75,7 +75,7 @@ def read_metaimage(path: Path, stage: str) -> StoredImage:
     return StoredImage(compact(array), lps_to_ras(matrix), KIND, dtype.newbyteorder("=").name)
 
 
-def _fields(stream: BinaryIO, stage: str) -> dict[str, str]:
+def _fields(stream: io.BufferedReader, stage: str) -> dict[str, str]:
     # ElementDataFile ends the header; what follows are the voxels.
     fields: dict[str, str] = {}
     while stream.tell() < MAX_HEADER_BYTES and "ElementDataFile" not in fields:
@@ -125,7 +125,7 @@ def _numbers(
     return values[:count]
 
 
-def _voxels(stream: BinaryIO, path: Path, fields: dict[str, str], array: np.ndarray, stage: str) -> np.ndarray:
+def _voxels(stream: io.BufferedReader, path: Path, fields: dict[str, str], array: np.ndarray, stage: str) -> np.ndarray:
     compressed = fields.get("CompressedData", "False").upper().startswith("T")
     if path.stat().st_size * (MAX_DEFLATE_RATIO if compressed else 1) < array.nbytes:  # before memory is touched
         raise damaged(stage, f"{KIND} file", f"the header promises {array.nbytes} bytes of voxels")
@@ -146,7 +146,7 @@ def _voxels(stream: BinaryIO, path: Path, fields: dict[str, str], array: np.ndar
 class _Inflated:
     """The unpacked bytes of a zlib stream."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: io.BufferedReader) -> None:
         self._stream, self._inflate = stream, zlib.decompressobj()
 
     def readinto(self, target: memoryview) -> int:

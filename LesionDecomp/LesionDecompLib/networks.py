@@ -7,7 +7,7 @@ its lesion part. Slices are ``(n, 1, h, w)`` float in [-1, 1], sides a multiple 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -194,10 +194,12 @@ class DecompositionNet(nn.Module):
     def _head(self, head: nn.Module, features: torch.Tensor) -> torch.Tensor:
         return functional.pixel_shuffle(head(features), self.stem) if self.stem > 1 else head(features)
 
-    def _lesion_head(self, features, normal_features) -> torch.Tensor:
+    def _lesion_head(self, features: list[torch.Tensor], normal_features: torch.Tensor | None) -> torch.Tensor:
         return self._head(self.lesion_head, normal_features if self.shared else self.lesion_trunk(features))
 
-    def _lesion(self, features, normal_features) -> tuple[torch.Tensor, torch.Tensor]:
+    def _lesion(
+        self, features: list[torch.Tensor], normal_features: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         head = self._lesion_head(features, normal_features)
         if not self.gated:
             lesion = torch.tanh(head)
@@ -245,4 +247,8 @@ def _resnet18(**arguments: int) -> nn.Module:
     return SliceClassifier(**arguments)
 
 
-ARCHITECTURES = {"unet": UNet, "decomposition": DecompositionNet, "resnet18": _resnet18}
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "unet": UNet,
+    "decomposition": DecompositionNet,
+    "resnet18": _resnet18,
+}

@@ -8,10 +8,11 @@ it, so that the grid is the one 3D Slicer shows. Header layout: https://nifti.ni
 from __future__ import annotations
 
 import gzip
+import io
 import struct
 import zlib
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -43,11 +44,10 @@ def read_nifti(path: Path, stage: str) -> StoredImage:
     :param path: an existing file.
     :raises LesionDecompError: not NIfTI-1, damaged, truncated, not 3-D, several components, an impossible spacing.
     """
-    with open(path, "rb") as stream:
-        is_packed = stream.read(2) == b"\x1f\x8b"  # whatever the name says
-    opener = gzip.open if is_packed else open
+    with open(path, "rb") as file:
+        is_packed = file.read(2) == b"\x1f\x8b"  # whatever the name says
     try:
-        with opener(path, "rb") as stream:
+        with gzip.open(path) if is_packed else open(path, "rb") as stream:
             header = _Header(stream.read(HEADER_BYTES), stage)
             array = _voxels(stream, header, path, stage)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -89,7 +89,7 @@ class _Header:
         self.sform = np.eye(4)
         self.sform[:3] = np.array(self._get(data, 280, "12f"), dtype=np.float64).reshape(3, 4) * self.unit
 
-    def _get(self, data: bytes, offset: int, layout: str) -> tuple:
+    def _get(self, data: bytes, offset: int, layout: str) -> tuple[Any, ...]:
         return struct.unpack_from(self.order + layout, data, offset)
 
     @property
@@ -98,7 +98,7 @@ class _Header:
         return bool(used and (self.slope, self.intercept) != (1, 0))
 
 
-def _voxels(stream: BinaryIO, header: _Header, path: Path, stage: str) -> np.ndarray:
+def _voxels(stream: gzip.GzipFile | io.BufferedReader, header: _Header, path: Path, stage: str) -> np.ndarray:
     shape = header.size[::-1]
     needed = int(np.prod(shape, dtype=np.int64)) * header.dtype.itemsize
     ratio = MAX_DEFLATE_RATIO if isinstance(stream, gzip.GzipFile) else 1
@@ -122,7 +122,7 @@ def _geometry(path: Path, header: _Header, stage: str) -> tuple[np.ndarray, tupl
     shape = header.size[::-1]
     usable = header.sform_code > 0 and np.isfinite(header.sform).all() and abs(np.linalg.det(header.sform)) > 1e-9
     if header.sform_code <= 0 and header.qform_code <= 0:
-        warnings = ("The NIfTI header gives no orientation: right and left may be swapped.",)
+        warnings: tuple[str, ...] = ("The NIfTI header gives no orientation: right and left may be swapped.",)
     else:
         warnings = ()
     shown = _itk_matrix(path)

@@ -13,9 +13,10 @@ from .heat_colors import heat_color_table
 from .lesions import volume_curve
 from .overview_panel import LESION_COLOR, LUNG_COLOR, LUNG_WINDOW
 from .slice_panels import AXIAL_CELL, CORONAL_CELL, TEXT, plain, slice_panels, write
-from .statistics import SIDES, THIRDS, measurement
+from .statistics import SIDES, THIRDS, RegionStatistics, measurement
 
 if TYPE_CHECKING:
+    from .bundles import ModelBundle
     from .pipeline import SegmentResult
     from .volume import Volume
 
@@ -47,7 +48,8 @@ def draw_overview(volume: Volume, result: SegmentResult, title: str = "") -> Ima
     Slices follow the radiological convention (patient's right on the left, anterior or superior on top), each set to
     one scale. Nothing but ``title`` tells whose CT it is: neither the volume's name nor a path is shown.
 
-    :param volume: the CT. :param result: of segmenting it; its arrays lie on the CT's grid.
+    :param volume: the CT.
+    :param result: of segmenting it; its arrays lie on the CT's grid.
     :param title: a heading of the caller's choice; may be empty.
     :return: RGB image, 1920 by 1200 pixels.
     """
@@ -89,7 +91,7 @@ def _place(page: Image.Image, panel: Image.Image, corner: tuple[int, int]) -> No
     ImageDraw.Draw(page).rectangle(edge, outline=PANEL_EDGE)
 
 
-def _draw_figures(draw: ImageDraw.ImageDraw, left: int, top: int, statistics) -> int:
+def _draw_figures(draw: ImageDraw.ImageDraw, left: int, top: int, statistics: list[RegionStatistics]) -> int:
     """The table of key figures; returns its right edge."""
     values = {row.region: row.values for row in statistics}
     columns = [left + 370, left + 490, left + 610]
@@ -141,9 +143,9 @@ def _draw_curve(
         write(draw, (left, bottom - 30), "no heat in the lungs", 17, FAINT)
         return
     seen = volumes_ml <= highest * (1 + 1e-9)
-    x = left + thresholds[seen] * (right - left - 1)
-    y = bottom - 2 - volumes_ml[seen] / highest * (bottom - top - 4)
-    draw.line([tuple(p) for p in np.stack([x, y], axis=-1)], fill=TEXT, width=2)
+    across = left + thresholds[seen] * (right - left - 1)
+    down = bottom - 2 - volumes_ml[seen] / highest * (bottom - top - 4)
+    draw.line(np.stack([across, down], axis=-1).ravel().tolist(), fill=TEXT, width=2)
     write(draw, (right, top + 4), f"{highest:.0f}" if highest >= 10 else f"{highest:.2g}", 16, FAINT, anchor="rt")
     x, y = left + threshold * (right - left - 1), bottom - 2 - chosen / highest * (bottom - top - 4)
     draw.line([(x, top), (x, bottom)], fill=LESION_COLOR, width=1)
@@ -210,7 +212,7 @@ def _draw_run(
         y += 23
 
 
-def _bundle_text(bundle, missing: str) -> str:
+def _bundle_text(bundle: ModelBundle | None, missing: str) -> str:
     return f"{bundle.name} {bundle.version}" if bundle is not None else missing
 
 

@@ -21,8 +21,12 @@ FINER = 2
 class Plane:
     """A slice as it is seen: rows downwards, columns to the right.
 
-    :param ct: ``(r, c)`` HU. :param heat: ``(r, c)`` in [0, 1]. :param lungs: ``(r, c)``, lung where not 0.
-    :param lesions: ``(r, c)``, lesion where not 0. :param row_mm: distance of rows. :param column_mm: of columns.
+    :param ct: ``(r, c)`` HU.
+    :param heat: ``(r, c)`` in [0, 1].
+    :param lungs: ``(r, c)``, lung where not 0.
+    :param lesions: ``(r, c)``, lesion where not 0.
+    :param row_mm: distance of rows.
+    :param column_mm: of columns.
     """
 
     ct: np.ndarray
@@ -37,7 +41,8 @@ class Plane:
 class Frame:
     """The part of a plane that a picture shows, with square pixels.
 
-    :param row, column: index (fractional) of the voxel under the middle of the picture. :param mm: size of a pixel.
+    :param row, column: index (fractional) of the voxel under the middle of the picture.
+    :param mm: size of a pixel.
     :param width, height: of the picture, pixels.
     """
 

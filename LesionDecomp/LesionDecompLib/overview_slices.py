@@ -13,8 +13,9 @@ def telling_slices(lesion_voxels: np.ndarray, lung_voxels: np.ndarray, count: in
     The stretch that holds lung is cut into ``count`` equal bands; of each the slice with most lesion is taken, or the
     middle one where a band is free of lesion. Slices with next to no lung at the two ends are left out of the bands.
 
-    :param lesion_voxels: ``(n,)`` lesion voxels of each slice. :param lung_voxels: ``(n,)`` lung voxels of each slice;
-        all 0 when no lung was found, and the whole axis is then used.
+    :param lesion_voxels: ``(n,)`` lesion voxels of each slice.
+    :param lung_voxels: ``(n,)`` lung voxels of each slice; all 0 when no lung was found, and the whole axis is then
+        used.
     :return: indices, rising; fewer than ``count`` where there are fewer slices.
     """
     n = len(lung_voxels)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -23,6 +23,8 @@ from .volume import Volume
 if TYPE_CHECKING:
     import torch
 
+    from .networks import DecompositionNet
+
 DEFAULT_MIN_VOLUME_ML = 0.1
 DEFAULT_BATCH_SIZE = 8
 MASK_STAGE = "Lung mask"
@@ -35,10 +37,15 @@ Cancel = Callable[[], bool]
 class SegmentResult:
     """What a run gives; all arrays on the input's grid ``(k, j, i)``.
 
-    :param heat: float32 in [0, 1], 0 outside the lungs. :param lungs: uint8, 1 right, 2 left.
-    :param lesions: uint8, 0 / 1. :param statistics: 12 rows, see :func:`~.statistics.lesion_statistics`.
-    :param threshold: on the heat. :param min_volume_ml: smaller lesions were removed, mL.
-    :param device: in words. :param warnings: a sentence each. :param timings_s: seconds for each stage.
+    :param heat: float32 in [0, 1], 0 outside the lungs.
+    :param lungs: uint8, 1 right, 2 left.
+    :param lesions: uint8, 0 / 1.
+    :param statistics: 12 rows, see :func:`LesionDecompLib.statistics.lesion_statistics`.
+    :param threshold: on the heat.
+    :param min_volume_ml: smaller lesions were removed, mL.
+    :param device: in words.
+    :param warnings: a sentence each.
+    :param timings_s: seconds for each stage.
     :param lung_bundle: None when a lung mask was supplied.
     :param precision: that each network computed in: ``lungs`` (unless a mask was supplied), ``lesions``.
     """
@@ -61,8 +68,9 @@ class Segmenter:
     """Loads the bundles once and segments any number of volumes.
 
     :param lesion_bundle, lung_bundle: name, path or loaded bundle; None for the ones that ship.
-    :param device: see :func:`~.device.choose_device`. :param batch_size: slices at a time.
-    :param precision: ``"auto"``: see :func:`~.inference.network_precision`; ``"float32"``: nothing less.
+    :param device: see :func:`LesionDecompLib.device.choose_device`.
+    :param batch_size: slices at a time.
+    :param precision: ``"auto"``: see :func:`LesionDecompLib.inference.network_precision`; ``"float32"``: nothing less.
     :raises LesionDecompError: a bundle or device that cannot be used.
     """
 
@@ -103,7 +111,8 @@ class Segmenter:
             when both occur; otherwise the sides are told apart by patient coordinates.
         :param threshold: on the heat, (0, 1]; None for the lesion bundle's own.
         :param min_volume_ml: lesions smaller than this are left out, mL.
-        :param progress: called with (stage, slices done, slices in all). :param cancelled: asked once a batch.
+        :param progress: called with (stage, slices done, slices in all).
+        :param cancelled: asked once a batch.
         :raises LesionDecompError: not a chest CT, no lungs, a mask that does not fit, a parameter out of range.
         :raises Cancelled: ``cancelled`` said so.
         """
@@ -125,7 +134,7 @@ class Segmenter:
                 volume,
                 view,
                 lungs,
-                self._network(self.lesion_bundle),
+                cast("DecompositionNet", self._network(self.lesion_bundle)),
                 self.lesion_bundle,
                 self.device,
                 self.batch_size,
@@ -141,8 +150,8 @@ class Segmenter:
         _check_cancel(cancelled)
         report("statistics", 0, 1)
         with _timed(timings, "statistics"):
-            stacks = (view.to_axial(array) for array in (volume.array, lungs, lesions, heat))
-            statistics = lesion_statistics(*stacks, volume.voxel_volume_ml)
+            hu, sides, found, warmth = (view.to_axial(array) for array in (volume.array, lungs, lesions, heat))
+            statistics = lesion_statistics(hu, sides, found, warmth, volume.voxel_volume_ml)
         report("statistics", 1, 1)
         warnings += oddities + heat_warnings(statistics[0].values)
         return SegmentResult(
@@ -164,7 +173,14 @@ class Segmenter:
             },
         )
 
-    def _lungs(self, volume, view, mask, progress, cancelled) -> tuple[np.ndarray, list[str]]:
+    def _lungs(
+        self,
+        volume: Volume,
+        view: AxialView,
+        mask: np.ndarray | None,
+        progress: Progress | None,
+        cancelled: Cancel | None,
+    ) -> tuple[np.ndarray, list[str]]:
         from .lungs import segment_lungs
 
         if mask is None:

@@ -89,7 +89,8 @@ def geometry_warnings(view: AxialView) -> list[str]:
 def value_warnings(stack: np.ndarray, sample: np.ndarray) -> list[str]:
     """What is odd about the values: another zero or scale than HU, clipped contrast, too few or too high values.
 
-    :param stack: ``(z, y, x)`` HU. :param sample: every n-th voxel of it.
+    :param stack: ``(z, y, x)`` HU.
+    :param sample: every n-th voxel of it.
     """
     warnings = []
     low, high = float(sample.min()), float(sample.max())
@@ -175,7 +176,8 @@ def lung_warnings(sections_cm2: np.ndarray, slice_mm: float) -> list[str]:
 def lung_edge_warnings(stack: np.ndarray, lungs: np.ndarray, view: AxialView) -> list[str]:
     """Whether the lungs reach the edge of the slices, or of the circle that the scanner reconstructed.
 
-    :param stack: ``(z, y, x)`` HU. :param lungs: ``(z, y, x)`` uint8, lung where not 0.
+    :param stack: ``(z, y, x)`` HU.
+    :param lungs: ``(z, y, x)`` uint8, lung where not 0.
     """
     z_mm, y_mm, x_mm = view.slice_distance, *view.spacing[1:]
     held = np.flatnonzero(lungs.any(axis=(1, 2)))
@@ -190,20 +192,20 @@ def lung_edge_warnings(stack: np.ndarray, lungs: np.ndarray, view: AxialView) ->
         if area > CUT_SIDE_CM2:
             warnings.append(f"The lungs are cut off at the {name} edge of the slices ({area:.0f} cm² of lung on it).")
     unseen = _unseen(stack[part])
-    area = 0.0
+    hidden = 0.0
     for axis, mm in ((0, x_mm), (1, y_mm)):
         for step in (1, -1):
             beside = np.roll(unseen, step, axis) & ~unseen
-            area += np.count_nonzero(lungs[part][:, beside]) * mm * z_mm / 100.0
-    if area > CUT_SIDE_CM2:
-        warnings.append(f"The lungs are cut off by the scanner's field of view ({area:.0f} cm² of lung on its edge).")
+            hidden += np.count_nonzero(lungs[part][:, beside]) * mm * z_mm / 100.0
+    if hidden > CUT_SIDE_CM2:
+        warnings.append(f"The lungs are cut off by the scanner's field of view ({hidden:.0f} cm² of lung on its edge).")
     return warnings
 
 
 def heat_warnings(figures: Mapping[str, float]) -> list[str]:
     """Whether nearly all of the lungs are hot.
 
-    :param figures: of both lungs, by the keys of :data:`~.statistics.MEASUREMENTS`.
+    :param figures: of both lungs, by the keys of :data:`LesionDecompLib.statistics.MEASUREMENTS`.
     """
     share, mean = figures["involvement_percent"], figures["lung_heat_mean"]
     if share > HIGH_INVOLVEMENT_PERCENT:
@@ -231,7 +233,8 @@ def _air(stack: np.ndarray) -> float | None:
     high, wide = (max(1, n // 16) for n in stack.shape[1:])
     corners = [some[:, y, x] for y in (slice(high), slice(-high, None)) for x in (slice(wide), slice(-wide, None))]
     of_air = [_commonest(c, (PADDING_HU, -500)) for c in corners if PADDING_HU < np.median(c) < -500]
-    return min(of_air) if len(of_air) >= 2 else None
+    known = [value for value in of_air if value is not None]
+    return min(known) if len(known) >= 2 else None
 
 
 def _commonest(values: np.ndarray, bounds: tuple[int, int]) -> float | None:

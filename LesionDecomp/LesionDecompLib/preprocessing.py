@@ -62,8 +62,10 @@ class LesionField:
     ) -> LesionField:
         """A field whose middle is the middle of the lungs.
 
-        :param box: rows and columns of the slices that hold lung. :param spacing_yx: of the slices, mm.
-        :param size: pixels along a side. :param pixel_mm: their distance, mm.
+        :param box: rows and columns of the slices that hold lung.
+        :param spacing_yx: of the slices, mm.
+        :param size: pixels along a side.
+        :param pixel_mm: their distance, mm.
         """
         rows, columns = box
         shape = (rows.stop - rows.start, columns.stop - columns.start)
@@ -80,7 +82,8 @@ class LesionField:
 
         Grey and lung are resampled together and divided, so that no darkness from outside leaks into the rim.
 
-        :param hu: ``(n, ny, nx)`` of the field's rows and columns, HU. :param lungs: the same shape, lung where not 0.
+        :param hu: ``(n, ny, nx)`` of the field's rows and columns, HU.
+        :param lungs: the same shape, lung where not 0.
         :return: ``(n, 1, h, w)`` float32 in [-1, 1], exactly -1 outside the lungs.
         """
         low, high = self.hu_window
@@ -106,8 +109,10 @@ class LesionField:
     def to_slices(self, heat: torch.Tensor, inside: torch.Tensor, lungs: np.ndarray) -> np.ndarray:
         """Bring heat back to the scan's slices: the inverse of :meth:`to_input`, by linear interpolation.
 
-        :param heat: ``(n, 1, h, w)`` in [0, 1]. :param inside: the same shape, 1 inside the lungs.
-        :param lungs: ``(n, ny, nx)``, lung where not 0. :return: ``(n, ny, nx)`` float32 in [0, 1], 0 outside.
+        :param heat: ``(n, 1, h, w)`` in [0, 1].
+        :param inside: the same shape, 1 inside the lungs.
+        :param lungs: ``(n, ny, nx)``, lung where not 0.
+        :return: ``(n, ny, nx)`` float32 in [0, 1], 0 outside.
         """
         heat, inside = heat[:, 0], inside[:, 0]
         for _ in range(self.rim + 1):  # the rim has the heat of what lies next to it
@@ -115,8 +120,8 @@ class LesionField:
             heat, inside = torch.where(inside > 0, heat, near / share.clamp_min(1.0)), (share > 0).float()
         weight, value = self._held.to_slices(torch.cat([inside, heat * inside])).split(len(heat))
         value = value.div_(weight.clamp_min(1e-4)).clamp_(0.0, 1.0)
-        value = torch.where(weight > 1e-4, value, 0.0).cpu().numpy()
-        return np.multiply(value, lungs != 0, out=value)
+        slices: np.ndarray = torch.where(weight > 1e-4, value, 0.0).cpu().numpy()
+        return np.multiply(slices, lungs != 0, out=slices)
 
     @cached_property
     def _held(self) -> FieldOfView:
@@ -128,8 +133,10 @@ class LesionField:
 class LungSlices:
     """The axial slices of a scan that hold lung, as the lesion network wants them.
 
-    :param hu, lungs: ``(z, y, x)`` of the lungs' bounding box, HU and lung where not 0. :param field: of the box.
-    :param filled: axial slices with lung, from inferior. :param depth: slices above and below in which lung must go on.
+    :param hu, lungs: ``(z, y, x)`` of the lungs' bounding box, HU and lung where not 0.
+    :param field: of the box.
+    :param filled: axial slices with lung, from inferior.
+    :param depth: slices above and below in which lung must go on.
     :param shift_hu: how far the HU window was moved to meet the scan's healthy lung.
     """
 
@@ -151,12 +158,14 @@ class LungSlices:
     ) -> LungSlices:
         """The lung slices of a volume.
 
-        :param lungs: ``(k, j, i)``, lung where not 0. :param image: the ``input`` of a lesion bundle.
+        :param lungs: ``(k, j, i)``, lung where not 0.
+        :param image: the ``input`` of a lesion bundle.
         """
         hu_stack, lung_stack = view.to_axial(volume.array), view.to_axial(lungs)
         levels, rows, columns = lung_box(lung_stack)
+        low, high = (float(bound) for bound in image["hu_window"])
         window, shift = aligned_window(
-            tuple(float(bound) for bound in image["hu_window"]),
+            (low, high),
             image.get("lung_mode_hu"),
             lung_mode(hu_stack[levels, rows, columns], lung_stack[levels, rows, columns]),
         )
@@ -200,7 +209,8 @@ def _sum_of_nine(x: torch.Tensor) -> torch.Tensor:
 def lung_mode(hu: np.ndarray, lungs: np.ndarray) -> float | None:
     """The commonest HU of aerated lung: the peak of the smoothed histogram between -1000 and -600 HU.
 
-    :param hu: ``(z, y, x)``. :param lungs: the same shape, lung where not 0.
+    :param hu: ``(z, y, x)``.
+    :param lungs: the same shape, lung where not 0.
     :return: HU; None where hardly any lung is aerated.
     """
     step = max(1, int((hu.size / 4e6) ** (1 / 3)))
@@ -220,7 +230,8 @@ def aligned_window(
     """Shift the HU window so that the scan's healthy lung has the grey it had in training.
 
     :param target_mode: HU of healthy lung under ``window``; None to leave the window as it is.
-    :param mode: of the scan's lung (:func:`lung_mode`). :return: the window, and the shift in HU.
+    :param mode: of the scan's lung (:func:`lung_mode`).
+    :return: the window, and the shift in HU.
     """
     if target_mode is None or mode is None:
         return window, 0.0

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from .errors import LesionDecompError
 
@@ -26,14 +27,15 @@ TAIL_BYTES = 1 << 14
 WAIT_STEP_S = 0.02
 KILL_TIMEOUT_S = 5.0
 LIFELINE = "LESIONDECOMP_LIFELINE"  # environment variable: the child ends when its standard input does
-_WINDOWS = os.name == "nt"
 
 
 class ProcessTree:
     """A command running in a process group of its own.
 
-    :param command: program and arguments. :param folder: existing, for the files ``stdout.txt`` and ``stderr.txt``.
-    :param environment: the child's, complete; None for the parent's. :param cwd: folder to start in.
+    :param command: program and arguments.
+    :param folder: existing, for the files ``stdout.txt`` and ``stderr.txt``.
+    :param environment: the child's, complete; None for the parent's.
+    :param cwd: folder to start in.
     :param lifeline: tell the child (see :func:`end_with_parent`) to end when this process is gone, however it ended.
     :raises LesionDecompError: the program cannot be started.
     """
@@ -106,7 +108,9 @@ class ProcessTree:
         return []
 
     def wait(self, timeout_s: float | None = None) -> int | None:
-        """Wait for the command's end. :return: its exit status, or None after ``timeout_s``."""
+        """Wait for the command's end.
+
+        :return: its exit status, or None after ``timeout_s``."""
         end = None if timeout_s is None else time.monotonic() + timeout_s
         while (status := self.poll()) is None and (end is None or time.monotonic() < end):
             time.sleep(WAIT_STEP_S)
@@ -116,7 +120,7 @@ class ProcessTree:
         """Ask the tree to end by itself, as Ctrl-C does; a trainer then writes its checkpoint first."""
         if self.poll() is None:
             with suppress(OSError):
-                if _WINDOWS:
+                if sys.platform == "win32":
                     self._process.send_signal(signal.CTRL_BREAK_EVENT)
                 else:
                     os.killpg(self.pid, signal.SIGINT)
@@ -132,7 +136,7 @@ class ProcessTree:
 
     def kill(self) -> None:
         """End the command and everything it has started, now; returns when it is gone and leaves no zombie."""
-        if _WINDOWS:
+        if sys.platform == "win32":
             if self.poll() is None:
                 # The only way to the children of a process group that needs no handle of each.
                 subprocess.run(
@@ -173,7 +177,7 @@ def end_with_parent(before: Callable[[], object] | None = None) -> None:
                 continue
         if before is not None:
             before()
-        if not _WINDOWS and os.getpgrp() == os.getpid():
+        if sys.platform != "win32" and os.getpgrp() == os.getpid():
             os.killpg(0, signal.SIGKILL)
         os._exit(1)
 
@@ -198,7 +202,7 @@ def exit_in_words(status: int) -> str:
     return f"exit status {status}"
 
 
-def _group_options() -> dict[str, object]:
-    if _WINDOWS:
+def _group_options() -> dict[str, Any]:
+    if sys.platform == "win32":
         return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
     return {"start_new_session": True}

@@ -16,7 +16,8 @@ LOW_HEAT = 0.1  # below, the curve soars to the whole lung and would flatten all
 def volume_chart(thresholds: np.ndarray, volumes_ml: np.ndarray, threshold: float) -> str:
     """Draw the volume of heat at or above each threshold, the chosen one marked.
 
-    :param thresholds: ``(n,)`` rising from 0 to 1. :param volumes_ml: ``(n,)`` mL.
+    :param thresholds: ``(n,)`` rising from 0 to 1.
+    :param volumes_ml: ``(n,)`` mL.
     """
     chosen = float(np.interp(threshold, thresholds, volumes_ml))
     highest = max(float(np.interp(LOW_HEAT, thresholds, volumes_ml)), 1.25 * chosen)
@@ -55,7 +56,8 @@ def volume_chart(thresholds: np.ndarray, volumes_ml: np.ndarray, threshold: floa
 def axis_chart(heights_mm: np.ndarray, lung_cm2: np.ndarray, lesion_cm2: np.ndarray) -> str:
     """Draw lung and lesion area of each axial slice, superior on top as in a coronal picture.
 
-    :param heights_mm: ``(n,)`` RAS superior coordinate of each slice, rising. :param lung_cm2, lesion_cm2: ``(n,)``.
+    :param heights_mm: ``(n,)`` RAS superior coordinate of each slice, rising.
+    :param lung_cm2, lesion_cm2: ``(n,)``.
     """
     held = np.flatnonzero(lung_cm2)
     first, last = (int(held[0]), int(held[-1]) + 1) if len(held) else (0, len(lung_cm2))
@@ -75,9 +77,9 @@ def axis_chart(heights_mm: np.ndarray, lung_cm2: np.ndarray, lesion_cm2: np.ndar
     for value in (low, (low + high) / 2, high):
         level = TOP + inner_height * (high - value) / max(high - low, 1e-6)
         parts.append(_text(LEFT - 4, level + 3, f"{'SI'[value < 0]} {abs(value):.0f}", "end"))
-    for x, color, name in ((LEFT + 40, LUNG, "lung"), (LEFT + 110, LESION, "lesion")):
-        parts.append(f'<rect x="{x}" y="{AXIS_HEIGHT - 10}" width="9" height="9" fill="{color}"/>')
-        parts.append(_text(x + 13, AXIS_HEIGHT - 2, name, "start"))
+    for key, color, name in ((LEFT + 40, LUNG, "lung"), (LEFT + 110, LESION, "lesion")):
+        parts.append(f'<rect x="{key}" y="{AXIS_HEIGHT - 10}" width="9" height="9" fill="{color}"/>')
+        parts.append(_text(key + 13, AXIS_HEIGHT - 2, name, "start"))
     parts.append(_text(LEFT - 4, AXIS_HEIGHT - 2, "mm", "end"))
     return _svg(parts, AXIS_HEIGHT, "Lung and lesion area along the body axis")
 

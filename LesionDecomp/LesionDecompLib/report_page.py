@@ -48,8 +48,10 @@ def report_page(
 ) -> str:
     """Make the page.
 
-    :param volume: the CT. :param heat, lungs, lesions: on its grid, ``(k, j, i)``, as a run gives them.
-    :param manifest: of the run (:func:`~.manifest.build_manifest`); figures, warnings and settings are taken from it.
+    :param volume: the CT.
+    :param heat, lungs, lesions: on its grid, ``(k, j, i)``, as a run gives them.
+    :param manifest: of the run (:func:`LesionDecompLib.manifest.build_manifest`); figures, warnings and settings
+        are taken from it.
     :return: HTML, UTF-8.
     """
     view = AxialView.of(volume.shape, volume.ijk_to_ras)

@@ -60,7 +60,8 @@ def write_scene(
     in the largest lesion area.
 
     :param path: where to write, ending in ``.mrb``; an existing file is replaced, but only by a complete one.
-    :param volume: the CT. :param result: what the pipeline made of it, on the CT's grid.
+    :param volume: the CT.
+    :param result: what the pipeline made of it, on the CT's grid.
     :param manifest: the run's report, kept in the scene as a text node.
     :return: the path written.
     :raises LesionDecompError: Slicer's package is missing, or the file could not be written.

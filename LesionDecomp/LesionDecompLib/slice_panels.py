@@ -34,8 +34,10 @@ def slice_panels(
 
     Slices follow the radiological convention: patient's right on the left, anterior or superior on top.
 
-    :param view: of the CT. :param stacks: CT (HU), heat, lungs and lesions as axial stacks ``(z, y, x)``.
-    :param threshold: on the heat. :param letters: size of the lettering, for panels that will be shown smaller.
+    :param view: of the CT.
+    :param stacks: CT (HU), heat, lungs and lesions as axial stacks ``(z, y, x)``.
+    :param threshold: on the heat.
+    :param letters: size of the lettering, for panels that will be shown smaller.
     :return: up to six axial slices, numbered from the top down, and up to two coronal ones with the levels of those.
     """
     _, _, lungs, lesions = stacks
@@ -48,7 +50,8 @@ def slice_panels(
     axial_panels, coronal_panels = [], []
     frame = _frame(y_range, x_range, y_mm, x_mm, AXIAL_CELL)
     for number, z in enumerate(axial, start=1):
-        picture = draw_panel(Plane(*(s[z] for s in stacks), y_mm, x_mm), frame, threshold)
+        hu, heat, lung, lesion = (stack[z] for stack in stacks)
+        picture = draw_panel(Plane(hu, heat, lung, lesion, y_mm, x_mm), frame, threshold)
         panel = SlicePanel(picture, _position(view, z=z))
         _label_panel(picture, f"{number}", panel.position, frame.mm, 8, letters)
         axial_panels.append(panel)
@@ -56,7 +59,8 @@ def slice_panels(
     top = lungs.shape[0] - 1
     frame = _frame((top - z_range[1], top - z_range[0]), x_range, z_mm, x_mm, CORONAL_CELL)
     for y in coronal:
-        picture = draw_panel(Plane(*(s[::-1, y] for s in stacks), z_mm, x_mm), frame, threshold)
+        hu, heat, lung, lesion = (stack[::-1, y] for stack in stacks)
+        picture = draw_panel(Plane(hu, heat, lung, lesion, z_mm, x_mm), frame, threshold)
         panel = SlicePanel(picture, _position(view, y=y))
         _mark_levels(picture, frame, [(top - z - frame.row) * z_mm for z in axial], letters)
         _label_panel(picture, "", panel.position, frame.mm, round(28 + 8 * letters), letters)
@@ -64,7 +68,15 @@ def slice_panels(
     return axial_panels, coronal_panels
 
 
-def write(draw, place, text: str, size: int, color=TEXT, anchor: str = "ls", halo: bool = False) -> None:
+def write(
+    draw: ImageDraw.ImageDraw,
+    place: tuple[float, float],
+    text: str,
+    size: int,
+    color: tuple[int, int, int] = TEXT,
+    anchor: str = "ls",
+    halo: bool = False,
+) -> None:
     """Text in Pillow's built-in font, with a dark rim where it lies on a picture (``halo``)."""
     font = ImageFont.load_default(size)
     draw.text(
@@ -88,7 +100,9 @@ def _extent(counts: np.ndarray) -> tuple[int, int]:
     return (int(held[0]), int(held[-1])) if len(held) else (0, len(counts) - 1)
 
 
-def _frame(rows: tuple[int, int], columns: tuple[int, int], row_mm: float, column_mm: float, cell) -> Frame:
+def _frame(
+    rows: tuple[int, int], columns: tuple[int, int], row_mm: float, column_mm: float, cell: tuple[int, int]
+) -> Frame:
     """A frame for a cell that shows these rows and columns, with some tissue around them."""
     height_mm = (rows[1] - rows[0] + 1) * row_mm + 2 * TISSUE_MM
     width_mm = (columns[1] - columns[0] + 1) * column_mm + 2 * TISSUE_MM
@@ -101,7 +115,7 @@ def _position(view: AxialView, z: int | None = None, y: int | None = None) -> st
     middle = [(n - 1) / 2 for n in reversed(view.shape)]
     if z is not None:
         middle[2] = z
-    else:
+    elif y is not None:
         middle[1] = y
     axis, names = (2, "SI") if z is not None else (1, "AP")
     value = float(view.axial_to_ras[axis] @ [*middle, 1.0])

@@ -14,7 +14,9 @@ from .banded import BandedMatrix
 def blur_inside(x: torch.Tensor, lung: torch.Tensor, sigma: float) -> torch.Tensor:
     """Gaussian blur by normalised convolution: only pixels inside the lungs count.
 
-    :param x: ``(n, c, h, w)`` float. :param lung: ``(n, 1, h, w)`` of the same type, 1 inside. :param sigma: pixels.
+    :param x: ``(n, c, h, w)`` float.
+    :param lung: ``(n, 1, h, w)`` of the same type, 1 inside.
+    :param sigma: pixels.
     :return: ``(n, c, h, w)``, blurred inside; 0 where no lung is within reach (three sigma).
     """
     rows, columns = (_gaussian(n, float(sigma), x.dtype, str(x.device)) for n in x.shape[2:])

@@ -54,8 +54,11 @@ REGIONS: dict[str, list[int]] = {
 class Measurement:
     """A figure that is told of every region.
 
-    :param key: name in code and JSON. :param title: name for people. :param unit: may be empty.
-    :param definition: one or two sentences for a tooltip. :param decimals: digits worth showing in a table.
+    :param key: name in code and JSON.
+    :param title: name for people.
+    :param unit: may be empty.
+    :param definition: one or two sentences for a tooltip.
+    :param decimals: digits worth showing in a table.
     """
 
     key: str
@@ -156,7 +159,9 @@ class Tally:
     """What is counted voxel by voxel, for each of six cells: lung (right, left) by third (lower, middle, upper).
 
     :param box: of the lungs, along the axial axes.
-    :param voxels: ``(6,)`` int64. :param heat: ``(6,)`` float64, sum of the heat. :param hu: their HU.
+    :param voxels: ``(6,)`` int64.
+    :param heat: ``(6,)`` float64, sum of the heat.
+    :param hu: their HU.
     :param components: ``(count, 6)`` int64, voxels of each connected component; no rows where it does not matter.
     """
 
@@ -168,7 +173,13 @@ class Tally:
 
 
 def measurement(key: str) -> Measurement:
-    """The measurement with this key; ``KeyError`` if there is none."""
+    """The measurement with this key; ``KeyError`` if there is none.
+
+    >>> measurement("involvement_percent").header
+    'Involvement (%)'
+    >>> measurement("involvement_percent").text(3.14159)
+    '3.14'
+    """
     return _BY_KEY[key]
 
 
@@ -185,8 +196,10 @@ def lesion_statistics(
     All arrays are axial stacks ``(z, y, x)``, z from inferior to superior, of any memory layout. The thirds divide the
     height of both lungs together, so that the volumes of the rows add up.
 
-    :param hu: int16 or float32, HU. :param lungs: uint8, 0 / 1 right / 2 left.
-    :param lesions: uint8, lesion where not 0; voxels outside the lungs are left out. :param heat: float32 in [0, 1].
+    :param hu: int16 or float32, HU.
+    :param lungs: uint8, 0 / 1 right / 2 left.
+    :param lesions: uint8, lesion where not 0; voxels outside the lungs are left out.
+    :param heat: float32 in [0, 1].
     :param voxel_volume_ml: volume of a voxel, mL.
     :param lung_tally: :func:`tally_lungs` of the same CT, lungs and heat where already known, as when only the
         lesions change; it is most of the work.
@@ -210,7 +223,8 @@ def lesion_statistics(
 def tally_lesions(lungs: Tally, voxels: ListedVoxels, components: Components) -> Tally:
     """Count lesion voxels.
 
-    :param lungs: of the same scan. :param voxels: of all lesions.
+    :param lungs: of the same scan.
+    :param voxels: of all lesions.
     :param components: of these voxels, whose runs follow one another in their order.
     """
     hu = lungs.hu.blank()
@@ -236,7 +250,9 @@ def rows_of_tallies(lungs: Tally, lesions: Tally, voxel_volume_ml: float) -> lis
 def tally_lungs(hu: np.ndarray, lungs: np.ndarray, heat: np.ndarray) -> Tally:
     """Count the lungs' voxels, HU and heat: the part of :func:`lesion_statistics` that no threshold changes.
 
-    :param hu: ``(z, y, x)`` int16 or float32. :param lungs: uint8, 0 / 1 right / 2 left. :param heat: float32.
+    :param hu: ``(z, y, x)`` int16 or float32.
+    :param lungs: uint8, 0 / 1 right / 2 left.
+    :param heat: float32.
     :raises LesionDecompError: as :func:`lesion_statistics`.
     """
     _check(hu, lungs, lungs, heat)
@@ -269,7 +285,8 @@ def thirds_of_slices(slices: int) -> np.ndarray:
 def axial_thirds(lungs: np.ndarray) -> np.ndarray:
     """Third of each voxel (:func:`thirds_of_slices` of the slices that hold lung; 0 elsewhere), uint8.
 
-    :param lungs: ``(z, y, x)``, lung where not 0. :return: the same shape; read-only, one number for each slice.
+    :param lungs: ``(z, y, x)``, lung where not 0.
+    :return: the same shape; read-only, one number for each slice.
     """
     levels = lung_box(lungs)[0]
     thirds = np.zeros(lungs.shape[0], dtype=np.uint8)

@@ -13,7 +13,6 @@ from typing import Protocol
 
 import numpy as np
 
-from .console_lock import STDERR
 from .errors import LesionDecompError
 
 CT = "a 3-D chest CT in HU"
@@ -25,7 +24,7 @@ INT16 = np.iinfo(np.int16)
 class Readable(Protocol):
     """What voxels are read from."""
 
-    def readinto(self, target: memoryview) -> int:
+    def readinto(self, target: memoryview, /) -> int:
         """Fill the beginning of ``target``; return how many bytes that were, 0 at the end."""
 
 
@@ -64,11 +63,14 @@ def check_size(stage: str, size_ijk: tuple[int, ...], components: int = 1, expec
         raise LesionDecompError(
             stage, f"a {len(size_ijk)}-D image of {text} ({points} time points)", expected, "Save one time point."
         )
-    size = tuple(int(n) for n in size_ijk[:3])
-    if len(size) < 3:
+    if len(size_ijk) < 3:
         raise LesionDecompError(
-            stage, f"a {len(size)}-D image of {text} pixels", expected, "Give the whole stack of slices as one volume."
+            stage,
+            f"a {len(size_ijk)}-D image of {text} pixels",
+            expected,
+            "Give the whole stack of slices as one volume.",
         )
+    size = (int(size_ijk[0]), int(size_ijk[1]), int(size_ijk[2]))
     if size[0] * size[1] * size[2] > MAX_VOXELS:
         raise LesionDecompError(
             stage, f"a header that claims {text} voxels", f"{expected} of at most 2,147,483,648 voxels"
@@ -161,12 +163,6 @@ def corner_distance(shape_kji: tuple[int, int, int], a: np.ndarray, b: np.ndarra
 @contextmanager
 def captured_stderr() -> Iterator[None]:
     """Keep what C++ readers print on the process's stderr out of the user's sight; their exceptions still arrive."""
-    with STDERR, _captured():
-        yield
-
-
-@contextmanager
-def _captured() -> Iterator[None]:
     try:
         sys.stderr.flush()
         saved = os.dup(2)

@@ -88,8 +88,8 @@ def _records(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
             raise NotTensorsError("compressed entries")
         records[name] = entry
     # Entries that are stored as they are and don't overlap are together shorter than the file.
-    archive.fp.seek(0, 2)
-    if sum(entry.file_size for entry in entries) > archive.fp.tell():
+    file = archive.fp
+    if file is None or sum(entry.file_size for entry in entries) > file.seek(0, 2):
         raise NotTensorsError("entries that claim more bytes than the file has")
     if "data.pkl" not in records or records["data.pkl"].file_size > MAX_PICKLE_BYTES:
         raise NotTensorsError("no data.pkl, or one too long")
@@ -101,7 +101,7 @@ def _bytes(archive: zipfile.ZipFile, records: dict[str, zipfile.ZipInfo], name: 
         raise NotTensorsError(f"no numbers in {name[:60]!r}")
     data = bytearray(records[name].file_size)
     with archive.open(records[name]) as stream:  # compares the checksum at the end
-        if stream.readinto(data) != len(data) or stream.read(1):
+        if stream.readinto(data) != len(data) or stream.read(1):  # type: ignore[attr-defined]
             raise NotTensorsError(f"the truncated entry {name[:60]!r}")
     return data
 

@@ -29,11 +29,15 @@ class TrainingSettings:
     """What to train, as ``lesiondecomp train`` has it.
 
     :param data: training set: a folder with index.csv; for the preset ``lungs`` one with CT and lung contours.
-    :param output: folder of the run. :param preset: where the configuration begins.
-    :param steps: updates, or None for the preset's. :param hours: train for about so long instead.
+    :param output: folder of the run.
+    :param preset: where the configuration begins.
+    :param steps: updates, or None for the preset's.
+    :param hours: train for about so long instead.
     :param resume: go on from the run's checkpoint, with the configuration that it was started with.
-    :param name: of the bundle; empty for the output folder's. :param settings: ``key=value`` each, e.g. ``seed=1``.
-    :param threads: of the CPU, None for torch's own choice. :param checkpoint_seconds: time between checkpoints.
+    :param name: of the bundle; empty for the output folder's.
+    :param settings: ``key=value`` each, e.g. ``seed=1``.
+    :param threads: of the CPU, None for torch's own choice.
+    :param checkpoint_seconds: time between checkpoints.
     """
 
     data: Path
@@ -112,7 +116,7 @@ class TrainingProcess(CommandProcess):
 
     @property
     def log(self) -> dict[str, np.ndarray]:
-        """Columns of the run's log so far, see :func:`~.training_log.read_log`; read again only when it has changed."""
+        """Columns of the run's log so far, see :func:`LesionDecompLib.training_log.read_log`."""
         try:
             found = (self.folder / LOG_NAME).stat()
         except OSError:

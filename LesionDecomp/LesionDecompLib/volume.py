@@ -32,6 +32,10 @@ class Volume:
         :param array: ``(k, j, i)``, any real numeric type; integers that fit become int16, the rest float32. HU.
         :param ijk_to_ras: ``(4, 4)`` mm.
         :raises LesionDecompError: not 3-D, empty, not numeric, not finite, or a geometry without volume.
+
+        >>> volume = Volume.from_array(np.zeros((40, 128, 128)), np.diag([-2.0, -2.0, 5.0, 1.0]))
+        >>> volume.shape, volume.spacing.tolist(), round(volume.voxel_volume_ml, 6)
+        ((40, 128, 128), [2.0, 2.0, 5.0], 0.02)
         """
         array = np.asarray(array)
         if array.ndim != 3:

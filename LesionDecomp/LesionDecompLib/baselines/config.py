@@ -15,8 +15,10 @@ from ..training.augmentation import Augmentation
 class BaselineConfig:
     """What all baselines share.
 
-    :param crop: height and width of the window around the lungs, pixels. :param shrink: slices are averaged down by
-        this factor. :param channels, widest: of the U-Net, as of the decomposition it is compared with.
+    :param crop: height and width of the window around the lungs, pixels.
+    :param shrink: slices are averaged down by
+        this factor.
+    :param channels, widest: of the U-Net, as of the decomposition it is compared with.
     """
 
     seed: int = 0
@@ -54,7 +56,8 @@ class ClassifierConfig(BaselineConfig):
 class CriticConfig(BaselineConfig):
     """What the methods with a Wasserstein critic share.
 
-    :param penalty: λ of the gradient penalty. :param alpha_adversarial: weight of the critic's opinion.
+    :param penalty: λ of the gradient penalty.
+    :param alpha_adversarial: weight of the critic's opinion.
     """
 
     channels: int = 16
@@ -70,8 +73,10 @@ class CriticConfig(BaselineConfig):
 class VaGanConfig(CriticConfig):
     """VA-GAN (Baumgartner et al., CVPR 2018).
 
-    :param critic_steps: critic updates for each update of the map. :param critic_steps_often: instead, for the first
-        ``often_first`` updates and for every ``often_every``-th. :param alpha_map: weight of mean \\|M(x)\\|.
+    :param critic_steps: critic updates for each update of the map.
+    :param critic_steps_often: instead, for the first
+        ``often_first`` updates and for every ``often_every``-th.
+    :param alpha_map: weight of mean \\|M(x)\\|.
     """
 
     steps: int = 500
@@ -90,7 +95,8 @@ class VaGanConfig(CriticConfig):
 class BiomarkerConfig(CriticConfig):
     """BL, biomarker localization by classifier and critic together (Zhang et al., MICCAI 2019).
 
-    :param alpha_class: weight of the classifier's opinion of G(x). :param alpha_same: weight of mean \\|x - G(x)\\|.
+    :param alpha_class: weight of the classifier's opinion of G(x).
+    :param alpha_same: weight of mean \\|x - G(x)\\|.
     """
 
     steps: int = 1350

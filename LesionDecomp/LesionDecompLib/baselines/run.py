@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -13,7 +14,7 @@ from ..training import ranks
 from ..training.run import BUNDLE_NAME, bundle_metadata, record_config, train_and_draw
 from ..training.slice_input import slice_input
 from ..training.slices import SliceSet
-from .config import BaselineConfig, ClassifierConfig
+from .config import BaselineConfig, ClassifierConfig, CriticConfig
 from .tasks import TASKS, unet_arguments
 
 
@@ -32,7 +33,8 @@ def train_baseline(
 ) -> ModelBundle:
     """Train ``method`` on the image labels of the ``train`` slices and write ``folder/bundle``.
 
-    :param method: a key of :data:`~.config.BASELINES`. :param config: of that method.
+    :param method: a key of :data:`LesionDecompLib.baselines.config.BASELINES`.
+    :param config: of that method.
     :raises LesionDecompError: unusable data, configuration or checkpoint, or several ranks.
     :raises Cancelled: the hook said so.
     """
@@ -43,9 +45,10 @@ def train_baseline(
         record_config(folder, method, config, resume, None, lambda _: config)
         task = TASKS[method](config, SliceSet.load(data, "train"), device)
         network = train_and_draw(task, folder, config, resume, checkpoint_seconds, progress, cancelled)
-    classifier = isinstance(config, ClassifierConfig)
-    arguments = {"width": config.width} if classifier else unet_arguments(config)
-    architecture = "resnet18" if classifier else "unet"
+    if isinstance(config, ClassifierConfig):
+        architecture, arguments = "resnet18", {"width": config.width}
+    else:
+        architecture, arguments = "unet", unet_arguments(cast(CriticConfig, config))
     metadata = bundle_metadata(name or method, "localizer", architecture, arguments, config, Path(data)) | {
         "description": f"Baseline of the comparison: {method}",
         "method": method,

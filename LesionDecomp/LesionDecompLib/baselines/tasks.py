@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
+from ..memory_layout import channels_last
 from ..networks import Critic, UNet
 from ..precision import mixed_precision
 from ..smoothing import shrink_inside
@@ -21,7 +24,8 @@ from .config import BaselineConfig, BiomarkerConfig, ClassifierConfig, CriticCon
 class BaselineTask:
     """Slices, the network and its optimizer; the step is the subclasses'.
 
-    :param data: training slices. :param device: where to train.
+    :param data: training slices.
+    :param device: where to train.
     """
 
     averaged = "network"
@@ -29,13 +33,13 @@ class BaselineTask:
 
     def __init__(self, config: BaselineConfig, network: nn.Module, data: SliceSet, device: torch.device) -> None:
         self.config, self.device = config, device
-        self.network = network.to(device, memory_format=torch.channels_last)
+        self.network = channels_last(network, device)
         self.modules: dict[str, nn.Module] = {"network": self.network}
         self.optimizers: dict[str, torch.optim.Optimizer] = {
             "network": torch.optim.Adam(
                 network.parameters(),
                 config.learning_rate,
-                betas=tuple(config.betas),
+                betas=(config.betas[0], config.betas[1]),
                 weight_decay=getattr(config, "weight_decay", 0.0),
             )
         }
@@ -93,13 +97,15 @@ class ClassifierTask(BaselineTask):
 class CriticTask(BaselineTask):
     """What the methods with a Wasserstein critic share: the critic of the decomposition, and its update."""
 
+    config: CriticConfig
+
     def __init__(self, config: CriticConfig, data: SliceSet, device: torch.device) -> None:
         torch.manual_seed(config.seed)
         super().__init__(config, UNet(**unet_arguments(config)), data, device)
-        self.critic = Critic(config.critic_channels).to(device, memory_format=torch.channels_last)
+        self.critic = channels_last(Critic(config.critic_channels), device)
         self.modules["critic"] = self.critic
         self.optimizers["critic"] = torch.optim.Adam(
-            self.critic.parameters(), config.critic_learning_rate, betas=tuple(config.betas)
+            self.critic.parameters(), config.critic_learning_rate, betas=(config.betas[0], config.betas[1])
         )
 
     def train_critic(self, real: torch.Tensor, fake: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
@@ -161,7 +167,7 @@ class BiomarkerTask(CriticTask):
 
     def __init__(self, config: BiomarkerConfig, data: SliceSet, device: torch.device) -> None:
         super().__init__(config, data, device)
-        self.classifier = Critic(config.critic_channels).to(device, memory_format=torch.channels_last)
+        self.classifier = channels_last(Critic(config.critic_channels), device)
         self.modules["classifier"] = self.classifier
         self.optimizers["classifier"] = torch.optim.Adam(self.classifier.parameters(), config.learning_rate)
 
@@ -198,7 +204,7 @@ class BiomarkerTask(CriticTask):
         }
 
 
-def unet_arguments(config: CriticConfig) -> dict[str, int | str]:
+def unet_arguments(config: CriticConfig) -> dict[str, Any]:
     """Arguments of the U-Net a configuration asks for."""
     return {
         "in_channels": 1,

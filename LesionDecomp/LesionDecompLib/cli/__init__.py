@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from .. import __version__
-from ..console_lock import STDERR
 from ..errors import Cancelled, LesionDecompError
 from .events import tell_error, wants_events
 from .interrupts import INTERRUPTED, interrupts_as_exceptions
@@ -37,7 +36,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         args = build_parser().parse_args(argv)
-        args.command_line = list(sys.argv[1:] if argv is None else argv)
     except SystemExit as end:
         return int(end.code or 0)
     try:
@@ -84,7 +82,7 @@ def error_sentence(error: Exception) -> str:
 
 def say(text: str) -> None:
     """Print one line for the user on stderr."""
-    with STDERR, suppress(OSError, ValueError):
+    with suppress(OSError, ValueError):
         print(f"lesiondecomp: {text}", file=sys.stderr, flush=True)
 
 

@@ -11,7 +11,7 @@ from .argument_types import device
 SAMPLE = "chest_ct_tumor.nrrd"
 
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
         "demo",

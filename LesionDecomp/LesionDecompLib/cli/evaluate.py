@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from .argument_types import device
+
+if TYPE_CHECKING:
+    from ..bundles import ModelBundle
 
 RESULTS_NAME = "results.json"
 # As evaluation.localizers has them; naming them here keeps torch out of --help.
@@ -14,7 +18,7 @@ METHODS = ("heat", "gate", "difference", "cam", "grad-cam", "va-gan", "biomarker
 SPLITS = ("train", "val", "test")
 
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
         "evaluate",
@@ -64,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _slices(args: argparse.Namespace, output: Path) -> dict:
+def _slices(args: argparse.Namespace, output: Path) -> dict[str, Any]:
     from ..device import choose_device
     from ..evaluation import comparison_figures as figures
     from ..evaluation.comparison import evaluate_localizers
@@ -91,7 +95,7 @@ def _slices(args: argparse.Namespace, output: Path) -> dict:
     return results
 
 
-def _volumes(args: argparse.Namespace, output: Path) -> dict:
+def _volumes(args: argparse.Namespace, output: Path) -> dict[str, Any]:
     from ..errors import LesionDecompError
     from ..evaluation.volumes import evaluate_volumes
     from ..pipeline import Segmenter
@@ -115,11 +119,10 @@ def _volumes(args: argparse.Namespace, output: Path) -> dict:
     return results
 
 
-def _bundles(names: list[str | None]) -> list:
+def _bundles(names: list[str | None]) -> list[ModelBundle]:
     from ..bundles import ModelBundle, find_bundle
 
-    bundles = []
-    for name in names:
-        folder = name is not None and Path(name).is_dir()
-        bundles.append(ModelBundle.load(name) if folder else find_bundle(name, "lesions"))
-    return bundles
+    return [
+        ModelBundle.load(name) if name is not None and Path(name).is_dir() else find_bundle(name, "lesions")
+        for name in names
+    ]

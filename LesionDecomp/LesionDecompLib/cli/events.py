@@ -1,6 +1,6 @@
 """For the process that started a command: how far it is and why it failed, as lines on stdout that a program reads.
 
-:class:`~..command_process.CommandProcess` asks for them by an environment variable; people never see them.
+:class:`LesionDecompLib.command_process.CommandProcess` asks for them by an environment variable; people never see them.
 """
 
 from __future__ import annotations

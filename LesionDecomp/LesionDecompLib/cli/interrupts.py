@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 GRACE_S = 60.0  # to write a checkpoint
 INTERRUPTED = 130  # exit status: 128 + SIGINT, as shells have it
@@ -23,7 +24,7 @@ def interrupts_as_exceptions() -> Iterator[None]:
         yield
         return
 
-    def interrupt(number, frame):
+    def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     hang_up = getattr(signal, "SIGHUP", None)  # not on Windows
@@ -49,7 +50,7 @@ def interrupts_as_request() -> Iterator[Callable[[], bool]]:
         yield asked.is_set
         return
 
-    def request(number, frame):
+    def request(number: int, frame: FrameType | None) -> None:
         if asked.is_set():
             raise KeyboardInterrupt
         asked.set()
@@ -65,7 +66,7 @@ def interrupts_as_request() -> Iterator[Callable[[], bool]]:
 def interrupt_with_parent() -> None:
     """Treat the end of the process that started this one as Ctrl-C; after a minute's grace this process is ended.
 
-    Does nothing where a person started it; see :func:`~..process_tree.end_with_parent`.
+    Does nothing where a person started it; see :func:`LesionDecompLib.process_tree.end_with_parent`.
     """
     from ..process_tree import end_with_parent
 

@@ -8,7 +8,6 @@ import time
 from contextlib import suppress
 from typing import TextIO
 
-from ..console_lock import STDERR
 from .events import tell_step, wants_events
 
 STAGES = {
@@ -35,7 +34,8 @@ PLAIN_S = 30.0  # between plain lines of one stage
 class Progress:
     """Shows what the pipeline tells its progress callback; see :meth:`update`.
 
-    :param quiet: show nothing. :param stream: default stderr, as it is when the object is made.
+    :param quiet: show nothing.
+    :param stream: default stderr, as it is when the object is made.
     """
 
     def __init__(self, quiet: bool = False, stream: TextIO | None = None) -> None:
@@ -101,7 +101,7 @@ class Progress:
 
     def _print(self, text: str, end: str = "\n") -> None:
         # A closed stderr ends the display, not the work.
-        with STDERR, suppress(OSError, ValueError):
+        with suppress(OSError, ValueError):
             print(text, end=end, file=self._stream, flush=True)
 
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..bundles import ModelBundle
 
 BASELINES = ("classifier", "va-gan", "biomarker")
 PRESETS = ("default", "paper", "lungs", *BASELINES)
 
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
         "train",
@@ -86,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
 
     lungs, baseline = args.preset == "lungs", args.preset in BASELINES
     preset = LungConfig() if lungs else BASELINE_CONFIGS[args.preset]() if baseline else LESION_PRESETS[args.preset]
-    config = load_config(preset, args.config, args.settings)
+    config: Any = load_config(preset, args.config, args.settings)
     limit_threads(args.threads)
     device, in_words = choose_device(args.device)
     tell(f"Training on {in_words}.")
@@ -94,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
         raise LesionDecompError("Training", f"--warm-start or --teacher with --preset {args.preset}", "a lesion preset")
     if baseline and args.hours is not None:
         raise LesionDecompError("Training", f"--hours with --preset {args.preset}", "--set steps=N")
+    train: Callable[..., ModelBundle | None]
     if baseline:
         train = partial(train_baseline, args.preset)
     elif lungs:

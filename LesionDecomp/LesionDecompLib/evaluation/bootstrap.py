@@ -21,7 +21,9 @@ def scan_weights(scans: int, resamples: int = RESAMPLES, seed: int = 0) -> np.nd
 def resampled_figures(counts: Sequence[HeatCounts], weights: np.ndarray, threshold: float) -> dict[str, np.ndarray]:
     """Average precision, area under the curve, best Dice and Dice at ``threshold`` of each resample, pooled pixels.
 
-    :param counts: one for each scan. :param weights: ``(resamples, scans)``. :return: ``(resamples,)`` each.
+    :param counts: one for each scan.
+    :param weights: ``(resamples, scans)``.
+    :return: ``(resamples,)`` each.
     """
     lesion = np.stack([count.lesion for count in counts])[:, ::-1].astype(float)
     healthy = np.stack([count.healthy for count in counts])[:, ::-1].astype(float)

@@ -31,8 +31,9 @@ class Measured:
     """What one localizer's heat amounts to on a split.
 
     :param lesion: mask set to counts of in-lung pixels, one for each scan with lesion slices.
-    :param normal: counts of all normal slices. :param threshold: its default one. :param slices: mask set to figures of
-        single slices at that threshold.
+    :param normal: counts of all normal slices.
+    :param threshold: its default one.
+    :param slices: mask set to figures of single slices at that threshold.
     """
 
     lesion: dict[str, list[HeatCounts]]
@@ -48,7 +49,8 @@ class Measured:
 class Comparison:
     """Evaluates localizers on one split and keeps what the figures need.
 
-    :param data: the split. :param val: the split that thresholds are chosen on, for methods without their own.
+    :param data: the split.
+    :param val: the split that thresholds are chosen on, for methods without their own.
     :raises LesionDecompError: lesion slices without pixel masks.
     """
 
@@ -194,7 +196,8 @@ def _count(
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    return None if None in values else round(float(np.mean(values)), 4)
+    known = [value for value in values if value is not None]
+    return round(float(np.mean(known)), 4) if len(known) == len(values) else None
 
 
 def slice_figures(found: np.ndarray, mask: np.ndarray) -> dict[str, float | int | None]:
@@ -236,7 +239,8 @@ def evaluate_localizers(
 ) -> tuple[Comparison, dict[str, Any]]:
     """Evaluate all ``localizers``; the comparison and the contents of ``results.json``.
 
-    :raises LesionDecompError: slices without masks, or heat that is none. :raises Cancelled: the hook said so.
+    :raises LesionDecompError: slices without masks, or heat that is none.
+    :raises Cancelled: the hook said so.
     """
     comparison = Comparison(data, val)
     entries = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,8 @@ def _styles(comparison: Comparison) -> dict[str, dict[str, Any]]:
     """Colors apart for twenty methods; floors grey and dashed."""
     from matplotlib import colormaps
 
-    styles, colors = {}, iter(colormaps["tab20"].colors * 3)
+    styles: dict[str, dict[str, Any]] = {}
+    colors = cycle(colormaps["tab20"](range(20)))
     for name in comparison.measured:
         floor = name in FLOORS
         styles[name] = {

@@ -54,7 +54,8 @@ def healthy_version_metrics(
 ) -> dict[str, float]:
     """How healthy the healthy versions of a split's slices look, and how little G1 changes the rest.
 
-    :param judge: of :func:`train_judge`. :param heat: ``(n, h, w)`` of the slices of ``data``, in [0, 1].
+    :param judge: of :func:`train_judge`.
+    :param heat: ``(n, h, w)`` of the slices of ``data``, in [0, 1].
     :param shrink: factor by which slices are averaged down for ``network``.
     :return: ``judge_auc`` on the slices as they are; the share of lesion slices the judge calls normal as they are and
         after G1; mean |x - G1(x)| in grey levels of 255, in lung below ``threshold`` of lesion slices, above it, and in

@@ -35,7 +35,8 @@ HeatOf = Callable[[np.ndarray], np.ndarray]
 class Localizer:
     """One row of a comparison.
 
-    :param name: of the row. :param method: a key of :data:`METHODS` or :data:`FLOORS`.
+    :param name: of the row.
+    :param method: a key of :data:`METHODS` or :data:`FLOORS`.
     :param heat: ``(n, h, w)`` uint8 lung-masked slices to float32 heat in [0, 1], 0 outside the lungs.
     :param threshold: the bundle's own; None for a method that has none until it is chosen on ``val``.
     :param bundle: what was trained; None for floors.
@@ -54,7 +55,8 @@ class Localizer:
 class Method:
     """A way to get heat out of a bundle.
 
-    :param fits: whether a bundle offers it. :param heat: the bundle's heat by it.
+    :param fits: whether a bundle offers it.
+    :param heat: the bundle's heat by it.
     :param scores: what its classifier says of whole slices, where it has one.
     """
 
@@ -101,7 +103,8 @@ def _grad_cam(bundle: ModelBundle, device: torch.device) -> HeatOf:
     from ..baselines.classifier import GRAD_CAM_LAYER, LESION
 
     # Backward through channels-last weights with hooks crashes torch 2.13 on CPU.
-    network = bundle.network(device).requires_grad_(True).to(memory_format=torch.contiguous_format)
+    network = bundle.network(device).requires_grad_(True)
+    network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     grad_cam = GradCAM(network, target_layers=GRAD_CAM_LAYER, postprocessing=_as_it_is)
 
     def evidence(x: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,6 +25,11 @@ from ..lung_sides import LEFT, RIGHT, split_right_left
 from ..lungs import segment_lungs
 from ..volume import Volume
 
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+    from torch import nn
+
 # Scans of one lung, whose mask does not tell the side.
 KNOWN_SIDE = {"elastix_rightlung": RIGHT}
 
@@ -32,7 +38,8 @@ KNOWN_SIDE = {"elastix_rightlung": RIGHT}
 class LungScore:
     """How one case's lungs compare with the reference.
 
-    :param dice: of both lungs together, in 3-D. :param dice_right, dice_left: of each lung.
+    :param dice: of both lungs together, in 3-D.
+    :param dice_right, dice_left: of each lung.
     :param extra, missing: voxels outside, and of, the reference, as a share of the reference.
     :param swapped: share of the voxels of both masks that lie in the other lung of the reference.
     """
@@ -68,7 +75,8 @@ def score_lungs(
 ) -> dict[str, float]:
     """Compare lung labels with a reference mask.
 
-    :param labels: ``(k, j, i)`` 0 / 1 right / 2 left. :param reference: ``(k, j, i)``, non-zero = lung.
+    :param labels: ``(k, j, i)`` 0 / 1 right / 2 left.
+    :param reference: ``(k, j, i)``, non-zero = lung.
     :param known_side: of a reference with one lung.
     :return: the figures of :class:`LungScore` that need no clock.
     """
@@ -81,11 +89,13 @@ def score_lungs(
         "dice_left": _dice(found == LEFT, sides == LEFT),
         "extra": float(np.count_nonzero((found > 0) & ~truth) / np.count_nonzero(truth)),
         "missing": float(np.count_nonzero(truth & (found == 0)) / np.count_nonzero(truth)),
-        "swapped": float(np.count_nonzero(both & (found != sides)) / max(1, np.count_nonzero(both))),
+        "swapped": float(np.count_nonzero(both & (found != sides)) / max(1, int(np.count_nonzero(both)))),
     }
 
 
-def evaluate_case(name: str, ct: Path, mask: Path, bundle: ModelBundle, network, device="cpu"):
+def evaluate_case(
+    name: str, ct: Path, mask: Path, bundle: ModelBundle, network: nn.Module, device: torch.device | str = "cpu"
+) -> tuple[LungScore, Volume, np.ndarray, np.ndarray]:
     """Segment one case and score it; returns the score, the volume, the labels and the reference."""
     volume, _ = read_volume(ct)
     reference = read_mask(mask, volume)
@@ -99,7 +109,9 @@ def evaluate_case(name: str, ct: Path, mask: Path, bundle: ModelBundle, network,
     return score, volume, labels, reference
 
 
-def draw_lungs(volume: Volume, labels: np.ndarray, reference: np.ndarray | None = None, slices: int = 12):
+def draw_lungs(
+    volume: Volume, labels: np.ndarray, reference: np.ndarray | None = None, slices: int = 12
+) -> Image.Image:
     """Axial slices in a lung window with the outlines of the right (red) and left lung (blue) and of the reference
     (green), as a Pillow image; the slices are spread over the height of the scan."""
     from PIL import Image

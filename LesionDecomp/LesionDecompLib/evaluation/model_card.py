@@ -33,7 +33,8 @@ def write_model_card(bundle: ModelBundle, data: SliceSet, folder: str | Path, co
     The pictures show, each from another scan, slices of ``data`` with a Dice near the upper and the lower tenth.
 
     :param data: a split with pixel masks; one that the model was not tested on keeps ``test`` unseen.
-    :return: the card. :raises LesionDecompError: no lesion bundle, or slices without pixel masks.
+    :return: the card.
+    :raises LesionDecompError: no lesion bundle, or slices without pixel masks.
     """
     if bundle.task != "lesions":
         raise LesionDecompError(STAGE, f"a bundle for the task '{bundle.task}'", "a lesion bundle")

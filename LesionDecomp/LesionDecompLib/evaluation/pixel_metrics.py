@@ -26,7 +26,8 @@ class HeatCounts:
     def add(self, heat: np.ndarray, mask: np.ndarray) -> None:
         """Count pixels.
 
-        :param heat: any shape, float in [0, 1]. :param mask: the same shape, bool.
+        :param heat: any shape, float in [0, 1].
+        :param mask: the same shape, bool.
         """
         heat, mask = heat.reshape(-1), mask.reshape(-1)
         for start in range(0, heat.size, CHUNK):
@@ -39,7 +40,7 @@ class HeatCounts:
     @classmethod
     def total(cls, parts: Sequence[HeatCounts]) -> HeatCounts:
         """All pixels of ``parts`` together."""
-        return cls(sum(part.lesion for part in parts), sum(part.healthy for part in parts))
+        return cls(np.sum([part.lesion for part in parts], axis=0), np.sum([part.healthy for part in parts], axis=0))
 
     def found(self, counts: np.ndarray) -> np.ndarray:
         """Pixels of ``counts`` at or above each of the thresholds ``arange(BINS + 1) / BINS``."""

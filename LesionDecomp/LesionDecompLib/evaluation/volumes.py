@@ -31,8 +31,10 @@ LEAST_PERCENT = 0.1  # of lung: with less lesion a Dice says nothing
 class LesionScore:
     """How one case's lesions compare with the reference; NaN where there is no reference.
 
-    :param dice: at the bundle's threshold. :param best_dice, best_threshold: over thresholds from 0.05 to 0.95.
-    :param lesion_ml, reference_ml: volumes by the file's spacing. :param involvement_percent: of our lungs.
+    :param dice: at the bundle's threshold.
+    :param best_dice, best_threshold: over thresholds from 0.05 to 0.95.
+    :param lesion_ml, reference_ml: volumes by the file's spacing.
+    :param involvement_percent: of our lungs.
     :param reference_percent: reference lesion over our lungs.
     """
 
@@ -137,7 +139,7 @@ def evaluate_volumes(
         scores.append(evaluate_case(name, ct, mask, segmenter, pictures / f"{name}.png"))
     referenced = [score for score in scores if not np.isnan(score.best_dice)]
     judged = [score.dice for score in referenced if score.reference_percent >= LEAST_PERCENT]
-    results = {
+    results: dict[str, Any] = {
         "version": __version__,
         "data": data.resolve().name,
         "bundle": {"name": segmenter.lesion_bundle.name, "sha256": segmenter.lesion_bundle.sha256},

@@ -15,12 +15,15 @@ from .slice_draws import SliceDraws
 class Augmentation:
     """Ranges of the random changes; 0 switches one off.
 
-    :param rotation: largest turn, degrees. :param scale: largest relative change of size.
-    :param shift: largest shift, pixels. :param flip: probability of a left-right flip.
+    :param rotation: largest turn, degrees.
+    :param scale: largest relative change of size.
+    :param shift: largest shift, pixels.
+    :param flip: probability of a left-right flip.
     :param offset: standard deviation of a grey offset, in units of the [-1, 1] range. The bound of the slices' lung
         window is known to ±60 HU only, which is ±0.10 of this range.
     :param gain: standard deviation of a relative change of contrast about the healthy-lung grey.
-    :param noise: largest standard deviation of white noise. :param blur: largest Gaussian blur, pixels.
+    :param noise: largest standard deviation of white noise.
+    :param blur: largest Gaussian blur, pixels.
     :param rim: probability of a bright rim, one or two pixels wide in places: lung masks of other makers take in some
         chest wall, those of the slices none.
     :param gravity: standard deviation of a density gradient from front to back, in units of the [-1, 1] range over

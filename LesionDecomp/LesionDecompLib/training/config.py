@@ -6,7 +6,7 @@ import math
 import tomllib
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, ClassVar, Protocol, TypeVar, get_type_hints
 
 from ..errors import LesionDecompError
 from .augmentation import Augmentation
@@ -14,12 +14,20 @@ from .config_ranges import out_of_range
 
 MAX_FILE_BYTES = 1 << 20
 STAGE = "Training configuration"
-Config = TypeVar("Config")
+
+
+class Settings(Protocol):
+    """Any dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+Config = TypeVar("Config", bound=Settings)
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Arguments of :class:`~LesionDecompLib.networks.DecompositionNet`."""
+    """Arguments of :class:`LesionDecompLib.networks.DecompositionNet`."""
 
     channels: int = 16
     levels: int = 5
@@ -36,18 +44,28 @@ class NetworkConfig:
 class LesionConfig:
     """How the decomposition is trained. Equation numbers are those of Yang et al. (ISBI 2021).
 
-    :param steps: generator updates. :param crop: height and width of the window around the lungs, pixels; empty takes
-        whole slices. :param shrink: the slices are averaged down by this factor first.
-    :param alpha_adversarial: α1 of equation 5. :param alpha_reconstruction: α2. :param alpha_normal: α3.
-    :param penalty: λ of equation 3. :param norm_p: p of equations 1 and 2. :param edge_weighting: the released code's
-        (1 + Sobel/255)² pixel weight. :param identity_steps: first steps with L_r and L_n alone.
-    :param alpha_image: weight of the image-level term L_m on the lesion decoder. :param top_fraction: share of the
-        lung's pixels that make a slice's score. :param alpha_sparse: weight of the mean heat of normal slices.
+    :param steps: generator updates.
+    :param crop: height and width of the window around the lungs, pixels; empty takes
+        whole slices.
+    :param shrink: the slices are averaged down by this factor first.
+    :param alpha_adversarial: α1 of equation 5.
+    :param alpha_reconstruction: α2.
+    :param alpha_normal: α3.
+    :param penalty: λ of equation 3.
+    :param norm_p: p of equations 1 and 2.
+    :param edge_weighting: the released code's
+        (1 + Sobel/255)² pixel weight.
+    :param identity_steps: first steps with L_r and L_n alone.
+    :param alpha_image: weight of the image-level term L_m on the lesion decoder.
+    :param top_fraction: share of the
+        lung's pixels that make a slice's score.
+    :param alpha_sparse: weight of the mean heat of normal slices.
     :param alpha_self: weight of learning from the averaged network's own heat on lesion slices, from step
         ``self_steps`` on: above ``self_positive`` it counts as lesion, below ``self_negative`` as healthy, between not.
         With teachers it weighs learning from their mean heat, from the first step on.
     :param judge_steps: updates of the classifier that judges, after training, whether G1's slices look healthy.
-    :param batch_painted: normal slices with lesions painted in. :param alpha_painted: weight of their terms.
+    :param batch_painted: normal slices with lesions painted in.
+    :param alpha_painted: weight of their terms.
     """
 
     seed: int = 0
@@ -131,6 +149,10 @@ def load_config(base: Config, file: str | Path | None = None, overrides: list[st
     """A configuration: ``base``, changed by a TOML file, changed by ``key=value`` texts (``network.channels=8``).
 
     :raises LesionDecompError: unreadable file, unknown key, a value of the wrong type.
+
+    >>> config = load_config(PRESETS["default"], overrides=["steps=500", "network.channels=8"])
+    >>> config.steps, config.network.channels
+    (500, 8)
     """
     values: dict[str, Any] = {}
     if file is not None:
@@ -170,7 +192,7 @@ def change(config: Config, values: dict[str, Any]) -> Config:
         if key not in known:
             raise LesionDecompError(STAGE, f"the unknown key '{key[:60]}'", f"one of {', '.join(sorted(known))}")
         current = getattr(config, key)
-        if is_dataclass(current):
+        if is_dataclass(current) and not isinstance(current, type):
             if not isinstance(value, dict):
                 raise LesionDecompError(STAGE, f"'{key}' = {_short(value)}", "a table of settings")
             updates[key] = change(current, value)

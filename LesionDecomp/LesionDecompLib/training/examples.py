@@ -23,7 +23,8 @@ HEADER = 18
 class ExampleSlices:
     """A few slices of a set, the same ones at every look.
 
-    :param data: the set; lesion and normal slices are taken evenly spread over it. :param shrink: as in training.
+    :param data: the set; lesion and normal slices are taken evenly spread over it.
+    :param shrink: as in training.
     """
 
     def __init__(self, data: SliceSet, shrink: int = 1, lesions: int = 4, normals: int = 2) -> None:

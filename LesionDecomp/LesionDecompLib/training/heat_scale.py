@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ import torch
 from ..decomposition import HeatDefinition
 from ..errors import LesionDecompError
 from ..evaluation.pixel_metrics import BINS, HeatCounts
+from ..networks import DecompositionNet
 from .slices import SliceSet
 
 MASKS = ("ann0", "ann1", "sel")
@@ -35,15 +37,17 @@ def slice_heat(
 ) -> np.ndarray:
     """Heat of lung-masked slices. Of each batch only the part that holds lung, and a margin, meets the network.
 
-    :param images: ``(n, h, w)`` uint8, 0 outside the lungs. :return: ``(n, h, w)`` float32, 0 outside.
+    :param images: ``(n, h, w)`` uint8, 0 outside the lungs.
+    :return: ``(n, h, w)`` float32, 0 outside.
     """
     heat = np.zeros(images.shape, dtype=np.float32)
+    decomposition = cast(DecompositionNet, network)
     for start in range(0, len(images), batch):
         part = images[start : start + batch]
-        window = tuple(_span(part.any(axis=(0, 2 - axis))) for axis in (0, 1))
+        window = [_span(np.any(part, axis=(0, 2 - axis))) for axis in (0, 1)]
         x = torch.from_numpy(part[:, window[0], window[1]]).to(device, torch.float32).unsqueeze(1) / 127.5 - 1.0
         x = x.contiguous(memory_format=torch.channels_last)
-        heat[start : start + batch, window[0], window[1]] = definition.heat(network, x)[:, 0].cpu().numpy()
+        heat[start : start + batch, window[0], window[1]] = definition.heat(decomposition, x)[:, 0].cpu().numpy()
     return heat
 
 
@@ -107,15 +111,17 @@ def fit_scale(
 
     :param sources: to choose the heat's source from, by mean average precision on ``val``; none keeps the definition's.
     """
-    best_counts = None
+    chosen: tuple[float, dict[str, HeatCounts], HeatCounts] | None = None
     for source in sources or (definition.source,):
         plain = replace(definition, source=source, raw=UNIT.raw, scaled=UNIT.scaled)
-        counted = count_heat(slice_heat(network, plain, val.images, device), val)
-        precision = np.mean([count.average_precision() for count in counted[0].values()])
-        if best_counts is None or precision > best_counts[0]:
-            best_counts = precision, *counted
+        of_masks, of_normal = count_heat(slice_heat(network, plain, val.images, device), val)
+        precision = float(np.mean([count.average_precision() for count in of_masks.values()]))
+        if chosen is None or precision > chosen[0]:
+            chosen = precision, of_masks, of_normal
             definition = plain
-    _, counts, normal = best_counts
+    if chosen is None:
+        raise ValueError("no source of heat to choose from")
+    _, counts, normal = chosen
     thresholds = np.arange(1, BINS) / BINS
     dice = np.mean([count.dice(thresholds) for count in counts.values()], axis=0)
     allowed = normal.share_found(thresholds) <= MOST_FOUND_IN_NORMAL
@@ -137,16 +143,17 @@ def slice_metrics(
     """Average precision and Dice for each annotator and their mean, and the share of normal lung called lesion."""
     counts, normal = count_heat(slice_heat(network, definition, data.images, device), data)
     grid = np.arange(1, 100) / 100
-    figures: dict[str, float | dict[str, float]] = {}
+    of_masks: dict[str, dict[str, float]] = {}
     for name, count in counts.items():
         dice = count.dice(grid)
-        figures[name] = {
+        of_masks[name] = {
             "average_precision": round(count.average_precision(), 4),
             "best_dice": round(float(dice.max()), 4),
             "best_threshold": float(grid[dice.argmax()]),
             "dice_at_default": round(float(count.dice(DEFAULT_THRESHOLD)[0]), 4),
         }
+    figures: dict[str, float | dict[str, float]] = {**of_masks}
     for key in ("average_precision", "best_dice", "dice_at_default"):
-        figures[f"mean_{key}"] = round(float(np.mean([figures[name][key] for name in MASKS])), 4)
+        figures[f"mean_{key}"] = round(float(np.mean([of_masks[name][key] for name in MASKS])), 4)
     figures["normal_false_positive_fraction"] = round(float(normal.share_found(DEFAULT_THRESHOLD)[0]), 6)
     return figures

@@ -16,8 +16,10 @@ from .slices import SliceSet, lung_crops
 class LabelledSlices:
     """The lesion and the normal slices of a set.
 
-    :param data: training slices. :param crop: height and width of the window around the lungs, pixels; empty takes
-        whole slices. :param device: where drawn slices go.
+    :param data: training slices.
+    :param crop: height and width of the window around the lungs, pixels; empty takes
+        whole slices.
+    :param device: where drawn slices go.
     :param heat: taught heat of the lesion slices of ``data``, ``(n_lesion, h, w)`` uint8, 255 for certain.
     """
 
@@ -29,7 +31,8 @@ class LabelledSlices:
         device: torch.device,
         heat: np.ndarray | None = None,
     ) -> None:
-        size = tuple(crop) or data.images.shape[1:]
+        height, width = crop or data.images.shape[1:]
+        size = (height, width)
         crops = torch.from_numpy(lung_crops(data.images, size))
         self.lesion = crops[torch.from_numpy(data.lesion)]
         self.normal = crops[torch.from_numpy(~data.lesion)]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
 from torch.nn import functional
 
+from ..memory_layout import channels_last
 from ..networks import Critic, DecompositionNet
 from ..precision import mixed_precision
 from ..smoothing import shrink_inside
@@ -25,7 +27,8 @@ Terms = dict[str, torch.Tensor]
 class Batch:
     """A rank's share of a batch: lesion slices, then normal ones, then normal ones with lesions painted in.
 
-    :param x: ``(n, 1, h, w)`` in [-1, 1], exactly -1 outside the lungs. :param lung: the same shape, bool.
+    :param x: ``(n, 1, h, w)`` in [-1, 1], exactly -1 outside the lungs.
+    :param lung: the same shape, bool.
     :param target: like ``x``, what G1 should give where that is known (of lesion slices it is not).
     :param extent: painted lesion in [0, 1], ``(n_painted, 1, h, w)``.
     :param taught: heat that other models gave the lesion slices, ``(n_lesion, 1, h, w)`` in [0, 1]; None without any.
@@ -60,7 +63,8 @@ class Batch:
 class LesionTask:
     """One generator update, and the critic updates that go with it, on image labels only.
 
-    :param data: training slices. :param device: where to train.
+    :param data: training slices.
+    :param device: where to train.
     :param taught: heat that other models gave the lesion slices of ``data``, ``(n_lesion, h, w)`` uint8, 255 for
         certain: the target of L_t in place of the averaged network's own heat.
     """
@@ -73,11 +77,13 @@ class LesionTask:
     ) -> None:
         torch.manual_seed(config.seed)
         self.config, self.device = config, device
-        self.network = DecompositionNet(**as_dict(config.network)).to(device, memory_format=torch.channels_last)
+        self.network = channels_last(DecompositionNet(**as_dict(config.network)), device)
         self.modules: dict[str, torch.nn.Module] = {"network": self.network}
-        self.optimizers = {"network": _adam(self.network, config.learning_rate, config)}
+        self.optimizers: dict[str, torch.optim.Optimizer] = {
+            "network": _adam(self.network, config.learning_rate, config)
+        }
         if config.critic:
-            self.critic = Critic(config.critic_channels).to(device, memory_format=torch.channels_last)
+            self.critic = channels_last(Critic(config.critic_channels), device)
             self.modules["critic"] = self.critic
             self.optimizers["critic"] = _adam(self.critic, config.critic_learning_rate, config)
             self._critic_loss = ranks.data_parallel(_CriticLoss(self.critic, config.penalty))
@@ -183,9 +189,10 @@ class LesionTask:
     @torch.no_grad()
     def _teachers_heat(self, x: torch.Tensor) -> torch.Tensor:
         """The averaged network's heat, both ways round averaged."""
+        teacher = cast(DecompositionNet, self.teacher)  # the loop hands it over before the first step
         with mixed_precision(self.device):
-            heat = torch.sigmoid(self.teacher.gate(x).float())
-            return (heat + torch.sigmoid(self.teacher.gate(x.flip(3)).float()).flip(3)) / 2
+            heat = torch.sigmoid(teacher.gate(x).float())
+            return (heat + torch.sigmoid(teacher.gate(x.flip(3)).float()).flip(3)) / 2
 
     def _painted(self, batch: Batch, g1: torch.Tensor, gate: torch.Tensor, terms: Terms) -> torch.Tensor:
         """L_p: heat finds the painted lesion, G1 restores the slice that was painted over."""
@@ -245,4 +252,4 @@ class _CriticLoss(torch.nn.Module):
 
 
 def _adam(module: torch.nn.Module, rate: float, config: LesionConfig) -> torch.optim.Adam:
-    return torch.optim.Adam(module.parameters(), lr=rate, betas=tuple(config.betas))
+    return torch.optim.Adam(module.parameters(), lr=rate, betas=(config.betas[0], config.betas[1]))

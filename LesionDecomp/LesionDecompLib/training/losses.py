@@ -61,8 +61,10 @@ def critic_loss(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Equation 3: L_c = mean D(G1(E(x))) - mean D(x) + penalty * GP; and the Wasserstein estimate.
 
-    :param real: normal slices. :param fake: G1(E(x)), detached.
-    :param partners: as many of ``fake`` as there are of ``real``. :param mix: where between them the gradient is taken.
+    :param real: normal slices.
+    :param fake: G1(E(x)), detached.
+    :param partners: as many of ``fake`` as there are of ``real``.
+    :param mix: where between them the gradient is taken.
     """
     distance = mean(critic(real)) - mean(critic(fake))
     return penalty * gradient_penalty(critic, real, partners, mix) - distance, distance.detach()
@@ -76,7 +78,9 @@ def adversarial_loss(critic: nn.Module, normal: torch.Tensor) -> torch.Tensor:
 def slice_logits(gate: torch.Tensor, lung: torch.Tensor, fraction: float) -> torch.Tensor:
     """A slice's lesion logit: the mean of the largest ``fraction`` of its in-lung gate logits.
 
-    :param gate: ``(n, 1, h, w)`` logits. :param lung: the same shape, bool. :return: ``(n,)``.
+    :param gate: ``(n, 1, h, w)`` logits.
+    :param lung: the same shape, bool.
+    :return: ``(n,)``.
     """
     scores = []
     for logits, inside in zip(gate[:, 0], lung[:, 0], strict=True):
@@ -95,7 +99,8 @@ def overlap_loss(heat: torch.Tensor, extent: torch.Tensor, lung: torch.Tensor) -
 def label_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Binary cross-entropy of slices' scores, each label weighing the same however many slices of each there are.
 
-    :param logits, labels: ``(n,)`` of this rank. :return: a scalar, over all ranks' slices.
+    :param logits, labels: ``(n,)`` of this rank.
+    :return: a scalar, over all ranks' slices.
     """
     each = functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
     sums = total(torch.stack([(each * labels).sum(), labels.sum(), (each * (1 - labels)).sum(), (1 - labels).sum()]))

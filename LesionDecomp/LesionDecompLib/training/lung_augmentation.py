@@ -72,7 +72,8 @@ def _box_mean(image: torch.Tensor, pixels: int) -> torch.Tensor:
 def paint_disease(hu: torch.Tensor, labels: torch.Tensor, depth_mm: torch.Tensor, chance: Chance) -> torch.Tensor:
     """Paint ground glass, consolidation, effusion, nodules, reticulation and bullae into the lungs.
 
-    :param hu: ``(n, h, w)`` HU. :param labels: ``(n, h, w)`` 0 / 1 right / 2 left.
+    :param hu: ``(n, h, w)`` HU.
+    :param labels: ``(n, h, w)`` 0 / 1 right / 2 left.
     :param depth_mm: ``(n, h, w)`` distance from the edge of the lung in the slice, mm.
     """
     n, h, w = hu.shape
@@ -193,7 +194,7 @@ def paint_surroundings(hu: torch.Tensor, chance: Chance) -> torch.Tensor:
     bottom = torch.where(body > 0, rows, -big).amax(dim=1, keepdim=True)
     outside = ((columns < left) | (columns > right) | (rows < top) | (rows > bottom)).float()
 
-    def ellipse(cy, cx, ry, rx):
+    def ellipse(cy: torch.Tensor, cx: torch.Tensor, ry: torch.Tensor, rx: torch.Tensor) -> torch.Tensor:
         return ((rows - cy) / ry).square() + ((columns - cx) / rx).square()
 
     middle_row = chance.between(0.3, 0.8) * h

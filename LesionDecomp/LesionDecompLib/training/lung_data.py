@@ -59,12 +59,14 @@ def read_patient(folder: Path, name: str, size: int = 256, pixel_mm: float = 2.0
     hu = field.to_pixels(torch.from_numpy(np.maximum(stack, AIR_HU).astype(np.float32)), AIR_HU)
     right, left = (field.to_pixels(torch.from_numpy((sides == side).astype(np.float32))) for side in (1, 2))
     labels = torch.where(right + left >= 0.5, torch.where(right >= left, 1, 2), 0).to(torch.uint8)
-    depth = np.stack([ndimage.distance_transform_edt(s) for s in (labels > 0).numpy()]) * pixel_mm
-    depth = torch.from_numpy(np.minimum(depth, 255).astype(np.uint8))
+    depth_mm = np.stack([ndimage.distance_transform_edt(s) for s in (labels > 0).numpy()]) * pixel_mm
+    depth = torch.from_numpy(np.minimum(depth_mm, 255).astype(np.uint8))
     return LungPatient(name, hu.round().to(torch.int16), labels, depth, view.spacing[0])
 
 
-def read_patients(folder: Path, leave_out: Sequence[str] = (), size: int = 256, pixel_mm: float = 2.0):
+def read_patients(
+    folder: Path, leave_out: Sequence[str] = (), size: int = 256, pixel_mm: float = 2.0
+) -> list[LungPatient]:
     """All patients of ``folder`` but those named in ``leave_out``, as a list of :class:`LungPatient`.
 
     :raises LesionDecompError: a name in ``leave_out`` that the folder does not hold, or nobody left.

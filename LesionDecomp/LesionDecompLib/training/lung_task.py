@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from ..body_field import scale_window
+from ..memory_layout import channels_last
 from ..networks import UNet
 from ..precision import mixed_precision
 from . import losses, ranks
@@ -20,7 +22,7 @@ from .loop import cosine, set_rate
 from .lung_data import LungPatient, read_patients, slice_weights
 
 # Sizes of the training fields (rows, columns) and how often each is drawn: most are just larger than a pair of lungs.
-FIELD_SIZES = (((128, 192), 0.65), ((160, 224), 0.25), ((256, 256), 0.10))
+FIELD_SIZES: tuple[tuple[tuple[int, int], float], ...] = (((128, 192), 0.65), ((160, 224), 0.25), ((256, 256), 0.10))
 SOURCE_ROWS = 192
 
 
@@ -29,7 +31,8 @@ class LungConfig:
     """What the lung network's training depends on, beside the data.
 
     :param leave_out: names of patients to keep for evaluation, separated by commas.
-    :param window: HU that become -1 and 1. :param pixel_mm: pixel size of the ``size``×``size`` field.
+    :param window: HU that become -1 and 1.
+    :param pixel_mm: pixel size of the ``size``×``size`` field.
     :param phantom_share: share of slices that show no chest at all.
     """
 
@@ -40,7 +43,7 @@ class LungConfig:
     final_learning_rate: float = 1e-5
     weight_decay: float = 1e-4
     ema: float = 0.995
-    window: tuple[float, ...] = (-1000.0, 200.0)
+    window: tuple[float, float] = (-1000.0, 200.0)
     size: int = 256
     pixel_mm: float = 2.0
     phantom_share: float = 0.04
@@ -50,8 +53,8 @@ class LungConfig:
     widest: int = 256
     norm: str = "batch"
 
-    def architecture(self) -> dict:
-        """Arguments of :class:`~LesionDecompLib.networks.UNet`: one channel in; background, right and left lung out."""
+    def architecture(self) -> dict[str, Any]:
+        """Arguments of :class:`LesionDecompLib.networks.UNet`: one channel in; background, right and left lung out."""
         return {
             "in_channels": 1,
             "out_channels": 3,
@@ -65,7 +68,8 @@ class LungConfig:
 class LungTask:
     """Batches of augmented slices and one update of the lung U-Net on each, for the training loop.
 
-    :param patients: training patients. :param device: where to train.
+    :param patients: training patients.
+    :param device: where to train.
     """
 
     averaged = "network"
@@ -75,7 +79,7 @@ class LungTask:
         torch.manual_seed(config.seed)
         self.config, self.patients, self.device = config, list(patients), torch.device(device)
         self._weights = [slice_weights(patient) for patient in self.patients]
-        self.network = UNet(**config.architecture()).to(self.device, memory_format=torch.channels_last)
+        self.network = channels_last(UNet(**config.architecture()), self.device)
         self.modules: dict[str, nn.Module] = {"network": self.network}
         self._forward = ranks.data_parallel(self.network)
         optimizer = torch.optim.AdamW(self.network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
@@ -105,7 +109,7 @@ class LungTask:
         """Network input ``(n, 1, h, w)`` float32 in [-1, 1] and labels ``(n, h, w)`` int64, 0 / 1 right / 2 left."""
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         chance = augmentation.Chance(generator, self.config.batch)
-        sizes, odds = zip(*FIELD_SIZES, strict=True)
+        sizes, odds = [size for size, _ in FIELD_SIZES], [odds for _, odds in FIELD_SIZES]
         size = sizes[int(rng.choice(len(sizes), p=odds))]
         hu, labels, depth, abdominal = self._slices(rng)
         hu = augmentation.paint_disease(hu, labels, depth, chance)
@@ -121,7 +125,7 @@ class LungTask:
         hu, labels = augmentation.cut_field(hu, labels, chance)
         return scale_window(hu, self.config.window).unsqueeze(1), labels.long()
 
-    def _slices(self, rng: np.random.Generator):
+    def _slices(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Source slices (HU, labels, depth) of ``SOURCE_ROWS`` rows, some thicker than scanned, and where belly is."""
         slices = []
         for patient_index in rng.integers(len(self.patients), size=self.config.batch):
@@ -151,7 +155,8 @@ class LungTask:
 def lung_losses(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Cross-entropy over all pixels, and the soft Dice of the two lungs over the batch (to be raised).
 
-    :param logits: ``(n, 3, h, w)``. :param labels: ``(n, h, w)`` int64, 0 / 1 right / 2 left.
+    :param logits: ``(n, 3, h, w)``.
+    :param labels: ``(n, h, w)`` int64, 0 / 1 right / 2 left.
     """
     entropy = losses.mean(functional.cross_entropy(logits, labels, reduction="none"))
     probability = torch.softmax(logits, dim=1)[:, 1:]

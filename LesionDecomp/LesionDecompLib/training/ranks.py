@@ -107,10 +107,13 @@ class _BatchNormOverRanks(nn.BatchNorm2d):
         mean = sums[0] / sums[2]
         variance = (sums[1] / sums[2] - mean.square()).clamp_min(0.0)
         with torch.no_grad():
+            mean_so_far, variance_so_far, batches = self.running_mean, self.running_var, self.num_batches_tracked
+            if mean_so_far is None or variance_so_far is None or batches is None or self.momentum is None:
+                raise ValueError("batch norm over ranks keeps running statistics")
             unbiased = variance * (sums[2] / (sums[2] - 1).clamp_min(1.0))
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(unbiased, self.momentum)
-            self.num_batches_tracked += 1
+            mean_so_far.lerp_(mean, self.momentum)
+            variance_so_far.lerp_(unbiased, self.momentum)
+            batches.add_(1)
         factor = self.weight * torch.rsqrt(variance + self.eps)
         shape = (1, -1, 1, 1)
         return ((value - mean.view(shape)) * factor.view(shape) + self.bias.view(shape)).to(x.dtype)

@@ -45,8 +45,8 @@ PROVENANCE = {
 def release(run: Path, destination: Path, name: str | None = None, scores: Sequence[Path] = ()) -> ModelBundle:
     """Write the bundle of a run to ``destination`` with its provenance and scores, as the default for its task.
 
-    :param run: bundle folder that the training wrote. :param scores: files that :mod:`LesionDecompLib.evaluation.lungs`
-        or ``lesiondecomp evaluate`` on whole CT wrote.
+    :param run: bundle folder that the training wrote.
+    :param scores: files that :mod:`LesionDecompLib.evaluation.lungs` or ``lesiondecomp evaluate`` on whole CT wrote.
     :raises LesionDecompError: no valid bundle in ``run``, or ``destination`` cannot be written.
     """
     trained = ModelBundle.load(run)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -19,6 +19,7 @@ from ..bundles import ModelBundle
 from ..decomposition import HeatDefinition
 from ..errors import LesionDecompError
 from ..evaluation.healthy import healthy_version_metrics, train_judge
+from ..networks import DecompositionNet
 from . import ranks
 from .config import LesionConfig, as_dict, change
 from .curves import draw_curves
@@ -61,12 +62,14 @@ def train_lesions(
 
     Image-level labels alone are trained on. Once training has ended, the heat's scale is fitted on ``val``.
 
-    :param data: a training set, see :class:`~.slices.SliceSet`. :param folder: for checkpoints, log and bundle.
+    :param data: a training set, see :class:`LesionDecompLib.training.slices.SliceSet`.
+    :param folder: for checkpoints, log and bundle.
     :param hours: train for about so long: the steps that fit are measured, recorded and kept when resumed.
     :param warm_start: folder of another run whose weights to begin with.
     :param teachers: lesion bundles whose mean heat on the training slices is learnt from (``alpha_self``).
     :return: the bundle; on several ranks None for all but the first.
-    :raises LesionDecompError: unusable data, configuration or checkpoint. :raises Cancelled: the hook said so.
+    :raises LesionDecompError: unusable data, configuration or checkpoint.
+    :raises Cancelled: the hook said so.
     """
     folder = Path(folder)
     with ranks.joined(torch.device(device)) as device:
@@ -118,7 +121,9 @@ def lesion_bundle(
     if config.network.normal_decoder:
         judge = train_judge(SliceSet.load(data, "train"), config.judge_steps, config.seed)
         heat = slice_heat(network, definition, val.images, device)
-        healthy = healthy_version_metrics(network, judge, val, heat, DEFAULT_THRESHOLD, config.shrink)
+        healthy = healthy_version_metrics(
+            cast(DecompositionNet, network), judge, val, heat, DEFAULT_THRESHOLD, config.shrink
+        )
         metrics["healthy_version_val"] = healthy
     metadata = bundle_metadata(name, "lesions", "decomposition", as_dict(config.network), config, Path(data)) | {
         "description": "Lesion heat by decomposition into a normal and a lesion part, from image-level labels",
@@ -146,9 +151,11 @@ def train_lungs(
 ) -> ModelBundle | None:
     """Train the lung U-Net on CT with lung contours and write ``folder/bundle``.
 
-    :param data: a folder of ``NAME_ct.nii.gz`` beside ``NAME_lung.nii.gz``. :param hours: as for :func:`train_lesions`.
+    :param data: a folder of ``NAME_ct.nii.gz`` beside ``NAME_lung.nii.gz``.
+    :param hours: as for :func:`train_lesions`.
     :return: the bundle; on several ranks None for all but the first.
-    :raises LesionDecompError: unusable data, configuration or checkpoint. :raises Cancelled: the hook said so.
+    :raises LesionDecompError: unusable data, configuration or checkpoint.
+    :raises Cancelled: the hook said so.
     """
     folder = Path(folder)
     with ranks.joined(torch.device(device)) as device:
@@ -247,7 +254,7 @@ def _read_record(file: Path) -> dict[str, Any]:
 
 
 def bundle_metadata(
-    name: str, task: str, architecture: str, arguments: dict, config: Any, data: Path
+    name: str, task: str, architecture: str, arguments: dict[str, Any], config: Any, data: Path
 ) -> dict[str, Any]:
     return {
         "name": name,

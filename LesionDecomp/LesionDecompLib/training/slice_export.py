@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,7 +96,7 @@ def export_slices(
     progress: Callable[[str, int, int], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> dict[str, int]:
-    """Write a training set as :class:`~.slices.SliceSet` reads it, whole or not at all.
+    """Write a training set as :class:`LesionDecompLib.training.slices.SliceSet` reads it, whole or not at all.
 
     :param inputs: CT volumes; each one's name (file name less its ending) is its ``case``.
     :param labels: from :func:`read_slice_labels`. Cases without a split in there are dealt out by :func:`split_cases`.
@@ -148,7 +148,7 @@ def export_slices(
     return counts | {"without lung": without_lung}
 
 
-def _images(slices: LungSlices, labels: list[SliceLabel]):
+def _images(slices: LungSlices, labels: list[SliceLabel]) -> Iterator[tuple[SliceLabel, np.ndarray | None]]:
     """Each label with its slice, ``(size, size)`` uint8, 0 outside the lungs; None where it holds no lung."""
     for item in labels:
         if item.index not in slices.filled:
@@ -161,7 +161,7 @@ def _images(slices: LungSlices, labels: list[SliceLabel]):
 
 
 def _check_splits(rows: list[dict[str, str | int]]) -> None:
-    splits: dict[str, set] = {}
+    splits: dict[str, set[str | int]] = {}
     for row in rows:
         splits.setdefault(str(row["scan"]), set()).add(row["split"])
     for scan, found in splits.items():

@@ -61,9 +61,10 @@ class SliceSet:
         """
         by_file = {row["file"]: row.get(f"mask_{name}") for row in read_index(self.folder)}
         files = [by_file[file] for file, lesion in zip(self.files, self.lesion, strict=True) if lesion]
-        if not all(files):
+        marked = [file for file in files if file]
+        if len(marked) < len(files):
             raise LesionDecompError(STAGE, f"lesion slices without a '{name}' mask", f"the column mask_{name} filled")
-        return np.stack(_read_all(self.folder, files)) > 0
+        return np.stack(_read_all(self.folder, marked)) > 0
 
 
 def read_index(folder: Path) -> list[dict[str, str]]:
@@ -96,7 +97,8 @@ def lung_crops(images: np.ndarray, size: tuple[int, int], around: np.ndarray | N
 
     Four fifths of a slice lie outside the lungs; what a crop leaves out of very large lungs is lost to training only.
 
-    :param images: ``(n, h, w)``, 0 outside the lungs. :param around: slices whose lungs count, if not the images'.
+    :param images: ``(n, h, w)``, 0 outside the lungs.
+    :param around: slices whose lungs count, if not the images'.
     :return: ``(n, *size)`` of the images' type.
     """
     crops = np.zeros((len(images), *size), dtype=images.dtype)

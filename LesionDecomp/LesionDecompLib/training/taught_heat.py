@@ -35,7 +35,8 @@ def taught_heat(
 
     :param teachers: folders of lesion bundles.
     :return: ``(n_lesion, h, w)`` uint8, 255 for certain; mirrored slices averaged, 0 outside the lungs.
-    :raises LesionDecompError: no usable lesion bundle. :raises Cancelled: the hook said so.
+    :raises LesionDecompError: no usable lesion bundle.
+    :raises Cancelled: the hook said so.
     """
     images = data.images[data.lesion]
     total = np.zeros(images.shape, dtype=np.float32)

@@ -18,7 +18,9 @@ STAGE = "Segmentation"
 
 
 def main(arguments: list[str]) -> int:
-    """Run one job. :return: exit status: 0 done, 1 failed, 2 wrong usage."""
+    """Run one job.
+
+    :return: exit status: 0 done, 1 failed, 2 wrong usage."""
     if len(arguments) != 1:
         print("usage: python -m LesionDecompLib.worker FOLDER", file=sys.stderr)
         return 2

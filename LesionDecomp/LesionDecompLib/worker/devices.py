@@ -22,7 +22,9 @@ def parse_devices(text: str) -> dict[str, str]:
 
 
 def main() -> int:
-    """Print the line. :return: exit status."""
+    """Print the line.
+
+    :return: exit status."""
     from ..device import available_devices
     from ..process_tree import end_with_parent
 

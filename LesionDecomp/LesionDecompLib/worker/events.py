@@ -30,7 +30,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
-    """The run ended with an error; the fields are those of :class:`~..errors.LesionDecompError`."""
+    """The run ended with an error; the fields are those of :class:`LesionDecompLib.errors.LesionDecompError`."""
 
     stage: str
     found: str

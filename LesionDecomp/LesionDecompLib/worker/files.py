@@ -24,7 +24,7 @@ HU, MASK, HEAT, LUNGS, LESIONS = "hu.npy", "mask.npy", "heat.npy", "lungs.npy", 
 
 @dataclass(frozen=True)
 class JobParameters:
-    """What a run depends on besides its arrays; see :class:`~..pipeline.Segmenter` and its ``run``."""
+    """What a run depends on besides its arrays; see :class:`LesionDecompLib.pipeline.Segmenter` and its ``run``."""
 
     lesion_model: str | None = None
     lung_model: str | None = None
@@ -35,7 +35,9 @@ class JobParameters:
 
 
 def write_job(folder: Path, volume: Volume, lung_mask: np.ndarray | None, parameters: JobParameters) -> None:
-    """Write what the worker needs. :raises OSError: no room."""
+    """Write what the worker needs.
+
+    :raises OSError: no room."""
     np.save(folder / HU, volume.array, allow_pickle=False)
     if lung_mask is not None:
         np.save(folder / MASK, lung_mask, allow_pickle=False)
@@ -111,7 +113,7 @@ def read_result(folder: Path) -> tuple[SegmentResult, str]:
             warnings=values["warnings"],
             timings_s=values["timings_s"],
             lesion_bundle=_bundle_from_json(values["lesion_bundle"]),
-            lung_bundle=_bundle_from_json(values["lung_bundle"]),
+            lung_bundle=_bundle_from_json(values["lung_bundle"]) if values["lung_bundle"] is not None else None,
             precision=values["precision"],
         )
         return result, values["report"]
@@ -123,8 +125,8 @@ def _bundle_to_json(bundle: ModelBundle | None) -> dict[str, Any] | None:
     return None if bundle is None else {"path": str(bundle.path), "metadata": bundle.metadata}
 
 
-def _bundle_from_json(values: dict[str, Any] | None) -> ModelBundle | None:
-    return None if values is None else ModelBundle(Path(values["path"]), values["metadata"])
+def _bundle_from_json(values: dict[str, Any]) -> ModelBundle:
+    return ModelBundle(Path(values["path"]), values["metadata"])
 
 
 def _read_array(path: Path) -> np.ndarray:

@@ -25,7 +25,9 @@ LINES_SHOWN = 6
 class WorkerJob:
     """One segmentation in a worker process, from its start to its end; nothing blocks.
 
-    :param volume: the CT. :param lung_mask: ``(k, j, i)`` on its grid, or None. :param parameters: of the run.
+    :param volume: the CT.
+    :param lung_mask: ``(k, j, i)`` on its grid, or None.
+    :param parameters: of the run.
     :param python: interpreter that has the library's packages, as a command; default the one that runs this.
     :param temporary_folder: where the job's private folder is made; default the system's.
     :raises LesionDecompError: the job can't be written or the process not be started; nothing is then left behind.
@@ -64,7 +66,9 @@ class WorkerJob:
         self._closer = weakref.finalize(self, _close, self.process, self.folder)
 
     def poll(self) -> bool:
-        """Read what the worker has said since; :attr:`step` is then the latest. :return: whether it has ended."""
+        """Read what the worker has said since; :attr:`step` is then the latest.
+
+        :return: whether it has ended."""
         ended = self.process.poll() is not None  # first: what it said before its end is then surely there
         while lines := self.process.new_lines():
             for line in lines:

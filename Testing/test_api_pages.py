@@ -1,0 +1,59 @@
+"""The library's pages are made from its docstrings; the examples in these are true."""
+
+from __future__ import annotations
+
+import doctest
+import importlib.util
+import pkgutil
+import re
+import warnings
+from pathlib import Path
+
+import LesionDecompLib
+import pytest
+from test_module_files import ROOT
+
+FOLDER = ROOT / "LesionDecomp" / "LesionDecompLib"
+# Running it is what importing it does.
+MODULES = sorted(
+    module.name
+    for module in pkgutil.walk_packages(LesionDecompLib.__path__, "LesionDecompLib.")
+    if not module.name.endswith(".__main__")
+)
+SOURCES = {name: Path(importlib.util.find_spec(name).origin).read_text(encoding="utf-8") for name in MODULES}
+WITH_EXAMPLES = [name for name, text in SOURCES.items() if ">>> " in text]
+
+
+@pytest.mark.parametrize("name", WITH_EXAMPLES)
+def test_examples_in_docstrings_are_true(name):
+    outcome = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert outcome.attempted > 0 and outcome.failed == 0
+
+
+def test_the_functions_people_begin_with_have_examples():
+    needed = {"errors", "volume", "geometry", "lesions", "statistics", "training.config", "bundles"}
+    assert {f"LesionDecompLib.{name}" for name in needed} <= set(WITH_EXAMPLES)
+
+
+def test_every_module_gets_a_page(tmp_path):
+    pdoc = pytest.importorskip("pdoc", reason="pdoc is not installed (pip install .[test])")
+    pdoc.render.configure(docformat="restructuredtext", show_source=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # pdoc warns of what it cannot import or read
+        pdoc.pdoc("LesionDecompLib", output_directory=tmp_path)
+    pages = {
+        path.relative_to(tmp_path).with_suffix("").as_posix().replace("/", ".") for path in tmp_path.rglob("*.html")
+    }
+    assert set(MODULES) <= pages
+    page = (tmp_path / "LesionDecompLib" / "pipeline.html").read_text(encoding="utf-8")
+    assert re.search(r"<strong>threshold</strong>:\s+on the heat", page)
+
+
+def test_docstrings_are_read_by_the_generator():
+    """One field to a line, and no references in a dialect that pages show as they are."""
+    wrong = []
+    for name, text in SOURCES.items():
+        for number, line in enumerate(text.splitlines(), start=1):
+            if re.search(r"\S\s+:(param|raises|return)\b[^`]*:", line) or ":`~" in line:
+                wrong.append(f"{name}:{number}")
+    assert wrong == []
