@@ -34,7 +34,7 @@ def parameters(untrained_segmenter) -> JobParameters:
 def finish(job: WorkerJob) -> list[Step]:
     """Wait for the worker's end; the different steps it told."""
     steps = []
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while not job.poll() and time.monotonic() < end:
         if not steps or steps[-1] != job.step:
             steps.append(job.step)

@@ -19,6 +19,7 @@ from .result_nodes import (
     THRESHOLD,
     UPDATING,
     ResultNodes,
+    draw_segment,
     prepare_volume,
     write_segment,
 )
@@ -90,8 +91,14 @@ class LiveResult:
             nodes.lesions.EndModify(modified)
         nodes.heatmap.SetAttribute(THRESHOLD, repr(float(threshold)))
         nodes.heatmap.SetAttribute(MINIMUM_VOLUME, repr(float(min_volume_ml)))
-        if nodes.segmentation is not None and (settled or follows_live(nodes.segmentation)):
-            write_segment(nodes.segmentation, nodes.ct, LUNG_LESION, labelmap[self.box], self.box)
+        if nodes.segmentation is not None:
+            part = labelmap[self.box]
+            if settled:
+                write_segment(nodes.segmentation, nodes.ct, LUNG_LESION, part, self.box)
+            elif follows_live(nodes.segmentation):
+                drawn = draw_segment(nodes.segmentation, nodes.ct, LUNG_LESION, part, self.box)
+                if not drawn:
+                    write_segment(nodes.segmentation, nodes.ct, LUNG_LESION, part, self.box)
         if rows is not None:
             fill_table(nodes.table, rows)
         return lesions

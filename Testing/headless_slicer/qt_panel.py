@@ -266,7 +266,7 @@ def connect(sender: QtCore.QObject, signal: str, slot: Callable) -> None:
     getattr(sender, signal.partition("(")[0]).connect(slot)
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 90.0) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 300.0) -> None:
     """Let Qt's event loop run until something has happened."""
     end = time.monotonic() + seconds
     while not condition():
