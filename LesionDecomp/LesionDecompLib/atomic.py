@@ -13,6 +13,7 @@ import os
 import platform
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -26,6 +27,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
+_UMASK = threading.Lock()
 PARTIAL = ".partial"  # suffix of every temporary name
 
 _REASONS = {
@@ -333,6 +335,7 @@ def _sync(path: Path) -> None:
 def _give_usual_permissions(path: str | Path, mode: int) -> None:
     # Temporary names are private; results get what the user's umask grants any new file.
     if os.name != "nt":
-        mask = os.umask(0)
-        os.umask(mask)
+        with _UMASK:  # it belongs to the whole process, and is read by setting it
+            mask = os.umask(0)
+            os.umask(mask)
         os.chmod(path, mode & ~mask)

@@ -36,6 +36,14 @@ def check_case_folder(
     if taken and not overwrite:
         raise existing_error("Opening the output folder", folder, taken)
     check_writable(folder)
+    check_support(scene=scene, dicom_seg=dicom_seg)
+
+
+def check_support(*, scene: bool = False, dicom_seg: bool = False) -> None:
+    """Refuse outputs that cannot be made here.
+
+    :raises LesionDecompError: what they need is not installed.
+    """
     if scene:
         from .scene_file import check_scene_support
 
@@ -58,6 +66,7 @@ def write_case(
     dicom_source: str | Path | None = None,
     overwrite: bool = False,
     parameters: Mapping[str, Any] | None = None,
+    source: Mapping[str, int] | None = None,
 ) -> list[Path]:
     """Write heatmap, labelmaps, statistics and report, and on demand a picture, a page, a Slicer scene, a DICOM SEG.
 
@@ -69,6 +78,7 @@ def write_case(
     :param dicom_source: folder of the DICOM series that was read, to write a DICOM segmentation that refers to it; this
         file alone says who the patient is.
     :param parameters: for the report, those that the result doesn't tell.
+    :param source: for the report, how the input lay on the disk (:func:`~.cli.finished_cases.source_state`).
     :return: the files written.
     :raises LesionDecompError: earlier results without ``overwrite``, full disk, no permission, no slicer-core for the
         scene, no highdicom for the DICOM segmentation; the folder is then as it was.
@@ -82,7 +92,7 @@ def write_case(
         write_image(staging / LUNGS, result.lungs, volume)
         write_image(staging / LESIONS, result.lesions, volume)
         write_statistics_csv(staging / STATISTICS, result.statistics, result.warnings)
-        manifest = build_manifest(volume, result, info, parameters=parameters)
+        manifest = build_manifest(volume, result, info, parameters=parameters, source=source)
         if overview:
             from .overview import draw_overview
 

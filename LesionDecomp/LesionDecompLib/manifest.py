@@ -39,6 +39,7 @@ def build_manifest(
     *,
     parameters: Mapping[str, Any] | None = None,
     outputs: Mapping[str, str] | None = None,
+    source: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Describe a run as a JSON object.
 
@@ -46,7 +47,7 @@ def build_manifest(
 
     :param info: what the reader found; ``None`` for a volume that came from no file.
     :param parameters: those the result doesn't tell, e.g. batch size and the device asked for.
-    :param outputs: file name -> SHA-256.
+    :param outputs: file name -> SHA-256. :param source: how the input lay on the disk: files, bytes, newest change.
     :return: strings, numbers, lists and objects only; undefined figures are ``None``.
     """
     voxels, identity = (info.voxels_sha256, info.sha256) if info else volume_identity(volume)
@@ -83,6 +84,7 @@ def build_manifest(
             "finished_utc": datetime.now(UTC).isoformat(timespec="seconds"),
             "device": result.device,
             "precision": dict(result.precision),
+            "source": dict(source or {}),
             "timings_s": {stage: round(float(seconds), 3) for stage, seconds in result.timings_s.items()},
             "peak_memory_mib": _peak_memory_mib(),
             "environment": environment(),

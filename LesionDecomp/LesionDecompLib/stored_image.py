@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
+from .console_lock import STDERR
 from .errors import LesionDecompError
 
 CT = "a 3-D chest CT in HU"
@@ -163,6 +164,12 @@ def corner_distance(shape_kji: tuple[int, int, int], a: np.ndarray, b: np.ndarra
 @contextmanager
 def captured_stderr() -> Iterator[None]:
     """Keep what C++ readers print on the process's stderr out of the user's sight; their exceptions still arrive."""
+    with STDERR, _captured():
+        yield
+
+
+@contextmanager
+def _captured() -> Iterator[None]:
     try:
         sys.stderr.flush()
         saved = os.dup(2)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from .. import __version__
+from ..console_lock import STDERR
 from ..errors import Cancelled, LesionDecompError
 from .events import tell_error, wants_events
 from .interrupts import INTERRUPTED, interrupts_as_exceptions
@@ -36,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         args = build_parser().parse_args(argv)
+        args.command_line = list(sys.argv[1:] if argv is None else argv)
     except SystemExit as end:
         return int(end.code or 0)
     try:
@@ -82,7 +84,7 @@ def error_sentence(error: Exception) -> str:
 
 def say(text: str) -> None:
     """Print one line for the user on stderr."""
-    with suppress(OSError, ValueError):
+    with STDERR, suppress(OSError, ValueError):
         print(f"lesiondecomp: {text}", file=sys.stderr, flush=True)
 
 

@@ -37,6 +37,11 @@ def device(text: str) -> str:
     return text
 
 
+def devices(text: str) -> list[str]:
+    """One or more devices, separated by commas."""
+    return [device(part) for part in text.split(",")]
+
+
 def _number(text: str) -> float:
     try:
         value = float(text)

@@ -8,6 +8,7 @@ import time
 from contextlib import suppress
 from typing import TextIO
 
+from ..console_lock import STDERR
 from .events import tell_step, wants_events
 
 STAGES = {
@@ -101,7 +102,7 @@ class Progress:
 
     def _print(self, text: str, end: str = "\n") -> None:
         # A closed stderr ends the display, not the work.
-        with suppress(OSError, ValueError):
+        with STDERR, suppress(OSError, ValueError):
             print(text, end=end, file=self._stream, flush=True)
 
 

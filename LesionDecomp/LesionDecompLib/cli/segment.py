@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from ..errors import Cancelled
-from .argument_types import batch_size, device, threshold, volume_ml
+from ..errors import LesionDecompError
+from .argument_types import batch_size, devices, threshold, volume_ml
 from .case_plan import Case, check_inputs_stay, plan_cases
-from .progress import Progress
-
-if TYPE_CHECKING:
-    from ..bundles import ModelBundle
-    from ..pipeline import Segmenter, SegmentResult
 
 SUMMARY = "summary.csv"
+SUMMARY_EVERY_S = 30.0
+OPENING = "Opening the output folder"
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: argparse._SubParsersAction) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
         "segment",
         help="segment lung lesions in one or more chest CTs",
         description="Segment lung lesions in chest CT. Writes heatmap.nrrd, lungs.nrrd, lesions.nrrd, statistics.csv "
-        "and report.json; for several inputs into one subfolder each, with summary.csv beside them.",
+        "and report.json; for several inputs into one subfolder each, with summary.csv beside them. Of several inputs "
+        "those that an earlier run has finished are skipped. Under torchrun or srun processes share the inputs.",
     )
     parser.add_argument(
-        "inputs", nargs="+", type=Path, metavar="INPUT", help="NIfTI, NRRD or MetaImage file, or DICOM folder"
+        "inputs", nargs="*", type=Path, metavar="INPUT", help="NIfTI, NRRD or MetaImage file, or DICOM folder"
+    )
+    parser.add_argument(
+        "--list", type=Path, metavar="FILE", help="a text file that names more inputs, one a line ('-': standard input)"
     )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="output folder")
     parser.add_argument("--model", metavar="NAME|DIR", help="lesion model bundle (default: the one that ships)")
@@ -45,7 +47,17 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="leave out lesions smaller than this, mL (default: %(default)s)",
     )
     parser.add_argument(
-        "--device", type=device, default="auto", metavar="D", help="auto, cpu, cuda, cuda:N or mps (default: auto)"
+        "--device",
+        type=devices,
+        default=["auto"],
+        metavar="D[,D…]",
+        help="auto, cpu, cuda, cuda:N or mps; several share the inputs, one process each (default: auto)",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "float32"),
+        default="auto",
+        help="auto: bfloat16 where the hardware is fast at it and the model bears it; float32: nothing less",
     )
     parser.add_argument(
         "--batch-size", type=batch_size, default=8, metavar="N", help="slices at a time (default: %(default)s)"
@@ -68,126 +80,174 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Segment all inputs; 1 when one of them failed."""
-    from ..atomic import existing_error
-    from ..bundles import find_bundle
-    from ..case_files import check_case_folder
-    from . import say
-
-    if args.lung_mask is not None and len(args.inputs) > 1:
+    inputs = [*args.inputs, *(listed_inputs(args.list) if args.list is not None else [])]
+    if not inputs:
+        args.usage_error("no INPUT")
+    if args.lung_mask is not None and len(inputs) > 1:
         args.usage_error("--lung-mask goes with one INPUT")
-    cases = plan_cases(args.inputs, args.output)
-    if len(args.inputs) > 1 and (args.output / SUMMARY).exists() and not args.overwrite:
-        raise existing_error("Opening the output folder", args.output, [SUMMARY])
+    cases = plan_cases(inputs, args.output)
     check_inputs_stay(cases, args.output, [args.lung_mask] if args.lung_mask is not None else [])
-    for case in cases:
-        check_case_folder(case.folder, scene=args.scene, dicom_seg=args.dicom_seg, overwrite=args.overwrite)
-    bundle = find_bundle(args.model, "lesions")
-    runner = _Runner(args, bundle, find_bundle(None, "lungs"))
+    return _run_single(args, cases[0]) if len(inputs) == 1 else _run_several(args, cases)
+
+
+def listed_inputs(file: Path) -> list[Path]:
+    """The inputs that a text file names, one a line; relative ones lie where the command runs, as on its own line.
+
+    :raises LesionDecompError: it cannot be read.
+    """
     try:
-        for number, case in enumerate(cases, start=1):
-            label = f"[{number}/{len(cases)} {case.name}]" if len(cases) > 1 else ""
-            runner.run(case, label)
+        text = sys.stdin.read() if str(file) == "-" else file.read_text("utf-8-sig")
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "no UTF-8 text"
+        raise LesionDecompError(
+            "Reading the list of inputs", f"'{file.name}', which cannot be read ({reason})", "one input a line"
+        ) from error
+    return [Path(line) for line in (line.strip() for line in text.splitlines()) if line]
+
+
+def _run_single(args: argparse.Namespace, case: Case) -> int:
+    from ..case_files import check_case_folder
+    from .case_runner import CaseRunner
+
+    if len(args.device) > 1:
+        args.usage_error("several devices go with several INPUTs")
+    check_case_folder(case.folder, scene=args.scene, dicom_seg=args.dicom_seg, overwrite=args.overwrite)
+    CaseRunner(args, *_bundles(args), args.device[0], quiet=args.quiet).run_one(case)
+    return int(case.status == "failed")
+
+
+def _run_several(args: argparse.Namespace, cases: list[Case]) -> int:
+    from ..process_tree import end_with_parent
+    from . import say
+    from .case_runner import CaseRunner
+    from .case_sharing import CaseSharing, environment_has_ranks
+    from .finished_cases import adopt
+    from .summary import write_summary
+
+    bundles = _bundles(args)
+    report_of = _reports(args, bundles)
+    earlier, skipped = _earlier_results(args, cases, report_of)
+    if len(args.device) > 1 and not environment_has_ranks():
+        from .device_processes import run_on_devices
+
+        return run_on_devices(args.command_line, len(args.device))
+    end_with_parent()
+    sharing = CaseSharing.of_environment()
+    device = _device_of(args.device, sharing)
+    runner = CaseRunner(args, *bundles, device, earlier, quiet=args.quiet or sharing.size > 1)
+    shown = time.monotonic()
+
+    def labelled() -> Iterator[tuple[Case, str]]:
+        for number in sharing.numbers(len(cases)):
+            if cases[number].name not in skipped:
+                yield cases[number], f"[{number + 1}/{len(cases)} {cases[number].name}]"
+
+    def after_each() -> None:
+        nonlocal shown
+        sharing.tell_alive()
+        if sharing.size == 1 and time.monotonic() - shown > SUMMARY_EVERY_S:
+            write_summary(args.output / SUMMARY, cases)
+            shown = time.monotonic()
+
+    if skipped and sharing.rank == 0:
+        say(f"{len(skipped)} of {len(cases)} cases are done already.")
+    all_ended = False
+    try:
+        runner.run_all(labelled(), after_each)
+        sharing.hand_in(cases)
+        all_ended = sharing.collect(cases) if sharing.rank == 0 else True
     finally:
         # An interrupted run tells in its summary which cases are there.
-        if len(args.inputs) > 1 and any(case.status for case in cases):
-            from .summary import write_summary
-
+        if sharing.rank == 0 and any(case.status for case in cases):
+            for case in cases:
+                # What a process that died has finished before.
+                if not case.status and sharing.size > 1 and (report := report_of(case)) is not None:
+                    adopt(case, report)
             write_summary(args.output / SUMMARY, cases)
-    failed = sum(case.status == "failed" for case in cases)
-    if len(args.inputs) > 1:
-        say(f"{len(cases) - failed} of {len(cases)} cases done; see {SUMMARY}.")
-    return 1 if failed else 0
+    done, failed = (sum(case.status == status for case in cases) for status in ("done", "failed"))
+    if sharing.rank > 0:
+        return 0  # what failed is told by the first; torchrun would end all when one says 1
+    say(f"{done} of {len(cases)} cases done; see {SUMMARY}.")
+    return int(failed > 0 or done < len(cases) or not all_ended)
 
 
-class _Runner:
-    """Runs cases one after another with networks that are loaded once, when the first readable case needs them."""
+def _bundles(args: argparse.Namespace):
+    from ..bundles import find_bundle
 
-    def __init__(self, args: argparse.Namespace, lesion_bundle: ModelBundle, lung_bundle: ModelBundle) -> None:
-        self._args = args
-        self._bundles = lesion_bundle, lung_bundle
-        self._segmenter: Segmenter | None = None
-        self._progress = Progress(args.quiet)
-
-    def run(self, case: Case, label: str) -> None:
-        from . import error_sentence, say, tell
-
-        self._progress.begin_case(label)
-        prefix = f"{label} " if label else ""
-        try:
-            result = self._segment(case)
-        except Cancelled:
-            raise
-        except Exception as error:
-            self._progress.clear()
-            case.status, case.message = "failed", error_sentence(error)
-            say(prefix + case.message)
-            return
-        self._progress.clear()
-        case.status, case.message = "done", " ".join(result.warnings)
-        for warning in result.warnings:
-            say(f"{prefix}Warning: {warning}")
-        tell(f"{prefix}{_figures(result)}")
-
-    def _segment(self, case: Case) -> SegmentResult:
-        from ..case_files import write_case
-        from ..chest_ct import check_chest_ct
-        from ..dicom_seg import check_dicom_input
-        from ..image_io import read_mask, read_volume
-
-        args, began = self._args, time.perf_counter()
-        if args.dicom_seg:
-            check_dicom_input(case.path)
-        volume, info = read_volume(case.path)
-        case.input_sha256 = info.sha256
-        check_chest_ct(volume)  # before the networks are loaded, which takes longer
-        mask = read_mask(args.lung_mask, volume) if args.lung_mask is not None else None
-        read = time.perf_counter()
-        segmenter = self._load()
-        result = segmenter.run(
-            volume,
-            lung_mask=mask,
-            threshold=args.threshold,
-            min_volume_ml=args.min_volume_ml,
-            progress=self._progress.update,
-        )
-        own = [text for text in result.warnings if text not in info.warnings]
-        timings = {"reading": read - began, **result.timings_s}
-        result = replace(result, warnings=[*info.warnings, *own], timings_s=timings)
-        parameters = {"device": args.device, "batch_size": args.batch_size}
-        write_case(
-            case.folder,
-            volume,
-            result,
-            info,
-            overview=args.overview,
-            scene=args.scene,
-            page=args.report,
-            dicom_source=case.path if args.dicom_seg else None,
-            overwrite=args.overwrite,
-            parameters=parameters,
-        )
-        case.figures = result.statistics[0].values
-        return result
-
-    def _load(self) -> Segmenter:
-        if self._segmenter is None:
-            from ..pipeline import Segmenter
-
-            lesion_bundle, lung_bundle = self._bundles
-            self._segmenter = Segmenter(
-                lesion_bundle, lung_bundle, device=self._args.device, batch_size=self._args.batch_size
-            )
-        return self._segmenter
+    return find_bundle(args.model, "lesions"), find_bundle(None, "lungs")
 
 
-def _figures(result: SegmentResult) -> str:
-    """The key figures of both lungs in one line."""
-    from ..statistics import measurement
+def _reports(args: argparse.Namespace, bundles) -> Callable[[Case], dict[str, Any] | None]:
+    """What finds the report of a run of a case with these arguments and bundles."""
+    from ..case_files import DICOM_SEG, OVERVIEW, PAGE, SCENE
+    from .finished_cases import earlier_report
 
-    values = result.statistics[0].values
-    keys = ("lung_volume_ml", "lesion_volume_ml", "involvement_percent", "lesion_count", "largest_lesion_ml")
-    parts = []
-    for key in keys:
-        figure = measurement(key)
-        parts.append(f"{figure.title} {figure.text(values[key])} {figure.unit}".rstrip())
-    return ", ".join(parts)
+    lesions, lungs = bundles
+    models = {"lungs": lungs.sha256, "lesions": lesions.sha256}
+    parameters = {
+        "threshold": lesions.default_threshold if args.threshold is None else args.threshold,
+        "min_volume_ml": args.min_volume_ml,
+        "precision": args.precision,
+    }
+    asked = ((OVERVIEW, args.overview), (SCENE, args.scene), (PAGE, args.report), (DICOM_SEG, args.dicom_seg))
+    names = [name for name, wanted in asked if wanted]
+    return lambda case: earlier_report(case, models, parameters, names)
+
+
+def _earlier_results(
+    args: argparse.Namespace, cases: list[Case], report_of: Callable[[Case], dict[str, Any] | None]
+) -> tuple[dict[str, dict[str, Any]], set[str]]:
+    """What earlier runs have left: reports that may spare a case once it is read, and names of cases that are done.
+
+    Before any work, results are refused that this run would replace without leave.
+    """
+    from ..atomic import check_writable, existing_error
+    from ..case_files import ALL_FILES, check_support
+    from .finished_cases import adopt, is_same_input
+    from .summary import is_summary
+
+    check_support(scene=args.scene, dicom_seg=args.dicom_seg)
+    earlier: dict[str, dict[str, Any]] = {}
+    skipped: set[str] = set()
+    if not args.overwrite:
+        if (args.output / SUMMARY).exists() and not is_summary(args.output / SUMMARY):
+            raise existing_error(OPENING, args.output, [SUMMARY])
+        for case in cases:
+            taken = [name for name in ALL_FILES if (case.folder / name).exists()] if case.folder.exists() else []
+            if not taken:
+                continue
+            if (report := report_of(case)) is None:
+                raise existing_error(OPENING, case.folder, taken)
+            if is_same_input(case, report):
+                adopt(case, report)
+                skipped.add(case.name)
+            else:
+                earlier[case.name] = report
+    check_writable(args.output)
+    return earlier, skipped
+
+
+def _device_of(names: list[str], sharing) -> str:
+    """The device of this process: its own of several, or a GPU for each process of a machine."""
+    if len(names) > 1:
+        return names[sharing.local_rank % len(names)]
+    if sharing.size > 1 and names[0] in ("auto", "cuda"):
+        import torch
+
+        if torch.cuda.is_available():
+            return f"cuda:{sharing.local_rank % torch.cuda.device_count()}"
+    if sharing.local_size > 1 and names[0] in ("auto", "cpu"):
+        _share_cores(sharing.local_size)
+    return names[0]
+
+
+def _share_cores(processes: int) -> None:
+    """Compute on this process's part of the machine's cores, unless the environment says how many to use."""
+    import os
+
+    import torch
+
+    from ..gzip_writer import usable_cores
+
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, usable_cores() // processes))

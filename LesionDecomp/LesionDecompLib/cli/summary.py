@@ -12,6 +12,7 @@ from ..statistics import MEASUREMENTS
 from .case_plan import Case
 
 NOT_RUN = "not run"
+HEADER = ["Case", "Status", "Message", "Input SHA-256", *(m.header for m in MEASUREMENTS)]
 
 
 def write_summary(path: Path, cases: list[Case]) -> None:
@@ -21,12 +22,21 @@ def write_summary(path: Path, cases: list[Case]) -> None:
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["Case", "Status", "Message", "Input SHA-256", *(m.header for m in MEASUREMENTS)])
+    writer.writerow(HEADER)
     for case in sorted(cases, key=lambda case: case.name):
         cells = [_cell(case.figures.get(m.key, math.nan)) for m in MEASUREMENTS]
         writer.writerow([case.name, case.status or NOT_RUN, case.message, case.input_sha256, *cells])
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, text.getvalue(), "Writing the summary")
+
+
+def is_summary(path: Path) -> bool:
+    """Whether a file is one that :func:`write_summary` wrote, which a later run may write anew."""
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            return next(csv.reader(stream), None) == HEADER
+    except (OSError, UnicodeError, csv.Error):
+        return False
 
 
 def _cell(value: float) -> str:

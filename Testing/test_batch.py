@@ -1,0 +1,255 @@
+"""What a run with many inputs promises: it goes on where it was ended, and several processes do what one does."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from command_line import process_environment, run_apart, run_here, ships, small_ct, small_models, snapshot
+from LesionDecompLib import bundles
+from LesionDecompLib.cli.case_plan import Case
+from LesionDecompLib.cli.case_sharing import CaseSharing, first_host
+from LesionDecompLib.cli.finished_cases import source_state
+from LesionDecompLib.image_io import read_volume, write_image
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("home")
+    small_models(folder / ".lesiondecomp" / "models")
+    return folder
+
+
+@pytest.fixture
+def models(home, monkeypatch):
+    """Small untrained models; the air in two boxes stands in for what a trained lung network finds."""
+    import LesionDecompLib.lungs as lungs
+
+    def boxes(volume, view, *args, **kwargs):
+        labels = np.zeros(volume.shape, np.uint8)
+        stack = view.to_axial(labels)
+        stack[:, 16:48, 8:32] = 1
+        stack[:, 16:48, 32:56] = 2
+        stack *= view.to_axial(volume.array) < -600
+        return labels, []
+
+    monkeypatch.setattr(lungs, "segment_lungs", boxes)
+    monkeypatch.setattr(bundles, "model_folders", lambda: [home / ".lesiondecomp" / "models"])
+
+
+@pytest.fixture
+def inputs(data_folder, tmp_path):
+    """Three CTs and a broken file, named in a list."""
+    ct, _, volume = small_ct(data_folder, tmp_path)
+    folder = tmp_path / "Ein Satz"
+    folder.mkdir()
+    for name, step in (("c", 0), ("a", 3), ("b", 7)):
+        write_image(folder / f"{name}.nrrd", volume.array + np.int16(step), volume)
+    (folder / "kaputt.nii.gz").write_bytes(b"\x1f\x8b damaged")
+    ct.unlink()
+    listed = tmp_path / "inputs.txt"
+    listed.write_text("\n".join(str(path) for path in sorted(folder.iterdir(), reverse=True)) + "\n\n", "utf-8")
+    return folder, listed, tmp_path / "out"
+
+
+def _results(out) -> dict[str, str]:
+    """Everything that was written less the reports, which tell times."""
+    return {name: value for name, value in snapshot(out).items() if not name.endswith("report.json")}
+
+
+def test_a_second_run_skips_what_is_done_and_tells_the_same(inputs, models, capsys):
+    _, listed, out = inputs
+    first = run_here(capsys, "segment", "--list", listed, "-o", out, "--quiet")
+    assert first.status == 1 and "3 of 4 cases done" in first.err
+    before, times = snapshot(out), {path: path.stat().st_mtime_ns for path in out.rglob("*.nrrd")}
+    again = run_here(capsys, "segment", "--list", listed, "-o", out, "--quiet")
+    assert again.status == 1 and "3 of 4 cases are done already" in again.err
+    assert snapshot(out) == before
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.nrrd")} == times
+
+
+def test_an_ended_run_goes_on_and_its_summary_is_that_of_a_run_that_was_not(inputs, models, capsys):
+    _, listed, out = inputs
+    run_here(capsys, "segment", "--list", listed, "-o", out, "--quiet")
+    whole = _results(out)
+    # As a run leaves it that was killed in the middle of its second case.
+    shutil.rmtree(out / "a")
+    shutil.rmtree(out / "b")
+    (out / "summary.csv").unlink()
+    assert run_here(capsys, "segment", "--list", listed, "-o", out, "--quiet").status == 1
+    assert _results(out) == whole
+
+
+def test_an_input_that_was_only_copied_anew_costs_no_computation_and_a_changed_one_is_not_passed_over(
+    inputs, models, capsys, monkeypatch
+):
+    folder, listed, out = inputs
+    run_here(capsys, "segment", "--list", listed, "-o", out, "--quiet")
+    before = _results(out)
+    os.utime(folder / "a.nrrd", (1, 1))
+    volume, _ = read_volume(folder / "b.nrrd")
+    write_image(folder / "b.nrrd", volume.array + np.int16(1), volume)
+    done = run_here(capsys, "segment", "--list", listed, "-o", out, "--quiet")
+    assert done.status == 1 and "1 of 4 cases are done already" in done.err
+    assert "/4 b] Opening the output folder: found an earlier report.json" in done.err
+    after = _results(out)
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"summary.csv"}  # which tells that b failed now
+    replaced = run_here(capsys, "segment", "--list", listed, "-o", out, "--quiet", "--overwrite")
+    assert "3 of 4 cases done" in replaced.err
+
+
+@pytest.mark.parametrize("other", [("--threshold", "0.7"), ("--min-volume-ml", "2"), ("--precision", "float32")])
+def test_results_of_other_parameters_are_neither_taken_for_done_nor_replaced(inputs, models, capsys, other):
+    folder, _, out = inputs
+    arguments = ["segment", folder / "a.nrrd", folder / "b.nrrd", "-o", out, "--quiet"]
+    assert run_here(capsys, *arguments).status == 0
+    before = snapshot(out)
+    refused = run_here(capsys, *arguments, *other)
+    assert refused.status == 1 and "an earlier heatmap.nrrd" in refused.err
+    assert snapshot(out) == before
+
+
+def test_a_result_that_lacks_a_file_asked_for_is_not_done(inputs, models, capsys):
+    folder, _, out = inputs
+    arguments = ["segment", folder / "a.nrrd", folder / "b.nrrd", "-o", out, "--quiet"]
+    run_here(capsys, *arguments)
+    assert run_here(capsys, *arguments, "--overview").status == 1
+    (out / "a" / "lungs.nrrd").unlink()
+    assert run_here(capsys, *arguments).status == 1
+
+
+def test_a_list_that_cannot_be_read_and_no_input_at_all_are_said(tmp_path, capsys):
+    done = run_here(capsys, "segment", "--list", tmp_path / "none.txt", "-o", tmp_path / "out")
+    assert done.status == 1 and "found 'none.txt', which cannot be read" in done.err
+    assert run_here(capsys, "segment", "-o", tmp_path / "out").status == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_state_of_an_input_tells_a_change_without_reading_it(tmp_path):
+    folder = tmp_path / "series"
+    folder.mkdir()
+    for n in range(3):
+        (folder / f"{n}.dcm").write_bytes(b"x" * n)
+    state = source_state(folder)
+    assert (state["files"], state["bytes"]) == (3, 3)
+    (folder / "2.dcm").write_bytes(b"abc")
+    assert source_state(folder) != state
+
+
+@pytest.mark.skipif(not (ships("lungs") and ships("lesions")), reason="needs the shipped models")
+class TestProcesses:
+    def test_two_processes_write_what_one_writes_and_a_killed_run_is_gone_on_with(self, inputs, tmp_path):
+        _, listed, out = inputs
+        (tmp_path / "home").mkdir()
+        arguments = ["segment", "--list", listed, "--quiet"]
+        alone = run_apart(tmp_path, tmp_path / "home", *arguments, "-o", tmp_path / "alone", "--device", "cpu")
+        assert alone.status == 1 and "3 of 4 cases done" in alone.err, alone.err
+
+        # Killed without warning once the first case is there.
+        command = [sys.executable, "-m", "LesionDecompLib", *map(str, arguments), "-o", str(out), "--device", "cpu,cpu"]
+        environment = process_environment(tmp_path / "home")
+        process = subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.DEVNULL)
+        end = time.monotonic() + 200
+        while not list(out.glob("*/report.json")) and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.02)
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+        process.wait()
+
+        together = run_apart(tmp_path, tmp_path / "home", *arguments, "-o", out, "--device", "cpu,cpu")
+        assert together.status == 1 and "3 of 4 cases done" in together.err, together.err
+        hidden = [path for path in out.iterdir() if path.name.startswith(".")]
+        for path in hidden:  # all that a killed process may leave
+            assert path.name.endswith(".partial")
+            shutil.rmtree(path)
+        assert _results(out) == _results(tmp_path / "alone")
+        reports = [json.loads((out / name / "report.json").read_text("utf-8")) for name in "abc"]
+        assert {report["parameters"]["device"] for report in reports} == {"cpu"}
+
+
+def _pair(monkeypatch):
+    from torch import distributed
+
+    store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    monkeypatch.setenv("LESIONDECOMP_STORE", f"127.0.0.1:{store.port}")
+    return store, [CaseSharing(rank, 2, rank, 2) for rank in (0, 1)]
+
+
+def _cases(tmp_path) -> list[Case]:
+    return [Case(str(n), tmp_path / str(n), tmp_path / "out" / str(n)) for n in range(5)]
+
+
+def test_each_case_is_taken_once_by_whoever_is_free(tmp_path, monkeypatch):
+    _store, (first, second) = _pair(monkeypatch)
+    cases, others = _cases(tmp_path), _cases(tmp_path)
+    mine, theirs = first.numbers(5), second.numbers(5)
+    assert [next(mine), next(theirs), next(theirs), next(theirs), next(mine)] == [0, 1, 2, 3, 4]
+    assert list(mine) == list(theirs) == []
+    for number in (1, 2, 3):
+        others[number].status, others[number].figures = "done", {"lesion_volume_ml": float(number)}
+    waiting = threading.Thread(target=lambda: (time.sleep(0.3), second.hand_in(others)))
+    waiting.start()
+    assert first.collect(cases)
+    waiting.join()
+    assert [case.status for case in cases] == ["", "done", "done", "done", ""]
+    assert cases[2].figures == {"lesion_volume_ml": 2.0}
+
+
+def test_a_process_that_died_is_not_waited_for_forever_and_makes_the_run_fail(tmp_path, monkeypatch):
+    _store, (first, second) = _pair(monkeypatch)
+    assert next(second.numbers(5)) == 0  # taken, and never heard of again
+    monkeypatch.setattr("LesionDecompLib.cli.case_sharing.SILENT_S", 0.5)
+    cases = _cases(tmp_path)
+    assert list(first.numbers(5)) == [1, 2, 3, 4]
+    assert not first.collect(cases)
+    assert cases[0].status == ""  # "not run" in the summary, done by the next run
+
+
+@pytest.mark.parametrize(
+    ("nodes", "host"),
+    [("n1", "n1"), ("a,b", "a"), ("gpu[03-07,12],cpu1", "gpu03"), ("x[9].lan", "x9.lan")],
+)
+def test_the_first_host_of_a_slurm_list(nodes, host):
+    assert first_host(nodes) == host
+
+
+def test_srun_is_understood(monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    told = {
+        "SLURM_STEP_NUM_TASKS": "1",
+        "SLURM_PROCID": "0",
+        "SLURM_NTASKS": "8",
+    }
+    for key, value in told.items():
+        monkeypatch.setenv(key, value)
+    # Inside a batch script, outside srun, SLURM names the tasks of the job: this process is alone all the same.
+    assert CaseSharing.of_environment().size == 1
+    from LesionDecompLib.cli import case_sharing
+
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "8")
+    monkeypatch.setenv("SLURM_PROCID", "5")
+    monkeypatch.setenv("SLURM_LOCALID", "1")
+    monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", "4(x2)")
+    monkeypatch.setenv("SLURM_STEP_NODELIST", "gpu[03-04]")
+    monkeypatch.setenv("SLURM_JOB_ID", "41007")
+    words = case_sharing.slurm_in_torch_words()
+    assert words == {
+        "RANK": "5",
+        "WORLD_SIZE": "8",
+        "LOCAL_RANK": "1",
+        "LOCAL_WORLD_SIZE": "4",
+        "MASTER_ADDR": "gpu03",
+        "MASTER_PORT": "21007",
+    }
