@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 pytest_plugins = ["headless_slicer.fixtures"]
+# Whether a mutant dies matters, not the smallest example that kills it.
+hypothesis.settings.register_profile(
+    "mutation", phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate], derandomize=True, database=None
+)
 
 
 @pytest.fixture(scope="session")
