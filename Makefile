@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CONSTRAINTS := Testing/constraints.txt
 LIBRARY := $(shell find LesionDecomp/LesionDecompLib LesionDecomp/Resources -type f -not -name '*.pyc' 2>/dev/null)
 
-.PHONY: demo test lint types docs clean
+.PHONY: demo test coverage lint types docs clean
 
 demo: $(VENV)/installed
 	$(BIN)/lesiondecomp demo -o demo --overwrite
@@ -15,6 +15,12 @@ test: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest $(PYTEST_ARGUMENTS)
+
+coverage: $(VENV)/installed-test
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest $(PYTEST_ARGUMENTS)
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check --fix .

@@ -68,7 +68,9 @@ def main() -> int:
             for name, outcome in own.items():
                 if outcome != "killed":
                     shown = [*mutmut, "show", name]
-                    shown = subprocess.run(shown, cwd=stage, env=environment, check=False, capture_output=True, text=True)
+                    shown = subprocess.run(
+                        shown, cwd=stage, env=environment, check=False, capture_output=True, text=True
+                    )
                     file.write(f"\n# {name}: {outcome}\n{shown.stdout}")
     return 0
 

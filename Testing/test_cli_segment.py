@@ -133,7 +133,13 @@ class TestOneCase:
         model = bundles.find_bundle(None, "lesions")
         assert report["models"] == {
             "lungs": None,
-            "lesions": {"name": model.name, "version": model.version, "task": "lesions", "sha256": model.sha256},
+            "lesions": {
+                "name": model.name,
+                "version": model.version,
+                "task": "lesions",
+                "sha256": model.sha256,
+                "metadata_sha256": model.metadata_sha256,
+            },
         }
         assert report["lung_mask"]["source"] == "supplied"
         assert {"python", "torch", "numpy", "SimpleITK"} <= set(report["run"]["environment"])

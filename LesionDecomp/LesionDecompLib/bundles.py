@@ -130,6 +130,12 @@ class ModelBundle:
         return self.metadata["weights_sha256"]
 
     @property
+    def metadata_sha256(self) -> str:
+        """SHA-256 of what ``bundle.json`` says, however it is laid out: window, heat, threshold and all."""
+        text = json.dumps(self.metadata, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+    @property
     def default_threshold(self) -> float:
         """Threshold on heat (lesions) or probability (lungs), in [0, 1]."""
         return float(self.metadata["default_threshold"])

@@ -93,15 +93,16 @@ def write_case(
         write_image(staging / LESIONS, result.lesions, volume)
         write_statistics_csv(staging / STATISTICS, result.statistics, result.warnings)
         manifest = build_manifest(volume, result, info, parameters=parameters, source=source)
+        title = f"CT {manifest['input']['sha256'][:12]}"
         if overview:
             from .overview import draw_overview
 
-            title = f"CT {manifest['input']['sha256'][:12]}"
             draw_overview(volume, result, title).save(staging / OVERVIEW)
         if scene:
             from .scene_file import write_scene
 
-            write_scene(staging / SCENE, volume, result, manifest=manifest)
+            # The volume is called after its file, which may be called after the patient.
+            write_scene(staging / SCENE, replace(volume, name=title), result, manifest=manifest)
         if page:
             from .report_page import report_page
 

@@ -134,7 +134,13 @@ def _rows(statistics: Sequence[RegionStatistics]) -> list[dict[str, Any]]:
 def _bundle(bundle: ModelBundle | None) -> dict[str, str] | None:
     if bundle is None:
         return None
-    return {"name": bundle.name, "version": bundle.version, "task": bundle.task, "sha256": bundle.sha256}
+    return {
+        "name": bundle.name,
+        "version": bundle.version,
+        "task": bundle.task,
+        "sha256": bundle.sha256,
+        "metadata_sha256": bundle.metadata_sha256,
+    }
 
 
 def _number(value: float) -> float | None:

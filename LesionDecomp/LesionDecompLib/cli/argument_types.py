@@ -23,6 +23,14 @@ def volume_ml(text: str) -> float:
     return value
 
 
+def share(text: str) -> float:
+    """A relative difference, 0 to 1."""
+    value = _number(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not from 0 to 1")
+    return value
+
+
 def batch_size(text: str) -> int:
     """A number of slices, 1 to 1024."""
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1024:

@@ -1,0 +1,109 @@
+"""``lesiondecomp rerun``: repeat a run from its report, and say whether the outcome is the same."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from . import segment
+from .compare import as_table
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "rerun",
+        help="repeat a run from its report and compare",
+        description="Segment INPUT again with the models and parameters of a report, and compare the two reports. The "
+        "input and the models must be those of the report, by their hashes. The exit status is 0 when all is the same, "
+        "1 when something differs.",
+    )
+    parser.add_argument("report", type=Path, metavar="REPORT", help="a report.json, or the folder that holds it")
+    parser.add_argument("input", type=Path, metavar="INPUT", help="the CT that the report is about")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="output folder")
+    parser.add_argument(
+        "--model", metavar="NAME|DIR", help="where the lesion model is (default: the installed one of that hash)"
+    )
+    parser.add_argument("--lung-mask", type=Path, metavar="FILE", help="the lung mask, where one had been supplied")
+    parser.add_argument("--overwrite", action="store_true", help="replace the results of an earlier run")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Repeat and compare; 0 the same, 1 different or failed."""
+    from ..case_files import OVERVIEW, PAGE, REPORT, SCENE
+    from ..report_comparison import compare_reports, read_report
+    from . import say, tell
+
+    report = read_report(args.report)
+    _check_input(report, args.input)
+    if (report["lung_mask"].get("source") == "supplied") != (args.lung_mask is not None):
+        raise _error("another source of the lungs", "a --lung-mask where the report says that one was supplied")
+    options = ["segment", str(args.input), "-o", str(args.output), "--model", _model(report, args.model)]
+    for option, key in (
+        ("--threshold", "threshold"),
+        ("--min-volume-ml", "min_volume_ml"),
+        ("--device", "device"),
+        ("--batch-size", "batch_size"),
+    ):
+        if key not in report["parameters"]:
+            raise _error(f"a report without '{key}'", "a report of 'lesiondecomp segment'")
+        options += [option, str(report["parameters"][key])]
+    if args.lung_mask is not None:
+        options += ["--lung-mask", str(args.lung_mask)]
+    for option, name in (("--overview", OVERVIEW), ("--report", PAGE), ("--scene", SCENE)):
+        options += [option] if name in report["outputs"] else []
+    options += [f"--{name}" for name in ("overwrite", "quiet") if getattr(args, name)]
+    parser = argparse.ArgumentParser(prog="lesiondecomp")
+    segment.add_parser(parser.add_subparsers())
+    status = segment.run(parser.parse_args(options))
+    if status:
+        return status
+    differences = compare_reports(report, read_report(args.output / REPORT))
+    tell(as_table(differences))
+    if differences:
+        say("The outcome differs from the report.")
+    return 1 if differences else 0
+
+
+def _check_input(report: dict[str, Any], path: Path) -> None:
+    from ..image_io import read_volume
+
+    found = read_volume(path)[1].sha256
+    if found != report["input"].get("sha256"):
+        raise _error(f"a CT with the hash {found[:12]}…", f"the report's, {str(report['input'].get('sha256'))[:12]}…")
+
+
+def _model(report: dict[str, Any], chosen: str | None) -> str:
+    """Path of the lesion bundle that the report names; the lung bundle must be the default one."""
+    from ..bundles import find_bundle, installed_bundles
+
+    wanted = report["models"]
+    if wanted.get("lungs") is not None:
+        _check_model(find_bundle(None, "lungs"), wanted["lungs"])
+    if chosen is None:
+        for bundle in installed_bundles("lesions"):
+            if bundle.sha256 == wanted["lesions"].get("sha256"):
+                _check_model(bundle, wanted["lesions"])
+                return str(bundle.path)
+    bundle = find_bundle(chosen if chosen is not None else wanted["lesions"].get("name"), "lesions")
+    _check_model(bundle, wanted["lesions"])
+    return str(bundle.path)
+
+
+def _check_model(bundle, wanted: dict[str, Any]) -> None:
+    for key, what in (("sha256", "weights"), ("metadata_sha256", "metadata")):
+        if getattr(bundle, key) != wanted.get(key):
+            raise _error(
+                f"the model '{bundle.name}' {bundle.version} with other {what}",
+                f"'{wanted.get('name')}' {wanted.get('version')}, as the report has it",
+                "Install that version, or say with --model where it is.",
+            )
+
+
+def _error(found: str, expected: str, advice: str = ""):
+    from ..errors import LesionDecompError
+
+    return LesionDecompError("Repeating the run", found, expected, advice)

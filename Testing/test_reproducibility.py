@@ -1,0 +1,192 @@
+"""A run can be repeated: to the byte, from its report alone; and what differs between two runs is said."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813
+import torch
+from command_line import process_environment, run_here, small_ct, small_models, snapshot
+from LesionDecompLib import bundles
+from LesionDecompLib.cli import main
+from LesionDecompLib.report_comparison import compare_reports, read_report
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("home")
+    small_models(folder / ".lesiondecomp" / "models")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(home):
+    """Small untrained models as the only ones installed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bundles, "model_folders", lambda: [home / ".lesiondecomp" / "models"])
+        yield home / ".lesiondecomp" / "models"
+
+
+@pytest.fixture(scope="module")
+def case(data_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("case")
+    ct, mask, _ = small_ct(data_folder, folder)
+    return folder, ct, mask
+
+
+@pytest.fixture(scope="module")
+def first(case, models):
+    """A finished run with parameters of its own."""
+    folder, ct, mask = case
+    options = ["--threshold", "0.45", "--min-volume-ml", "0.3", "--batch-size", "3", "--device", "cpu", "--overview"]
+    assert main(["segment", str(ct), "--lung-mask", str(mask), "-o", str(folder / "first"), *options]) == 0
+    return folder / "first"
+
+
+def test_another_process_gives_the_same_bytes_and_other_threads_the_same_labels(case, home, tmp_path, capsys):
+    (_, ct, mask), folder = case, tmp_path
+    model = home / ".lesiondecomp" / "models" / "untrained-lesions"
+    options = ["--lung-mask", mask, "--model", model, "--device", "cpu", "--overview", "--min-volume-ml", "0"]
+    command = [sys.executable, "-m", "LesionDecompLib", "segment", ct, "-o", folder / "apart", *options]
+    environment = {**process_environment(home), "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "12345"}
+    subprocess.run([*map(str, command)], env=environment, check=True, capture_output=True, timeout=300)
+    threads = torch.get_num_threads()
+    try:
+        for name, count in (("here", 1), ("two", 2)):
+            torch.set_num_threads(count)
+            assert run_here(capsys, "segment", ct, "-o", folder / name, *options).status == 0
+    finally:
+        torch.set_num_threads(threads)
+    apart, here = (snapshot(folder / name) for name in ("apart", "here"))
+    assert set(apart) == {"heatmap.nrrd", "lungs.nrrd", "lesions.nrrd", "statistics.csv", "overview.png", "report.json"}
+    assert {name for name in apart if apart[name] != here[name]} <= {"report.json"}  # tells the time
+    apart, here, two = (read_report(folder / name) for name in ("apart", "here", "two"))
+    assert compare_reports(apart, here) == []
+    # Sums in another order may change the heat's last digit; the report says why.
+    assert {d.section for d in compare_reports(here, two, tolerance=1e-5)} <= {"device", "files"}
+    assert [d.second for d in compare_reports(here, two) if d.section == "device"] == ["CPU, 2 threads (as asked)"]
+    heat = [sitk.GetArrayFromImage(sitk.ReadImage(str(folder / name / "heatmap.nrrd"))) for name in ("here", "two")]
+    np.testing.assert_allclose(*heat, atol=1e-5)
+
+
+class TestCompare:
+    def test_a_run_is_the_same_as_its_repetition(self, first, case, tmp_path, capsys):
+        (_, ct, mask), folder = case, tmp_path
+        options = ("--threshold", "0.45", "--min-volume-ml", "0.3", "--batch-size", "3", "--device", "cpu")
+        run_here(capsys, "segment", ct, "--lung-mask", mask, "-o", folder / "b", *options, "--overview")
+        done = run_here(capsys, "compare", first, folder / "b" / "report.json")
+        assert done.status == 0 and not done.err
+        lines = [line.split() for line in done.out.strip().splitlines()]
+        assert all(line[-1] == "same" for line in lines) and len(lines) == 9
+
+    def test_what_differs_is_named_with_both_values(self, first, case, tmp_path, capsys):
+        (_, ct, mask), folder = case, tmp_path
+        ct_too = folder / "other.nrrd"
+        from LesionDecompLib.image_io import read_volume, write_image
+
+        volume, _ = read_volume(ct)
+        write_image(ct_too, volume.array + 5, volume)
+        options = ("--lung-mask", mask, "--threshold", "0.5", "--device", "cpu", "--batch-size", "3")
+        assert run_here(capsys, "segment", ct_too, "-o", folder / "b", *options).status == 0
+        done = run_here(capsys, "compare", first, folder / "b", "--json")
+        assert done.status == 1
+        told = json.loads(done.out)
+        assert told["same"] is False
+        by_name = {(d["section"], d["what"]): d for d in told["differences"]}
+        threshold = by_name["parameters", "threshold"]
+        assert (threshold["first"], threshold["second"]) == (0.45, 0.5)
+        assert threshold["change_percent"] == pytest.approx(100 * 0.05 / 0.45)
+        assert {("input", "sha256"), ("input", "voxels_sha256"), ("parameters", "min_volume_ml")} <= set(by_name)
+        lung = by_name["figures", "both lungs.lung_hu_mean"]
+        assert lung["second"] == pytest.approx(lung["first"] + 5)
+        assert by_name["files", "overview.png"]["second"] is None
+        assert not {section for section, _ in by_name} & {"models", "software", "device", "lung mask"}
+
+        table = run_here(capsys, "compare", first, folder / "b").out
+        assert "both lungs: Lung mean (HU)" in table and "right lung" not in table
+        assert "0.45" in table and "+11.1 %" in table and "models" in table
+        assert "right lung: Lung mean (HU)" in run_here(capsys, "compare", first, folder / "b", "--all").out
+
+    def test_a_tolerance_is_for_figures_alone(self, first):
+        report = read_report(first)
+        other = json.loads(json.dumps(report))
+        other["statistics"][0]["lung_volume_ml"] *= 1.004
+        assert [d.section for d in compare_reports(report, other)] == ["figures"]
+        assert compare_reports(report, other, tolerance=0.005) == []
+        other["parameters"]["threshold"] *= 1.004
+        other["warnings"].append("Slices are 6.0 mm apart.")
+        parameter, warning = compare_reports(report, other, tolerance=0.005)[:2]
+        assert (parameter.section, warning.what) == ("parameters", "“Slices are 6.0 mm apart.”")
+
+    @pytest.mark.parametrize("change", [lambda r: r["models"]["lesions"].update(version="9"),
+                                        lambda r: r["software"].update(version="9"),
+                                        lambda r: r["run"]["environment"].update(torch="9"),
+                                        lambda r: r["run"].update(device="NVIDIA"),
+                                        lambda r: r["lung_mask"].update(sha256="0")])  # fmt: skip
+    def test_another_model_version_device_or_mask_is_a_difference(self, first, change):
+        report = read_report(first)
+        other = json.loads(json.dumps(report))
+        change(other)
+        assert len(compare_reports(report, other)) == 1
+        other = json.loads(json.dumps(report))
+        other["run"].update(finished_utc="later", timings_s={}, peak_memory_mib=1.0)
+        assert compare_reports(report, other) == []
+
+    @pytest.mark.parametrize(
+        ("content", "said"),
+        [
+            (None, "no file"),
+            (b"{", "no JSON"),
+            (b"\xff\xfe", "no JSON"),
+            (b"[" * 100000, "no JSON"),
+            (b"[]", "no report of LesionDecomp"),
+            (b'{"report": "LesionDecomp", "report_version": 99}', "report version 99"),
+            (b'{"report": "LesionDecomp", "report_version": 1, "input": 3}', "without 'input'"),
+        ],
+    )
+    def test_what_is_no_report_ends_with_2(self, first, tmp_path, capsys, content, said):
+        if content is not None:
+            (tmp_path / "x.json").write_bytes(content)
+        done = run_here(capsys, "compare", first, tmp_path / "x.json")
+        assert done.status == 2 and said in done.err and not done.out
+
+
+class TestRerun:
+    def test_the_report_is_enough(self, first, case, tmp_path, capsys):
+        (_, ct, mask), folder = case, tmp_path
+        done = run_here(capsys, "rerun", first / "report.json", ct, "--lung-mask", mask, "-o", folder / "b", "--quiet")
+        assert done.status == 0, done.err + done.out
+        a, b = snapshot(first), snapshot(folder / "b")
+        assert a.pop("report.json") and b.pop("report.json") and a == b
+
+    def test_another_input_model_or_mask_is_refused_before_any_work(self, first, case, tmp_path, capsys):
+        (_, ct, mask), folder = case, tmp_path
+        before = snapshot(folder)
+        done = run_here(capsys, "rerun", first, mask, "--lung-mask", mask, "-o", folder / "b")
+        assert done.status == 1 and "Repeating the run" not in done.out and snapshot(folder) == before
+        done = run_here(capsys, "rerun", first, ct, "-o", folder / "b")
+        assert done.status == 1 and "--lung-mask" in done.err
+        report = json.loads((first / "report.json").read_text("utf-8"))
+        for key, said in (("sha256", "other weights"), ("metadata_sha256", "other metadata")):
+            changed = json.loads(json.dumps(report))
+            changed["models"]["lesions"][key] = "0" * 64
+            (folder / "changed.json").write_text(json.dumps(changed))
+            done = run_here(capsys, "rerun", folder / "changed.json", ct, "--lung-mask", mask, "-o", folder / "b")
+            assert done.status == 1 and said in done.err
+        changed = {**report, "input": {**report["input"], "sha256": "0" * 64}}
+        (folder / "changed.json").write_text(json.dumps(changed))
+        done = run_here(capsys, "rerun", folder / "changed.json", ct, "--lung-mask", mask, "-o", folder / "b")
+        assert done.status == 1 and "found a CT with the hash" in done.err
+        assert not (folder / "b").exists()
+
+    def test_a_report_that_the_run_does_not_bear_out_is_said(self, first, case, tmp_path, capsys):
+        (_, ct, mask), folder = case, tmp_path
+        report = json.loads((first / "report.json").read_text("utf-8"))
+        report["statistics"][0]["lung_volume_ml"] += 1.0
+        (folder / "claimed.json").write_text(json.dumps(report))
+        done = run_here(capsys, "rerun", folder / "claimed.json", ct, "--lung-mask", mask, "-o", folder / "b")
+        assert done.status == 1 and "differs from the report" in done.err and "Lung volume (mL)" in done.out
