@@ -22,7 +22,7 @@ SECTIONS: dict[str, tuple[tuple[str, ...], ...]] = {
     "lung mask": (("lung_mask",),),
     "models": (("models",),),
     "software": (("software",), ("run", "environment")),
-    "device": (("run", "device"),),
+    "device": (("run", "device"), ("run", "precision")),
     "parameters": (("parameters",),),
     "warnings": (("warnings",),),
     "figures": (("statistics",),),
@@ -92,7 +92,7 @@ def compare_reports(first: Mapping[str, Any], second: Mapping[str, Any], toleran
     differences = []
     for section, places in SECTIONS.items():
         for place in places:
-            sides = [_flat(section, _at(report, place)) for report in (first, second)]
+            sides = [_flat(section, place[-1], _at(report, place)) for report in (first, second)]
             for what in dict.fromkeys([*sides[0], *sides[1]]):
                 one, other = (side.get(what) for side in sides)
                 if one != other and not (section == "figures" and _close(one, other, tolerance)):
@@ -116,7 +116,7 @@ def _at(report: Mapping[str, Any], place: tuple[str, ...]) -> Any:
     return value
 
 
-def _flat(section: str, value: Any) -> dict[str, Any]:
+def _flat(section: str, place: str, value: Any) -> dict[str, Any]:
     """A section's values by their names."""
     if section == "warnings":
         return {f"“{text}”": "told" for text in value}
@@ -126,8 +126,9 @@ def _flat(section: str, value: Any) -> dict[str, Any]:
     if section == "files":
         return {name: "written" if name in NEVER_THE_SAME else digest for name, digest in value.items()}
     if isinstance(value, Mapping):
-        return dict(_leaves("", value))
-    return {section: value}
+        prefix = f"{place}." if len(SECTIONS[section]) > 1 else ""
+        return dict(_leaves(prefix, value))
+    return {place: value}
 
 
 def _leaves(prefix: str, value: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

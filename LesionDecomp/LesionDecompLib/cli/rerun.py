@@ -51,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
         if key not in report["parameters"]:
             raise _error(f"a report without '{key}'", "a report of 'lesiondecomp segment'")
         options += [option, str(report["parameters"][key])]
+    options += ["--precision", str(report["parameters"].get("precision", "auto"))]
     if args.lung_mask is not None:
         options += ["--lung-mask", str(args.lung_mask)]
     for option, name in (("--overview", OVERVIEW), ("--report", PAGE), ("--scene", SCENE)):
