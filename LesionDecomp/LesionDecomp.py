@@ -584,6 +584,37 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
         if has_plots(heatmapNode):
             mark_threshold(heatmapNode, threshold, volumeMl)
 
+    def statisticsText(self, heatmapNode):
+        """Figures of a result for the clipboard: cells separated by tabs, measured as the nodes are now."""
+        from LesionDecompMrml.result_export import statistics_text
+        from LesionDecompMrml.result_nodes import result_of
+
+        return statistics_text(result_of(heatmapNode))
+
+    def exportStatistics(self, heatmapNode, path):
+        """Write the figures of a result as CSV, measured as the nodes are now.
+
+        :raises LesionDecompError: no result, or the file cannot be written; likewise the other exports.
+        """
+        from LesionDecompMrml.result_export import write_statistics
+        from LesionDecompMrml.result_nodes import result_of
+
+        write_statistics(result_of(heatmapNode), path)
+
+    def exportManifest(self, heatmapNode, path):
+        """Write what a result was made from and with, threshold and figures as they are now, as JSON."""
+        from LesionDecompMrml.result_export import write_manifest
+        from LesionDecompMrml.result_nodes import result_of
+
+        write_manifest(result_of(heatmapNode), path)
+
+    def exportReport(self, heatmapNode, path):
+        """Write a result with pictures, figures, definitions and warnings on one page of HTML, which prints on A4."""
+        from LesionDecompMrml.result_export import write_report
+        from LesionDecompMrml.result_nodes import result_of
+
+        write_report(result_of(heatmapNode), path)
+
 
 #
 # LesionDecompTest

@@ -305,10 +305,10 @@ def write_statistics_csv(path: str | Path, rows: list[RegionStatistics], warning
     write_text(path, statistics_csv(rows, warnings), "Writing the statistics")
 
 
-def statistics_csv(rows: list[RegionStatistics], warnings: Sequence[str] = ()) -> str:
-    """The text of :func:`write_statistics_csv`, as for the clipboard."""
+def statistics_csv(rows: list[RegionStatistics], warnings: Sequence[str] = (), delimiter: str = ",") -> str:
+    """The text of :func:`write_statistics_csv`; with tabs between the cells a spreadsheet takes it when pasted."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
     writer.writerow(CSV_HEADER)
     for row in rows:
         writer.writerow([row.region, *(_csv_cell(row.values[m.key]) for m in MEASUREMENTS), " ".join(warnings)])

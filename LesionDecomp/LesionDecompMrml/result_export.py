@@ -1,0 +1,110 @@
+"""A result out of the scene: its figures as text and CSV, its manifest as JSON, its report as one page of HTML.
+
+Figures are measured anew from the nodes, so that what is written is what is seen, edited labelmaps included.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import slicer
+from LesionDecompLib.atomic import write_text
+from LesionDecompLib.errors import LesionDecompError
+from LesionDecompLib.geometry import AxialView
+from LesionDecompLib.manifest import manifest_of_lesions, manifest_text
+from LesionDecompLib.report_page import report_page
+from LesionDecompLib.statistics import RegionStatistics, lesion_statistics, statistics_csv, write_statistics_csv
+from LesionDecompLib.volume import Volume
+
+from .input_nodes import volume_from_node
+from .result_nodes import ResultNodes
+
+STAGE = "Exporting the result"
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """A result's arrays, ``(k, j, i)`` on the CT's grid, and what they measure."""
+
+    volume: Volume
+    heat: np.ndarray
+    lungs: np.ndarray
+    lesions: np.ndarray
+    statistics: list[RegionStatistics]
+
+
+def measure(nodes: ResultNodes) -> Measured:
+    """Measure a result as it stands in the scene.
+
+    :raises LesionDecompError: nodes without voxels, or whose grids have become different.
+    """
+    volume = volume_from_node(nodes.ct)
+    arrays = [_array(node) for node in (nodes.heatmap, nodes.lungs, nodes.lesions)]
+    if any(array.shape != volume.shape for array in arrays):
+        raise LesionDecompError(STAGE, "result nodes that no longer fit the CT", "the CT's grid", "Run again.")
+    view = AxialView.of(volume.shape, volume.ijk_to_ras)
+    heat, lungs, lesions = arrays
+    rows = lesion_statistics(*(view.to_axial(a) for a in (volume.array, lungs, lesions, heat)), volume.voxel_volume_ml)
+    return Measured(volume, heat, lungs, lesions, rows)
+
+
+def statistics_text(nodes: ResultNodes) -> str:
+    """The figures for the clipboard: a header and one line for each region, cells separated by tabs."""
+    return statistics_csv(measure(nodes).statistics, _warnings(nodes), delimiter="\t")
+
+
+def write_statistics(nodes: ResultNodes, path: str | Path) -> None:
+    """Write the figures as CSV, as the command line does.
+
+    :raises LesionDecompError: it cannot be written.
+    """
+    write_statistics_csv(path, measure(nodes).statistics, _warnings(nodes))
+
+
+def write_manifest(nodes: ResultNodes, path: str | Path) -> None:
+    """Write the JSON manifest of the run, with threshold, smallest lesion and figures as they are now.
+
+    :raises LesionDecompError: the report node is missing or was changed, or the file cannot be written.
+    """
+    write_text(path, manifest_text(_manifest(nodes, measure(nodes))), STAGE)
+
+
+def write_report(nodes: ResultNodes, path: str | Path) -> None:
+    """Write the one-page report as HTML.
+
+    :raises LesionDecompError: as :func:`write_manifest`.
+    """
+    found = measure(nodes)
+    html = report_page(found.volume, found.heat, found.lungs, found.lesions, _manifest(nodes, found))
+    write_text(path, html, STAGE)
+
+
+def _manifest(nodes: ResultNodes, found: Measured) -> dict[str, Any]:
+    expected = "the report of a LesionDecomp run, which is made with the result"
+    if nodes.report is None:
+        raise LesionDecompError(STAGE, "a result without its report", expected, "Run LesionDecomp again.")
+    try:
+        manifest = json.loads(nodes.report.GetText() or "")
+        return manifest_of_lesions(manifest, nodes.threshold, nodes.minimum_volume_ml, found.statistics)
+    except (ValueError, KeyError, TypeError) as error:
+        found_text = f"a report that does not read in '{nodes.report.GetName()}'"
+        raise LesionDecompError(STAGE, found_text, expected, "Run LesionDecomp again.") from error
+
+
+def _warnings(nodes: ResultNodes) -> list[str]:
+    """Warnings of the run; none where the result has lost its report."""
+    try:
+        return [str(text) for text in json.loads(nodes.report.GetText())["warnings"]]
+    except (AttributeError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _array(node) -> np.ndarray:
+    image = node.GetImageData()
+    if image is None or image.GetPointData().GetScalars() is None:
+        raise LesionDecompError(STAGE, f"'{node.GetName()}' without voxels", "a result", "Run LesionDecomp again.")
+    return slicer.util.arrayFromVolume(node)
