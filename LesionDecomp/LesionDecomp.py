@@ -140,8 +140,10 @@ class LesionDecompWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._parameterNodeGuiTag = None
 
     def setup(self):
+        from LesionDecompPanel.export_section import ExportSection
         from LesionDecompPanel.look_section import LookSection
         from LesionDecompPanel.run_section import RunSection
+        from LesionDecompPanel.train_section import TrainSection
 
         ScriptedLoadableModuleWidget.setup(self)
         uiWidget = slicer.util.loadUI(self.resourcePath("UI/LesionDecomp.ui"))
@@ -152,7 +154,9 @@ class LesionDecompWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.look = LookSection(self.ui, self.logic, self.recomputeFromLungs)
         self.run = RunSection(self.ui, self.logic, self.look.show)
         # Each has set_parameter_node(parameters or None), refresh() and cleanup().
-        self.sections = [self.run, self.look]
+        self.export = ExportSection(self.ui, self.logic, self.look.nodes)
+        self.train = TrainSection(self.ui, self.logic, self.run.models)
+        self.sections = [self.run, self.look, self.export, self.train]
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndImport)
@@ -242,16 +246,18 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
     def models(self, folders=()):
         """Lesion models as (name or folder, name, one-line description, default threshold); the default comes first.
 
-        :param folders: bundles to offer beside the installed ones; those that are none are left out.
+        :param folders: bundles to offer beside the installed ones and those trained in this session; those that are
+            none are left out.
         """
         from LesionDecompLib.bundles import ModelBundle, find_bundle, installed_bundles
         from LesionDecompLib.errors import LesionDecompError
 
+        trained = [str(run.bundle) for run in self.trainings() if run.bundle is not None]
         models = [(bundle.name, bundle) for bundle in installed_bundles("lesions")]
         if models:
             default = find_bundle(None, "lesions").name
             models.sort(key=lambda model: model[0] != default)
-        for folder in folders:
+        for folder in dict.fromkeys([*map(str, folders), *trained]):
             try:
                 models.append((str(folder), ModelBundle.load(folder, "lesions")))
             except LesionDecompError as error:
@@ -583,6 +589,121 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
 
         if has_plots(heatmapNode):
             mark_threshold(heatmapNode, threshold, volumeMl)
+
+    def startTraining(
+        self,
+        dataFolder,
+        outputFolder,
+        preset="default",
+        hours=None,
+        steps=None,
+        device="auto",
+        resume=False,
+        name="",
+        settings=(),
+        markedSlices=(),
+        labelsFile=None,
+        volumes=(),
+        onProgress=None,
+        onEnd=None,
+    ):
+        """Start training a model in a process of its own, and return at once; it goes on while other modules are used.
+
+        :param dataFolder: training set (slices and index.csv); None where it is made from volumes of the scene.
+        :param outputFolder: for checkpoints, log, pictures and, at the end, the model: ``bundle`` inside it.
+        :param preset: configuration to begin with, see ``lesiondecomp train --help``. :param hours: train for about so
+            long. :param steps: or so many updates; with neither, the preset's.
+        :param device: "auto", "cpu", "cuda", "cuda:N" or "mps". :param name: of the model; empty for the folder's.
+        :param resume: go on from the checkpoint in the output folder; preset and settings are then those of its start.
+        :param settings: more ``key=value`` settings.
+        :param markedSlices: (volume node, first, last, "normal" or "lesion"[, "train" or "val"]) each: axial slices
+            counted from 0 at the lowest, both ends included.
+        :param labelsFile: instead, a CSV file ``case,slice,label`` whose cases are names of ``volumes``.
+        :param onProgress: called as onProgress(run) whenever it got on. :param onEnd: called as onEnd(run) at the end.
+        :return: a ``TrainingRun``: state, step, log, error, bundle, stop(), kill() and, for scripts without an event
+            loop, wait(). It is kept for the session: :meth:`trainings`.
+        :raises LesionDecompError: anything that cannot work; nothing has been started then.
+        """
+        from LesionDecompLib.training_process import TrainingSettings
+        from LesionDecompLib.training_run import start_training
+        from LesionDecompMrml.slicer_python import slicer_python
+        from LesionDecompMrml.training_volumes import MarkedSlices, training_input, training_input_of_csv
+
+        chest, labels = [], {}
+        if labelsFile:
+            chest, labels = training_input_of_csv(list(volumes), labelsFile)
+        elif markedSlices:
+            chest, labels = training_input([MarkedSlices(*mark) for mark in markedSlices])
+        output = Path(outputFolder)
+        run = start_training(
+            TrainingSettings(
+                Path(dataFolder) if dataFolder else output,
+                output,
+                preset=preset,
+                steps=steps,
+                hours=hours,
+                device=device,
+                resume=resume,
+                name=name,
+                settings=tuple(settings),
+            ),
+            chest,
+            labels,
+            python=slicer_python(),
+            temporary_folder=slicer.app.temporaryPath or None,
+        )
+        logging.info("LesionDecomp: training started")
+        told = []
+
+        def watch():
+            if run.is_running:
+                run.poll()
+            now = (run.state, run.stage, run.step)
+            if told != [now]:
+                told[:] = [now]
+                if onProgress is not None:
+                    onProgress(run)
+            if not run.is_running:
+                stop()
+                self.offerModel(run)
+                logging.info(f"LesionDecomp: training {run.state}" + (f": {run.error}" if run.error else ""))
+                if onEnd is not None:
+                    onEnd(run)
+
+        stop = self.every(watch)
+        return run
+
+    def trainings(self):
+        """The trainings of this session, running and ended, the latest last; they outlive the panel."""
+        from LesionDecompLib.training_run import trainings
+
+        return trainings()
+
+    def offerModel(self, run):
+        """Remember the model of a finished training, so that the model selector offers it, in later sessions too."""
+        if run.bundle is None or qt is None:
+            return
+        from LesionDecompPanel.model_choice import remember_folders, remembered_folders
+
+        folders = remembered_folders()
+        if str(run.bundle) not in folders:
+            remember_folders([*folders, str(run.bundle)])
+
+    def showTrainingCurves(self, run):
+        """Show the log of a training as a table and a chart, in Slicer's plot view where there is one.
+
+        :return: table node and chart node, or (None, None) as long as the log is empty.
+        """
+        from LesionDecompMrml.training_curves import show_log, training_table
+
+        if not run.log:
+            return None, None
+        isNew = training_table(slicer.mrmlScene, run.folder) is None
+        table, chart = show_log(slicer.mrmlScene, run.folder, run.log)
+        plots = getattr(slicer.modules, "plots", None)
+        if isNew and plots is not None:
+            plots.logic().ShowChartInLayout(chart)
+        return table, chart
 
     def statisticsText(self, heatmapNode):
         """Figures of a result for the clipboard: cells separated by tabs, measured as the nodes are now."""

@@ -99,7 +99,7 @@ def test_panel_uses_controls_that_exist():
 
 def test_keyboard_reaches_every_control_of_the_panel():
     tree = ElementTree.parse(UI)
-    unfocused = {"QLabel", "QProgressBar", "qMRMLWidget"}
+    unfocused = {"QLabel", "QProgressBar", "QWidget", "qMRMLWidget"}
     controls = [w.get("name") for w in tree.iter("widget") if w.get("class") not in unfocused]
     assert [stop.text for stop in tree.iter("tabstop")] == controls  # in the order in which they are seen
     names = {widget.get("name") for widget in tree.iter("widget")}

@@ -33,7 +33,8 @@ _runs: dict[Path, TrainingRun] = {}
 class SliceSetProcess(CommandProcess):
     """``lesiondecomp slices`` on volumes in memory.
 
-    :param volumes: each with a name of its own, fit for a file. :param labels: by that name.
+    :param volumes: each with a name of its own, fit for a file.
+    :param labels: by that name.
     :param folder: of the training set, to be made.
     :raises LesionDecompError: too few volumes, a full disk, or the process cannot be started.
     """
@@ -81,7 +82,7 @@ class SliceSetProcess(CommandProcess):
 class TrainingRun:
     """One training; made by :func:`start_training`.
 
-    ``state`` is one of :mod:`~.command_process`'s; ``stage`` is ``"slices"`` while the training set is made, else
+    ``state`` is one of :mod:`command_process`'s; ``stage`` is ``"slices"`` while the training set is made, else
     ``"training"``.
     """
 
@@ -165,7 +166,10 @@ class TrainingRun:
         return self._state in (STOPPED, FAILED) and (self.folder / CHECKPOINT).is_file()
 
     def poll(self) -> str:
-        """Take in what has happened since. :return: :attr:`state`."""
+        """Take in what has happened since.
+
+        :return: :attr:`state`.
+        """
         if not self.is_running:
             return self._state
         process = self._training or self._slices
@@ -192,7 +196,10 @@ class TrainingRun:
             self._state = STOPPED
 
     def wait(self, timeout_s: float | None = None) -> str:
-        """Wait for the end, for scripts. :return: :attr:`state`, not an end where it took longer."""
+        """Wait for the end, for scripts.
+
+        :return: :attr:`state`, not an end where it took longer.
+        """
         end = None if timeout_s is None else time.monotonic() + timeout_s
         while self.poll() not in (FINISHED, STOPPED, FAILED) and (end is None or time.monotonic() < end):
             time.sleep(WAIT_STEP_S)

@@ -313,7 +313,8 @@ def open_panel(module, monkeypatch, folder: Path):
     import LesionDecompPanel.signals
 
     monkeypatch.setattr(LesionDecompPanel.signals, "connect", connect)
-    names = ["combo_box", "device_choice", "look_section", "lung_choice", "model_choice", "run_section", "packages"]
+    names = ["export_section", "file_dialogs", "marked_slices", "train_section"]
+    names += ["combo_box", "device_choice", "look_section", "lung_choice", "model_choice", "run_section", "packages"]
     names = [f"LesionDecompPanel.{name}" for name in names]
     for name in [*names, "LesionDecompPanel.signals"]:
         feature.set_selection(TRUE_PROPERTY, name)

@@ -1,0 +1,214 @@
+"""Widget wiring of the panel's sections Export and Train: real Qt controls (PySide6, offscreen) around real nodes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from LesionDecompLib.bundles import ModelBundle
+from LesionDecompLib.statistics import read_statistics_csv
+from tiny_training import SETTINGS, write_training_set
+
+slicer = pytest.importorskip("slicer", reason="slicer-core is not installed (pip install .[headless])")
+pytest.importorskip("PySide6", reason="PySide6 is not installed (pip install .[test])")
+
+from headless_slicer import qt_panel  # noqa: E402
+from headless_slicer.qt_panel import wait_for  # noqa: E402
+
+PATIENCE_S = 300.0
+
+
+@pytest.fixture
+def settings(tmp_path, untrained_segmenter) -> Path:
+    """Slicer's settings, in which the user has added a model folder: networks that are quick."""
+    qt_panel.install(tmp_path)
+    from LesionDecompPanel.model_choice import remember_folders
+
+    remember_folders([str(untrained_segmenter.lesion_bundle.path)])
+    yield tmp_path
+    remember_folders([])
+
+
+@pytest.fixture
+def open_panel(module, mrml_scene, settings, monkeypatch):
+    """Opens the panel; what is open at the end is closed."""
+    import LesionDecompLib.training_run as training_run
+
+    monkeypatch.setattr(training_run, "_runs", {})
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of the trainer: more threads than free cores make it crawl
+    opened = []
+
+    def open_one():
+        opened.append(qt_panel.open_panel(module, monkeypatch, settings))
+        return opened[-1]
+
+    yield open_one
+    for panel in opened:
+        qt_panel.close_panel(panel)
+    for run in training_run.trainings():
+        run.kill()
+
+
+@pytest.fixture
+def panel(open_panel):
+    return open_panel()
+
+
+def choose(box, value) -> None:
+    index = next(n for n in range(box.count()) if box.itemData(n) == value)
+    box.setProperty("currentIndex", index)
+
+
+def value(control, name: str):
+    return control.property(name)
+
+
+def click(button) -> None:
+    assert button.property("enabled"), button.property("toolTip")
+    button.click()
+
+
+@pytest.fixture
+def result(logic, ct_node, lung_node):
+    return logic.process(ct_node, lungMask=lung_node, minimumVolumeMl=0.0, device="cpu")
+
+
+def test_figures_are_copied_and_saved_and_without_a_result_nothing_can_be(panel, result, tmp_path, monkeypatch):
+    from LesionDecompPanel import export_section
+
+    opened, answers = [], []
+    monkeypatch.setattr(export_section, "open_in_browser", opened.append)
+    monkeypatch.setattr(export_section, "ask_save_path", lambda *_arguments: answers.pop(0))
+    buttons = [getattr(panel.ui, name) for name in export_section.BUTTONS]
+    assert not any(value(button, "enabled") for button in buttons)
+    panel.ui.resultSelector.setCurrentNode(result.heatmap)
+    assert all(value(button, "enabled") for button in buttons)
+
+    click(panel.ui.copyButton)
+    text = qt_panel.QtWidgets.QApplication.clipboard().text()
+    assert text.startswith("Region\tLung volume (mL)\t") and len(text.splitlines()) == 13
+    answers += [str(tmp_path / "figures"), str(tmp_path / "report.html"), str(tmp_path / "run.json"), ""]
+    click(panel.ui.saveCsvButton)
+    assert len(read_statistics_csv(tmp_path / "figures.csv")) == 12  # the ending was left out
+    click(panel.ui.saveReportButton)
+    assert opened == [tmp_path / "report.html"] and opened[0].read_text("utf-8").startswith("<!DOCTYPE html>")
+    click(panel.ui.saveManifestButton)
+    assert json.loads((tmp_path / "run.json").read_text("utf-8"))["report"] == "LesionDecomp"
+    assert value(panel.ui.exportLabel, "text") == "Saved run.json."
+    click(panel.ui.saveCsvButton)  # cancelled
+    assert answers == []
+
+    slicer.mrmlScene.RemoveNode(result.report)
+    panel.export.refresh()
+    assert not value(panel.ui.saveReportButton, "enabled") and value(panel.ui.saveCsvButton, "enabled")
+
+
+def test_start_says_what_is_missing_and_marks_are_read_as_they_are_shown(panel, ct_node, tmp_path):
+    ui = panel.ui
+    assert not value(ui.startTrainingButton, "enabled")
+    assert "output folder" in value(ui.startTrainingButton, "toolTip")
+    ui.trainOutputEdit.setProperty("text", str(tmp_path / "run"))
+    assert "training folder" in value(ui.startTrainingButton, "toolTip")
+    ui.trainDataEdit.setProperty("text", str(tmp_path))
+    assert value(ui.startTrainingButton, "enabled")
+
+    choose(ui.trainSourceComboBox, "marked")
+    assert ui.rangesWidget.isVisibleTo(ui.trainCollapsibleButton)
+    assert not ui.trainDataWidget.isVisibleTo(ui.trainCollapsibleButton)
+    assert "Mark some slices" in value(ui.startTrainingButton, "toolTip")
+    click(ui.addRangeButton)
+    click(ui.addRangeButton)
+    panel.train.marks.set(0, first=3, last=20)
+    panel.train.marks.set(1, first=21, label="lesion")
+    assert panel.train.marks.marks() == [(ct_node, 3, 20, "normal", ""), (ct_node, 21, 60, "lesion", "")]
+    assert value(ui.startTrainingButton, "enabled")
+
+    view = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceNode")
+    slicer.mrmlScene.RemoveNode(view)
+    view = slicer.vtkMRMLSliceNode()
+    view.SetSingletonTag("Red")
+    view.SetLayoutName("Red")
+    view = slicer.mrmlScene.AddNode(view)
+    assert view.GetID() == "vtkMRMLSliceNodeRed"
+    ijk_to_ras = slicer.util.arrayFromVTKMatrix(matrix_of(ct_node))
+    view.JumpSliceByCentering(*(ijk_to_ras @ [32, 32, 40, 1])[:3])
+    ui.rangesTable.setCurrentCell(1, 0)
+    click(ui.fromViewButton)
+    assert panel.train.marks.marks()[1][1] == 40
+    click(ui.removeRangeButton)
+    assert len(panel.train.marks.marks()) == 1
+
+
+def matrix_of(node):
+    import vtk
+
+    matrix = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(matrix)
+    return matrix
+
+
+def test_training_outlives_the_panel_resumes_and_its_model_is_offered(open_panel, module, tmp_path, monkeypatch):
+    start = module.LesionDecompLogic.startTraining
+    monkeypatch.setattr(
+        module.LesionDecompLogic,
+        "startTraining",
+        lambda self, **arguments: start(self, **arguments, settings=(*SETTINGS, "seed=3")),
+    )
+    data, out = write_training_set(tmp_path / "slices"), tmp_path / "my model"
+    panel = open_panel()
+    ui = panel.ui
+    ui.trainDataEdit.setProperty("text", str(data))
+    ui.trainOutputEdit.setProperty("text", str(out))
+    choose(ui.lengthComboBox, "steps")
+    ui.stepsSpinBox.setProperty("value", 24)
+    choose(ui.trainDeviceComboBox, "cpu")
+    click(ui.startTrainingButton)
+    run = panel.train.run
+    assert run.is_running and not value(ui.startTrainingButton, "enabled")
+    assert not value(ui.trainOutputEdit, "enabled")
+    wait_for(lambda: run.step is not None and run.step.done >= 2, PATIENCE_S)
+
+    # The panel is closed and opened again: the training is still there.
+    panel.cleanup()
+    assert run.poll() == "running"
+    panel = open_panel()
+    ui = panel.ui
+    assert panel.train.run is run
+    assert value(ui.trainOutputEdit, "text") == str(out)
+    click(ui.stopTrainingButton)
+    wait_for(lambda: not run.is_running, PATIENCE_S)
+    panel.train.watch()
+    assert run.state == "stopped", run.error
+    assert "Resume goes on from there" in value(ui.trainStatusLabel, "text")
+    assert not value(ui.startTrainingButton, "enabled")
+
+    click(ui.resumeTrainingButton)
+    resumed = panel.train.run
+    wait_for(lambda: not resumed.is_running, PATIENCE_S)
+    panel.train.watch()
+    assert resumed.state == "finished", resumed.error
+    assert ModelBundle.load(resumed.bundle, "lesions").name == "my model"
+    offered = [ui.modelComboBox.itemData(n) for n in range(ui.modelComboBox.count())]
+    assert str(resumed.bundle) in offered
+    from LesionDecompPanel.model_choice import remembered_folders
+
+    assert str(resumed.bundle) in remembered_folders()
+    table = slicer.util.getNode("Training my model log")
+    assert slicer.util.arrayFromTableColumn(table, "step")[-1] == 24
+    chart = table.GetNodeReference("LesionDecomp.trainingChart")
+    names = [chart.GetNthPlotSeriesNode(n).GetYColumnName() for n in range(chart.GetNumberOfPlotSeriesNodes())]
+    assert {"L_g", "L_r", "heat_lesion", "heat_normal"} <= set(names)
+    assert "examples.png" in value(ui.examplesLabel, "text")
+    assert np.isfinite(slicer.util.arrayFromTableColumn(table, "L_g")).all()
+
+
+def test_a_training_that_cannot_start_or_fails_says_stage_and_advice(panel, tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, *_a, **_k: shown.append(text))
+    panel.ui.trainDataEdit.setProperty("text", str(tmp_path))
+    panel.ui.trainOutputEdit.setProperty("text", str(tmp_path / "run"))
+    click(panel.ui.startTrainingButton)
+    assert panel.train.run is None
+    assert len(shown) == 1 and "Training: found no readable index.csv" in shown[0] and "Choose another" in shown[0]
