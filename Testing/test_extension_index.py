@@ -93,3 +93,20 @@ def test_every_picture_and_file_that_a_page_links_to_exists():
         for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
             if not re.match(r"[a-z]+:", target):
                 assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"
+
+
+def test_the_homepage_tells_what_reviewers_look_for():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme.startswith("# LesionDecomp\n")
+    for heading in ("Tutorial", "Limitations", "Citation", "License"):
+        assert re.search(rf"^## .*{heading}", readme, re.MULTILINE), f"no section {heading}"
+    assert "Apache-2.0" in readme and (ROOT / "LICENSE").is_file()
+    assert "research" in readme[:1500].lower()
+    assert len(re.findall(r"^\d+\. ", readme[readme.index("Tutorial") :], re.MULTILINE)) >= 10
+
+
+def test_a_page_does_not_name_a_file_of_the_repository_that_is_gone():
+    folders = "Testing|Examples|Resources|LesionDecomp"
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
+        for name in re.findall(rf"`((?:{folders})/[\w./-]+)`", page.read_text(encoding="utf-8")):
+            assert (ROOT / name).exists(), f"{page.name} names {name}"

@@ -25,7 +25,7 @@ from .errors import LesionDecompError
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 _UMASK = threading.Lock()
 PARTIAL = ".partial"  # suffix of every temporary name

@@ -195,7 +195,8 @@ class DecompositionNet(nn.Module):
         return functional.pixel_shuffle(head(features), self.stem) if self.stem > 1 else head(features)
 
     def _lesion_head(self, features: list[torch.Tensor], normal_features: torch.Tensor | None) -> torch.Tensor:
-        return self._head(self.lesion_head, normal_features if self.shared else self.lesion_trunk(features))
+        shared = normal_features if self.shared else None
+        return self._head(self.lesion_head, self.lesion_trunk(features) if shared is None else shared)
 
     def _lesion(
         self, features: list[torch.Tensor], normal_features: torch.Tensor | None
