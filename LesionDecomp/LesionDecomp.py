@@ -527,10 +527,11 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
 
         set_overlay_visible(result_of(heatmapNode), visible)
 
-    def setLook(self, heatmapNode, heat=True, outline=True, opacity=0.5, legend=True, surfaces=False):
+    def setLook(self, heatmapNode, heat=True, outline=True, opacity=0.5, legend=True, surfaces=None):
         """Show or hide heatmap, outline, color legend and 3-D surfaces of a result.
 
-        :param opacity: of the heatmap, 0 to 1. :param surfaces: makes the segmentation where there is none yet.
+        :param opacity: of the heatmap, 0 to 1. :param surfaces: True makes the segmentation where there is
+            none yet; None leaves surfaces as they are.
         """
         from LesionDecompMrml.result_nodes import add_segmentation, result_of
         from LesionDecompMrml.views import set_legend_visible, set_overlay, set_surfaces_visible
@@ -540,7 +541,7 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
         set_legend_visible(nodes, legend)
         if surfaces:
             nodes = add_segmentation(nodes)
-        if nodes.segmentation is not None:
+        if surfaces is not None and nodes.segmentation is not None:
             set_surfaces_visible(nodes.segmentation, surfaces)
 
     def lesionPlaces(self, heatmapNode):

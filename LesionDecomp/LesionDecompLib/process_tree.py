@@ -26,6 +26,7 @@ MOST_BYTES = 1 << 22  # read at a time, so that a talkative child cannot stall t
 TAIL_BYTES = 1 << 14
 WAIT_STEP_S = 0.02
 KILL_TIMEOUT_S = 5.0
+NO_LIFELINE_S = 1.0
 LIFELINE = "LESIONDECOMP_LIFELINE"  # environment variable: the child ends when its standard input does
 
 
@@ -169,15 +170,21 @@ def end_with_parent(before: Callable[[], object] | None = None) -> None:
     """
     if os.environ.get(LIFELINE) != "1" or sys.stdin is None:
         return
-    descriptor = os.dup(sys.stdin.fileno())
+    descriptor, parent, began = os.dup(sys.stdin.fileno()), os.getppid(), time.monotonic()
 
     def watch() -> None:
         with suppress(OSError):
             while os.read(descriptor, 4096):
                 continue
+        if time.monotonic() - began < NO_LIFELINE_S:
+            # A launcher between parent and child may give it no standard input at all: that is nobody's death.
+            time.sleep(WAIT_STEP_S * 10)  # a dying parent's files are closed before its children are told
+            if os.getppid() == parent:
+                return
         if before is not None:
             before()
-        if sys.platform != "win32" and os.getpgrp() == os.getpid():
+        # The group is this process's own, or that of the launcher that the parent started.
+        if sys.platform != "win32" and os.getpgrp() == os.getsid(0):
             os.killpg(0, signal.SIGKILL)
         os._exit(1)
 

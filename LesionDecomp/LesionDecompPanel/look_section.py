@@ -47,6 +47,7 @@ class LookSection:
         self._shown = None  # the _state that the scene shows
         self._places: list | None = None
         self._place = -1
+        self._with_surfaces = False  # of the result shown, by this panel
         self._settle_timer = qt.QTimer()
         self._settle_timer.setProperty("singleShot", True)
         self._settle_timer.interval = SETTLED_MS
@@ -76,6 +77,7 @@ class LookSection:
             self.settle()
         self._parameters = parameters
         self._shown = self._state()
+        self._with_surfaces = parameters is not None and parameters.surfacesVisible
         self._forget_places()
         if self.nodes() is not None:
             with slicer.util.tryWithErrorDisplay(_("The result could not be shown.")):
@@ -93,6 +95,7 @@ class LookSection:
         self._shown = self._state(nodes.heatmap)
         parameters.heatmap = nodes.heatmap
         self._logic.showResult(nodes.heatmap)
+        self._with_surfaces = False
         self._apply_look(nodes)
         self._shown = self._state()
         self._forget_places()
@@ -159,6 +162,7 @@ class LookSection:
         self._forget_places()
         with slicer.util.tryWithErrorDisplay(_("The result could not be shown.")):
             self._logic.showResult(nodes.heatmap)
+            self._with_surfaces = False
             self._apply_look(nodes)
             self._tell_figures(self._lesions())
 
@@ -199,8 +203,10 @@ class LookSection:
             outline=parameters.outlineVisible,
             opacity=parameters.overlayOpacity,
             legend=parameters.legendVisible and parameters.overlayVisible,
-            surfaces=parameters.surfacesVisible,
+            # Surfaces that the user has made elsewhere are left alone.
+            surfaces=parameters.surfacesVisible if parameters.surfacesVisible != self._with_surfaces else None,
         )
+        self._with_surfaces = parameters.surfacesVisible
 
     def _forget_places(self) -> None:
         self._places, self._place = None, -1

@@ -89,10 +89,9 @@ class WorkerJob:
         status = self.process.poll()
         if status == 0 and isinstance(self._finished, Finished):
             return read_result(self.folder)
-        advice = "Try again; if it happens again, look into the log."
         how = "still running" if status is None else exit_in_words(status)
-        if status in (-9, 137):
-            advice = "Use a smaller batch size, crop the volume, or close other programs."
+        # A system out of memory kills without a word, and a launcher in between hides the signal.
+        advice = "If memory ran short: use a smaller batch size, crop the volume, or close other programs."
         said = " / ".join(self.process.last_errors(LINES_SHOWN))
         if said:
             advice += f" The worker's last lines: {said}"
