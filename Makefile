@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CONSTRAINTS := Testing/constraints.txt
 LIBRARY := $(shell find LesionDecomp/LesionDecompLib LesionDecomp/Resources -type f -not -name '*.pyc' 2>/dev/null)
 
-.PHONY: demo test coverage lint types docs clean
+.PHONY: demo test coverage bench lint types docs clean
 
 demo: $(VENV)/installed
 	$(BIN)/lesiondecomp demo -o demo --overwrite
@@ -36,6 +36,10 @@ docs: $(VENV)/installed-test
 # Some 12,000 mutated inputs for all loaders; about ten minutes. See Testing/TRUST.md.
 fuzz: $(VENV)/installed-test
 	PYTHONPATH=LesionDecomp:Testing $(BIN)/python -m fuzz $(FUZZ_ARGUMENTS)
+
+# Times of the main job here; `pip install --no-deps lungmask` adds the comparison. See Testing/PERFORMANCE.md.
+bench: $(VENV)/installed
+	$(BIN)/lesiondecomp bench $(BENCH_ARGUMENTS)
 
 clean:
 	rm -rf $(VENV) demo build dist

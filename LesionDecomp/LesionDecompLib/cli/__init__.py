@@ -21,7 +21,7 @@ from .events import tell_error, wants_events
 from .interrupts import INTERRUPTED, interrupts_as_exceptions
 
 # In the order of the help text. A new command is one more name here.
-COMMANDS = ("segment", "compare", "rerun", "slices", "train", "evaluate", "models", "demo")
+COMMANDS = ("segment", "compare", "rerun", "slices", "train", "evaluate", "models", "demo", "bench")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

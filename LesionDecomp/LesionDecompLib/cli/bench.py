@@ -1,0 +1,50 @@
+"""``lesiondecomp bench``: how fast the main job is on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from .argument_types import device
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "bench",
+        help="measure how fast a CT is segmented here",
+        description="Measure a case end to end against the forward passes of its networks, against lungmask's R231 "
+        "network where that is installed, and against a plain matrix product; the threshold slider; and, where asked "
+        "for, start-up, time and memory for other numbers of slices.",
+    )
+    parser.add_argument("input", nargs="?", type=Path, metavar="INPUT", help="a chest CT (default: the bundled sample)")
+    parser.add_argument("--device", type=device, default="auto", metavar="D", help="as for segment (default: auto)")
+    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="turns (default: %(default)s)")
+    parser.add_argument(
+        "--slices", type=int, nargs="*", default=[], metavar="N", help="also the same chest cut into so many slices"
+    )
+    parser.add_argument("--start-up", action="store_true", help="also the time to the first slice and to --help")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the figures as JSON, too")
+    parser.set_defaults(run=run, usage_error=parser.error)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print a table."""
+    if args.repeats < 1 or any(not 3 <= count <= 4096 for count in args.slices):
+        args.usage_error("--repeats from 1, --slices from 3 to 4096")
+    from ..atomic import write_text
+    from ..benchmark import as_table, run_benchmark, scaling, start_up
+    from . import say, tell
+    from .demo import sample_path
+
+    path = args.input if args.input is not None else sample_path()
+    figures = run_benchmark(path, args.device, args.repeats, say)
+    if args.start_up:
+        figures["start_up"] = start_up(path, args.device, args.repeats)
+    if args.slices:
+        figures["scaling"] = scaling(path, args.slices, args.device, say)
+    tell(as_table(figures))
+    if args.output is not None:
+        write_text(args.output, json.dumps(figures, indent=2, ensure_ascii=False) + "\n", "Writing the figures")
+    return 0
