@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from LesionDecompLib.atomic import sole_writer
+from LesionDecompLib.cli import main
 from LesionDecompLib.errors import Cancelled, LesionDecompError
 from LesionDecompLib.networks import Critic, DecompositionNet
 from LesionDecompLib.training import losses
@@ -328,3 +330,11 @@ def test_healthy_versions_are_judged(training_set, tmp_path):
     assert figures["judge_auc"] > 0.9  # the spots are easily seen
     assert 0 <= figures["lesion_slices_called_normal_after_G1"] <= 1
     assert figures["change_in_normal_slices_grey"] > 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX only")
+def test_a_second_run_into_a_folder_is_refused_while_one_is_under_way(training_set, tmp_path, capsys):
+    with sole_writer(tmp_path, wait=False):
+        assert main(["train", "--data", str(training_set), "-o", str(tmp_path), "--device", "cpu"]) == 1
+    assert "another run that writes into" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

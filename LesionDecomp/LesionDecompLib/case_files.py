@@ -78,7 +78,8 @@ def write_case(
     :param dicom_source: folder of the DICOM series that was read, to write a DICOM segmentation that refers to it; this
         file alone says who the patient is.
     :param parameters: for the report, those that the result doesn't tell.
-    :param source: for the report, how the input lay on the disk (:func:`~.cli.finished_cases.source_state`).
+    :param source: for the report, how the input lay on the disk, see
+        :func:`LesionDecompLib.cli.finished_cases.source_state`.
     :return: the files written.
     :raises LesionDecompError: earlier results without ``overwrite``, full disk, no permission, no slicer-core for the
         scene, no highdicom for the DICOM segmentation; the folder is then as it was.

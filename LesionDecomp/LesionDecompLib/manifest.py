@@ -47,7 +47,8 @@ def build_manifest(
 
     :param info: what the reader found; ``None`` for a volume that came from no file.
     :param parameters: those the result doesn't tell, e.g. batch size and the device asked for.
-    :param outputs: file name -> SHA-256. :param source: how the input lay on the disk: files, bytes, newest change.
+    :param outputs: file name -> SHA-256.
+    :param source: how the input lay on the disk: files, bytes, newest change.
     :return: strings, numbers, lists and objects only; undefined figures are ``None``.
     """
     voxels, identity = (info.voxels_sha256, info.sha256) if info else volume_identity(volume)

@@ -36,7 +36,8 @@ NEVER_THE_SAME = (SCENE, PAGE, DICOM_SEG)
 class Difference:
     """One thing that two reports say differently.
 
-    :param section: one of :data:`SECTIONS`. :param what: which of its values.
+    :param section: one of :data:`SECTIONS`.
+    :param what: which of its values.
     :param first, second: the values; None where a report has none.
     """
 

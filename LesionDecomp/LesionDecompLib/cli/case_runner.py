@@ -35,7 +35,8 @@ class ReadCase:
 class CaseRunner:
     """Runs cases with networks that are loaded once, when the first readable case needs them.
 
-    :param args: of ``lesiondecomp segment``. :param device: the one that this process computes on.
+    :param args: of ``lesiondecomp segment``.
+    :param device: the one that this process computes on.
     :param earlier: reports of earlier runs by case name, which spare a case that still is the same CT.
     :param quiet: show no progress.
     """

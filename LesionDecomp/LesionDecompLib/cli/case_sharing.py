@@ -29,7 +29,9 @@ FIELDS = ("status", "message", "input_sha256", "figures")
 class CaseSharing:
     """This process among those that share the cases.
 
-    :param rank: 0 writes the summary. :param size: processes in all. :param local_rank: on this machine.
+    :param rank: 0 writes the summary.
+    :param size: processes in all.
+    :param local_rank: on this machine.
     :param local_size: processes on this machine.
     """
 

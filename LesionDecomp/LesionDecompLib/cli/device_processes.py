@@ -18,7 +18,8 @@ def run_on_devices(command_line: list[str], count: int) -> int:
 
     A process that dies costs its own case, which the next run picks up; the others go on.
 
-    :param command_line: arguments of ``lesiondecomp``. :return: exit status, 0 only when all ended well.
+    :param command_line: arguments of ``lesiondecomp``.
+    :return: exit status, 0 only when all ended well.
     """
     from torch import distributed
 

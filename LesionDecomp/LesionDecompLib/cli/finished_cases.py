@@ -33,7 +33,9 @@ def earlier_report(
 ) -> dict[str, Any] | None:
     """The report of an earlier run of this case with the same models and parameters, all of whose files are there.
 
-    :param models: SHA-256 by task. :param parameters: what ``report.json`` calls so. :param names: files asked for.
+    :param models: SHA-256 by task.
+    :param parameters: what ``report.json`` calls so.
+    :param names: files asked for.
     :return: None where there is none. Whether the input is still the same is another question: :func:`is_same_input`.
     """
     try:

@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         train = partial(train_lesions, hours=args.hours, warm_start=args.warm_start, teachers=args.teachers)
     progress = Progress()
-    with interrupts_as_request() as cancelled:
+    with interrupts_as_request() as cancelled, _only_run_in(args.output):
         interrupt_with_parent()
         bundle = train(
             args.data,
