@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+MAX_FOUND = 500  # characters of what was found that a message shows
+
 
 class LesionDecompError(Exception):
     """What went wrong, in one sentence a user can act upon.
@@ -17,7 +19,8 @@ class LesionDecompError(Exception):
 
     def __init__(self, stage: str, found: str, expected: str, advice: str = "") -> None:
         self.stage, self.found, self.expected, self.advice = stage, found, expected, advice
-        text = f"{stage}: found {found}; expected {expected}." + (f" {advice}" if advice else "")
+        short = found if len(found) <= MAX_FOUND else f"{found[:MAX_FOUND]}…"
+        text = f"{stage}: found {short}; expected {expected}." + (f" {advice}" if advice else "")
         super().__init__(_one_line(text))
 
     def __reduce__(self) -> tuple[type[LesionDecompError], tuple[str, str, str, str]]:

@@ -20,7 +20,7 @@ from LesionDecompLib.image_io import read_mask, read_volume
 from LesionDecompLib.networks import DecompositionNet
 from LesionDecompLib.statistics import CSV_HEADER, read_statistics_csv
 from LesionDecompLib.training import loop
-from LesionDecompLib.training.config import PRESETS, load_config
+from LesionDecompLib.training.config import PRESETS, as_dict, load_config
 from LesionDecompLib.training.lung_task import LungConfig
 from LesionDecompLib.training.run import record_config
 from LesionDecompLib.training.slice_export import read_slice_labels
@@ -177,26 +177,25 @@ def _slices(seeds: Path) -> Target:
 def _settings() -> Target:
     bases = (PRESETS["default"], PRESETS["paper"], LungConfig(), ClassifierConfig(), VaGanConfig())
     toml = "steps = 100\nseed = 1\nlearning_rate = 1e-3\n[augmentation]\nrotation = 15.0\nflip = 0.5\n"
-    lesion = (
-        "crop = [160, 192]\nbetas = [0.9, 0.99]\ncritic = true\n" + toml + "[network]\nnorm = 'batch'\nlevels = 5\n"
-    )
+    lesion = "crop = [160, 192]\nbetas = [0.9, 0.99]\n" + toml + "[network]\nnorm = 'batch'\nlevels = 5\n"
     lungs = "steps = 50\nwindow = [-1000, 200]\nleave_out = 'a,b'\nsize = 256\n"
     texts = (lesion, lesion, lungs, toml, toml)
 
     def spoil(folder: Path, rng: Rng) -> None:
-        kind = int(rng.integers(0, len(bases)))
+        kind, file = int(rng.integers(0, len(bases))), int(rng.integers(0, 3))
+        base = bases[kind]
+        record = {"task": "lesions", "version": "1", "hours": 1.0, **as_dict(base)}
         (folder / "kind").write_text(str(kind))
-        record = {"task": "lesions", "version": "1", "hours": 1.0, "steps": 100, "self_steps": 50}
-        (folder / "config.json").write_bytes(json_bytes(mutated_json(record, rng)))
-        (folder / "settings.toml").write_bytes(mutated_text(texts[kind], rng))
-        line = mutated_text("network.levels=4", rng).decode("utf-8", "replace")
+        (folder / "config.json").write_bytes(json_bytes(mutated_json(record, rng) if file == 0 else record))
+        (folder / "settings.toml").write_bytes(mutated_text(texts[kind], rng) if file == 1 else texts[kind].encode())
+        line = mutated_text("learning_rate=0.002", rng).decode("utf-8", "replace") if file == 2 else "seed=3"
         (folder / "line.json").write_bytes(json_bytes(line))
 
     def load(folder: Path) -> None:
         base = bases[int((folder / "kind").read_text())]
-        config = load_config(base, folder / "settings.toml")
+        load_config(base, folder / "settings.toml")
         load_config(base, None, [json.loads((folder / "line.json").read_text())])
-        record_config(folder, "lesions", config, True, 2.0, lambda hours: config)
+        record_config(folder, "lesions", base, True, 2.0, lambda hours: base)
 
     return Target(spoil, load)
 
