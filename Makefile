@@ -41,6 +41,10 @@ fuzz: $(VENV)/installed-test
 bench: $(VENV)/installed
 	$(BIN)/lesiondecomp bench $(BENCH_ARGUMENTS)
 
+# Some 220 kills of running jobs, each run again and compared with an unbroken run. See Testing/TRUST.md.
+faults: $(VENV)/installed-test
+	PYTHONPATH=LesionDecomp:Testing $(BIN)/python -m faults $(FAULTS_ARGUMENTS)
+
 clean:
 	rm -rf $(VENV) demo build dist
 

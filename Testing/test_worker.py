@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import stat
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from LesionDecompLib.errors import LesionDecompError
+from LesionDecompLib.process_tree import library_environment
 from LesionDecompLib.volume import Volume
 from LesionDecompLib.worker.events import Failed, Finished, Step, event_line, parse_event
 from LesionDecompLib.worker.files import JobParameters
@@ -130,6 +132,76 @@ def test_a_killed_worker_is_reported_with_its_last_lines(chest_case, tmp_path):
     assert "smaller batch size" in error.advice
     assert "loading / terminate called after throwing std::bad_alloc" in error.advice
     assert [entry.name for entry in tmp_path.iterdir()] == ["impostor.py"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_worker_that_hangs_is_ended_and_reported(chest_case, tmp_path, stopped):
+    """Also one that no longer answers to anything but SIGKILL."""
+    line = event_line(Step("heat", 3, 7))
+    program = f"import os, signal, time\nprint({line!r}, flush=True)\n"
+    program += (
+        "os.kill(os.getpid(), signal.SIGSTOP)\n" if stopped else "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    )
+    command = impostor(tmp_path, program + "while True: time.sleep(1)\n")
+    job = WorkerJob(chest_case[0], None, JobParameters(), python=command, temporary_folder=tmp_path, silence_s=3.0)
+    finish(job)
+    with pytest.raises(LesionDecompError, match=r"without a sign of life for 3 s \(stage '(heat|start)'\)"):
+        job.result()
+    assert job.process.poll() == -signal.SIGKILL  # waited for: no zombie
+    job.close()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["impostor.py"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a limit on memory that the system keeps")
+@pytest.mark.parametrize("mib", [150, 700])
+def test_a_worker_without_enough_memory_is_reported_and_leaves_nothing(chest_case, parameters, tmp_path, mib):
+    """With 150 MiB Python itself or numpy fails, with 700 torch does; either way the user reads one sentence."""
+    limited = ["sh", "-c", f'ulimit -v {mib * 1024}; exec "$0" "$@"', sys.executable]
+    job = WorkerJob(*chest_case, parameters, python=limited, temporary_folder=tmp_path)
+    finish(job)
+    with pytest.raises(LesionDecompError, match=r"^Segmentation: found ") as caught:
+        job.result()
+    assert "\n" not in str(caught.value)
+    job.close()
+    assert job.process.poll() is not None and not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize("both", [False, True])
+def test_images_do_not_outlive_a_killed_parent(chest_case, parameters, tmp_path, both):
+    """The worker ends and removes them; where it was killed too, the next job does."""
+    volume, lungs = chest_case
+    np.save(tmp_path / "hu.npy", volume.array)
+    (tmp_path / "jobs").mkdir()
+    code = (
+        "import numpy as np, sys, time\n"
+        "from LesionDecompLib.volume import Volume\n"
+        "from LesionDecompLib.worker.files import JobParameters\n"
+        "from LesionDecompLib.worker.job import WorkerJob\n"
+        "volume = Volume.from_array(np.load('hu.npy'), np.eye(4))\n"
+        "job = WorkerJob(volume, None, JobParameters(), temporary_folder='jobs')\n"
+        "while job.process.new_lines() == []: time.sleep(0.01)\n"
+        "print(job.process.pid, flush=True); time.sleep(600)\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, env=library_environment(), stdout=subprocess.PIPE, text=True
+    )
+    worker = int(parent.stdout.readline())
+    (folder,) = (tmp_path / "jobs").iterdir()
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700 and (folder / "hu.npy").is_file()
+    if both:
+        os.kill(worker, signal.SIGSTOP)  # so that it cannot clean up in the moment between
+    parent.kill()
+    parent.communicate()
+    if both:
+        os.kill(worker, signal.SIGKILL)
+        assert folder.exists()
+        WorkerJob(volume, lungs, parameters, temporary_folder=tmp_path / "jobs").close()
+    end = time.monotonic() + 60
+    while folder.exists() and time.monotonic() < end:
+        time.sleep(0.02)
+    assert not list((tmp_path / "jobs").iterdir())
 
 
 def test_garbage_on_standard_output_is_passed_over(chest_case, tmp_path):

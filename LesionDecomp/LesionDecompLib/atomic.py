@@ -234,22 +234,39 @@ def _machine() -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
 
 
+def private_folder(home: str | Path | None = None) -> Path:
+    """Make a temporary folder for this user alone (mode 0700), for a patient's images.
+
+    Such folders that a killed process of this user left in ``home`` (default: the system's place) are removed first.
+
+    :raises OSError: no room, no permission.
+    """
+    home = Path(home or tempfile.gettempdir())
+    _remove_dead(home, f"lesiondecomp-{_machine()}-", "")
+    return Path(tempfile.mkdtemp(prefix=f"lesiondecomp-{_machine()}-{os.getpid()}-", dir=home))
+
+
 def _remove_leftovers(home: Path, name: str) -> None:
     """Remove what processes of this machine that were killed left of ``name`` in ``home``."""
+    _remove_dead(home, f".{name[:60]}.{_machine()}-", PARTIAL)
+
+
+def _remove_dead(home: Path, start: str, end: str) -> None:
+    # Names go on with the number of the process they belong to.
     if os.name == "nt":  # there a process can't be asked whether it lives without ending it
         return
-    start = f".{name[:60]}.{_machine()}-"
     with suppress(OSError):
         for path in list(home.iterdir()):
             process = path.name.removeprefix(start).partition("-")[0]
-            if not (path.name.startswith(start) and path.name.endswith(PARTIAL) and process.isdigit()):
+            if not (path.name.startswith(start) and path.name.endswith(end) and process.isdigit()):
                 continue
-            if _is_alive(int(process)):
-                continue
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+            with suppress(OSError):
+                if _is_alive(int(process)) or path.lstat().st_uid != os.getuid():
+                    continue
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink()
 
 
 def _is_alive(process: int) -> bool:

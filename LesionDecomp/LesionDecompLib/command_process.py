@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import shutil
 import sys
-import tempfile
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
+from .atomic import private_folder
 from .cli.events import VARIABLE
 from .cli.interrupts import INTERRUPTED
 from .errors import LesionDecompError
@@ -51,7 +51,7 @@ class CommandProcess:
         self.error: LesionDecompError | None = None
         self._failed: Failed | None = None
         try:
-            folder = Path(tempfile.mkdtemp(prefix="lesiondecomp-", dir=temporary_folder))
+            folder = private_folder(temporary_folder)
         except OSError as error:
             raise LesionDecompError(
                 title, f"no temporary folder ({error.strerror or error})", "room for temporary files"

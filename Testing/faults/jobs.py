@@ -49,7 +49,6 @@ def jobs(data_folder: Path, home: Path) -> dict[str, Job]:
     (home / "labels.csv").write_text(
         "case,slice,label,split\n" + "".join(f"chest,{k},{k % 2},train\n" for k in range(3, 9))
     )
-    _training_set(home / "set")
     one = ("segment", str(ct), "--lung-mask", str(mask), "-o", "out", "--device", "cpu", "--quiet", "--overwrite")
     old = home / "old"
 
@@ -62,21 +61,26 @@ def jobs(data_folder: Path, home: Path) -> dict[str, Job]:
         shutil.copytree(old, folder / "out")
 
     several = ("segment", str(ct), str(home / "in" / "second.nrrd"), *one[4:])
-    settings = ("steps=12", "batch_lesion=2", "batch_normal=2", "batch_painted=2", "crop=[64, 64]", "judge_steps=2",
-                "network.channels=4", "network.levels=3", "critic_channels=4")  # fmt: skip
-    train = ("train", "--data", str(home / "set"), "-o", "out", "--device", "cpu", "--threads", "1", "--resume")
-    train += ("--checkpoint-seconds", "0", *(part for text in settings for part in ("--set", text)))
     return {
         "segment": Job(one, whole_or_nothing),
         "pictures": Job((*one, "--overview", "--report"), whole_or_nothing),
         "replace": Job(one, lambda out, reference: one_of_two(out, reference, old), older_results),
         "batch": Job(several, each_case_whole_or_nothing),
-        "train": Job(train, training_can_go_on),
+        "train": Job(training_command(home), training_can_go_on),
         "slices": Job(
             ("slices", str(ct), "--labels", str(home / "labels.csv"), "-o", "out", "--overwrite"), whole_or_nothing
         ),
         "scene": Job((*one, "--scene"), whole_or_nothing),
     }
+
+
+def training_command(home: Path) -> tuple[str, ...]:
+    """Arguments of a small training into ``out``, on a set that is made in ``home``."""
+    _training_set(home / "set")
+    settings = ("steps=12", "batch_lesion=2", "batch_normal=2", "batch_painted=2", "crop=[64, 64]", "judge_steps=2",
+                "network.channels=4", "network.levels=3", "critic_channels=4")  # fmt: skip
+    command = ("train", "--data", str(home / "set"), "-o", "out", "--device", "cpu", "--threads", "1", "--resume")
+    return (*command, "--checkpoint-seconds", "0", *(part for text in settings for part in ("--set", text)))
 
 
 def whole_or_nothing(out: Path, reference: Path) -> None:

@@ -60,7 +60,7 @@ def read_job(folder: Path) -> tuple[Volume, np.ndarray | None, JobParameters]:
         volume = Volume.from_array(_read_array(folder / HU), np.asarray(job["ijk_to_ras"], dtype=np.float64))
         mask = _read_array(folder / MASK) if job["with_mask"] else None
         return volume, mask, JobParameters(**job["parameters"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, MemoryError) as error:
         raise _damaged(JOB) from error
 
 
@@ -117,7 +117,7 @@ def read_result(folder: Path) -> tuple[SegmentResult, str]:
             precision=values["precision"],
         )
         return result, values["report"]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, MemoryError) as error:
         raise _damaged(RESULT) from error
 
 
@@ -144,7 +144,7 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _damaged(path.name) from error
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise _damaged(path.name)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 import sys
-import tempfile
+import time
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from ..atomic import private_folder
 from ..errors import LesionDecompError
 from ..pipeline import SegmentResult
 from ..process_tree import ProcessTree, exit_in_words, library_environment
@@ -20,6 +21,7 @@ from .files import JobParameters, read_result, write_job
 
 STAGE = "Segmentation"
 LINES_SHOWN = 6
+SILENCE_S = 1800.0  # between two steps: a hang, since a step is a batch of slices
 
 
 class WorkerJob:
@@ -30,6 +32,7 @@ class WorkerJob:
     :param parameters: of the run.
     :param python: interpreter that has the library's packages, as a command; default the one that runs this.
     :param temporary_folder: where the job's private folder is made; default the system's.
+    :param silence_s: a worker that tells no step for so long hangs, and is ended.
     :raises LesionDecompError: the job can't be written or the process not be started; nothing is then left behind.
 
     The private folder and the process are gone after :meth:`close`, at the latest when the object or the interpreter
@@ -44,13 +47,15 @@ class WorkerJob:
         *,
         python: Sequence[str] | None = None,
         temporary_folder: str | Path | None = None,
+        silence_s: float = SILENCE_S,
     ) -> None:
         self.step = Step("start", 0, 1)
+        self._silence_s, self._heard, self._hung = silence_s, time.monotonic(), False
         self._finished: Finished | Failed | None = None
         self._volume_size = "×".join(str(n) for n in reversed(volume.shape))
         try:
             # Made for this user alone (0700): it holds a patient's images.
-            self.folder = Path(tempfile.mkdtemp(prefix="lesiondecomp-", dir=temporary_folder))
+            self.folder = private_folder(temporary_folder)
         except OSError as error:
             raise _no_room(error) from error
         try:
@@ -73,11 +78,16 @@ class WorkerJob:
         while lines := self.process.new_lines():
             for line in lines:
                 event = parse_event(line)
+                if event is not None:
+                    self._heard = time.monotonic()
                 if isinstance(event, Step):
                     self.step = event
                 elif event is not None:
                     self._finished = event
-        return ended
+        if not ended and time.monotonic() - self._heard > self._silence_s:
+            self._hung = True
+            self.process.kill()
+        return ended or self._hung
 
     def result(self) -> tuple[SegmentResult, str]:
         """The result and the text of its manifest, once :meth:`poll` has said that the worker has ended.
@@ -89,6 +99,9 @@ class WorkerJob:
         status = self.process.poll()
         if status == 0 and isinstance(self._finished, Finished):
             return read_result(self.folder)
+        if self._hung:
+            found = f"a worker process without a sign of life for {self._silence_s:g} s (stage '{self.step.stage}')"
+            raise LesionDecompError(STAGE, found, "a step now and then", "Try again; if it happens again, report it.")
         how = "still running" if status is None else exit_in_words(status)
         # A system out of memory kills without a word, and a launcher in between hides the signal.
         advice = "If memory ran short: use a smaller batch size, crop the volume, or close other programs."
