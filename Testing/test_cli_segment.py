@@ -314,7 +314,7 @@ class TestTheCommand:
         assert names(tmp_path / "demo") == sorted([*FILES, "overview.png"])
 
     @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)])
     def test_an_interrupt_half_way_leaves_nothing(self, case, home, number):
         folder, ct, mask, _ = case
         before = snapshot(folder)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 TESTING = Path(__file__).resolve().parents[1]
 KILLS = {"segment": 70, "replace": 70, "pictures": 6, "batch": 20, "train": 20, "slices": 30, "scene": 6}
+EXITED = os.WEXITED | os.WNOHANG | os.WNOWAIT if hasattr(os, "WNOWAIT") else 0
 LIMIT_S = 600.0  # for one run; more is a hang
 
 
@@ -37,16 +38,18 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="faults-") as scratch:
         home = Path(scratch)
         made = jobs(data, home)
-        print(f"{'job':9s} {'kills':>5s} {'unbroken':>9s} {'before its end':>15s} {'nothing seen':>13s} {'broken':>7s}")
+        print(
+            f"{'job':9s} {'kills':>5s} {'unbroken':>9s} {'before its end':>15s} {'while writing':>14s} {'nothing seen':>13s} {'broken':>7s}"
+        )
         for name in args.jobs:
             count = max(1, round(KILLS[name] * share))
             began = time.monotonic()
-            seconds, killed, empty, problems = kill_job(
+            seconds, killed, writing, empty, problems = kill_job(
                 made[name], home / name, count, random.Random(f"{args.seed} {name}")
             )
             broken += len(problems)
             print(
-                f"{name:9s} {count:5d} {seconds:7.2f} s {killed:15d} {empty:13d} {len(problems):7d}"
+                f"{name:9s} {count:5d} {seconds:7.2f} s {killed:15d} {writing:14d} {empty:13d} {len(problems):7d}"
                 f"   ({time.monotonic() - began:.0f} s)",
                 flush=True,
             )
@@ -56,11 +59,11 @@ def main() -> int:
     return 1 if broken else 0
 
 
-def kill_job(job, folder: Path, count: int, rng: random.Random) -> tuple[float, int, int, list[str]]:
-    """Kill a job ``count`` times.
+def kill_job(job, folder: Path, count: int, rng: random.Random) -> tuple[float, int, int, int, list[str]]:
+    """Kill a job ``count`` times: at any moment, and every other time soon after it began to write results.
 
-    :return: how long it takes unbroken, how often the kill came before its end, after how many kills nothing was seen,
-        and what went wrong.
+    :return: how long it takes unbroken, how often the kill came before its end, how often it waited for the writing,
+        after how many kills nothing was seen, and what went wrong.
     """
     from .jobs import contents, visible
 
@@ -72,12 +75,18 @@ def kill_job(job, folder: Path, count: int, rng: random.Random) -> tuple[float, 
     if status != 0:
         raise RuntimeError(f"the unbroken run ended with {status}:\n" + (reference / "said.txt").read_text()[-2000:])
     expected = contents(reference / "out")
-    killed, empty, problems = 0, 0, []
+    killed, writing, empty, problems = 0, 0, 0, []
     for number in range(count):
         trial = folder / f"{number}"
         _prepared(job, trial)
         process = _start(job.arguments, trial)
         after = rng.uniform(0, 1.05 * seconds)
+        if number % 2:
+            # Every other one while results are being written, which is a small part of the time.
+            began, after = time.monotonic(), rng.uniform(0, 0.15)
+            while not _is_writing(trial) and os.waitid(os.P_PID, process, EXITED) is None:
+                time.sleep(0.001)
+            writing += _is_writing(trial)
         time.sleep(after)
         if os.waitpid(process, os.WNOHANG)[0] == 0:
             os.kill(process, signal.SIGKILL)
@@ -98,7 +107,18 @@ def kill_job(job, folder: Path, count: int, rng: random.Random) -> tuple[float, 
         except Exception as error:
             where = traceback.extract_tb(error.__traceback__)[-1]
             problems.append(f"kill {number} after {after:.3f} s: {type(error).__name__} {error} ({where.name})")
-    return seconds, killed, empty, problems
+    return seconds, killed, writing, empty, problems
+
+
+def _is_writing(folder: Path) -> bool:
+    """Whether a file of the results, or of a checkpoint, is there under a temporary name."""
+    try:
+        return any(
+            path.is_file() and path.name != "probe" and any(part.endswith(".partial") for part in path.parts)
+            for path in folder.rglob("*")
+        )
+    except OSError:  # gone while we looked
+        return False
 
 
 def _prepared(job, folder: Path) -> None:
