@@ -37,20 +37,9 @@ def case(data_folder, tmp_path):
 
 
 def test_a_dozen_kills_leave_nothing_half_done(data_folder, tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "faults",
-        "--seed",
-        "3",
-        "--kills",
-        "12",
-        "--jobs",
-        "segment",
-        "replace",
-        "train",
-        "slices",
-    ]
+    """Of segmenting and of making a training set; those of trainings are in ``test_lesion_training``."""
+    jobs = ("segment", "replace", "slices")
+    command = [sys.executable, "-m", "faults", "--seed", "3", "--kills", "12", "--jobs", *jobs]
     environment = process_environment(tmp_path) | {"LESIONDECOMP_DATA": str(data_folder), "TMPDIR": str(tmp_path)}
     environment["PYTHONPATH"] = os.pathsep.join([str(TESTING), environment["PYTHONPATH"]])
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)

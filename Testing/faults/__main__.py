@@ -38,9 +38,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="faults-") as scratch:
         home = Path(scratch)
         made = jobs(data, home)
-        print(
-            f"{'job':9s} {'kills':>5s} {'unbroken':>9s} {'before its end':>15s} {'while writing':>14s} {'nothing seen':>13s} {'broken':>7s}"
-        )
+        print("job       kills   unbroken  before its end  while writing  nothing seen  broken")
         for name in args.jobs:
             count = max(1, round(KILLS[name] * share))
             began = time.monotonic()
