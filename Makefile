@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CONSTRAINTS := Testing/constraints.txt
 LIBRARY := $(shell find LesionDecomp/LesionDecompLib LesionDecomp/Resources -type f -not -name '*.pyc' 2>/dev/null)
 
-.PHONY: demo test coverage bench lint types docs clean
+.PHONY: demo test coverage bench lint types docs fuzz faults clean
 
 demo: $(VENV)/installed
 	$(BIN)/lesiondecomp demo -o demo --overwrite
