@@ -241,7 +241,7 @@ class TrainSection:
             return
         self._picture = stamp
         # The comment makes it another text, or Qt would keep the old picture.
-        picture = f'<!-- {stamp} --><img src="{escape(path.as_uri())}" width="{PICTURE_WIDTH}">'
+        picture = f'<p><img src="{escape(path.absolute().as_uri())}" width="{PICTURE_WIDTH}"><!-- {stamp} --></p>'
         self._ui.examplesLabel.text = picture
 
     def _fill_choices(self) -> None:
