@@ -145,6 +145,20 @@ def test_the_state_of_an_input_tells_a_change_without_reading_it(tmp_path):
     assert source_state(folder) != state
 
 
+def test_the_benchmark_tells_the_case_its_networks_and_why_something_is_left_out(inputs, models, tmp_path, capsys):
+    figures = tmp_path / "figures.json"
+    done = run_here(capsys, "bench", inputs[0] / "a.nrrd", "--device", "cpu", "--repeats", "1", "-o", figures)
+    assert done.status == 0, done.err
+    told = json.loads(figures.read_text("utf-8"))
+    assert told["case"] == {"size_ijk": [64, 64, 12], "axial_slices": 12}
+    assert 0 < told["networks_alone"]["wall_s"] < told["end_to_end"]["wall_s"]
+    # Stages are told to the millisecond.
+    assert sum(told["stages_s"].values()) == pytest.approx(told["end_to_end"]["wall_s"], rel=0.3, abs=0.1)
+    assert set(told["threshold_update"]) == {"64×64×12", "64×64×48"}
+    assert "End to end over the networks alone" in done.out
+    assert ("left_out" in told["r231"]) == ("R231 left out" in done.out)
+
+
 @pytest.mark.skipif(not (ships("lungs") and ships("lesions")), reason="needs the shipped models")
 class TestProcesses:
     def test_two_processes_write_what_one_writes_and_a_killed_run_is_gone_on_with(self, inputs, tmp_path):

@@ -29,11 +29,11 @@ def source_state(path: Path) -> dict[str, int]:
 
 
 def earlier_report(
-    case: Case, models: Mapping[str, str], parameters: Mapping[str, Any], names: Collection[str]
+    case: Case, models: Mapping[str, tuple[str, str]], parameters: Mapping[str, Any], names: Collection[str]
 ) -> dict[str, Any] | None:
     """The report of an earlier run of this case with the same models and parameters, all of whose files are there.
 
-    :param models: SHA-256 by task.
+    :param models: SHA-256 of weights and of metadata, by task.
     :param parameters: what ``report.json`` calls so.
     :param names: files asked for.
     :return: None where there is none. Whether the input is still the same is another question: :func:`is_same_input`.
@@ -43,7 +43,7 @@ def earlier_report(
         outputs = report["outputs"]
         same = (
             report["software"]["version"] == __version__
-            and {task: model["sha256"] for task, model in report["models"].items()} == dict(models)
+            and {task: _identity(model) for task, model in report["models"].items()} == dict(models)
             and all(report["parameters"][key] == parameters[key] for key in DECISIVE)
             and set(names) <= set(outputs)
             and all((case.folder / name).is_file() for name in outputs)
@@ -68,3 +68,7 @@ def adopt(case: Case, report: Mapping[str, Any]) -> None:
     case.figures = {key: math.nan if value is None else float(value) for key, value in figures.items()}
     case.input_sha256 = report["input"]["sha256"]
     case.status, case.message = "done", " ".join(report["warnings"])
+
+
+def _identity(model: Mapping[str, Any]) -> tuple[str, str]:
+    return model["sha256"], model["metadata_sha256"]

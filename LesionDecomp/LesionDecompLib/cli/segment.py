@@ -183,7 +183,7 @@ def _reports(args: argparse.Namespace, bundles) -> Callable[[Case], dict[str, An
     from .finished_cases import earlier_report
 
     lesions, lungs = bundles
-    models = {"lungs": lungs.sha256, "lesions": lesions.sha256}
+    models = {task: (b.sha256, b.metadata_sha256) for task, b in (("lungs", lungs), ("lesions", lesions))}
     parameters = {
         "threshold": lesions.default_threshold if args.threshold is None else args.threshold,
         "min_volume_ml": args.min_volume_ml,
