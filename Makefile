@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CONSTRAINTS := Testing/constraints.txt
 LIBRARY := $(shell find LesionDecomp/LesionDecompLib LesionDecomp/Resources -type f -not -name '*.pyc' 2>/dev/null)
 
-.PHONY: demo test coverage bench lint types docs fuzz faults clean
+.PHONY: demo test coverage mutation bench lint types docs fuzz faults clean
 
 demo: $(VENV)/installed
 	$(BIN)/lesiondecomp demo -o demo --overwrite
@@ -21,6 +21,10 @@ coverage: $(VENV)/installed-test
 	$(BIN)/python -m coverage run -m pytest $(PYTEST_ARGUMENTS)
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
+
+mutation: $(VENV)/installed-test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) '.[mutation]'
+	$(BIN)/python Testing/mutation.py -o build/mutation.txt
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check --fix .

@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = {
-    "geometry": ["test_geometry.py", "test_geometry_edges.py"],
+    "geometry": ["test_geometry.py"],
     "statistics": ["test_statistics.py"],
     "bundles": ["test_bundles.py"],
 }

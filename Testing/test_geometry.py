@@ -103,6 +103,16 @@ def test_height_is_that_of_the_slice_in_the_patient():
     np.testing.assert_allclose(view.height_mm(np.arange(4)), -310.0 + 2.5 * np.arange(4))
 
 
+def test_height_of_a_slice_tilted_both_ways_is_that_of_its_middle():
+    matrix = np.array([[-1.0, 0, 0.1, 5], [0, -1.2, -0.3, 7], [0.2, 0.35, 2.5, -40], [0, 0, 0, 1]])
+    view = AxialView.of((5, 8, 13), matrix)
+    assert view.shape == (5, 8, 13)
+    for z in (0, 3):
+        x, y = (view.shape[2] - 1) / 2, (view.shape[1] - 1) / 2
+        assert view.height_mm(z) == pytest.approx((view.axial_to_ras @ [x, y, z, 1])[2])
+    np.testing.assert_allclose(view.height_mm(np.array([0, 3])), [view.height_mm(0), view.height_mm(3)])
+
+
 def test_resampling_to_the_same_grid_is_the_identity():
     np.testing.assert_array_equal(resampling_matrix(7, 1.3, 7, 1.3), np.eye(7, dtype=np.float32))
 

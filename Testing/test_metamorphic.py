@@ -15,15 +15,15 @@ from metamorphic import CHANGES, axial, effect
 # change: lungs %, overlap of the lungs, lesions in percentage points of the lungs, mean difference of the heat
 BOUNDS = {
     "permuted": (1e-9, 1.0, 1e-9, 0.0),
-    "mirrored": (3.0, 0.95, 1.0, 0.02),
-    "cropped": (1.0, 0.98, 0.5, 0.01),
-    "padded": (1.0, 0.98, 0.5, 0.01),
-    "padded with -2048": (1.0, 0.98, 0.5, 0.01),
-    "finer pixels": (2.0, 0.97, 0.5, 0.01),
-    "coarser pixels": (2.0, 0.96, 1.0, 0.02),
-    "on a table": (1.0, 0.98, 0.5, 0.01),
-    "+20 HU": (1.0, 0.98, 0.5, 0.01),
-    "-20 HU": (1.0, 0.98, 0.5, 0.01),
+    "mirrored": (2.0, 0.97, 1.0, 0.015),
+    "cropped": (0.5, 0.985, 1.0, 0.01),
+    "padded": (0.5, 0.99, 0.5, 0.01),
+    "padded with -2048": (0.5, 0.99, 0.5, 0.01),
+    "finer pixels": (0.5, 0.985, 0.5, 0.01),
+    "coarser pixels": (2.0, 0.97, 1.5, 0.03),
+    "on a table": (0.5, 0.99, 1.0, 0.01),
+    "+20 HU": (0.5, 0.99, 0.5, 0.01),
+    "-20 HU": (0.5, 0.99, 1.0, 0.01),
 }
 
 
