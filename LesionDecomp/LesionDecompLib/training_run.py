@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -96,7 +97,7 @@ class TrainingRun:
         temporary_folder: str | Path | None = None,
     ) -> None:
         self.settings = settings
-        self._where = {"python": python, "temporary_folder": temporary_folder}
+        self._python, self._temporary_folder = python, temporary_folder
         self._training: TrainingProcess | None = None
         self._slices: SliceSetProcess | None = None
         if labels:
@@ -107,10 +108,16 @@ class TrainingRun:
                 found = f"a run that was started before in '{settings.output.name}'"
                 raise LesionDecompError(TITLE, found, "a new one", advice)
             self._slices = SliceSetProcess(
-                volumes, labels, self.settings.data, device=settings.device, overwrite=True, **self._where
+                volumes,
+                labels,
+                self.settings.data,
+                device=settings.device,
+                overwrite=True,
+                python=python,
+                temporary_folder=temporary_folder,
             )
         else:
-            self._training = TrainingProcess(self.settings, **self._where)
+            self._training = self._start()
         self._state = STARTING
         self._error: LesionDecompError | None = None
 
@@ -165,6 +172,16 @@ class TrainingRun:
         """Whether it ended early and left a checkpoint to go on from."""
         return self._state in (STOPPED, FAILED) and (self.folder / CHECKPOINT).is_file()
 
+    def _start(self) -> TrainingProcess:
+        return TrainingProcess(self.settings, python=self._python, temporary_folder=self._temporary_folder)
+
+    @property
+    def _process(self) -> TrainingProcess | SliceSetProcess:
+        process = self._training or self._slices
+        if process is None:
+            raise RuntimeError("a training without a process")
+        return process
+
     def poll(self) -> str:
         """Take in what has happened since.
 
@@ -172,12 +189,12 @@ class TrainingRun:
         """
         if not self.is_running:
             return self._state
-        process = self._training or self._slices
+        process = self._process
         state, self._error = process.poll(), process.error
         if process is self._slices and state == FINISHED:
             state = RUNNING
             try:
-                self._training = TrainingProcess(self.settings, **self._where)
+                self._training = self._start()
             except LesionDecompError as error:
                 state, self._error = FAILED, error
         self._state = state
@@ -185,14 +202,14 @@ class TrainingRun:
 
     def stop(self) -> None:
         """Ask it to end at the next good moment; a training writes its checkpoint first."""
-        process = self._training or self._slices
+        process = self._process
         process.stop()
         self._state = process.state
 
     def kill(self) -> None:
         """End it now; the last checkpoint stays."""
         if self.is_running:
-            (self._training or self._slices).kill()
+            self._process.kill()
             self._state = STOPPED
 
     def wait(self, timeout_s: float | None = None) -> str:
@@ -206,7 +223,12 @@ class TrainingRun:
         return self._state
 
 
-def start_training(settings: TrainingSettings, volumes: Sequence[Volume] = (), labels=None, **where) -> TrainingRun:
+def start_training(
+    settings: TrainingSettings,
+    volumes: Sequence[Volume] = (),
+    labels: Mapping[str, list[SliceLabel]] | None = None,
+    **where: Any,
+) -> TrainingRun:
     """Start a training and keep it for the session.
 
     :param settings: what to train; ``data`` is not looked at where volumes are given.

@@ -16,6 +16,7 @@ from .case_plan import Case
 from .progress import Progress
 
 if TYPE_CHECKING:
+    from ..bundles import ModelBundle
     from ..image_io import ReadInfo
     from ..pipeline import Segmenter, SegmentResult
     from ..volume import Volume
@@ -44,8 +45,8 @@ class CaseRunner:
     def __init__(
         self,
         args: argparse.Namespace,
-        lesion_bundle,
-        lung_bundle,
+        lesion_bundle: ModelBundle,
+        lung_bundle: ModelBundle,
         device: str,
         earlier: dict[str, dict[str, Any]] | None = None,
         quiet: bool = False,
@@ -61,6 +62,8 @@ class CaseRunner:
         self._progress.begin_case("")
         try:
             read = self._read(case)
+            if read is None:
+                return
             result = self._segment(read)
             self._write(case, read, result)
         except Cancelled:
@@ -84,7 +87,8 @@ class CaseRunner:
                     case, label, reading = ahead
                     ahead = None
                     self._progress.begin_case(label)
-                    result = None
+                    read: ReadCase | None = None
+                    result: SegmentResult | None = None
                     try:
                         read = reading.result()
                         ahead = self._start_reading(cases, reader)
@@ -97,7 +101,7 @@ class CaseRunner:
                         ahead = ahead or self._start_reading(cases, reader)
                     self._settle(writing)
                     writing = None
-                    if result is not None:
+                    if read is not None and result is not None:
                         writing = case, label, result, writer.submit(self._write, case, read, result)
                     after_each()
             finally:
@@ -105,7 +109,9 @@ class CaseRunner:
                 self._settle(writing)
             after_each()
 
-    def _start_reading(self, cases, reader: ThreadPoolExecutor) -> tuple[Case, str, Future[ReadCase | None]] | None:
+    def _start_reading(
+        self, cases: Iterator[tuple[Case, str]], reader: ThreadPoolExecutor
+    ) -> tuple[Case, str, Future[ReadCase | None]] | None:
         following = next(cases, None)
         return None if following is None else (*following, reader.submit(self._read, following[0]))
 

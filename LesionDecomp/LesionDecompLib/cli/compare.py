@@ -16,7 +16,7 @@ TROUBLE = 2
 SHOWN_REGION = "both lungs"
 
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
         "compare",
@@ -46,11 +46,11 @@ def run(args: argparse.Namespace) -> int:
     from . import say, tell
 
     try:
-        reports = [read_report(path) for path in (args.first, args.second)]
+        first, second = read_report(args.first), read_report(args.second)
     except LesionDecompError as error:
         say(str(error))
         return TROUBLE
-    differences = compare_reports(*reports, tolerance=args.tolerance)
+    differences = compare_reports(first, second, tolerance=args.tolerance)
     tell(as_json(differences) if args.json else as_table(differences, everything=args.all))
     return 1 if differences else 0
 

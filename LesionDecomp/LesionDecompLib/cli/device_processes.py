@@ -56,7 +56,7 @@ def run_on_devices(command_line: list[str], count: int) -> int:
     return 0 if set(statuses.values()) == {0} else 1
 
 
-def _end(processes: list[subprocess.Popen]) -> None:
+def _end(processes: list[subprocess.Popen[bytes]]) -> None:
     """End what still runs: each after it had time to end by itself, as Ctrl-C has reached it too."""
     for process in processes:
         for ask in (process.terminate, process.kill):
@@ -67,4 +67,5 @@ def _end(processes: list[subprocess.Popen]) -> None:
                 with suppress(OSError):
                     ask()
         process.wait()
-        process.stdin.close()
+        if process.stdin is not None:
+            process.stdin.close()

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import segment
 from .compare import as_table
 
+if TYPE_CHECKING:
+    from ..bundles import ModelBundle
+    from ..errors import LesionDecompError
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
         "rerun",
@@ -94,7 +98,7 @@ def _model(report: dict[str, Any], chosen: str | None) -> str:
     return str(bundle.path)
 
 
-def _check_model(bundle, wanted: dict[str, Any]) -> None:
+def _check_model(bundle: ModelBundle, wanted: dict[str, Any]) -> None:
     for key, what in (("sha256", "weights"), ("metadata_sha256", "metadata")):
         if getattr(bundle, key) != wanted.get(key):
             raise _error(
@@ -104,7 +108,7 @@ def _check_model(bundle, wanted: dict[str, Any]) -> None:
             )
 
 
-def _error(found: str, expected: str, advice: str = ""):
+def _error(found: str, expected: str, advice: str = "") -> LesionDecompError:
     from ..errors import LesionDecompError
 
     return LesionDecompError("Repeating the run", found, expected, advice)

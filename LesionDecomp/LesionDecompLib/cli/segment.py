@@ -7,18 +7,22 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import LesionDecompError
 from .argument_types import batch_size, devices, threshold, volume_ml
 from .case_plan import Case, check_inputs_stay, plan_cases
+
+if TYPE_CHECKING:
+    from ..bundles import ModelBundle
+    from .case_sharing import CaseSharing
 
 SUMMARY = "summary.csv"
 SUMMARY_EVERY_S = 30.0
 OPENING = "Opening the output folder"
 
 
-def add_parser(commands: argparse._SubParsersAction) -> None:
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
         "segment",
@@ -112,7 +116,8 @@ def _run_single(args: argparse.Namespace, case: Case) -> int:
     if len(args.device) > 1:
         args.usage_error("several devices go with several INPUTs")
     check_case_folder(case.folder, scene=args.scene, dicom_seg=args.dicom_seg, overwrite=args.overwrite)
-    CaseRunner(args, *_bundles(args), args.device[0], quiet=args.quiet).run_one(case)
+    lesion_bundle, lung_bundle = _bundles(args)
+    CaseRunner(args, lesion_bundle, lung_bundle, args.device[0], quiet=args.quiet).run_one(case)
     return int(case.status == "failed")
 
 
@@ -134,7 +139,7 @@ def _run_several(args: argparse.Namespace, cases: list[Case]) -> int:
     end_with_parent()
     sharing = CaseSharing.of_environment()
     device = _device_of(args.device, sharing)
-    runner = CaseRunner(args, *bundles, device, earlier, quiet=args.quiet or sharing.size > 1)
+    runner = CaseRunner(args, bundles[0], bundles[1], device, earlier, quiet=args.quiet or sharing.size > 1)
     shown = time.monotonic()
 
     def labelled() -> Iterator[tuple[Case, str]]:
@@ -171,13 +176,15 @@ def _run_several(args: argparse.Namespace, cases: list[Case]) -> int:
     return int(failed > 0 or done < len(cases) or not all_ended)
 
 
-def _bundles(args: argparse.Namespace):
+def _bundles(args: argparse.Namespace) -> tuple[ModelBundle, ModelBundle]:
     from ..bundles import find_bundle
 
     return find_bundle(args.model, "lesions"), find_bundle(None, "lungs")
 
 
-def _reports(args: argparse.Namespace, bundles) -> Callable[[Case], dict[str, Any] | None]:
+def _reports(
+    args: argparse.Namespace, bundles: tuple[ModelBundle, ModelBundle]
+) -> Callable[[Case], dict[str, Any] | None]:
     """What finds the report of a run of a case with these arguments and bundles."""
     from ..case_files import DICOM_SEG, OVERVIEW, PAGE, SCENE
     from .finished_cases import earlier_report
@@ -227,7 +234,7 @@ def _earlier_results(
     return earlier, skipped
 
 
-def _device_of(names: list[str], sharing) -> str:
+def _device_of(names: list[str], sharing: CaseSharing) -> str:
     """The device of this process: its own of several, or a GPU for each process of a machine."""
     if len(names) > 1:
         return names[sharing.local_rank % len(names)]
