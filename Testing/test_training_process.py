@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from LesionDecompLib.bundles import ModelBundle
 from LesionDecompLib.cli.progress import Progress
-from LesionDecompLib.command_process import CommandProcess
 from LesionDecompLib.errors import LesionDecompError
 from LesionDecompLib.training_log import curve_names, read_log
 from LesionDecompLib.training_process import TrainingProcess, TrainingSettings, recorded_configuration
@@ -140,12 +139,3 @@ def test_commands_tell_their_steps_only_to_a_program_that_asks(monkeypatch, caps
         ("training", 1),
         ("training", 2),
     ]
-
-
-def test_any_command_can_be_watched(tmp_path):
-    made = CommandProcess(
-        ["slices", str(tmp_path / "no.nrrd"), "--labels", "no.csv", "-o", str(tmp_path / "o")], "Slices"
-    )
-    assert made.wait(PATIENCE_S) == "failed"
-    assert made.error.stage == "Making the training set"
-    assert not made.is_running and made.poll() == "failed"
