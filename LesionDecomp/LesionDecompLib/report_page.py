@@ -40,7 +40,6 @@ VOLUMES = (
     "largest_lesion_ml",
 )
 DENSITIES = tuple(m.key for m in MEASUREMENTS if m.key not in VOLUMES)
-DENSITY_GROUPS = (("lesion_hu", "Lesion"), ("lung_hu", "Lung"))
 
 
 def report_page(

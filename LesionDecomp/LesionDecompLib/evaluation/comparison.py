@@ -195,11 +195,6 @@ def _count(
     return {name: [counts[name] for counts in scans.values()] for name in masks}, normal, kept
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return round(float(np.mean(known)), 4) if len(known) == len(values) else None
-
-
 def slice_figures(found: np.ndarray, mask: np.ndarray) -> dict[str, float | int | None]:
     """Figures of single slices.
 
