@@ -227,6 +227,20 @@ class TestSeveralProcesses:
         write_text(tmp_path / "report.json", "whole")
         assert list(snapshot(tmp_path)) == ["case", "report.json"]
 
+    def test_what_was_left_where_the_output_folder_was_still_missing_is_removed_too(self, tmp_path):
+        code = (
+            "import time; from LesionDecompLib.atomic import staged_folder\n"
+            "with staged_folder('out/case') as staging:\n"
+            "    (staging / 'a').write_text('half'); print('ready', flush=True); time.sleep(600)\n"
+        )
+        killed = self.start(tmp_path, code)
+        killed.kill()
+        killed.communicate()
+        assert len(list(tmp_path.glob(".case.*.partial"))) == 1
+        (tmp_path / "out").mkdir()  # by another case
+        check_writable(tmp_path / "out" / "case")
+        assert list(snapshot(tmp_path)) == ["out"]
+
     def test_a_second_writer_is_refused_until_the_first_has_ended(self, tmp_path):
         code = (
             "import time; from LesionDecompLib.atomic import sole_writer\n"

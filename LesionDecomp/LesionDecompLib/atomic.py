@@ -214,7 +214,9 @@ def _staging_folder(folder: Path) -> Path:
         if home.exists() or home.parent == home:
             raise NotADirectoryError(errno.ENOTDIR, "Not a directory")
         home = home.parent
-    _remove_leftovers(home, folder.name)
+    # A killed run may have found fewer of the parents there, and have left its own farther up.
+    for parent in dict.fromkeys((home, *folder.parents[:3])):
+        _remove_leftovers(parent, folder.name)
     return Path(tempfile.mkdtemp(prefix=_own_prefix(folder.name), suffix=PARTIAL, dir=home))
 
 
