@@ -22,11 +22,9 @@ train without-normal-fidelity --set alpha_normal=0 --set steps=1090 --set self_s
 # Without G2 no gate: all terms that need one fall away, and equation 1 would ask G1 to copy the lesions.
 train without-lesion-decoder --set network.lesion_decoder=false --set network.gated=false --set alpha_reconstruction=0 \
     --set alpha_image=0 --set alpha_sparse=0 --set alpha_self=0 --set steps=1470
-train paper --preset paper --set network.channels=16 --set network.widest=128 --set shrink=2 --set 'crop=[160, 192]' \
-    --set critic_channels=16 --set steps=2330
 
 bundles=()
-for name in classifier va-gan biomarker paper default without-critic without-normal-fidelity without-lesion-decoder; do
+for name in classifier va-gan biomarker default without-critic without-normal-fidelity without-lesion-decoder; do
     bundles+=("$output/$name/bundle")
 done
 lesiondecomp evaluate --data "$data" --split test --models lesions-decomposition "${bundles[@]}" \

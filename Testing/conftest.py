@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import hypothesis
 import pytest
+
+# Tests interrupt and hang up programs. A shell that starts the suite in the background has it ignore both signals, and
+# programs inherit that; a handler that does nothing is as good for the suite and is not inherited.
+for _name in ("SIGINT", "SIGHUP"):
+    _number = getattr(signal, _name, None)
+    if _number is not None and signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, lambda *_: None)
 
 ROOT = Path(__file__).resolve().parents[1]
 pytest_plugins = ["headless_slicer.fixtures"]

@@ -55,7 +55,13 @@ def main() -> int:
     if run.returncode:
         return run.returncode
     results = subprocess.run(
-        [*mutmut, "results", "--all", "true"], cwd=stage, env=environment, check=True, capture_output=True, text=True
+        [*mutmut, "results", "--all", "true"],
+        cwd=stage,
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
     )
     outcomes = dict(line.strip().rsplit(": ", 1) for line in results.stdout.splitlines() if ": " in line)
     args.output.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +75,7 @@ def main() -> int:
                 if outcome != "killed":
                     shown = [*mutmut, "show", name]
                     shown = subprocess.run(
-                        shown, cwd=stage, env=environment, check=False, capture_output=True, text=True
+                        shown, cwd=stage, env=environment, check=False, capture_output=True, text=True, encoding="utf-8"
                     )
                     file.write(f"\n# {name}: {outcome}\n{shown.stdout}")
     return 0

@@ -256,7 +256,11 @@ assert abs(counts.average_precision() - 1) < 1e-3
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, env={"PYTHONPATH": str(LIBRARY)}
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env={"PYTHONPATH": str(LIBRARY)},
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 2000

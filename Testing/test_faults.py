@@ -42,7 +42,7 @@ def test_a_dozen_kills_leave_nothing_half_done(data_folder, tmp_path):
     command = [sys.executable, "-m", "faults", "--seed", "3", "--kills", "12", "--jobs", *jobs]
     environment = process_environment(tmp_path) | {"LESIONDECOMP_DATA": str(data_folder), "TMPDIR": str(tmp_path)}
     environment["PYTHONPATH"] = os.pathsep.join([str(TESTING), environment["PYTHONPATH"]])
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = dict(re.findall(r"(?m)^(\w+) +(\d+) +[\d.]+ s", done.stdout))
     assert set(rows) == set(jobs) and sum(map(int, rows.values())) >= 12

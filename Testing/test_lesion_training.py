@@ -132,7 +132,7 @@ def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(training_set, tm
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "run" / "bundle").exists()
-    finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=300)
     assert finished.returncode == 0, finished.stderr
     torch.set_num_threads(1)
     train_lesions(training_set, tmp_path / "unbroken", load_config(PRESETS["default"], None, settings))

@@ -430,5 +430,5 @@ def test_loading_the_module_file_imports_neither_torch_nor_scikit_image(tmp_path
         f"boot({str(tmp_path)!r}).load_module({str(testing.parent / 'LesionDecomp' / 'LesionDecomp.py')!r})\n"
         "print(sorted({'torch', 'skimage', 'scipy', 'SimpleITK'} & set(sys.modules)))\n"
     )
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, encoding="utf-8", check=True)
     assert run.stdout.strip() == "[]"

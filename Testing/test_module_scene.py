@@ -101,7 +101,9 @@ def test_a_scene_is_written_where_no_application_runs(segmented, tmp_path):
         "result = SimpleNamespace(**case, statistics=[], threshold=0.4, min_volume_ml=0.1)\n"
         "write_scene('scene.mrb', volume, result)\n"
     )
-    run = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, encoding="utf-8"
+    )
     assert (run.returncode, run.stderr) == (0, "")
     with zipfile.ZipFile(tmp_path / "scene.mrb") as archive:
         scene = next(archive.read(name).decode() for name in archive.namelist() if name.endswith(".mrml"))
@@ -216,7 +218,7 @@ def test_without_slicer_core_the_message_says_what_to_install():
         "except LesionDecompError as error:\n"
         "    print(error)\n"
     )
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, encoding="utf-8", check=True)
     assert "pip install lesiondecomp[headless]" in run.stdout
 
 

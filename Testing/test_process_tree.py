@@ -43,7 +43,9 @@ def is_running(pid: int) -> bool:
             return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
         except (FileNotFoundError, ProcessLookupError):
             return False
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
+    state = subprocess.run(
+        ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, encoding="utf-8"
+    ).stdout.strip()
     return bool(state) and not state.startswith("Z")
 
 
@@ -111,7 +113,7 @@ def test_a_child_with_a_lifeline_ends_when_its_parent_is_killed(tmp_path, how):
     )
     environment = library_environment()
     with subprocess.Popen(
-        [sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True, encoding="utf-8", env=environment
     ) as started:
         pids = [int(word) for word in started.stdout.readline().split()]
         started.send_signal(how)

@@ -24,7 +24,7 @@ def train(
     command += ["--data", str(data), "-o", str(folder), "--device", "cpu", "--threads", "1"]
     command += [part for text in settings for part in ("--set", text)] + list(more)
     environment = {**os.environ, "PYTHONPATH": str(LIBRARY), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=300)
 
 
 def logged(folder: Path, columns: Sequence[str] = COLUMNS) -> dict[str, float]:

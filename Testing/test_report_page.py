@@ -60,7 +60,9 @@ class Page(HTMLParser):
 def case(sample_folder):
     """A segmented real CT, and its manifest."""
     volume, result = segmented_sample(sample_folder, step=4)
-    result.lesion_bundle = SimpleNamespace(name="a-model", version="1.0.0", task="lesions", sha256="ab" * 32)
+    result.lesion_bundle = SimpleNamespace(
+        name="a-model", version="1.0.0", task="lesions", sha256="ab" * 32, metadata_sha256="cd" * 32
+    )
     result.warnings = ["Slices are <b>7 mm</b> apart & more."]
     return volume, result, build_manifest(volume, result)
 

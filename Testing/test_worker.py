@@ -185,7 +185,12 @@ def test_images_do_not_outlive_a_killed_parent(chest_case, parameters, tmp_path,
         "print(job.process.pid, flush=True); time.sleep(600)\n"
     )
     parent = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=tmp_path, env=library_environment(), stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=library_environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
     )
     worker = int(parent.stdout.readline())
     (folder,) = (tmp_path / "jobs").iterdir()
