@@ -32,7 +32,7 @@ def draw_precision_recall(comparison: Comparison, results: dict[str, Any], pictu
             label = f"{name} {results['methods'][name][mask]['average_precision']:.2f}"
             axes.plot(recall, precision, label=label, **style)
         axes.set(title=mask, xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1))
-        axes.legend(fontsize=6, title="average precision", title_fontsize=7)
+        _legend_below(axes, title="average precision")
     _save(figure, picture)
 
 
@@ -49,7 +49,7 @@ def draw_dice(comparison: Comparison, results: dict[str, Any], picture: Path) ->
         best = max(row["dice"] for pair, row in human.items() if mask in pair.split("-"))
         axes.axhline(best, color="black", linestyle=":", linewidth=1, label="reader against reader")
         axes.set(title=mask, xlabel="threshold", ylabel="Dice", xlim=(0, 1), ylim=(0, 1))
-        axes.legend(fontsize=6)
+        _legend_below(axes)
     _save(figure, picture)
 
 
@@ -144,10 +144,16 @@ def _shown(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
+def _legend_below(axes: Any, title: str | None = None) -> None:
+    """A legend that covers no curve, however many methods there are."""
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14), "ncols": 2}
+    axes.legend(fontsize=6, title=title, title_fontsize=7, **place)
+
+
 def _panels(count: int) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.6 * count, 4.4), layout="constrained")
+    figure = Figure(figsize=(4.6 * count, 6.0), layout="constrained")
     return figure, figure.subplots(1, count)
 
 
