@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import re
 import shlex
 import shutil
@@ -71,7 +72,10 @@ def run_lesiondecomp(command: str) -> None:
 def run_make(command: str) -> None:
     """What make would do, less making the environment; of the suite, which is running, that it is what would run."""
     target = command.split()[1]
-    done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, encoding="utf-8", timeout=60)
+    # Under make itself this would be a make within make, which prints the folders it enters.
+    outside = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    call = ["make", "--no-print-directory", "-n", target]
+    done = subprocess.run(call, cwd=ROOT, env=outside, capture_output=True, encoding="utf-8", timeout=60)
     assert done.returncode == 0, done.stderr
     recipe = done.stdout.splitlines()
     if target == "demo":  # one of the README's own commands, and so run
