@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 from LesionDecompLib.bundles import ModelBundle
-from test_lesion_training import TINY
 from test_module_files import ROOT
+from tiny_training import TINY
 
 EXAMPLES = ROOT / "Examples"
 

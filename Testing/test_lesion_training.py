@@ -29,52 +29,15 @@ from LesionDecompLib.training.synthetic_lesions import paint_lesions
 from LesionDecompLib.training.taught_heat import taught_heat
 from LesionDecompLib.training.warm_start import spread_over_stem, start_from
 from PIL import Image
+from tiny_training import TINY, slice_image, write_training_set
 
-TINY = [
-    "steps=6",
-    "batch_lesion=2",
-    "batch_normal=2",
-    "batch_painted=2",
-    "crop=[64, 64]",
-    "network.channels=4",
-    "network.levels=3",
-    "critic_channels=4",
-    "judge_steps=2",
-]
 LIBRARY = Path(__file__).resolve().parents[1] / "LesionDecomp"
-
-
-def slice_image(rng, lesion: bool) -> np.ndarray:
-    """Two ellipses of noise as lungs, with a bright spot in one where there is a lesion."""
-    y, x = np.mgrid[:64, :64]
-    lungs = ((x - 20) / 11) ** 2 + ((y - 32) / 20) ** 2 < 1
-    lungs |= ((x - 44) / 11) ** 2 + ((y - 32) / 20) ** 2 < 1
-    grey = 97 + 8 * rng.standard_normal((64, 64))
-    if lesion:
-        row, column = rng.integers(22, 42), rng.choice([20, 44])
-        grey += 100 * np.exp(-((x - column) ** 2 + (y - row) ** 2) / 30)
-    return np.where(lungs, np.clip(grey, 1, 255), 0).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
 def training_set(tmp_path_factory) -> Path:
     """A small training set in the product's own format, without any pixel mask."""
-    from skimage.io import imsave
-
-    folder = tmp_path_factory.mktemp("set")
-    rng = np.random.default_rng(0)
-    rows = []
-    for split, count in (("train", 8), ("val", 3), ("test", 3)):
-        for label in ("lesion", "normal"):
-            for number in range(count):
-                name = f"{split}_{label}_{number}.png"
-                imsave(folder / name, slice_image(rng, label == "lesion"), check_contrast=False)
-                rows.append({"file": name, "label": label, "split": split, "scan": f"{split}-{label}-{number // 2}"})
-    with open(folder / "index.csv", "w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    return folder
+    return write_training_set(tmp_path_factory.mktemp("set"), test=3)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from LesionDecompLib.training.lung_data import patient_names
-from test_lesion_training import LIBRARY, TINY, training_set  # noqa: F401
+from test_lesion_training import LIBRARY, training_set  # noqa: F401
+from tiny_training import TINY
 
 COLUMNS = ("L_r", "L_n", "L_m", "L_p_heat", "L_c", "L_a", "L_g", "wasserstein", "change_G1", "heat_normal")
 

@@ -27,8 +27,8 @@ from LesionDecompLib.cli import main
 from LesionDecompLib.statistics import read_statistics_csv
 from LesionDecompLib.training import run as training_run
 from test_evaluation import slices  # noqa: F401
-from test_lesion_training import TINY
 from test_module_files import ROOT
+from tiny_training import TINY
 
 PAGES = ("README.md", "CONTRIBUTING.md")
 
