@@ -1,4 +1,5 @@
 import logging
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -42,6 +43,7 @@ RESOURCES = Path(__file__).resolve().parent / "Resources"
 SAMPLE_FILE = RESOURCES / "SampleData" / "chest_ct_tumor.nrrd"
 SAMPLE_SHA256 = "1aa3e67aa3914fcb90d412a10cd395e324da186d9c9bf90680399c6897628287"
 POLL_MS = 100  # between looks at what the worker has said
+PACKAGES = ("LesionDecompLib", "LesionDecompMrml", "LesionDecompPanel")  # beside this file
 
 
 #
@@ -167,6 +169,13 @@ class LesionDecompWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for section in self.sections:
             section.cleanup()
         self.removeObservers()
+
+    def onReload(self):
+        """Take the files of the module's packages anew as well; Slicer itself reloads this file alone."""
+        for name in list(sys.modules):
+            if name.partition(".")[0] in PACKAGES:
+                del sys.modules[name]
+        ScriptedLoadableModuleWidget.onReload(self)
 
     def enter(self):
         self.initializeParameterNode()
@@ -519,13 +528,6 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
         from LesionDecompMrml.views import show_result
 
         show_result(result_of(heatmapNode))
-
-    def setOverlayVisible(self, heatmapNode, visible):
-        """Show or hide heatmap and lesion outline over the CT."""
-        from LesionDecompMrml.result_nodes import result_of
-        from LesionDecompMrml.views import set_overlay_visible
-
-        set_overlay_visible(result_of(heatmapNode), visible)
 
     def setLook(self, heatmapNode, heat=True, outline=True, opacity=0.5, legend=True, surfaces=None):
         """Show or hide heatmap, outline, color legend and 3-D surfaces of a result.

@@ -17,7 +17,7 @@ for _name in ("SIGINT", "SIGHUP"):
         signal.signal(_number, lambda *_: None)
 
 ROOT = Path(__file__).resolve().parents[1]
-pytest_plugins = ["headless_slicer.fixtures"]
+pytest_plugins = ["headless_slicer.fixtures", "headless_slicer.panel_fixtures"]
 # Whether a mutant dies matters, not the smallest example that kills it.
 hypothesis.settings.register_profile(
     "mutation", phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate], derandomize=True, database=None

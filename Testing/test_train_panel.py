@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
-from pathlib import Path
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -12,70 +13,33 @@ from LesionDecompLib.statistics import read_statistics_csv
 from tiny_training import SETTINGS, write_training_set
 
 slicer = pytest.importorskip("slicer", reason="slicer-core is not installed (pip install .[headless])")
-pytest.importorskip("PySide6", reason="PySide6 is not installed (pip install .[test])")
+pytest.importorskip("PySide6.QtWidgets", reason="PySide6 is not usable here", exc_type=ImportError)
 
 from headless_slicer import qt_panel  # noqa: E402
-from headless_slicer.qt_panel import wait_for  # noqa: E402
+from headless_slicer.qt_panel import choose, click, text_of, wait_for  # noqa: E402
 
 PATIENCE_S = 300.0
 
 
-@pytest.fixture
-def settings(tmp_path, untrained_segmenter) -> Path:
-    """Slicer's settings, in which the user has added a model folder: networks that are quick."""
-    qt_panel.install(tmp_path)
-    from LesionDecompPanel.model_choice import remember_folders
-
-    remember_folders([str(untrained_segmenter.lesion_bundle.path)])
-    yield tmp_path
-    remember_folders([])
-
-
-@pytest.fixture
-def open_panel(module, mrml_scene, settings, monkeypatch):
-    """Opens the panel; what is open at the end is closed."""
+@pytest.fixture(autouse=True)
+def own_trainings(monkeypatch):
+    """The session has no training yet, and what a test starts ends with it."""
     import LesionDecompLib.training_run as training_run
 
     monkeypatch.setattr(training_run, "_runs", {})
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of the trainer: more threads than free cores make it crawl
-    opened = []
-
-    def open_one():
-        opened.append(qt_panel.open_panel(module, monkeypatch, settings))
-        return opened[-1]
-
-    yield open_one
-    for panel in opened:
-        qt_panel.close_panel(panel)
+    yield
     for run in training_run.trainings():
         run.kill()
-
-
-@pytest.fixture
-def panel(open_panel):
-    return open_panel()
-
-
-def choose(box, value) -> None:
-    index = next(n for n in range(box.count()) if box.itemData(n) == value)
-    box.setProperty("currentIndex", index)
 
 
 def value(control, name: str):
     return control.property(name)
 
 
-def click(button) -> None:
-    assert button.property("enabled"), button.property("toolTip")
-    button.click()
-
-
-@pytest.fixture
-def result(logic, ct_node, lung_node):
-    return logic.process(ct_node, lungMask=lung_node, minimumVolumeMl=0.0, device="cpu")
-
-
-def test_figures_are_copied_and_saved_and_without_a_result_nothing_can_be(panel, result, tmp_path, monkeypatch):
+def test_figures_are_copied_and_saved_and_without_a_result_nothing_can_be(
+    panel, ct_node, lung_node, tmp_path, monkeypatch
+):
     from LesionDecompPanel import export_section
 
     opened, answers = [], []
@@ -83,6 +47,7 @@ def test_figures_are_copied_and_saved_and_without_a_result_nothing_can_be(panel,
     monkeypatch.setattr(export_section, "ask_save_path", lambda *_arguments: answers.pop(0))
     buttons = [getattr(panel.ui, name) for name in export_section.BUTTONS]
     assert not any(value(button, "enabled") for button in buttons)
+    result = panel.logic.process(ct_node, lung_node, threshold=0.4, minimumVolumeMl=0.0)
     panel.ui.resultSelector.setCurrentNode(result.heatmap)
     assert all(value(button, "enabled") for button in buttons)
 
@@ -202,6 +167,54 @@ def test_training_outlives_the_panel_resumes_and_its_model_is_offered(open_panel
     assert {"L_g", "L_r", "heat_lesion", "heat_normal"} <= set(names)
     assert "examples.png" in value(ui.examplesLabel, "text")
     assert np.isfinite(slicer.util.arrayFromTableColumn(table, "L_g")).all()
+
+
+def test_slices_marked_in_loaded_volumes_become_a_model_that_finds_lesions_in_them(
+    panel, module, ct_node, lung_node, chest_case, tmp_path, monkeypatch
+):
+    start = module.LesionDecompLogic.startTraining
+    monkeypatch.setattr(
+        module.LesionDecompLogic,
+        "startTraining",
+        lambda self, **arguments: start(self, **arguments, settings=(*SETTINGS, "seed=3")),
+    )
+    volume, _ = chest_case
+    second = slicer.util.addVolumeFromArray(volume.array, volume.ijk_to_ras, "Second CT")
+    ui, out = panel.ui, tmp_path / "from my volumes"
+    choose(ui.trainSourceComboBox, "marked")
+    rows = [
+        (ct_node, 18, 24, "normal", "train"),
+        (ct_node, 34, 40, "lesion", "train"),
+        (second, 20, 23, "normal", "val"),
+        (second, 36, 39, "lesion", "val"),
+    ]
+    for row, (node, first, last, label, split) in enumerate(rows):
+        assert panel.train.marks.add(node) == row
+        panel.train.marks.set(row, first=first, last=last, label=label)
+        choose(ui.rangesTable.cellWidget(row, 4), split)
+    assert panel.train.marks.marks() == rows
+    ui.trainOutputEdit.setProperty("text", str(out))
+    choose(ui.lengthComboBox, "steps")
+    ui.stepsSpinBox.setProperty("value", 6)
+    choose(ui.trainDeviceComboBox, "cpu")
+    click(ui.startTrainingButton)
+    run = panel.train.run
+    said = set()
+    wait_for(lambda: said.add(text_of(ui.trainStatusLabel)) or not run.is_running, PATIENCE_S)
+    panel.train.watch()
+    assert run.state == "finished", run.error
+    assert any(text.startswith("Making the training set") for text in said)
+    with open(out / "slices" / "index.csv", encoding="utf-8", newline="") as stream:
+        found = Counter((row["split"], row["label"]) for row in csv.DictReader(stream))
+    assert found == {("train", "normal"): 7, ("train", "lesion"): 7, ("val", "normal"): 4, ("val", "lesion"): 4}
+
+    choose(ui.modelComboBox, str(run.bundle))
+    assert "from my volumes" in panel.logic.getParameterNode().model
+    click(ui.applyButton)
+    wait_for(lambda: not panel.run.is_running, PATIENCE_S)
+    assert text_of(ui.statusLabel).startswith("Done."), text_of(ui.statusLabel)
+    manifest = json.loads(panel.look.nodes().report.GetText())
+    assert "from my volumes" in json.dumps(manifest["models"])
 
 
 def test_a_training_that_cannot_start_or_fails_says_stage_and_advice(panel, tmp_path, monkeypatch):

@@ -54,7 +54,7 @@ def measure(nodes: ResultNodes) -> Measured:
 
 def statistics_text(nodes: ResultNodes) -> str:
     """The figures for the clipboard: a header and one line for each region, cells separated by tabs."""
-    return statistics_csv(measure(nodes).statistics, _warnings(nodes), delimiter="\t")
+    return statistics_csv(measure(nodes).statistics, nodes.warnings, delimiter="\t")
 
 
 def write_statistics(nodes: ResultNodes, path: str | Path) -> None:
@@ -62,7 +62,7 @@ def write_statistics(nodes: ResultNodes, path: str | Path) -> None:
 
     :raises LesionDecompError: it cannot be written.
     """
-    write_statistics_csv(path, measure(nodes).statistics, _warnings(nodes))
+    write_statistics_csv(path, measure(nodes).statistics, nodes.warnings)
 
 
 def write_manifest(nodes: ResultNodes, path: str | Path) -> None:
@@ -93,14 +93,6 @@ def _manifest(nodes: ResultNodes, found: Measured) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         found_text = f"a report that does not read in '{nodes.report.GetName()}'"
         raise LesionDecompError(STAGE, found_text, expected, "Run LesionDecomp again.") from error
-
-
-def _warnings(nodes: ResultNodes) -> list[str]:
-    """Warnings of the run; none where the result has lost its report."""
-    try:
-        return [str(text) for text in json.loads(nodes.report.GetText())["warnings"]]
-    except (AttributeError, ValueError, KeyError, TypeError):
-        return []
 
 
 def _array(node) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -59,6 +60,14 @@ class ResultNodes:
     def minimum_volume_ml(self) -> float:
         """Components smaller than this were left out, mL."""
         return float(self.heatmap.GetAttribute(MINIMUM_VOLUME))
+
+    @property
+    def warnings(self) -> list[str]:
+        """Warnings of the run; none where the result has lost its report."""
+        try:
+            return [str(text) for text in json.loads(self.report.GetText())["warnings"]]
+        except (AttributeError, ValueError, KeyError, TypeError):
+            return []
 
 
 def add_ct_node(scene, volume: Volume):

@@ -27,17 +27,12 @@ def show_result(nodes: ResultNodes, *, set_window: bool = True) -> None:
         display = nodes.ct.GetDisplayNode()
         display.SetAutoWindowLevel(False)
         display.SetWindowLevel(LUNG_WINDOW, LUNG_LEVEL)
-    set_overlay_visible(nodes, True)
+    set_overlay(nodes, heat=True, outline=True)
     center = lesion_center(nodes)
     for view in nodes_of_class(scene, "vtkMRMLSliceNode"):
         view.SetUseLabelOutline(True)
         if center is not None:
             view.JumpSliceByOffsetting(*center)
-
-
-def set_overlay_visible(nodes: ResultNodes, visible: bool) -> None:
-    """Show or hide heatmap and lesion outline over the CT in all slice views."""
-    set_overlay(nodes, heat=visible, outline=visible)
 
 
 def set_overlay(nodes: ResultNodes, *, heat: bool, outline: bool, opacity: float = HEAT_OPACITY) -> None:

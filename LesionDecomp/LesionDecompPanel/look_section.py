@@ -82,6 +82,7 @@ class LookSection:
         if self.nodes() is not None:
             with slicer.util.tryWithErrorDisplay(_("The result could not be shown.")):
                 self._tell_figures(self._lesions())
+        self._tell_warnings()
 
     def cleanup(self) -> None:
         """The panel goes."""
@@ -102,6 +103,7 @@ class LookSection:
         if (parameters.threshold, parameters.minimumVolumeMl) != (threshold, minimum_ml):
             self._follow(nodes)
         self._tell_figures(self._lesions())
+        self._tell_warnings()
         self._update_plots()
         self.refresh()
 
@@ -116,6 +118,8 @@ class LookSection:
         if nodes is None:
             self._ui.figuresLabel.text = _("No result is chosen.") if self._parameters is not None else ""
             self._ui.lesionLabel.text = ""
+            self._tell_warnings()
+            self._shown = None  # whichever result is chosen next is shown anew
             return
         state = self._state()
         shown = self._shown
@@ -165,6 +169,7 @@ class LookSection:
             self._with_surfaces = False
             self._apply_look(nodes)
             self._tell_figures(self._lesions())
+        self._tell_warnings()
 
     def _follow(self, nodes) -> None:
         """The lesions at the slider's place, at once."""
@@ -194,6 +199,13 @@ class LookSection:
             "Lesions: {volume:.2f} mL, {share:.2f} % of the lungs ({lungs:.0f} mL); {count} lesions, the largest "
             "{largest:.2f} mL."
         ).format(volume=lesions.volume_ml, share=share, lungs=lung_ml, count=len(sizes), largest=largest)
+
+    def _tell_warnings(self) -> None:
+        """What the run found odd about the CT, the lungs or the heat; it stands beside the figures."""
+        nodes = self.nodes()
+        warnings = nodes.warnings if nodes is not None else []
+        self._ui.warningsLabel.text = "\n".join(_("Warning: {text}").format(text=text) for text in warnings)
+        self._ui.warningsLabel.visible = bool(warnings)
 
     def _apply_look(self, nodes) -> None:
         parameters = self._parameters

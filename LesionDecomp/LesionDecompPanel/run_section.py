@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import slicer
 from slicer.i18n import tr as _
 
@@ -130,7 +128,7 @@ class RunSection:
             return
         from LesionDecompLib.errors import LesionDecompError
 
-        complete = False
+        complete, missing = False, self._logic.missingPackages()
         with slicer.util.tryWithErrorDisplay(_("The required Python packages could not be installed.")):
             complete = self._logic.installMissingPackages()
         if not complete:
@@ -163,7 +161,8 @@ class RunSection:
         except (LesionDecompError, MemoryError) as error:
             self._on_failed(error)
             return
-        self._ui.statusLabel.text = _("Starting...")
+        installed = _("Installed {packages}. ").format(packages=", ".join(missing)) if missing else ""
+        self._ui.statusLabel.text = installed + _("Starting...")
         self.refresh()
 
     def _outputs(self) -> dict:
@@ -205,7 +204,8 @@ class RunSection:
 
     def _on_done(self, nodes, threshold, minimum_ml) -> None:
         self._run = None
-        self._end(_("Done. {warnings}").format(warnings=" ".join(warnings_of(nodes))).strip())
+        count = len(nodes.warnings)
+        self._end(_("Done. Warnings: {count}, beside the figures.").format(count=count) if count else _("Done."))
         self._finished(nodes, threshold, minimum_ml)
 
     def _on_failed(self, error) -> None:
@@ -241,13 +241,3 @@ def step_in_words(step) -> str:
         left = _("{n} s left").format(n=seconds) if seconds < 90 else _("{n} min left").format(n=round(seconds / 60))
         text = f"{text}, {left}"
     return text
-
-
-def warnings_of(nodes) -> list[str]:
-    """Warnings of the run, from its report."""
-    if nodes.report is None:
-        return []
-    try:
-        return [str(warning) for warning in json.loads(nodes.report.GetText()).get("warnings", [])]
-    except (ValueError, AttributeError):
-        return []

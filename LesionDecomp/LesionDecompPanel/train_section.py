@@ -18,6 +18,8 @@ WATCH_MS = 500
 FOLDER, MARKED, LABEL_FILE = "folder", "marked", "file"
 PRESET_STEPS, STEPS, HOURS = "preset", "steps", "hours"
 PICTURE_WIDTH = 380
+# Text field -> where Slicer's settings keep what was in it when a training was last started.
+REMEMBERED = {"trainDataEdit": "LesionDecomp/TrainingFolder", "trainOutputEdit": "LesionDecomp/TrainingOutput"}
 INPUTS = (
     "trainSourceComboBox",
     "trainDataEdit",
@@ -56,6 +58,8 @@ class TrainSection:
         self._run = runs[-1] if runs else None
         self.marks = MarkedSlicesTable(ui, self.refresh)
         self._fill_choices()
+        for name, setting in REMEMBERED.items():
+            getattr(ui, name).text = str(qt.QSettings().value(setting) or "")
         self._connect_controls()
         self._timer = qt.QTimer()
         self._timer.interval = WATCH_MS
@@ -150,6 +154,8 @@ class TrainSection:
             slicer.util.errorDisplay(str(error))
             return
         self._rows, self._picture, self._watched = 0, None, self._run
+        for name, setting in REMEMBERED.items():
+            qt.QSettings().setValue(setting, getattr(self._ui, name).text)
         self._timer.start()
         self.refresh()
 
@@ -301,15 +307,16 @@ class TrainSection:
         self.refresh()
 
     def _on_data(self, _checked: bool = False) -> None:
-        self._ui.trainDataEdit.text = ask_folder(_("Choose a training folder")) or self._ui.trainDataEdit.text
+        edit = self._ui.trainDataEdit
+        edit.text = ask_folder(_("Choose a training folder"), edit.text) or edit.text
 
     def _on_labels(self, _checked: bool = False) -> None:
         answer = ask_open_path(_("Choose a label file"), "CSV (*.csv)")
         self._ui.labelsEdit.text = answer or self._ui.labelsEdit.text
 
     def _on_output(self, _checked: bool = False) -> None:
-        answer = ask_folder(_("Choose a folder for the training and its model"))
-        self._ui.trainOutputEdit.text = answer or self._ui.trainOutputEdit.text
+        edit = self._ui.trainOutputEdit
+        edit.text = ask_folder(_("Choose a folder for the training and its model"), edit.text) or edit.text
 
     def _on_start(self, _checked: bool = False) -> None:
         self.start()

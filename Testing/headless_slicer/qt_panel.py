@@ -275,6 +275,23 @@ def wait_for(condition: Callable[[], bool], seconds: float = 300.0) -> None:
         time.sleep(0.005)
 
 
+def choose(box: QtWidgets.QComboBox, value: Any) -> None:
+    """Choose an entry of a combo box by its value, as a person does."""
+    index = next(n for n in range(box.count()) if box.itemData(n) == value)
+    box.setProperty("currentIndex", index)
+
+
+def click(button: QtWidgets.QAbstractButton) -> None:
+    """Press a button, which must be possible."""
+    assert button.property("enabled"), button.property("toolTip")
+    button.click()
+
+
+def text_of(control: QtWidgets.QWidget) -> str:
+    """What a control says."""
+    return control.property("text")
+
+
 class Parent(QtWidgets.QWidget):
     """The module panel's own widget."""
 

@@ -51,6 +51,10 @@ class ScriptedLoadableModuleWidget:
     def cleanup(self) -> None:
         pass
 
+    def onReload(self) -> None:
+        """The application would now load the module's file again and make a new widget."""
+        self.cleanup()
+
 
 class ScriptedLoadableModuleLogic:
     def __init__(self, parent=None) -> None:
