@@ -203,9 +203,9 @@ class LookSection:
     def _tell_warnings(self) -> None:
         """What the run found odd about the CT, the lungs or the heat; it stands beside the figures."""
         nodes = self.nodes()
-        warnings = nodes.warnings if nodes is not None else []
-        self._ui.warningsLabel.text = "\n".join(_("Warning: {text}").format(text=text) for text in warnings)
-        self._ui.warningsLabel.visible = bool(warnings)
+        warnings = [_("Warning: {text}").format(text=text) for text in (nodes.warnings if nodes is not None else [])]
+        label = self._ui.warningsLabel
+        label.text, label.visible = "\n".join(warnings), bool(warnings)
 
     def _apply_look(self, nodes) -> None:
         parameters = self._parameters
