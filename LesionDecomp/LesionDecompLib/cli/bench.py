@@ -8,6 +8,8 @@ from pathlib import Path
 
 from .argument_types import device
 
+PRESETS = ("default", "paper")
+
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the parser."""
@@ -16,7 +18,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="measure how fast a CT is segmented here",
         description="Measure a case end to end against the forward passes of its networks, against lungmask's R231 "
         "network where that is installed, and against a plain matrix product; the threshold slider; and, where asked "
-        "for, start-up, time and memory for other numbers of slices.",
+        "for, start-up, time and memory for other numbers of slices. With --train, measure the steps of a training.",
     )
     parser.add_argument("input", nargs="?", type=Path, metavar="INPUT", help="a chest CT (default: the bundled sample)")
     parser.add_argument("--device", type=device, default="auto", metavar="D", help="as for segment (default: auto)")
@@ -25,6 +27,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--slices", type=int, nargs="*", default=[], metavar="N", help="also the same chest cut into so many slices"
     )
     parser.add_argument("--start-up", action="store_true", help="also the time to the first slice and to --help")
+    parser.add_argument(
+        "--train", type=Path, metavar="DIR", help="measure training on this training set instead of segmentation"
+    )
+    parser.add_argument(
+        "--presets", nargs="+", choices=PRESETS, default=PRESETS, metavar="NAME", help="with --train: default, paper"
+    )
+    parser.add_argument("--steps", type=int, metavar="N", help="with --train: steps (default: 40, of paper 3)")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the figures as JSON, too")
     parser.set_defaults(run=run, usage_error=parser.error)
 
@@ -33,6 +42,10 @@ def run(args: argparse.Namespace) -> int:
     """Measure and print a table."""
     if args.repeats < 1 or any(not 3 <= count <= 4096 for count in args.slices):
         args.usage_error("--repeats from 1, --slices from 3 to 4096")
+    if args.steps is not None and not 2 <= args.steps <= 10_000:
+        args.usage_error("--steps from 2 to 10000")
+    if args.train is not None:
+        return _train(args)
     from ..atomic import write_text
     from ..benchmark import as_table, run_benchmark, scaling, start_up
     from . import say, tell
@@ -44,6 +57,18 @@ def run(args: argparse.Namespace) -> int:
         figures["start_up"] = start_up(path, args.device, args.repeats)
     if args.slices:
         figures["scaling"] = scaling(path, args.slices, args.device, say)
+    tell(as_table(figures))
+    if args.output is not None:
+        write_text(args.output, json.dumps(figures, indent=2, ensure_ascii=False) + "\n", "Writing the figures")
+    return 0
+
+
+def _train(args: argparse.Namespace) -> int:
+    from ..atomic import write_text
+    from ..training.benchmark import as_table, run_training_benchmark
+    from . import say, tell
+
+    figures = run_training_benchmark(args.train, args.presets, args.steps, args.device, say)
     tell(as_table(figures))
     if args.output is not None:
         write_text(args.output, json.dumps(figures, indent=2, ensure_ascii=False) + "\n", "Writing the figures")

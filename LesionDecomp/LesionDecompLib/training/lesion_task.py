@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -21,6 +21,15 @@ from .slices import SliceSet
 from .synthetic_lesions import paint_lesions
 
 Terms = dict[str, torch.Tensor]
+
+
+class Parts(NamedTuple):
+    """What E, G1 and G2 give for a batch, each float32 of the shape of its slices."""
+
+    g1: torch.Tensor  # G1(E(x)), -1 outside the lungs
+    g2: torch.Tensor  # G2(E(x)), 0 outside the lungs
+    gate: torch.Tensor  # logits of the heat
+    heat: torch.Tensor  # in [0, 1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,37 +103,57 @@ class LesionTask:
 
     def step(self, number: int, rng: np.random.Generator) -> dict[str, float]:
         """One update of E, G1 and G2 by equation 5 with the image-level and painted terms, and of D by equation 3."""
-        config, batch = self.config, self.batch(rng)
+        batch, terms = self.batch(rng), Terms()
         self.network.train()
-        with mixed_precision(self.device):
-            out = self._forward(batch.x)
-        g1 = torch.where(batch.lung, out.normal.float(), -1.0)
-        g2, gate = out.lesion.float() * batch.lung, out.gate.float()
-        heat = torch.sigmoid(gate) if config.network.gated else g2.clamp(0, 1)
-
-        terms: Terms = {}
-        total = self._decomposition(batch, g1, g2, terms)
-        if number >= config.identity_steps:
-            total = total + self._image_level(batch, gate, heat, terms) + self._taught(number, batch, gate, terms)
-            if config.batch_painted > 0 and config.alpha_painted > 0:
-                total = total + self._painted(batch, g1, gate, terms)
-            if config.critic:
-                total = total + self._adversarial(number, batch, g1, rng, terms)
-        terms["L_g"] = total
-        optimizer = self.optimizers["network"]
-        set_rate(optimizer, cosine(number, config.steps, config.learning_rate, config.final_learning_rate))
-        optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        terms["gradient_norm"] = torch.nn.utils.clip_grad_norm_(self.network.parameters(), 10.0)
-        optimizer.step()
+        parts = self.split(batch)
+        self.backward(self.objective(number, batch, parts, rng, terms))
+        self.update(number, terms)
         with torch.no_grad():
             inside = batch.lung.float()
-            if config.network.normal_decoder:
-                terms["change_G1"] = losses.difference(batch.x, g1, inside, 1)
+            if self.config.network.normal_decoder:
+                terms["change_G1"] = losses.difference(batch.x, parts.g1, inside, 1)
             for name, part in (("lesion", batch.lesion), ("normal", batch.normal)):
-                terms[f"heat_{name}"] = losses.weighted_mean(heat[part], inside[part])
-                terms[f"G2_{name}"] = losses.weighted_mean(g2[part], inside[part])
+                terms[f"heat_{name}"] = losses.weighted_mean(parts.heat[part], inside[part])
+                terms[f"G2_{name}"] = losses.weighted_mean(parts.g2[part], inside[part])
         return {key: float(value.detach()) for key, value in terms.items()}
+
+    def split(self, batch: Batch) -> Parts:
+        """The forward pass of E, G1 and G2."""
+        with mixed_precision(self.device):
+            out = self._forward(batch.x)
+        g2, gate = out.lesion.float() * batch.lung, out.gate.float()
+        heat = torch.sigmoid(gate) if self.config.network.gated else g2.clamp(0, 1)
+        return Parts(torch.where(batch.lung, out.normal.float(), -1.0), g2, gate, heat)
+
+    def objective(
+        self, number: int, batch: Batch, parts: Parts, rng: np.random.Generator, terms: Terms
+    ) -> torch.Tensor:
+        """L_g, equation 5 and the terms beyond it; D is updated on the way."""
+        config, gate = self.config, parts.gate
+        total = self._decomposition(batch, parts.g1, parts.g2, terms)
+        if number >= config.identity_steps:
+            image_level = self._image_level(batch, gate, parts.heat, terms)
+            total = total + image_level + self._taught(number, batch, gate, terms)
+            if config.batch_painted > 0 and config.alpha_painted > 0:
+                total = total + self._painted(batch, parts.g1, gate, terms)
+            if config.critic:
+                if number % config.critic_every == 0:
+                    self.train_critic(batch, parts.g1.detach(), rng, terms)
+                total = total + self.adversarial(batch, parts.g1, terms)
+        terms["L_g"] = total
+        return total
+
+    def backward(self, total: torch.Tensor) -> None:
+        """Gradient of L_g for E, G1 and G2."""
+        self.optimizers["network"].zero_grad(set_to_none=True)
+        total.backward()
+
+    def update(self, number: int, terms: Terms) -> None:
+        """Adam's step of E, G1 and G2 down the gradient, clipped."""
+        config, optimizer = self.config, self.optimizers["network"]
+        set_rate(optimizer, cosine(number, config.steps, config.learning_rate, config.final_learning_rate))
+        terms["gradient_norm"] = torch.nn.utils.clip_grad_norm_(self.network.parameters(), 10.0)
+        optimizer.step()
 
     def batch(self, rng: np.random.Generator) -> Batch:
         """This rank's share of a batch; all ranks draw the same from ``rng``."""
@@ -179,7 +208,7 @@ class LesionTask:
             return gate.new_zeros(())
         target, known = batch.taught, batch.lung[part]
         if target is None:
-            heat = self._teachers_heat(batch.x[part])
+            heat = self.teachers_heat(batch.x[part])
             target = (heat >= config.self_positive).float()
             known = known & ((heat >= config.self_positive) | (heat <= config.self_negative))
         each = functional.binary_cross_entropy_with_logits(gate[part], target, reduction="none")
@@ -187,7 +216,7 @@ class LesionTask:
         return config.alpha_self * terms["L_t"]
 
     @torch.no_grad()
-    def _teachers_heat(self, x: torch.Tensor) -> torch.Tensor:
+    def teachers_heat(self, x: torch.Tensor) -> torch.Tensor:
         """The averaged network's heat, both ways round averaged."""
         teacher = cast(DecompositionNet, self.teacher)  # the loop hands it over before the first step
         with mixed_precision(self.device):
@@ -206,19 +235,15 @@ class LesionTask:
             total = total + terms["L_p_normal"]
         return self.config.alpha_painted * total
 
-    def _adversarial(
-        self, number: int, batch: Batch, g1: torch.Tensor, rng: np.random.Generator, terms: Terms
-    ) -> torch.Tensor:
-        """Updates of D by equation 3, then L_a, equation 4."""
-        config = self.config
-        if number % config.critic_every == 0:
-            self._train_critic(batch, g1.detach(), rng, terms)
+    def adversarial(self, batch: Batch, g1: torch.Tensor, terms: Terms) -> torch.Tensor:
+        """L_a, equation 4."""
         self.critic.requires_grad_(False)
         terms["L_a"] = losses.adversarial_loss(self.critic, g1[batch.labelled])
         self.critic.requires_grad_(True)
-        return config.alpha_adversarial * terms["L_a"]
+        return self.config.alpha_adversarial * terms["L_a"]
 
-    def _train_critic(self, batch: Batch, g1: torch.Tensor, rng: np.random.Generator, terms: Terms) -> None:
+    def train_critic(self, batch: Batch, g1: torch.Tensor, rng: np.random.Generator, terms: Terms) -> None:
+        """Updates of D by equation 3."""
         config, optimizer = self.config, self.optimizers["critic"]
         known = slice(batch.n_lesion, None)
         real = batch.target[known]  # normal slices, those that were painted on as they were before
