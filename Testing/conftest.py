@@ -39,6 +39,26 @@ def sample_folder() -> Path:
     return ROOT / "LesionDecomp" / "Resources" / "SampleData"
 
 
+@pytest.fixture(scope="session")
+def home(tmp_path_factory) -> Path:
+    """A user's home with small untrained models, for processes of their own."""
+    from command_line import small_models
+
+    folder = tmp_path_factory.mktemp("home")
+    small_models(folder / ".lesiondecomp" / "models")
+    return folder
+
+
+@pytest.fixture
+def models(home, monkeypatch) -> Path:
+    """The folder of the small untrained models, which are the only ones installed."""
+    from LesionDecompLib import bundles
+
+    folder = home / ".lesiondecomp" / "models"
+    monkeypatch.setattr(bundles, "model_folders", lambda: [folder])
+    return folder
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _few_threads():
     """More threads than cores make small tensors slow."""

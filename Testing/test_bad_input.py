@@ -16,25 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
-from command_line import process_environment, run_apart, run_here, ships, small_ct, small_models, snapshot
+from command_line import process_environment, run_apart, run_here, ships, small_ct, snapshot
 from dicom_files import copy_slice, series_files
-from LesionDecompLib import bundles
 from LesionDecompLib.image_io import write_image
 
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX only")
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("home")
-    small_models(folder / ".lesiondecomp" / "models")
-    return folder
-
-
-@pytest.fixture
-def models(home, monkeypatch):
-    monkeypatch.setattr(bundles, "model_folders", lambda: [home / ".lesiondecomp" / "models"])
-    return home / ".lesiondecomp" / "models"
 
 
 @pytest.fixture

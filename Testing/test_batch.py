@@ -13,23 +13,15 @@ import time
 
 import numpy as np
 import pytest
-from command_line import process_environment, run_apart, run_here, ships, small_ct, small_models, snapshot
-from LesionDecompLib import bundles
+from command_line import process_environment, run_apart, run_here, ships, small_ct, snapshot
 from LesionDecompLib.cli.case_plan import Case
 from LesionDecompLib.cli.case_sharing import CaseSharing, first_host
 from LesionDecompLib.cli.finished_cases import source_state
 from LesionDecompLib.image_io import read_volume, write_image
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("home")
-    small_models(folder / ".lesiondecomp" / "models")
-    return folder
-
-
 @pytest.fixture
-def models(home, monkeypatch):
+def models(models, monkeypatch):
     """Small untrained models; the air in two boxes stands in for what a trained lung network finds."""
     import LesionDecompLib.lungs as lungs
 
@@ -42,7 +34,6 @@ def models(home, monkeypatch):
         return labels, []
 
     monkeypatch.setattr(lungs, "segment_lungs", boxes)
-    monkeypatch.setattr(bundles, "model_folders", lambda: [home / ".lesiondecomp" / "models"])
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import time
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
-from command_line import process_environment, run_apart, run_here, ships, small_ct, small_models, snapshot
+from command_line import process_environment, run_apart, run_here, ships, small_ct, snapshot
 from dicom_files import SECRET_ID, SECRET_NAME, copy_slice, series_files
 from LesionDecompLib import bundles
 from LesionDecompLib.cli import main
@@ -27,20 +27,6 @@ from LesionDecompLib.statistics import MEASUREMENTS, read_statistics_csv
 from PIL import Image
 
 FILES = ["heatmap.nrrd", "lesions.nrrd", "lungs.nrrd", "report.json", "statistics.csv"]
-
-
-@pytest.fixture(scope="session")
-def home(tmp_path_factory):
-    """A user's home with small untrained models; they stand in wherever none ship."""
-    folder = tmp_path_factory.mktemp("home")
-    small_models(folder / ".lesiondecomp" / "models")
-    return folder
-
-
-@pytest.fixture
-def models(home, monkeypatch):
-    """The small untrained models as the only ones installed."""
-    monkeypatch.setattr(bundles, "model_folders", lambda: [home / ".lesiondecomp" / "models"])
 
 
 @pytest.fixture

@@ -33,6 +33,17 @@ def own_trainings(monkeypatch):
         run.kill()
 
 
+@pytest.fixture
+def tiny_training(module, monkeypatch):
+    """What the panel starts is a training of few, small steps."""
+    start = module.LesionDecompLogic.startTraining
+    monkeypatch.setattr(
+        module.LesionDecompLogic,
+        "startTraining",
+        lambda self, **arguments: start(self, **arguments, settings=(*SETTINGS, "seed=3")),
+    )
+
+
 def value(control, name: str):
     return control.property(name)
 
@@ -114,13 +125,7 @@ def matrix_of(node):
     return matrix
 
 
-def test_training_outlives_the_panel_resumes_and_its_model_is_offered(open_panel, module, tmp_path, monkeypatch):
-    start = module.LesionDecompLogic.startTraining
-    monkeypatch.setattr(
-        module.LesionDecompLogic,
-        "startTraining",
-        lambda self, **arguments: start(self, **arguments, settings=(*SETTINGS, "seed=3")),
-    )
+def test_training_outlives_the_panel_resumes_and_its_model_is_offered(open_panel, tiny_training, tmp_path):
     data, out = write_training_set(tmp_path / "slices"), tmp_path / "my model"
     panel = open_panel()
     ui = panel.ui
@@ -170,14 +175,8 @@ def test_training_outlives_the_panel_resumes_and_its_model_is_offered(open_panel
 
 
 def test_slices_marked_in_loaded_volumes_become_a_model_that_finds_lesions_in_them(
-    panel, module, ct_node, lung_node, chest_case, tmp_path, monkeypatch
+    panel, tiny_training, ct_node, chest_case, tmp_path
 ):
-    start = module.LesionDecompLogic.startTraining
-    monkeypatch.setattr(
-        module.LesionDecompLogic,
-        "startTraining",
-        lambda self, **arguments: start(self, **arguments, settings=(*SETTINGS, "seed=3")),
-    )
     volume, _ = chest_case
     second = slicer.util.addVolumeFromArray(volume.array, volume.ijk_to_ras, "Second CT")
     ui, out = panel.ui, tmp_path / "from my volumes"

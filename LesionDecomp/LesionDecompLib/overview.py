@@ -13,7 +13,7 @@ from .heat_colors import heat_color_table
 from .lesions import volume_curve
 from .overview_panel import LESION_COLOR, LUNG_COLOR, LUNG_WINDOW
 from .slice_panels import AXIAL_CELL, CORONAL_CELL, TEXT, plain, slice_panels, write
-from .statistics import SIDES, THIRDS, RegionStatistics, measurement
+from .statistics import AMOUNTS, SIDES, THIRDS, RegionStatistics, measurement
 
 if TYPE_CHECKING:
     from .bundles import ModelBundle
@@ -29,17 +29,7 @@ FIGURES_TOP = PANELS_TOP + AXIAL_ROWS * (AXIAL_CELL[1] + GAP) + 20
 CURVE_TOP, BAR_TOP = FIGURES_TOP + 196, FIGURES_TOP + 300
 BACKGROUND, PANEL_EDGE, RULE = (11, 13, 17), (44, 50, 60), (58, 64, 76)
 FAINT, WARNING = (150, 160, 174), (255, 190, 90)
-KEY_FIGURES = (
-    "lung_volume_ml",
-    "lesion_volume_ml",
-    "involvement_percent",
-    "ground_glass_ml",
-    "consolidation_ml",
-    "lesion_count",
-    "largest_lesion_ml",
-    "lesion_hu_mean",
-    "lung_hu_mean",
-)
+KEY_FIGURES = (*AMOUNTS, "lesion_hu_mean", "lung_hu_mean")
 
 
 def draw_overview(volume: Volume, result: SegmentResult, title: str = "") -> Image.Image:

@@ -21,7 +21,7 @@ from .overview_panel import LESION_COLOR, LUNG_COLOR, LUNG_WINDOW
 from .report_charts import axis_chart, volume_chart
 from .report_style import STYLE
 from .slice_panels import SlicePanel, slice_panels
-from .statistics import MEASUREMENTS, REGION_HEADER, SIDES, measurement
+from .statistics import AMOUNTS, MEASUREMENTS, REGION_HEADER, SIDES, measurement
 from .volume import Volume
 
 if TYPE_CHECKING:
@@ -30,16 +30,7 @@ if TYPE_CHECKING:
 LETTERS = 1.5  # panels are shown at less than half their size
 TITLE = "Lung lesions in chest CT"
 TILES = ("involvement_percent", "lesion_volume_ml", "lung_volume_ml", "ground_glass_ml", "consolidation_ml")
-VOLUMES = (
-    "lung_volume_ml",
-    "lesion_volume_ml",
-    "involvement_percent",
-    "ground_glass_ml",
-    "consolidation_ml",
-    "lesion_count",
-    "largest_lesion_ml",
-)
-DENSITIES = tuple(m.key for m in MEASUREMENTS if m.key not in VOLUMES)
+DENSITIES = tuple(m.key for m in MEASUREMENTS if m.key not in AMOUNTS)
 
 
 def report_page(
@@ -67,7 +58,7 @@ def report_page(
         _pictures(axial, coronal),
         _legend(threshold),
         '<div class="columns"><div class="wide">',
-        _table("Volumes", figures, list(figures), VOLUMES),
+        _table("Volumes", figures, list(figures), AMOUNTS),
         '</div><div class="narrow">',
         volume_chart(*volume_curve(heat, lungs, volume.voxel_volume_ml), threshold),
         axis_chart(view.height_mm(np.arange(view.shape[0])), *_areas(view, stacks[2:])),

@@ -85,14 +85,19 @@ def _table(heatmap, role: str, name: str):
 
 def _series(heatmap, role: str, name: str, table, x: str, y: str):
     series = _node(heatmap, role, "vtkMRMLPlotSeriesNode", name)
+    draw_as_line(series, table, x, y, LINE_COLOR)
+    return series
+
+
+def draw_as_line(series, table, x: str, y: str, color: tuple[float, float, float]) -> None:
+    """Have a plot series node draw column ``y`` of a table node over its column ``x``."""
     series.SetAndObserveTableNodeID(table.GetID())
     series.SetXColumnName(x)
     series.SetYColumnName(y)
     series.SetPlotType(slicer.vtkMRMLPlotSeriesNode.PlotTypeScatter)
     series.SetLineStyle(slicer.vtkMRMLPlotSeriesNode.LineStyleSolid)
     series.SetMarkerStyle(slicer.vtkMRMLPlotSeriesNode.MarkerStyleNone)
-    series.SetColor(*LINE_COLOR)
-    return series
+    series.SetColor(*color)
 
 
 def _mark_series(heatmap):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import slicer
 import vtk
 from LesionDecompLib.training_log import MEANINGS, SECONDS, STEP, curve_names
 from vtk.util.numpy_support import numpy_to_vtk
 
+from .plots import draw_as_line
 from .scene_nodes import nodes_of_class
 
 FOLDER = "LesionDecomp.training"  # attribute of the table: which run it shows
@@ -88,13 +88,7 @@ def _chart(scene, table, title: str, names: list[str]):
         if name in drawn:
             continue
         series = scene.AddNewNodeByClass("vtkMRMLPlotSeriesNode", name)
-        series.SetAndObserveTableNodeID(table.GetID())
-        series.SetXColumnName(STEP)
-        series.SetYColumnName(name)
-        series.SetPlotType(slicer.vtkMRMLPlotSeriesNode.PlotTypeScatter)
-        series.SetLineStyle(slicer.vtkMRMLPlotSeriesNode.LineStyleSolid)
-        series.SetMarkerStyle(slicer.vtkMRMLPlotSeriesNode.MarkerStyleNone)
-        series.SetColor(*COLORS[number % len(COLORS)])
+        draw_as_line(series, table, STEP, name, COLORS[number % len(COLORS)])
         table.AddNodeReferenceID(SERIES_ROLE, series.GetID())
         chart.AddAndObservePlotSeriesNodeID(series.GetID())
     return chart
