@@ -81,7 +81,7 @@ def run_make(command: str) -> None:
     if target == "demo":  # one of the README's own commands, and so run
         assert recipe[-1].removeprefix(".venv/bin/") in commands("README.md")
         return
-    tools = {"test": ("ruff", "pytest"), "lint": ("ruff",), "types": ("mypy",), "docs": ("pdoc",)}[target]
+    tools = {"test": ("ruff", "mypy", "pytest"), "lint": ("ruff",), "types": ("mypy",), "docs": ("pdoc",)}[target]
     for tool in tools:
         assert any(tool in line for line in recipe), f"make {target} runs no {tool}"
         subprocess.run([sys.executable, "-m", tool, "--version"], check=True, capture_output=True, timeout=60)
