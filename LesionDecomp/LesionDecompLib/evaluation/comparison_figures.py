@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
@@ -20,6 +21,7 @@ STAGE = "Drawing the comparison"
 PR_NAME, DICE_NAME, EXAMPLES_NAME, TABLE_NAME = "pr_curves.png", "dice_thresholds.png", "examples.png", "table.md"
 EXAMPLE_SIZE = (160, 192)
 LEAST_PIXELS = 300  # of lesion in a slice worth showing
+METHOD_LINES = ("-", ":", "-.")
 GRID = np.linspace(0.005, 0.995, 199)
 
 
@@ -158,18 +160,23 @@ def _panels(count: int) -> tuple[Any, Any]:
 
 
 def _styles(comparison: Comparison) -> dict[str, dict[str, Any]]:
-    """Colors apart for twenty methods; floors grey and dashed."""
+    """A color for each model, a line for each of its methods (``model/method``); floors grey and dashed."""
     from matplotlib import colormaps
 
     styles: dict[str, dict[str, Any]] = {}
-    colors = cycle(colormaps["tab20"](range(20)))
+    colors = cycle(colormaps["tab10"](range(10)))
+    of_model: dict[str, Any] = {}
+    drawn: Counter[str] = Counter()
     for name in comparison.measured:
-        floor = name in FLOORS
-        styles[name] = {
-            "color": "0.5" if floor else next(colors),
-            "linestyle": "--" if floor else "-",
-            "linewidth": 2.2 if not styles else 1.1,
-        }
+        model = name.partition("/")[0]
+        if name in FLOORS:
+            styles[name] = {"color": "0.5", "linestyle": "--", "linewidth": 1.1}
+            continue
+        if model not in of_model:
+            of_model[model] = next(colors)
+        line = METHOD_LINES[drawn[model] % len(METHOD_LINES)]
+        styles[name] = {"color": of_model[model], "linestyle": line, "linewidth": 1.1 if styles else 2.2}
+        drawn[model] += 1
     return styles
 
 
