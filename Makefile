@@ -23,9 +23,9 @@ coverage: $(VENV)/installed-test
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 
+# Small changes of geometry, statistics and bundles, each to be noticed by a test. See Testing/TRUST.md.
 mutation: $(VENV)/installed-test
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) '.[mutation]'
-	$(BIN)/python Testing/mutation.py -o build/mutation.txt
+	PYTHONPATH=LesionDecomp:Testing $(BIN)/python -m mutation $(MUTATION_ARGUMENTS)
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check --fix .

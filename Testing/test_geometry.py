@@ -98,6 +98,44 @@ def test_tilt_and_slice_distance_of_a_tilted_gantry():
     assert view.slice_distance == pytest.approx(SPACING[2] * np.cos(tilt))
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("degrees", [-30.0, 0.0, 12.0])
+def test_angles_of_a_turned_patient_are_told_whatever_the_order_in_memory(axis, degrees):
+    turned = rotation(axis, degrees) @ lps_matrix()
+    for order, flips in product(permutations(range(3)), product([False, True], repeat=3)):
+        stored, matrix = reoriented(np.empty(SHAPE), turned, order, flips)
+        view = AxialView.of(stored.shape, matrix)
+        assert view.shape == SHAPE and view.spacing == pytest.approx(SPACING[::-1])
+        assert view.turn_degrees == pytest.approx(abs(degrees), abs=1e-5)
+        assert view.tilt_degrees == pytest.approx(0.0 if axis == 2 else abs(degrees), abs=1e-5)
+        assert view.shear_degrees == pytest.approx(0.0, abs=1e-5)
+        assert view.slice_distance == pytest.approx(SPACING[2])
+
+
+@pytest.mark.parametrize("lean", [(0.3, 0.0), (0.0, -0.2), (0.3, 0.2)])
+def test_shear_is_the_angle_by_which_slices_are_displaced(lean):
+    matrix = lps_matrix()
+    matrix[:2, 2] = lean
+    view = AxialView.of(SHAPE, matrix)
+    assert view.shear_degrees == pytest.approx(np.degrees(np.arctan(np.hypot(*lean) / SPACING[2])))
+    assert view.tilt_degrees == pytest.approx(0.0, abs=1e-5)
+    assert view.slice_distance == pytest.approx(SPACING[2])
+    assert view.spacing == pytest.approx((np.hypot(SPACING[2], np.hypot(*lean)), *SPACING[1::-1]))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_each_voxel_axis_stands_for_the_body_axis_it_is_nearest_to(axis):
+    swapped = [2 - index for index in range(3) if index != axis]  # array axes of the two that turn
+    for degrees in (-44.0, 44.0):
+        assert AxialView.of(SHAPE, rotation(axis, degrees) @ lps_matrix()).axes == (0, 1, 2)
+    for degrees in (-46.0, 46.0, 134.0):
+        axes = [0, 1, 2]
+        axes[swapped[0]], axes[swapped[1]] = axes[swapped[1]], axes[swapped[0]]
+        view = AxialView.of(SHAPE, rotation(axis, degrees) @ lps_matrix())
+        assert view.axes == tuple(axes)
+        assert view.turn_degrees == pytest.approx(44.0)
+
+
 def test_height_is_that_of_the_slice_in_the_patient():
     view = AxialView.of(SHAPE, lps_matrix())
     np.testing.assert_allclose(view.height_mm(np.arange(4)), -310.0 + 2.5 * np.arange(4))
@@ -144,3 +182,42 @@ def test_a_ramp_stays_the_same_ramp_in_millimeters(n_in, spacing_in, spacing_out
     beyond = (position < -0.5 - reach) | (position > n_in - 0.5 + reach)
     assert not matrix[beyond].any()
     assert (matrix.sum(axis=1) <= 1 + 1e-5).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    values=st.lists(st.floats(-1000, 1000), min_size=1, max_size=12),
+    n_out=st.integers(1, 30),
+    scale=st.floats(0.05, 1.0),
+    spacing=st.floats(0.3, 5.0),
+    center=st.none() | st.floats(0.0, 11.0),
+)
+def test_finer_samples_are_those_of_linear_interpolation_up_to_half_a_sample_beyond_the_last(
+    values, n_out, scale, spacing, center
+):
+    n = len(values)
+    matrix = resampling_matrix(n, spacing, n_out, scale * spacing, center)
+    assert matrix.shape == (n_out, n) and matrix.dtype == np.float32
+    middle = (n - 1) / 2 if center is None else center
+    position = middle + (np.arange(n_out) - (n_out - 1) / 2) * scale
+    inside = (position > -0.5) & (position < n - 0.5)
+    expected = np.interp(position, np.arange(n), values)
+    np.testing.assert_allclose((matrix @ np.array(values))[inside], expected[inside], atol=1e-3)
+
+
+def test_half_a_sample_beyond_the_last_still_belongs_to_it_and_rows_fade_out_from_there():
+    sums = resampling_matrix(4, 1.0, 7, 1.0, 1.5).sum(axis=1)  # from -1.5 to 4.5
+    np.testing.assert_allclose(sums, [0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0])
+    sums = resampling_matrix(4, 1.0, 9, 0.75, 1.5).sum(axis=1)  # from -1.5 in steps of 0.75
+    np.testing.assert_allclose(sums, [0.0, 0.25, 1.0, 1.0, 1.0, 1.0, 1.0, 0.25, 0.0])
+    # However the edge's place is rounded: 0.1 mm pixels in a sixth of their number.
+    for n in range(2, 60):
+        np.testing.assert_allclose(resampling_matrix(n, 0.1, 2, 0.1 * n).sum(axis=1), 1.0, atol=1e-6)
+
+
+def test_coarser_samples_are_weighted_by_a_triangle_as_wide_as_they_are():
+    expected = [[0.5, 0.375, 0.125, 0.0], [0.0, 0.125, 0.375, 0.5]]
+    assert resampling_matrix(4, 1.0, 2, 2.0).tolist() == expected
+    inner = resampling_matrix(13, 1.0, 1, 3.0)[0]
+    np.testing.assert_allclose(inner[3:10], np.array([0, 1, 2, 3, 2, 1, 0]) / 9, atol=1e-7)
+    assert not inner[:4].any() and not inner[9:].any()

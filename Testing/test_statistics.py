@@ -14,6 +14,8 @@ from LesionDecompLib.errors import LesionDecompError
 from LesionDecompLib.geometry import AxialView
 from LesionDecompLib.statistics import (
     MEASUREMENTS,
+    RegionStatistics,
+    axial_thirds,
     lesion_statistics,
     measurement,
     read_statistics_csv,
@@ -316,9 +318,104 @@ def test_every_figure_says_what_it_means():
     assert header == ["Region", *(m.header for m in MEASUREMENTS), "Warnings"]
 
 
+def test_columns_stay_what_scripts_of_users_know_them_by():
+    columns = {
+        "lung_volume_ml": ("Lung volume (mL)", 1),
+        "lesion_volume_ml": ("Lesion volume (mL)", 2),
+        "involvement_percent": ("Involvement (%)", 2),
+        "ground_glass_ml": ("Ground-glass volume (mL)", 2),
+        "consolidation_ml": ("Consolidation volume (mL)", 2),
+        "lesion_count": ("Lesion count", 0),
+        "largest_lesion_ml": ("Largest lesion (mL)", 2),
+        "lesion_hu_mean": ("Lesion mean (HU)", 1),
+        "lesion_hu_sd": ("Lesion SD (HU)", 1),
+        "lesion_hu_p05": ("Lesion 5th percentile (HU)", 1),
+        "lesion_hu_p50": ("Lesion median (HU)", 1),
+        "lesion_hu_p95": ("Lesion 95th percentile (HU)", 1),
+        "lung_hu_mean": ("Lung mean (HU)", 1),
+        "lung_hu_sd": ("Lung SD (HU)", 1),
+        "lung_hu_p05": ("Lung 5th percentile (HU)", 1),
+        "lung_hu_p50": ("Lung median (HU)", 1),
+        "lung_hu_p95": ("Lung 95th percentile (HU)", 1),
+        "lung_heat_mean": ("Lung heat mean", 3),
+        "lesion_heat_mean": ("Lesion heat mean", 3),
+    }
+    assert {m.key: (m.header, m.decimals) for m in MEASUREMENTS} == columns
+    assert [m.key for m in MEASUREMENTS] == list(columns)
+    for m in MEASUREMENTS:
+        assert m.text(0.12345) == f"{0.12345:.{m.decimals}f}"
+        assert measurement(m.key) is m
+    with pytest.raises(KeyError):
+        measurement("lung_volume")
+
+
+def test_a_table_for_the_clipboard_is_the_csv_file_with_tabs():
+    rows = lesion_statistics(*_random_case(2), 0.3)
+    with_tabs = list(csv.reader(statistics_csv(rows, ["a", "b"], delimiter="\t").splitlines(), delimiter="\t"))
+    assert with_tabs == list(csv.reader(statistics_csv(rows, ["a", "b"]).splitlines()))
+    assert {line[-1] for line in with_tabs[1:]} == {"a b"}
+
+
+def test_figures_are_written_with_nine_digits():
+    row = RegionStatistics("both lungs", {m.key: 1234.56789123456 for m in MEASUREMENTS})
+    assert statistics_csv([row]).splitlines()[1].split(",")[1:-1] == ["1234.56789"] * len(MEASUREMENTS)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda text: text.encode().replace(b"both", b"\xff\xfe", 1), "does not read"),
+        (lambda text: b"", "other columns in a.csv"),
+        (lambda text: text.replace("Lesion count", "Lesions").encode(), "other columns in a.csv"),
+        (lambda text: text.replace(",Warnings", "").replace("Region,", "", 1).encode(), "other columns in a.csv"),
+        (lambda text: text[: text.rindex(",") - 9].encode(), "a line cut short in a.csv"),
+        (lambda text: text.replace("left lung,", "left lung,x", 1).encode(), "a damaged line in a.csv"),
+        (lambda text: text.replace("left lung,", '"' + "x" * 200_000, 1).encode(), "does not read"),
+    ],
+)
+def test_a_damaged_csv_file_is_refused(tmp_path, spoil, said):
+    (tmp_path / "a.csv").write_bytes(spoil(statistics_csv(lesion_statistics(*_random_case(2), 0.3))))
+    with pytest.raises(LesionDecompError, match=f"Reading statistics: found {said}|Reading statistics: .*{said}"):
+        read_statistics_csv(tmp_path / "a.csv")
+    with pytest.raises(LesionDecompError, match=r"Reading statistics: .*does not read"):
+        read_statistics_csv(tmp_path / "missing.csv")
+
+
+def test_a_tally_of_the_lungs_taken_before_gives_the_same_figures():
+    hu, lungs, lesions, heat = _random_case(5)
+    tally = tally_lungs(hu, lungs, heat)
+    assert tally.voxels.sum() == np.count_nonzero(lungs) and tally.components.shape == (0, 6)
+    for a, b in zip(
+        lesion_statistics(hu, lungs, lesions, heat, 0.3),
+        lesion_statistics(hu, lungs, lesions, heat, 0.3, tally),
+        strict=True,
+    ):
+        assert a.values == pytest.approx(b.values, **SAME)
+
+
+def test_thirds_are_those_of_the_slices_that_hold_lung():
+    lungs = np.zeros((9, 2, 2), np.uint8)
+    lungs[2, 0, 0], lungs[7, 1, 1] = 1, 2
+    thirds = axial_thirds(lungs)
+    assert thirds.shape == lungs.shape and thirds.dtype == np.uint8 and not thirds.flags.writeable
+    assert thirds[:, 1, 0].tolist() == [0, 0, 0, 0, 1, 1, 2, 2, 0]
+    assert not axial_thirds(np.zeros((3, 2, 2), np.uint8)).any()
+    assert thirds_of_slices(0).tolist() == []
+
+
 def test_arrays_that_do_not_fit_are_refused():
     hu, lungs, lesions, heat = _random_case(2)
     with pytest.raises(LesionDecompError, match="same shape"):
         lesion_statistics(hu, lungs[1:], lesions, heat, 0.3)
     with pytest.raises(LesionDecompError, match="lung label 3"):
         lesion_statistics(hu, lungs + np.uint8(1), lesions, heat, 0.3)
+    with pytest.raises(LesionDecompError, match=r"Statistics: .*four 3-D arrays of the same shape"):
+        lesion_statistics(hu[0], lungs[0], lesions[0], heat[0], 0.3)
+    for place in range(4):
+        arrays = [hu, lungs, lesions, heat]
+        arrays[place] = arrays[place][:, 1:]
+        name = ("CT", "lungs", "lesions", "heat")[place]
+        with pytest.raises(LesionDecompError, match=rf"{name} \(6, 4, 7\)"):
+            lesion_statistics(*arrays, 0.3)
+    with pytest.raises(LesionDecompError, match="same shape"):
+        tally_lungs(hu, lungs, heat[1:])
