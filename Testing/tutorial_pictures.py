@@ -8,6 +8,7 @@ without its window around them. Nothing is painted in afterwards but the letters
 
 from __future__ import annotations
 
+import argparse
 import sys
 import tempfile
 from pathlib import Path
@@ -25,6 +26,7 @@ SIZE = 400
 
 def main(folder: Path) -> None:
     """Write ``tutorial-ct.png``, ``tutorial-result.png``, ``tutorial-threshold.png`` and ``tutorial-panel.png``."""
+    folder.mkdir(parents=True, exist_ok=True)
     sys.path[:0] = [str(ROOT / "LesionDecomp"), str(ROOT / "Testing")]
     from headless_slicer import boot
     from LesionDecompMrml.views import add_slice_views
@@ -66,6 +68,7 @@ def draw_panel(module, settings: str, picture: Path) -> None:
         panel = qt_panel.open_panel(module, monkeypatch, Path(settings))
         panel.parent.setFixedWidth(520)
         panel.parent.show()
+        qt_panel.wait_for(lambda: bool(qt_panel.text_of(panel.ui.deviceInfoLabel)))
         for _ in range(20):
             qt_panel.application().processEvents()
         panel.parent.grab().save(str(picture))
@@ -149,4 +152,6 @@ def row(pictures: list[Image.Image], gap: int = 4) -> Image.Image:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "Resources" / "Screenshots")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "Resources" / "Screenshots", metavar="FOLDER")
+    main(parser.parse_args().folder)

@@ -115,6 +115,7 @@ class LookSection:
         table = nodes.table if nodes is not None else None
         if self._ui.statisticsTableView.mrmlTableNode() != table:
             self._ui.statisticsTableView.setMRMLTableNode(table)
+            self._ui.statisticsTableView.resizeColumnsToContents()
         if nodes is None:
             self._ui.figuresLabel.text = _("No result is chosen.") if self._parameters is not None else ""
             self._ui.lesionLabel.text = ""
