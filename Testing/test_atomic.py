@@ -11,8 +11,9 @@ import time
 
 import pytest
 from command_line import process_environment, snapshot
-from LesionDecompLib.atomic import atomic_file, check_writable, sole_writer, staged_folder, write_bytes, write_text
+from LesionDecompLib.atomic import atomic_file, check_writable, staged_folder, write_bytes, write_text
 from LesionDecompLib.errors import LesionDecompError
+from LesionDecompLib.folder_lock import LOCK_NAME, sole_writer
 
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX permissions and signals")
 
@@ -175,6 +176,10 @@ class TestSeveralProcesses:
         assert process.stdout.readline() == b"ready\n"
         return process
 
+    def said(self, folder, code):
+        command, environment = [sys.executable, "-c", code], process_environment(folder)
+        return subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.PIPE).stdout.decode()
+
     def test_two_runs_into_one_folder_never_leave_a_mix(self, tmp_path):
         code = (
             "import sys; from LesionDecompLib.atomic import staged_folder\n"
@@ -243,7 +248,7 @@ class TestSeveralProcesses:
 
     def test_a_second_writer_is_refused_until_the_first_has_ended(self, tmp_path):
         code = (
-            "import time; from LesionDecompLib.atomic import sole_writer\n"
+            "import time; from LesionDecompLib.folder_lock import sole_writer\n"
             "with sole_writer('.', wait=False):\n"
             "    print('ready', flush=True); time.sleep(600)\n"
         )
@@ -254,4 +259,37 @@ class TestSeveralProcesses:
         first.communicate()
         with sole_writer(tmp_path, wait=False):
             pass
+        assert snapshot(tmp_path) == {}
+
+    def test_where_folders_cannot_be_locked_a_file_in_them_is(self, tmp_path):
+        # Windows' call stands on this system's own: one byte, refused with EACCES, free when its process is gone.
+        as_there = (
+            "import errno, fcntl, sys, time, types\n"
+            "from LesionDecompLib import folder_lock\n"
+            "def locking(descriptor, mode, count):\n"
+            "    try: fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, count)\n"
+            "    except BlockingIOError as error: raise PermissionError(errno.EACCES, 'locked') from error\n"
+            "folder_lock.fcntl, folder_lock.msvcrt = None, types.SimpleNamespace(locking=locking, LK_NBLCK=2)\n"
+        )
+        hold = as_there + "with folder_lock.sole_writer('.'): print('ready', flush=True); time.sleep(600)\n"
+        ask = as_there + (
+            "try:\n"
+            "    with folder_lock.sole_writer('.', wait=False): print('alone', flush=True)\n"
+            "except Exception as error: print(error, flush=True)\n"
+        )
+        first = self.start(tmp_path, hold)
+        assert (tmp_path / LOCK_NAME).exists()
+        assert "found another run that writes into" in self.said(tmp_path, ask)
+        waiting = subprocess.Popen(
+            [sys.executable, "-c", hold], cwd=tmp_path, env=process_environment(tmp_path), stdout=subprocess.PIPE
+        )
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(0.5)
+        first.kill()
+        first.communicate()
+        assert waiting.stdout.readline() == b"ready\n"
+        waiting.kill()
+        waiting.communicate()
+        (tmp_path / LOCK_NAME).touch()  # as a killed process leaves it
+        assert self.said(tmp_path, ask) == "alone\n"
         assert snapshot(tmp_path) == {}

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from LesionDecompLib.geometry import AxialView, resampling_matrix
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.transform import Rotation
 
 SHAPE = (4, 6, 5)
 SPACING = (0.7, 0.8, 2.5)  # i, j, k
@@ -134,6 +136,22 @@ def test_each_voxel_axis_stands_for_the_body_axis_it_is_nearest_to(axis):
         view = AxialView.of(SHAPE, rotation(axis, degrees) @ lps_matrix())
         assert view.axes == tuple(axes)
         assert view.turn_degrees == pytest.approx(44.0)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.tuples(*[st.floats(-1, 1)] * 4).filter(lambda q: np.linalg.norm(q) > 0.1))
+def test_however_a_volume_is_turned_its_axes_stand_for_the_nearest_of_the_patient_s(quaternion):
+    turn = np.eye(4)
+    turn[:3, :3] = Rotation.from_quat(quaternion).as_matrix()
+    matrix = turn @ lps_matrix()
+    view = AxialView.of(SHAPE, matrix)
+    steps = matrix[:3, [2, 1, 0]] / np.linalg.norm(matrix[:3, :3], axis=0)[::-1]
+    to_body = np.array([[0, 0, 1], [0, -1, 0], [-1, 0, 0]]) @ steps  # up, to the back, to the left
+    _, nearest = linear_sum_assignment(-np.abs(to_body))
+    cosines = np.abs(to_body)[range(3), list(view.axes)]
+    assert cosines.sum() == pytest.approx(np.abs(to_body)[range(3), nearest].sum())
+    assert view.turn_degrees == pytest.approx(np.degrees(np.arccos(np.clip(cosines.min(), 0, 1))), abs=1e-4)
+    assert list(view.flips) == [bool(to_body[a, view.axes[a]] < 0) for a in range(3)]
 
 
 def test_height_is_that_of_the_slice_in_the_patient():

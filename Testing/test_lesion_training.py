@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from LesionDecompLib.atomic import sole_writer
 from LesionDecompLib.cli import main
 from LesionDecompLib.errors import Cancelled, LesionDecompError
+from LesionDecompLib.folder_lock import sole_writer
 from LesionDecompLib.networks import Critic, DecompositionNet
 from LesionDecompLib.training import losses
 from LesionDecompLib.training.augmentation import Augmentation, augment

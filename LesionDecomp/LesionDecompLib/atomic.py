@@ -21,11 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from .errors import LesionDecompError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from .folder_lock import sole_writer
 
 _UMASK = threading.Lock()
 PARTIAL = ".partial"  # suffix of every temporary name
@@ -177,34 +173,6 @@ def check_writable(folder: str | Path, stage: str = "Opening the output folder")
     finally:
         if staging is not None:
             shutil.rmtree(staging, ignore_errors=True)
-
-
-@contextmanager
-def sole_writer(folder: str | Path, wait: bool = True, stage: str = "Opening the output folder") -> Iterator[None]:
-    """Keep other processes that ask for the same from writing into an existing ``folder`` meanwhile.
-
-    Held by the process: when it is killed, the next one may go on. Where the system or the disk knows no such locks
-    (Windows, some network disks), nothing is kept.
-
-    :param wait: whether to wait for another process; if not, it is an error.
-    :raises LesionDecompError: another process writes there, and ``wait`` is False.
-    """
-    if fcntl is None:
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError as error:
-            found = f"another run that writes into '{Path(folder).name}'"
-            advice = "Wait for its end or choose another folder."
-            raise LesionDecompError(stage, found, "a folder of its own for each run", advice) from error
-        except OSError:  # a disk without locks
-            pass
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _staging_folder(folder: Path) -> Path:

@@ -128,7 +128,8 @@ def run(args: argparse.Namespace) -> int:
 @contextmanager
 def _only_run_in(folder: Path) -> Iterator[None]:
     """Refuse a second run into ``folder`` while one is under way: their checkpoints and logs would mix."""
-    from ..atomic import sole_writer, writing_error
+    from ..atomic import writing_error
+    from ..folder_lock import sole_writer
 
     if os.environ.get("RANK", "0") != "0":  # the first rank alone writes
         yield
