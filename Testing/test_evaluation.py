@@ -18,7 +18,7 @@ from LesionDecompLib.baselines.run import train_baseline
 from LesionDecompLib.bundles import ModelBundle, find_bundle
 from LesionDecompLib.cli import evaluate, main, train
 from LesionDecompLib.decomposition import HeatDefinition
-from LesionDecompLib.errors import Cancelled
+from LesionDecompLib.errors import Cancelled, LesionDecompError
 from LesionDecompLib.evaluation.bootstrap import interval, resampled_figures, scan_weights
 from LesionDecompLib.evaluation.comparison import slice_figures, surface_distances_95
 from LesionDecompLib.evaluation.comparison_figures import example_slices
@@ -307,6 +307,14 @@ def test_whole_ct_is_evaluated_through_the_pipeline(data_folder, tmp_path, capsy
     assert bias == pytest.approx(results["cases"][0]["lesion_ml"] - results["cases"][0]["reference_ml"], abs=0.01)
     assert (tmp_path / "out" / "bland_altman.png").is_file() and (tmp_path / "out" / "case2.png").is_file()
     assert "Mean Dice" in capsys.readouterr().out
+
+
+def test_two_cases_of_one_name_are_refused(tmp_path):
+    for part in ("a", "b"):
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "normal1_ct.nii.gz").touch()
+    with pytest.raises(LesionDecompError, match="two cases named 'normal1'"):
+        find_cases(tmp_path)
 
 
 def test_the_heats_source_is_the_better_one_on_val(slices):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -155,3 +156,15 @@ def test_a_program_that_does_not_exist_is_said_so(tmp_path):
 def test_exit_statuses_read_like_a_sentence():
     assert exit_in_words(-9) == "killed by signal 9 (SIGKILL, perhaps for want of memory)"
     assert exit_in_words(3) == "exit status 3"
+
+
+@posix
+def test_a_folder_that_is_removed_meanwhile_silences_the_child_and_ends_nothing(tmp_path):
+    folder = tmp_path / "job"
+    folder.mkdir()
+    process = tree(folder, "import time\nprint('here', flush=True)\ntime.sleep(0.3)\nprint('gone')")
+    assert lines_of(process) == ["here"]
+    shutil.rmtree(folder)
+    assert process.new_lines() == []
+    assert process.wait(20) == 0 and process.new_lines() == []
+    process.kill()

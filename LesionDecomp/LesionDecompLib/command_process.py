@@ -53,9 +53,7 @@ class CommandProcess:
         try:
             folder = private_folder(temporary_folder)
         except OSError as error:
-            raise LesionDecompError(
-                title, f"no temporary folder ({error.strerror or error})", "room for temporary files"
-            ) from error
+            raise no_temporary_folder(title, error) from error
         try:
             command = [*(python or [sys.executable]), "-m", "LesionDecompLib", *arguments]
             self._process = ProcessTree(command, folder, environment={**library_environment(), VARIABLE: "1"})
@@ -72,7 +70,8 @@ class CommandProcess:
     def poll(self) -> str:
         """Take in what the command has told since.
 
-        :return: :attr:`state`."""
+        :return: :attr:`state`.
+        """
         if not self.is_running:
             return self.state
         status = self._process.poll()  # first: what it told before its end is then surely there
@@ -104,7 +103,8 @@ class CommandProcess:
     def wait(self, timeout_s: float | None = None) -> str:
         """Wait for the end, for scripts.
 
-        :return: :attr:`state`, not an end where it took longer."""
+        :return: :attr:`state`, not an end where it took longer.
+        """
         self._process.wait(timeout_s)
         return self.poll()
 
@@ -122,6 +122,11 @@ class CommandProcess:
         said = " / ".join(self._process.last_errors(LINES_SHOWN))
         advice = f"Its last lines: {said}" if said else "Try again; if it happens again, report it."
         return LesionDecompError(self.title, f"a process that ended early ({exit_in_words(status)})", "its end", advice)
+
+
+def no_temporary_folder(stage: str, error: OSError) -> LesionDecompError:
+    """Error for a system that gives no folder for temporary files."""
+    return LesionDecompError(stage, f"no temporary folder ({error.strerror or error})", "room for temporary files")
 
 
 def _close(process: ProcessTree, folder: Path) -> None:

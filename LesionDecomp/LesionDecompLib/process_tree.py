@@ -87,12 +87,16 @@ class ProcessTree:
         return self._process.poll()
 
     def new_lines(self) -> list[str]:
-        """Complete lines of standard output since the last call, less their line ends; after the end also the rest."""
+        """Complete lines of standard output since the last call, less their line ends; after the end also the rest.
+
+        None where somebody has removed the folder: the process goes on, and ends as one that said nothing.
+        """
         ended = self.poll() is not None
-        with open(self.stdout_path, "rb") as stream:
+        data = b""
+        with suppress(OSError), open(self.stdout_path, "rb") as stream:
             stream.seek(self._offset)
             data = stream.read(MOST_BYTES)
-            more = len(data) == MOST_BYTES
+        more = len(data) == MOST_BYTES
         self._offset += len(data)
         *lines, self._rest = (self._rest + data).split(b"\n")
         if len(self._rest) > LONGEST_LINE or (ended and not more and self._rest):
@@ -111,7 +115,8 @@ class ProcessTree:
     def wait(self, timeout_s: float | None = None) -> int | None:
         """Wait for the command's end.
 
-        :return: its exit status, or None after ``timeout_s``."""
+        :return: its exit status, or None after ``timeout_s``.
+        """
         end = None if timeout_s is None else time.monotonic() + timeout_s
         while (status := self.poll()) is None and (end is None or time.monotonic() < end):
             time.sleep(WAIT_STEP_S)
@@ -139,16 +144,18 @@ class ProcessTree:
         """End the command and everything it has started, now; returns when it is gone and leaves no zombie."""
         if sys.platform == "win32":
             if self.poll() is None:
-                # The only way to the children of a process group that needs no handle of each.
-                subprocess.run(
-                    ["taskkill", "/PID", str(self.pid), "/T", "/F"],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    creationflags=subprocess.CREATE_NO_WINDOW,
-                    timeout=KILL_TIMEOUT_S,
-                    check=False,
-                )
+                # The only way to the children of a process group that needs no handle of each. Where it is missing or
+                # hangs, the command itself is ended all the same.
+                with suppress(OSError, subprocess.TimeoutExpired):
+                    subprocess.run(
+                        ["taskkill", "/PID", str(self.pid), "/T", "/F"],
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.DEVNULL,
+                        stderr=subprocess.DEVNULL,
+                        creationflags=subprocess.CREATE_NO_WINDOW,
+                        timeout=KILL_TIMEOUT_S,
+                        check=False,
+                    )
                 self._process.kill()
         else:
             # Also where the command itself has ended: what it left running is still in its group.

@@ -7,7 +7,6 @@ is a process of its own. Somebody has to call :meth:`TrainingRun.poll` now and t
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from .command_process import FAILED, FINISHED, RUNNING, STARTING, STOPPED, CommandProcess
+from .atomic import private_folder
+from .command_process import FAILED, FINISHED, RUNNING, STARTING, STOPPED, CommandProcess, no_temporary_folder
 from .errors import LesionDecompError
 from .image_io import write_image
 from .training.slice_labels import SliceLabel, deal_labels, write_slice_labels
@@ -52,7 +52,11 @@ class SliceSetProcess(CommandProcess):
         temporary_folder: str | Path | None = None,
     ) -> None:
         labels = deal_labels(labels)
-        self._inputs = Path(tempfile.mkdtemp(prefix="lesiondecomp-", dir=temporary_folder))
+        try:
+            # What a killed process leaves of a patient's images here is removed by the next one.
+            self._inputs = private_folder(temporary_folder)
+        except OSError as error:
+            raise no_temporary_folder(SLICES_TITLE, error) from error
         try:
             files = []
             for volume in volumes:
@@ -67,12 +71,17 @@ class SliceSetProcess(CommandProcess):
             raise
 
     def poll(self) -> str:
+        """Take in what the command has told since; its inputs are removed at its end.
+
+        :return: :attr:`state`.
+        """
         state = super().poll()
         if not self.is_running:
             self._remove_inputs()
         return state
 
     def kill(self) -> None:
+        """End the command now, and remove its inputs."""
         super().kill()
         self._remove_inputs()
 
@@ -100,6 +109,7 @@ class TrainingRun:
         self._python, self._temporary_folder = python, temporary_folder
         self._training: TrainingProcess | None = None
         self._slices: SliceSetProcess | None = None
+        self._is_stopping = False
         if labels:
             self.settings = replace(settings, data=settings.output / SLICES_FOLDER)
             # What the trainer alone would notice, after the slices are made.
@@ -192,9 +202,10 @@ class TrainingRun:
         process = self._process
         state, self._error = process.poll(), process.error
         if process is self._slices and state == FINISHED:
-            state = RUNNING
+            state = STOPPED if self._is_stopping else RUNNING
             try:
-                self._training = self._start()
+                if not self._is_stopping:
+                    self._training = self._start()
             except LesionDecompError as error:
                 state, self._error = FAILED, error
         self._state = state
@@ -202,9 +213,11 @@ class TrainingRun:
 
     def stop(self) -> None:
         """Ask it to end at the next good moment; a training writes its checkpoint first."""
-        process = self._process
-        process.stop()
-        self._state = process.state
+        if not self.is_running:
+            return
+        self._is_stopping = True  # also where the slices are just finished: no training follows them then
+        self._process.stop()
+        self._state = self._process.state
 
     def kill(self) -> None:
         """End it now; the last checkpoint stays."""

@@ -4,7 +4,6 @@ be loaded into Slicer for a look at the panel."""
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable
 
 from LesionDecompLib.errors import LesionDecompError
@@ -45,14 +44,15 @@ class DeviceChoice:
         """Find out what this computer has, once, without waiting for it."""
         if self._asked:
             return
+        from LesionDecompLib.atomic import private_folder
         from LesionDecompLib.process_tree import ProcessTree, library_environment
 
         self._asked = True
-        self._folder = tempfile.mkdtemp(prefix="lesiondecomp-")
         try:
+            self._folder = private_folder()
             command = [*self._python, "-m", "LesionDecompLib.worker.devices"]
             self._process = ProcessTree(command, self._folder, environment=library_environment())
-        except LesionDecompError:
+        except (LesionDecompError, OSError):  # the selector keeps what it offers without an answer
             self.close()
             return
         self._stop = self._every(self.poll)

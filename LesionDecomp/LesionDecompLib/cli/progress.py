@@ -17,6 +17,7 @@ STAGES = {
     "lesions": "Outlining the lesions",
     "statistics": "Measuring",
     "slices": "Cutting slices",
+    "teachers": "Asking the teachers",
     "training": "Training",
     "evaluation": "Evaluating",
     "cases": "Evaluating",
@@ -47,7 +48,7 @@ class Progress:
         self._stage = ""
         self._began = self._shown = self._told = 0.0
         self._first = 0
-        self._line_open = False
+        self._width = 0  # of the live line
 
     def begin_case(self, label: str) -> None:
         """Start a case; ``label`` (may be empty) stands before each line, e.g. ``"[2/5 name]"``."""
@@ -61,12 +62,10 @@ class Progress:
         if wants_events() and (started or done >= total or now - self._told > EVENT_S):
             self._told = now
             tell_step(stage, done, total, self._seconds_left(done, total, now - self._began) if not started else None)
-        if self._quiet:
-            if started:
-                self._stage, self._began, self._first = stage, now, done
-            return
         if started:
             self._stage, self._began, self._first = stage, now, done
+        if self._quiet:
+            return
         if not started and done < total and now - self._shown < (LIVE_S if self._live else PLAIN_S):
             return
         if not self._live and not started and done >= total:
@@ -76,9 +75,9 @@ class Progress:
 
     def clear(self) -> None:
         """Take the live line away, before something else is printed."""
-        if self._line_open:
-            self._print("\r\x1b[K", end="")
-            self._line_open = False
+        if self._width:
+            self._print(f"\r{' ' * self._width}\r", end="")
+            self._width = 0
 
     def _count(self, done: int, total: int, elapsed: float) -> str:
         if total <= 1:
@@ -94,9 +93,10 @@ class Progress:
 
     def _write(self, line: str) -> None:
         if self._live:
-            width = shutil.get_terminal_size().columns - 1
-            self._print(f"\r\x1b[K{line[:width]}", end="")
-            self._line_open = True
+            line = line[: shutil.get_terminal_size().columns - 1]
+            # Blanks over the rest of a longer line: some Windows consoles print terminal codes as they are.
+            self._print(f"\r{line.ljust(self._width)}", end="")
+            self._width = len(line)
         else:
             self._print(line)
 

@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .argument_types import device
+
 if TYPE_CHECKING:
     from ..bundles import ModelBundle
 
@@ -68,7 +70,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         dest="teachers",
         help="learn from this lesion bundle's heat on the training slices; may be repeated, their mean is learnt",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+    parser.add_argument("--device", type=device, default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     parser.add_argument("--threads", type=int, default=None, metavar="N", help="CPU threads")
     parser.set_defaults(run=run)
 

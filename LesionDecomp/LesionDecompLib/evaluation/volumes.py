@@ -53,12 +53,16 @@ def find_cases(data: Path) -> dict[str, tuple[Path, Path | None]]:
     """CT and lesion mask (None: a chest without lesions) of each case in ``data`` and the folders below it.
 
     ``NAME_ct.nii.gz`` with ``NAME_lesion.nii.gz`` beside it is a case; without, only where NAME begins with "normal".
+
+    :raises LesionDecompError: two cases of one name, as in different subfolders.
     """
     cases: dict[str, tuple[Path, Path | None]] = {}
     for ct in sorted(data.rglob(f"*{CT_SUFFIX}")):
         name = ct.name.removesuffix(CT_SUFFIX)
         mask = ct.with_name(f"{name}{LESION_SUFFIX}")
         if mask.is_file() or name.startswith("normal"):
+            if name in cases:
+                raise LesionDecompError(STAGE, f"two cases named '{name}'", "a name of its own for each case")
             cases[name] = (ct, mask if mask.is_file() else None)
     return cases
 
@@ -69,7 +73,7 @@ def evaluate_case(name: str, ct: Path, mask: Path | None, segmenter: Segmenter, 
     result = segmenter.run(volume)
     if picture is not None:
         draw_overview(volume, result, name).save(picture)
-    voxel_ml = float(np.prod(volume.spacing)) / 1000.0
+    voxel_ml = volume.voxel_volume_ml
     lung_voxels = np.count_nonzero(result.lungs)
     found = np.count_nonzero(result.lesions)
     seconds = sum(result.timings_s.values())
@@ -174,8 +178,8 @@ def _draw_agreement(scores: list[LesionScore], figures: dict[str, Any], picture:
     axes = figure.subplots()
     for score in scores:
         middle = (score.involvement_percent + score.reference_percent) / 2
-        axes.plot(middle, score.involvement_percent - score.reference_percent, "o", color="tab:blue")
         difference = score.involvement_percent - score.reference_percent
+        axes.plot(middle, difference, "o", color="tab:blue")
         axes.annotate(score.case, (middle, difference), textcoords="offset points", xytext=(6, 4), fontsize=8)
     for key, style in (("bias", "-"), ("lower_limit", "--"), ("upper_limit", "--")):
         if figures[key] is not None:

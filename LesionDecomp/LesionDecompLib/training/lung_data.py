@@ -14,7 +14,7 @@ from ..body_field import AIR_HU, FieldOfView, body_center
 from ..errors import LesionDecompError
 from ..geometry import AxialView
 from ..image_io import read_mask, read_volume
-from ..lung_sides import split_right_left
+from ..lung_sides import LEFT, RIGHT, split_right_left
 
 STAGE = "Reading the lung training set"
 
@@ -44,7 +44,9 @@ def patient_names(folder: Path) -> list[str]:
     names = sorted(path.name.removesuffix("_ct.nii.gz") for path in Path(folder).glob("*_ct.nii.gz"))
     names = [name for name in names if (Path(folder) / f"{name}_lung.nii.gz").is_file()]
     if not names:
-        raise LesionDecompError(STAGE, f"no pair of files in {folder}", "NAME_ct.nii.gz beside NAME_lung.nii.gz")
+        raise LesionDecompError(
+            STAGE, f"no pair of files in '{Path(folder).name}'", "NAME_ct.nii.gz beside NAME_lung.nii.gz"
+        )
     return names
 
 
@@ -57,7 +59,7 @@ def read_patient(folder: Path, name: str, size: int = 256, pixel_mm: float = 2.0
     sides = split_right_left(lungs, view.spacing)
     field = FieldOfView.around(stack.shape[1:], view.spacing[1:], body_center(stack), size, pixel_mm)
     hu = field.to_pixels(torch.from_numpy(np.maximum(stack, AIR_HU).astype(np.float32)), AIR_HU)
-    right, left = (field.to_pixels(torch.from_numpy((sides == side).astype(np.float32))) for side in (1, 2))
+    right, left = (field.to_pixels(torch.from_numpy((sides == side).astype(np.float32))) for side in (RIGHT, LEFT))
     labels = torch.where(right + left >= 0.5, torch.where(right >= left, 1, 2), 0).to(torch.uint8)
     depth_mm = np.stack([ndimage.distance_transform_edt(s) for s in (labels > 0).numpy()]) * pixel_mm
     depth = torch.from_numpy(np.minimum(depth_mm, 255).astype(np.uint8))

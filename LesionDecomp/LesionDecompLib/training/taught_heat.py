@@ -20,6 +20,7 @@ from .heat_scale import UNIT, slice_heat
 from .slices import SliceSet
 
 STAGE = "Teachers' heat"
+CHUNK = 64  # slices between two looks at the cancel hook
 
 
 def taught_heat(
@@ -34,6 +35,7 @@ def taught_heat(
     The scale of a bundle's heat is fitted on ``val`` with pixel masks: it stays out of training.
 
     :param teachers: folders of lesion bundles.
+    :param progress: called with ``("teachers", slices done, slices of all teachers)``.
     :return: ``(n_lesion, h, w)`` uint8, 255 for certain; mirrored slices averaged, 0 outside the lungs.
     :raises LesionDecompError: no usable lesion bundle.
     :raises Cancelled: the hook said so.
@@ -46,10 +48,11 @@ def taught_heat(
         if definition.source == "both":  # P is learnt: a mean with G1's difference is no share of certainty
             definition = replace(definition, source="gate")
         network = bundle.network(device)
-        for start in range(0, len(images), 64):
+        for start in range(0, len(images), CHUNK):
             if cancelled is not None and cancelled():
                 raise Cancelled(STAGE)
-            total[start : start + 64] += slice_heat(network, definition, images[start : start + 64], device)
+            part = images[start : start + CHUNK]
+            total[start : start + CHUNK] += slice_heat(network, definition, part, device)
             if progress is not None:
-                progress("teachers", number * len(images) + start, len(teachers) * len(images))
+                progress("teachers", number * len(images) + start + len(part), len(teachers) * len(images))
     return np.round(255 * total / len(teachers)).astype(np.uint8)

@@ -1,0 +1,57 @@
+"""A training run made from volumes: what it does between making the slices and training."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import process_environment
+from LesionDecompLib import training_run
+from LesionDecompLib.command_process import CommandProcess
+from LesionDecompLib.training.slice_labels import SliceLabel
+from LesionDecompLib.training_process import TrainingSettings
+from LesionDecompLib.training_run import SliceSetProcess, TrainingRun
+from LesionDecompLib.volume import Volume
+
+LABELS = {
+    name: [SliceLabel(0, "normal", ""), SliceLabel(1, "lesion", "")] for name in ("first", "second", "third", "fourth")
+}
+VOLUMES = [Volume.from_array(np.zeros((4, 8, 8), np.int16), np.eye(4), name) for name in LABELS]
+
+
+def test_a_stop_as_the_slices_are_finished_starts_no_training(tmp_path, monkeypatch):
+    def quick(volumes, labels, folder, *, device, overwrite, **where):
+        return CommandProcess(["--version"], "Making the training set", **where)
+
+    monkeypatch.setattr(training_run, "SliceSetProcess", quick)
+    run = TrainingRun(TrainingSettings(tmp_path, tmp_path / "run", device="cpu"), VOLUMES, LABELS)
+    assert run._slices._process.wait(60) == 0  # ended, which nobody has looked at yet
+    run.stop()
+    assert run.wait(60) == "stopped"
+    assert run.stage == "slices" and run.error is None
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there a process can't be asked whether it lives")
+def test_images_that_a_killed_program_left_are_removed_by_the_next_one(tmp_path):
+    code = (
+        "import os; from test_training_run import LABELS, VOLUMES, SliceSetProcess\n"
+        "process = SliceSetProcess(VOLUMES, LABELS, 'set', temporary_folder='.')\n"
+        "os._exit(0)\n"  # at once, as a killed program: nothing is tidied up
+    )
+    environment = process_environment(tmp_path)
+    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), environment["PYTHONPATH"]])
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, timeout=120)
+    left = set(tmp_path.glob("lesiondecomp-*"))
+    assert any(list(folder.glob("*.nrrd")) for folder in left)
+    process = SliceSetProcess(VOLUMES, LABELS, tmp_path / "set", temporary_folder=tmp_path)
+    assert not [folder for folder in left if folder.exists()]
+    process.kill()
+    end = time.monotonic() + 10
+    while list(tmp_path.glob("lesiondecomp-*")) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert list(tmp_path.glob("lesiondecomp-*")) == []
