@@ -15,6 +15,7 @@ from .geometry import AxialView
 from .inference import network_precision
 from .precision import computing_in
 from .preprocessing import OUTSIDE, LungSlices, compact_index
+from .slice_threads import over_slices
 from .smoothing import blur_inside, shrink_inside
 from .volume import Volume
 
@@ -94,7 +95,10 @@ class HeatDefinition:
             value = blur_inside(value, inside, self.smoothing_px)
         if self.source == "both":
             value = value.prod(dim=1, keepdim=True).sqrt()
-        return self.scale(value) * inside
+        heat = torch.zeros_like(value)
+        held = inside > 0
+        heat[held] = self.scale(value[held])
+        return heat
 
     def scale(self, value: torch.Tensor) -> torch.Tensor:
         """Raw values to heat by linear interpolation between the knots."""
@@ -164,7 +168,11 @@ def lesion_heat(
         with torch.inference_mode():
             x, mask = slices.to_input(part)
             values = definition.heat(network, x.contiguous(memory_format=torch.channels_last), precision)
-            boxed_heat[compact_index(part)] = slices.field.to_slices(values, (x > OUTSIDE).float(), mask)
+            where = compact_index(part)
+            out = boxed_heat[where] if isinstance(where, slice) else None
+            found = slices.field.to_slices(values, (x > OUTSIDE).float(), mask, out)
+            if out is None:
+                boxed_heat[where] = found
         if progress is not None:
             progress("heat", start + len(part), len(slices.filled))
     _fill_from_neighbors(boxed_heat, slices)
@@ -180,16 +188,23 @@ def lesion_heat(
 def _fill_from_neighbors(heat: np.ndarray, slices: LungSlices) -> None:
     """Give lung that :meth:`LungSlices.inner` leaves out the heat of the nearest slice where it does not, in place."""
     depth, filled = slices.depth, slices.filled
-    inner: dict[int, np.ndarray] = {}
-    for position, z in enumerate(filled if depth > 0 else []):
-        for ahead in filled[position : position + depth + 1]:
-            if ahead not in inner:
-                inner[ahead] = slices.inner(ahead)
-        left_out = slices.lungs[z].astype(bool) & ~inner[z]
-        for step in range(1, depth + 1):
-            for neighbor in (z + step, z - step):
+    if depth == 0:
+        return
+
+    def fill(part: slice) -> None:
+        inner: dict[int, np.ndarray] = {}
+        for z in filled[part]:
+            for near in range(z - depth, z + depth + 1):
+                if near in held and near not in inner:
+                    inner[near] = slices.inner(near)
+            left_out = (slices.lungs[z] != 0) & ~inner[z]
+            # Only what is left out is written, and only the rest is read: blocks do not wait for each other.
+            for neighbor in (z + sign * step for step in range(1, depth + 1) for sign in (1, -1)):
                 if neighbor in inner and left_out.any():
                     take = left_out & inner[neighbor]
                     heat[z][take] = heat[neighbor][take]
                     left_out &= ~take
-        inner.pop(z - depth, None)
+            inner.pop(z - depth, None)
+
+    held = set(filled)
+    over_slices(fill, len(filled))

@@ -55,6 +55,10 @@ class HuHistogram:
         flat = self.counts.reshape(-1)
         flat += np.bincount(key, minlength=flat.size)
 
+    def extend(self, other: HuHistogram) -> None:
+        """Count the voxels of another one with the same cells and bins, too."""
+        np.add(self.counts, other.counts, out=self.counts)
+
     def count_below(self, cells: Sequence[int], hu: float) -> int:
         """Voxels of the cells with less than ``hu``."""
         stop = int(np.clip(np.ceil(hu) - self.low, 0, self.counts.shape[1]))
@@ -96,6 +100,11 @@ class HuSamples:
             chosen = hu[cell == index]
             if len(chosen):
                 part.append(chosen)
+
+    def extend(self, other: HuSamples) -> None:
+        """Keep the voxels of another one with the same cells, too."""
+        for own, others in zip(self.parts, other.parts, strict=True):
+            own.extend(others)
 
     def count_below(self, cells: Sequence[int], hu: float) -> int:
         """Voxels of the cells with less than ``hu``."""

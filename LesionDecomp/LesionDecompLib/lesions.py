@@ -8,6 +8,7 @@ import numpy as np
 
 from .components import find_components
 from .errors import LesionDecompError
+from .slice_threads import over_slices
 
 STAGE = "Lesions"
 # Thresholds of the volume curve: 0, 0.001, ... 1; a slider with two or three decimals always stands on one of them.
@@ -49,9 +50,13 @@ def lesion_labelmap(
     heat_box, lungs_box, lesions_box = (a[box].transpose(order) for a in (heat, lungs, lesions))
     limit = heat.dtype.type(threshold)
     mask = lesions_box.view(bool)
-    for z in range(len(mask)):
-        np.greater_equal(heat_box[z], limit, out=mask[z])
-        mask[z] &= lungs_box[z] != 0
+
+    def choose(part: slice) -> None:
+        for z in range(part.start, part.stop):
+            np.greater_equal(heat_box[z], limit, out=mask[z])
+            mask[z] &= lungs_box[z] != 0
+
+    over_slices(choose, len(mask))
     min_voxels = smallest_count(min_volume_ml, voxel_volume_ml)
     if min_voxels > 1:
         components = find_components(mask)

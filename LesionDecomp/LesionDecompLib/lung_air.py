@@ -8,6 +8,9 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+from .lung_sides import bounding_box
+from .slice_threads import over_slices
+
 # Aerated lung, emphysema included, and air; their borders with vessels and walls are lighter at 2 mm.
 DARK_HU = -850.0
 # Air in trachea and main bronchi; healthy lung is lighter.
@@ -17,6 +20,8 @@ WALL_HU = -700.0
 THICK_MM = 10.0
 BORDERING_THICK_MM = 7.0
 LEAST_DARK_ML = 3.0
+LEAST_LUNG_AROUND = 0.25
+UNCLAIMED = 3  # voxels
 AIRWAY_REACH_MM = 9.0
 LEAST_AIRWAY_ML = 4.0
 AIRWAY_TOP = 0.75
@@ -39,7 +44,19 @@ def dark_lung(mask: np.ndarray, hu: np.ndarray, spacing: tuple[float, float, flo
     :param spacing: of (z, y, x), mm.
     :return: ``(z, y, x)`` bool, to be added to the lungs.
     """
-    dark = hu < DARK_HU
+    missed, bordering = np.zeros_like(mask), np.zeros_like(mask)
+
+    def look(part: slice) -> None:
+        missed[part], bordering[part] = _dark_of_slices(mask[part], hu[part] < DARK_HU, spacing)
+
+    over_slices(look, len(mask))
+    return missed | _with_lung_around(bordering, mask | missed, hu, spacing)
+
+
+def _dark_of_slices(
+    mask: np.ndarray, dark: np.ndarray, spacing: tuple[float, float, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Thick dark regions beside the mask: those that are mostly lung, and others but for the air around the patient."""
     regions, count = ndimage.label(dark, structure=IN_PLANE)
     size = np.bincount(regions.ravel(), minlength=count + 1)
     found = np.bincount(regions[mask], minlength=count + 1)
@@ -52,17 +69,20 @@ def dark_lung(mask: np.ndarray, hu: np.ndarray, spacing: tuple[float, float, flo
     for border in (regions[:, [0, -1], :], regions[:, :, [0, -1]]):
         outside[np.unique(border)] = True
     outside[0] = False
-    bordering = _thick(bordering & ~outside[regions], spacing, BORDERING_THICK_MM)
-    return missed | _with_lung_around(bordering, mask | missed, hu, spacing)
+    return missed, _thick(bordering & ~outside[regions], spacing, BORDERING_THICK_MM)
 
 
 def _thick(region: np.ndarray, spacing: tuple[float, float, float], radius: float) -> np.ndarray:
     """The parts of a region that hold a disc of this radius (mm) in their slice, and what lies around the disc."""
     out = np.zeros_like(region)
     for z in np.flatnonzero(region.any(axis=(1, 2))):
-        core = ndimage.distance_transform_edt(region[z], sampling=spacing[1:]) >= radius
+        # What lies beyond a margin of one pixel is nearest to nothing in the region.
+        _, rows, columns = bounding_box(region[z : z + 1], margin=1) or (slice(0), slice(0), slice(0))
+        part = region[z, rows, columns]
+        core = ndimage.distance_transform_edt(part, sampling=spacing[1:]) >= radius
         if core.any():
-            out[z] = region[z] & (ndimage.distance_transform_edt(~core, sampling=spacing[1:]) < 1.6 * radius)
+            near = ndimage.distance_transform_edt(~core, sampling=spacing[1:]) < 1.6 * radius
+            out[z, rows, columns] = part & near
     return out
 
 
@@ -71,18 +91,25 @@ def _with_lung_around(
 ) -> np.ndarray:
     """The pieces of a region of which at least a quarter of the surface is lung, without a wall between."""
     pieces, count = ndimage.label(region)
-    if count == 0:
-        return region
-    # A few unclaimed voxels may lie between what the network found and what it missed.
-    mask = mask | ndimage.binary_dilation(mask, iterations=3, mask=(hu < WALL_HU) & ~region)
-    shell = ndimage.grey_dilation(pieces, footprint=ndimage.generate_binary_structure(3, 1))
-    shell[region] = 0
-    surface = np.bincount(shell.ravel(), minlength=count + 1)
-    lung = np.bincount(shell[mask], minlength=count + 1)
     size = np.bincount(pieces.ravel(), minlength=count + 1)
-    keep = (lung >= 0.25 * surface) & (size >= LEAST_DARK_ML * 1000.0 / float(np.prod(spacing)))
+    keep = size >= LEAST_DARK_ML * 1000.0 / float(np.prod(spacing))
     keep[0] = False
-    return keep[pieces]
+    for number, box in enumerate(ndimage.find_objects(pieces), start=1):
+        if keep[number]:
+            # As far as the surface and what is looked at around it reach.
+            near = tuple(slice(max(s.start - UNCLAIMED - 1, 0), s.stop + UNCLAIMED + 1) for s in box)
+            keep[number] = _lung_share_of_surface(pieces[near], number, mask[near], hu[near]) >= LEAST_LUNG_AROUND
+    return keep[pieces] if keep.any() else np.zeros_like(region)
+
+
+def _lung_share_of_surface(pieces: np.ndarray, number: int, mask: np.ndarray, hu: np.ndarray) -> float:
+    """How much of the surface of a piece is lung, 0 to 1."""
+    # A few unclaimed voxels may lie between what the network found and what it missed.
+    free = (hu < WALL_HU) & (pieces == 0)
+    mask = mask | ndimage.binary_dilation(mask, iterations=UNCLAIMED, mask=free)
+    shell = ndimage.grey_dilation(pieces, footprint=ndimage.generate_binary_structure(3, 1))
+    surface = (shell == number) & (pieces == 0)
+    return int(np.count_nonzero(surface & mask)) / max(int(np.count_nonzero(surface)), 1)
 
 
 def airway_in_lungs(mask: np.ndarray, hu: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from .lung_air import airway_in_lungs, dark_lung
+from .components import find_components
+from .lung_air import IN_PLANE, airway_in_lungs, dark_lung
 from .lung_sides import bounding_box, side_planes
+from .slice_threads import over_slices
 
 # A lung that disease has cut into pieces keeps those of at least this volume, or of this share of all.
 LEAST_PIECE_ML = 15.0
@@ -68,10 +70,12 @@ def clean_lungs(
     mask = fill_holes(mask, spacing)
     if hu is not None:
         mask &= ~airway_in_lungs(mask, hu[box], spacing)
-    # Just enough to cross the threshold: the edge of the lung stays where the network put it.
-    grown = np.where(mask, np.maximum(part, np.where(raw, threshold, 1.0)), part)
-    near = ndimage.binary_dilation(mask, iterations=1)
-    soft[box] = np.where(mask, grown, np.where(near & ~raw, np.minimum(part, threshold * 0.98), 0.0))
+    soft_part = soft[box]
+
+    def soften(some: slice) -> None:
+        soft_part[some] = _softened(part[some], raw[some], mask[some], _near(mask, some), threshold)
+
+    over_slices(soften, len(mask))
     middle = (probability.shape[2] - 1) / 2 if midline is None else midline
     side[box] = _sides(mask, evidence[box], spacing, middle - box[2].start)
     return CleanLungs(soft, side, float(np.count_nonzero(mask)) * voxel_ml)
@@ -82,45 +86,78 @@ def keep_large_pieces(mask: np.ndarray, voxel_ml: float) -> np.ndarray:
 
     :param mask: ``(z, y, x)`` bool.
     """
-    pieces, count = ndimage.label(mask, structure=np.ones((3, 3, 3), dtype=bool))
-    if count == 0:
-        return mask
-    sizes = np.bincount(pieces.ravel())
-    sizes[0] = 0
-    total = sizes.sum()
+    pieces = find_components(mask)
+    out = mask.copy()
+    if pieces.count == 0:
+        return out
+    sizes, total = pieces.sizes, pieces.sizes.sum()
     keep = sizes >= max(min(LEAST_PIECE_ML / voxel_ml, LEAST_PIECE_SHARE * total), 1)
     # What disease has cut off a lung lies beside the other lung, or is large.
-    large = np.flatnonzero(sizes >= LARGE_PIECE_SHARE * total)
-    heights = ndimage.find_objects(pieces)
-    low = min((heights[piece - 1][0].start for piece in large), default=0)
-    high = max((heights[piece - 1][0].stop for piece in large), default=mask.shape[0])
-    for piece in np.flatnonzero(keep & (sizes < LARGE_PIECE_SHARE * total)):
-        own = heights[piece - 1][0]
-        keep[piece] = min(own.stop, high) - max(own.start, low) >= 0.5 * (own.stop - own.start)
-    keep[0] = False
-    return keep[pieces]
+    start, stop = np.full(pieces.count, len(mask)), np.zeros(pieces.count, dtype=np.int64)
+    np.minimum.at(start, pieces.labels, pieces.z)
+    np.maximum.at(stop, pieces.labels, pieces.z + 1)
+    large = sizes >= LARGE_PIECE_SHARE * total
+    low, high = (start[large].min(), stop[large].max()) if large.any() else (0, len(mask))
+    keep &= large | (np.minimum(stop, high) - np.maximum(start, low) >= 0.5 * (stop - start))
+    out[pieces.voxels(~keep[pieces.labels])] = False
+    return out
 
 
 def fill_holes(mask: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
     """Fill what is enclosed in 3-D, and small holes of axial slices (vessels, which leave the lung at the hilum)."""
-    mask = mask | _enclosed(mask, ndimage.generate_binary_structure(3, 1), np.inf)
-    in_plane = np.zeros((3, 3, 3), dtype=bool)
-    in_plane[1] = ndimage.generate_binary_structure(2, 1)
-    return mask | _enclosed(mask, in_plane, LARGEST_HOLE_MM2 / (spacing[1] * spacing[2]))
+    holes, filled = np.empty_like(mask), np.empty_like(mask)
+    largest = LARGEST_HOLE_MM2 / (spacing[1] * spacing[2])
+
+    def look(part: slice) -> None:
+        holes[part], small = _holes_of_slices(mask[part], largest)
+        filled[part] = mask[part] | small
+
+    over_slices(look, len(mask))
+    # A piece of the background is enclosed in 3-D when it is made of holes, and has none of the rest above or below.
+    pieces, count = ndimage.label(holes)
+    if count:
+        inside = np.ones(count + 1, dtype=bool)
+        rest = ~(mask | holes)
+        above, below = holes[1:] & rest[:-1], holes[:-1] & rest[1:]
+        for open_to in (pieces[[0, -1]], pieces[1:][above], pieces[:-1][below]):
+            inside[np.unique(open_to)] = False
+        inside[0] = False
+        filled |= inside[pieces]
+    return filled
 
 
-def _enclosed(mask: np.ndarray, structure: np.ndarray, largest: float) -> np.ndarray:
-    """Pieces of the background that touch no border of a slice (nor, in 3-D, the first or last one)."""
-    background, _ = ndimage.label(~mask, structure=structure)
-    sizes = np.bincount(background.ravel())
-    inside = sizes <= largest
+def _holes_of_slices(mask: np.ndarray, largest: float) -> tuple[np.ndarray, np.ndarray]:
+    """Pieces of each slice's background that touch no border of it; and those of at most ``largest`` voxels."""
+    background, count = ndimage.label(~mask, structure=IN_PLANE)
+    inside = np.ones(count + 1, dtype=bool)
     inside[0] = False
-    borders = [background[:, [0, -1], :], background[:, :, [0, -1]]]
-    if structure[0].any():
-        borders.append(background[[0, -1]])
-    for border in borders:
+    for border in (background[:, [0, -1], :], background[:, :, [0, -1]]):
         inside[np.unique(border)] = False
-    return inside[background]
+    small = inside & (np.bincount(background.ravel(), minlength=count + 1) <= largest)
+    return inside[background], small[background]
+
+
+def _softened(
+    probability: np.ndarray, raw: np.ndarray, mask: np.ndarray, near: np.ndarray, threshold: float
+) -> np.ndarray:
+    """Probability that crosses the threshold where the mask does, by just enough: its edge stays where it was put."""
+    inside = np.maximum(probability, np.where(raw, np.float32(threshold), np.float32(1.0)))
+    beside = np.minimum(probability, np.float32(0.98 * threshold))
+    return np.where(mask, inside, np.where(near & ~raw, beside, np.float32(0.0)))
+
+
+def _near(mask: np.ndarray, part: slice) -> np.ndarray:
+    """Some slices of the mask grown by one voxel along each axis."""
+    here = mask[part]
+    near = here.copy()
+    near[:, 1:] |= here[:, :-1]
+    near[:, :-1] |= here[:, 1:]
+    near[:, :, 1:] |= here[:, :, :-1]
+    near[:, :, :-1] |= here[:, :, 1:]
+    near[int(part.start == 0) :] |= mask[max(part.start - 1, 0) : part.stop - 1]
+    above = mask[part.start + 1 : part.stop + 1]
+    near[: len(above)] |= above
+    return near
 
 
 def _sides(mask: np.ndarray, evidence: np.ndarray, spacing: tuple[float, float, float], midline: float) -> np.ndarray:

@@ -15,6 +15,7 @@ from scipy import ndimage
 from skimage.segmentation import watershed
 
 from .geometry import resampling_matrix
+from .slice_threads import in_threads
 
 RIGHT, LEFT = 1, 2
 WORKING_MM = 4.0
@@ -96,9 +97,11 @@ def side_field(
     seeds = _two_lungs(mask, spacing, evidence)
     if seeds is None:
         return np.full(mask.shape, 1.0 if _lies_left(mask, midline, evidence) else -1.0, dtype=np.float32)
-    right, left = (
-        ndimage.distance_transform_edt(seeds != side, sampling=spacing).astype(np.float32) for side in (RIGHT, LEFT)
-    )
+
+    def distance(side: int) -> np.ndarray:
+        return ndimage.distance_transform_edt(seeds != side, sampling=spacing).astype(np.float32)
+
+    right, left = in_threads(distance, (RIGHT, LEFT))
     return right - left
 
 

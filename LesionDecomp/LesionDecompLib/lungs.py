@@ -19,6 +19,7 @@ from .lung_cleanup import CleanLungs, clean_lungs
 from .lung_sides import LEFT, RIGHT, bounding_box, split_right_left
 from .plausibility import lung_edge_warnings, lung_warnings
 from .precision import computing_in
+from .slice_threads import over_slices
 from .volume import Volume
 
 if TYPE_CHECKING:
@@ -118,9 +119,7 @@ def _network_opinion(
         for start in range(0, slabs, batch_size):
             _check(cancelled)
             stop = min(start + batch_size, slabs)
-            # Clipped first: air far below the window must not darken pixels at the body's edge.
-            slab = np.array(stack[start * thickness : stop * thickness], dtype=np.float32, order="C")
-            slices = _averaged(torch.from_numpy(slab).to(device).clamp_(*window), thickness)
+            slices = _averaged(_clipped(stack[start * thickness : stop * thickness], window).to(device), thickness)
             pixels = held.to_pixels(slices, window[0])
             hu[start:stop, rows, columns] = pixels.round().to(torch.int16).cpu().numpy()
             x = scale_window(pixels, window).unsqueeze(1)
@@ -132,6 +131,18 @@ def _network_opinion(
             if progress is not None:
                 progress("lungs", min(stop * thickness, stack.shape[0]), stack.shape[0])
     return probability, evidence, hu
+
+
+def _clipped(slices: np.ndarray, window: tuple[float, float]) -> torch.Tensor:
+    """HU cut off at the window's bounds, float32: air far below must not darken pixels at the body's edge."""
+    clipped = np.empty(slices.shape, dtype=np.float32)
+
+    def clip(part: slice) -> None:
+        clipped[part] = slices[part]
+        np.clip(clipped[part], *window, out=clipped[part])
+
+    over_slices(clip, len(slices), fewest=1)
+    return torch.from_numpy(clipped)
 
 
 def _averaged(slices: torch.Tensor, thickness: int) -> torch.Tensor:

@@ -10,7 +10,6 @@ import importlib.metadata
 import json
 import math
 import platform
-import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 
 from . import __version__
 from .image_io import ReadInfo, volume_identity
+from .process_memory import peak_memory_mib
 from .statistics import MEASUREMENTS, RegionStatistics
 from .volume import Volume
 
@@ -87,7 +87,7 @@ def build_manifest(
             "precision": dict(result.precision),
             "source": dict(source or {}),
             "timings_s": {stage: round(float(seconds), 3) for stage, seconds in result.timings_s.items()},
-            "peak_memory_mib": _peak_memory_mib(),
+            "peak_memory_mib": peak_memory_mib(),
             "environment": environment(),
         },
     }
@@ -146,12 +146,3 @@ def _bundle(bundle: ModelBundle | None) -> dict[str, str] | None:
 
 def _number(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
-
-
-def _peak_memory_mib() -> float | None:
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)

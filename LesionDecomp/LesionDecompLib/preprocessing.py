@@ -18,6 +18,7 @@ from torch.nn import functional
 from .body_field import FieldOfView
 from .geometry import AxialView
 from .lesions import lung_box
+from .slice_threads import over_slices
 from .volume import Volume
 
 OUTSIDE = -1.0
@@ -28,6 +29,7 @@ LARGEST_SHIFT_HU = 80.0
 # Sides of what the network is given: it halves them four times.
 MULTIPLE = 32
 MARGIN = 8
+LEAST_WEIGHT = np.float32(1e-4)  # of the pixels inside the lungs among those that a voxel takes its heat from
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,12 +88,21 @@ class LesionField:
         :param lungs: the same shape, lung where not 0.
         :return: ``(n, 1, h, w)`` float32 in [-1, 1], exactly -1 outside the lungs.
         """
-        low, high = self.hu_window
-        device = self.field.rows.device
-        lung = torch.from_numpy((lungs != 0).astype(np.float32)).to(device)
-        grey = torch.from_numpy(hu.astype(np.float32)).to(device)
-        grey = grey.sub_(low).mul_(2.0 / (high - low)).clamp_(0.0, 2.0).mul_(lung)  # [0, 2], 0 outside
-        coverage, grey = self._held.to_pixels(torch.cat([lung, grey])).split(len(lung))
+        low = np.float32(self.hu_window[0])
+        both = np.empty((2 * len(hu), *hu.shape[1:]), dtype=np.float32)  # lung, then grey in [0, 2], 0 outside
+        scale = np.float32(2.0 / (self.hu_window[1] - self.hu_window[0]))
+
+        def scaled(part: slice) -> None:
+            lung, grey = both[: len(hu)][part], both[len(hu) :][part]
+            np.not_equal(lungs[part], 0, out=lung)
+            np.subtract(hu[part], low, out=grey, dtype=np.float32)
+            grey *= scale
+            np.clip(grey, 0.0, 2.0, out=grey)
+            grey *= lung
+
+        over_slices(scaled, len(hu), fewest=1)
+        pixels = self._held.to_pixels(torch.from_numpy(both).to(self.field.rows.device))
+        coverage, grey = pixels.split(len(hu))
         grey = grey / coverage.clamp_min(0.5) - 1.0
         inside = coverage > 0.5
         if self.rim > 0:
@@ -106,22 +117,34 @@ class LesionField:
         square[:, :, self.pixel_rows, self.pixel_columns] = x
         return square
 
-    def to_slices(self, heat: torch.Tensor, inside: torch.Tensor, lungs: np.ndarray) -> np.ndarray:
+    def to_slices(
+        self, heat: torch.Tensor, inside: torch.Tensor, lungs: np.ndarray, out: np.ndarray | None = None
+    ) -> np.ndarray:
         """Bring heat back to the scan's slices: the inverse of :meth:`to_input`, by linear interpolation.
 
         :param heat: ``(n, 1, h, w)`` in [0, 1].
         :param inside: the same shape, 1 inside the lungs.
         :param lungs: ``(n, ny, nx)``, lung where not 0.
+        :param out: where to put the slices.
         :return: ``(n, ny, nx)`` float32 in [0, 1], 0 outside.
         """
         heat, inside = heat[:, 0], inside[:, 0]
         for _ in range(self.rim + 1):  # the rim has the heat of what lies next to it
             share, near = _sum_of_nine(torch.cat([inside, heat * inside])).split(len(heat))
             heat, inside = torch.where(inside > 0, heat, near / share.clamp_min(1.0)), (share > 0).float()
-        weight, value = self._held.to_slices(torch.cat([inside, heat * inside])).split(len(heat))
-        value = value.div_(weight.clamp_min(1e-4)).clamp_(0.0, 1.0)
-        slices: np.ndarray = torch.where(weight > 1e-4, value, 0.0).cpu().numpy()
-        return np.multiply(slices, lungs != 0, out=slices)
+        both = self._held.to_slices(torch.cat([inside, heat * inside])).cpu().numpy()
+        weights, values = both[: len(heat)], both[len(heat) :]
+        slices = np.empty(lungs.shape, dtype=np.float32) if out is None else out
+
+        def divided(part: slice) -> None:
+            weight, value = weights[part], values[part]
+            held = (weight > LEAST_WEIGHT) & (lungs[part] != 0)
+            value /= np.maximum(weight, LEAST_WEIGHT, out=weight)
+            np.minimum(value, 1.0, out=value)
+            np.multiply(value, held, out=slices[part])
+
+        over_slices(divided, len(heat), fewest=1)
+        return slices
 
     @cached_property
     def _held(self) -> FieldOfView:
@@ -215,13 +238,29 @@ def lung_mode(hu: np.ndarray, lungs: np.ndarray) -> float | None:
     """
     step = max(1, int((hu.size / 4e6) ** (1 / 3)))
     part = (slice(None, None, step),) * 3
-    values = hu[part][lungs[part] != 0]
+    hu, lungs = hu[part], lungs[part]
+
+    def of_slices(some: slice) -> tuple[np.ndarray, int]:
+        values = hu[some][lungs[some] != 0]
+        return _counts_of_five(values, low, high), values.size
+
     low, high = MODE_RANGE_HU
-    counts, edges = np.histogram(values, bins=np.arange(low, high + 5, 5))
-    if counts.sum() < 0.2 * max(1, values.size) or counts.sum() < 500:
+    found = over_slices(of_slices, len(hu))
+    counts, size = np.sum([counts for counts, _ in found], axis=0), sum(size for _, size in found)
+    if np.sum(counts) < 0.2 * max(1, size) or np.sum(counts) < 500:
         return None
     smooth = np.convolve(counts, np.hanning(11), mode="same")
-    return float(edges[int(np.argmax(smooth))] + 2.5)
+    return low + 5 * int(np.argmax(smooth)) + 2.5
+
+
+def _counts_of_five(values: np.ndarray, low: int, high: int) -> np.ndarray:
+    """Histogram with bins of 5 HU from ``low`` to ``high``, which the last one includes."""
+    if values.dtype.kind != "i":
+        return np.histogram(values, bins=np.arange(low, high + 5, 5))[0]
+    inside = values[(values >= low) & (values <= high)]
+    counts = np.bincount(inside.astype(np.intp) - low, minlength=high - low + 1)
+    counts[-2] += counts[-1]
+    return counts[:-1].reshape(-1, 5).sum(axis=1)
 
 
 def aligned_window(

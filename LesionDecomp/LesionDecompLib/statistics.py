@@ -21,6 +21,7 @@ from .errors import LesionDecompError
 from .hu_distribution import HuHistogram, HuSamples, empty_distribution
 from .lesions import lung_box, memory_order
 from .listed_voxels import ListedVoxels, StoredOrder, list_voxels
+from .slice_threads import over_slices
 
 STAGE = "Statistics"
 # Ground glass below, consolidation from here up. One cut inside an outlined lesion, so that the two add up to it; of
@@ -270,12 +271,23 @@ def tally_lungs(hu: np.ndarray, lungs: np.ndarray, heat: np.ndarray) -> Tally:
         empty_distribution(CELLS, hu_box),
         np.zeros((0, CELLS), np.int64),
     )
-    for labels, third, values, heats in zip(lungs_box, thirds, hu_box, heat_box, strict=True):
-        inside = np.flatnonzero(labels)
-        cell = (labels + 2 * third).reshape(-1)[inside] - np.uint8(1)
-        tally.voxels[:] += np.bincount(cell, minlength=CELLS)
-        tally.heat[:] += np.bincount(cell, weights=heats.reshape(-1)[inside], minlength=CELLS)
-        tally.hu.add(cell, values.reshape(-1)[inside])
+
+    def of_slices(part: slice) -> tuple[HuHistogram | HuSamples, list[tuple[np.ndarray, np.ndarray]]]:
+        distribution, counts = tally.hu.blank(), []
+        stacks = (stack[part] for stack in (lungs_box, thirds, hu_box, heat_box))
+        for labels, third, values, heats in zip(*stacks, strict=True):
+            inside = np.flatnonzero(labels)
+            cell = (labels + 2 * third).reshape(-1)[inside] - np.uint8(1)
+            voxels = np.bincount(cell, minlength=CELLS)
+            counts.append((voxels, np.bincount(cell, weights=heats.reshape(-1)[inside], minlength=CELLS)))
+            distribution.add(cell, values.reshape(-1)[inside])
+        return distribution, counts
+
+    for distribution, counts in over_slices(of_slices, len(lungs_box)):
+        tally.hu.extend(distribution)  # type: ignore[arg-type]  # both are of one kind
+        for voxels, heat_sum in counts:  # slice by slice: sums of floats depend on their order
+            tally.voxels[:] += voxels
+            tally.heat[:] += heat_sum
     return tally
 
 
