@@ -187,6 +187,7 @@ class LesionDecompWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.setParameterNode(None)
 
     def onSceneStartClose(self, caller, event):
+        """The scene goes: end the run, and let go of its nodes."""
         self.run.cancel()
         self.look.cleanup()
         self.setParameterNode(None)
@@ -250,6 +251,7 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
         self._live = None  # of the result whose threshold moved last
 
     def getParameterNode(self):
+        """The scene's parameter node, typed."""
         return LesionDecompParameterNode(super().getParameterNode())
 
     def models(self, folders=()):
@@ -319,14 +321,17 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
         :param model: name or folder of a lesion model; None takes the default.
         :param threshold: lesion is where the heat is at least this, 0 to 1; None takes the model's.
         :param minimumVolumeMl: smaller lesions are left out, mL.
-        :param device: "auto", "cpu", "cuda", "cuda:N" or "mps". :param batchSize: slices computed at a time.
+        :param device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        :param batchSize: slices computed at a time.
         :param heatmapNode: scalar volume node to write into; likewise lungsNode and lesionsNode (labelmaps),
             tableNode (table) and reportNode (text). None makes a new node.
         :param segmentationNode: segmentation node to write into; True makes a new one, None or False leaves it out.
-        :param progress: called as progress(stage, done, total). :param cancelled: asked often; True ends the run.
+        :param progress: called as progress(stage, done, total).
+        :param cancelled: asked often; True ends the run.
         :return: a ``ResultNodes`` with ct, heatmap, lungs, lesions, table, segmentation and report.
-        :raises LesionDecompError: input that will not do. :raises Cancelled: by ``cancelled``, or because the input or
-            an output node left the scene meanwhile. In both cases the scene is as it was.
+        :raises LesionDecompError: input that will not do.
+        :raises Cancelled: by ``cancelled``, or because the input or an output node left the scene meanwhile. In both
+            cases the scene is as it was.
         """
         from LesionDecompLib.manifest import build_manifest, manifest_text
 
@@ -467,13 +472,13 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
 
         return Segmenter(model, device=device, batch_size=batchSize)
 
-    def updateThreshold(self, heatmapNode, threshold=None, minimumVolumeMl=None, withStatistics=True, settled=True):
+    def updateThreshold(self, heatmapNode, threshold=None, minimumVolumeMl=None, withStatistics=True):
         """Make the lesions, and the table, anew from a finished heatmap; quick, no model needed.
 
-        :param heatmapNode: of an earlier :meth:`process`. :param threshold: None keeps the present one.
+        :param heatmapNode: of an earlier :meth:`process`.
+        :param threshold: None keeps the present one.
         :param minimumVolumeMl: smaller lesions are left out, mL; None keeps the present one.
         :param withStatistics: write the table too.
-        :param settled: False while a slider is dragged; see ``LiveResult.update``.
         :return: the result's nodes.
         """
         live = self.liveResult(heatmapNode)
@@ -482,7 +487,6 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
             nodes.threshold if threshold is None else threshold,
             nodes.minimum_volume_ml if minimumVolumeMl is None else minimumVolumeMl,
             with_statistics=withStatistics,
-            settled=settled,
         )
         return nodes
 
@@ -532,8 +536,8 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
     def setLook(self, heatmapNode, heat=True, outline=True, opacity=0.5, legend=True, surfaces=None):
         """Show or hide heatmap, outline, color legend and 3-D surfaces of a result.
 
-        :param opacity: of the heatmap, 0 to 1. :param surfaces: True makes the segmentation where there is
-            none yet; None leaves surfaces as they are.
+        :param opacity: of the heatmap, 0 to 1.
+        :param surfaces: True makes the segmentation where there is none yet; None leaves surfaces as they are.
         """
         from LesionDecompMrml.result_nodes import add_segmentation, result_of
         from LesionDecompMrml.views import set_legend_visible, set_overlay, set_surfaces_visible
@@ -574,7 +578,10 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
         return chart
 
     def updatePlots(self, heatmapNode, make=False):
-        """Bring a result's plots up to date, where there are any. :param make: make them."""
+        """Bring a result's plots up to date, where there are any.
+
+        :param make: make them.
+        """
         from LesionDecompLib.lesion_places import area_along_body
         from LesionDecompMrml.plots import has_plots, show_area_along_body, show_volume_curve
 
@@ -614,15 +621,18 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
 
         :param dataFolder: training set (slices and index.csv); None where it is made from volumes of the scene.
         :param outputFolder: for checkpoints, log, pictures and, at the end, the model: ``bundle`` inside it.
-        :param preset: configuration to begin with, see ``lesiondecomp train --help``. :param hours: train for about so
-            long. :param steps: or so many updates; with neither, the preset's.
-        :param device: "auto", "cpu", "cuda", "cuda:N" or "mps". :param name: of the model; empty for the folder's.
+        :param preset: configuration to begin with, see ``lesiondecomp train --help``.
+        :param hours: train for about so long.
+        :param steps: or so many updates; with neither, the preset's.
+        :param device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        :param name: of the model; empty for the folder's.
         :param resume: go on from the checkpoint in the output folder; preset and settings are then those of its start.
         :param settings: more ``key=value`` settings.
         :param markedSlices: (volume node, first, last, "normal" or "lesion"[, "train" or "val"]) each: axial slices
             counted from 0 at the lowest, both ends included.
         :param labelsFile: instead, a CSV file ``case,slice,label`` whose cases are names of ``volumes``.
-        :param onProgress: called as onProgress(run) whenever it got on. :param onEnd: called as onEnd(run) at the end.
+        :param onProgress: called as onProgress(run) whenever it got on.
+        :param onEnd: called as onEnd(run) at the end.
         :return: a ``TrainingRun``: state, step, log, error, bundle, stop(), kill() and, for scripts without an event
             loop, wait(). It is kept for the session: :meth:`trainings`.
         :raises LesionDecompError: anything that cannot work; nothing has been started then.

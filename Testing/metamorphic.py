@@ -25,7 +25,6 @@ from LesionDecompLib.pipeline import Segmenter, SegmentResult
 from LesionDecompLib.volume import Volume
 
 AIR_HU = -1000
-Back = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,12 +171,14 @@ class Effect:
     """What a change did; volumes are those of the changed CT's own statistics.
 
     :param lung_percent: change of the volume of both lungs, % of it.
-    :param lung_dice: overlap of the lungs, both together. :param sides_percent: lung voxels in both that changed side.
+    :param lung_dice: overlap of the lungs, both together.
+    :param sides_percent: lung voxels in both that changed side.
     :param lesion_ml, lesion_changed_ml: lesion volume before and after.
     :param lesion_points: change of the lesions' share of the lungs, percentage points.
     :param lesion_dice: overlap of the lesions; NaN where there is none in either.
     :param heat_mean: mean absolute difference of heat where both have lung.
-    :param heat_p99: 99th percentile of it. :param heat_level: mean heat over the lungs, changed less original.
+    :param heat_p99: 99th percentile of it.
+    :param heat_level: mean heat over the lungs, changed less original.
     """
 
     lung_percent: float

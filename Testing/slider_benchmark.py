@@ -45,7 +45,8 @@ def slider_timings(
 ) -> dict[str, float]:
     """Time the slider on one result.
 
-    :param scene: of the running (headless) Slicer. :param hu, heat, lungs: ``(k, j, i)`` int16, float32, uint8.
+    :param scene: of the running (headless) Slicer.
+    :param hu, heat, lungs: ``(k, j, i)`` int16, float32, uint8.
     :return: milliseconds: ``prepare`` once for a result; ``drag`` median, ``drag_worst`` of the steps while dragging;
         ``drag_cpu`` median of the processor's time alone, for a busy machine; ``rest`` median of what follows when the
         slider rests, table included; and ``lesion_share`` of the lungs.

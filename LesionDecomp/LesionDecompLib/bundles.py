@@ -108,10 +108,12 @@ class ModelBundle:
 
     @property
     def name(self) -> str:
+        """What users call the model by."""
         return self.metadata["name"]
 
     @property
     def version(self) -> str:
+        """Version of the model."""
         return self.metadata["version"]
 
     @property

@@ -55,6 +55,7 @@ class DicomSlice:
     tags: dict[str, str] = field(repr=False)
 
     def numbers(self, name: str) -> tuple[float, ...]:
+        """Values of a decimal field; none where it is missing or does not read."""
         try:
             return tuple(float(value) for value in self.tags[name].split("\\") if value.strip())
         except ValueError:
@@ -62,14 +63,17 @@ class DicomSlice:
 
     @property
     def is_localizer(self) -> bool:
+        """Whether the image is a scout view, by its image type."""
         return "LOCALIZER" in self.tags["image_type"].upper() or "SCOUT" in self.tags["image_type"].upper()
 
     @property
     def is_uncompressed(self) -> bool:
+        """Whether the pixels are stored as they are, by the transfer syntax."""
         return self.tags["syntax"].strip("\0 ") in UNCOMPRESSED
 
     @property
     def is_placed(self) -> bool:
+        """Whether the image says where in the patient it lies."""
         return len(self.numbers("position")) == 3 and len(self.numbers("orientation")) == 6
 
     def fits(self, other: DicomSlice) -> bool:

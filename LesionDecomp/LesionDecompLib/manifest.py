@@ -38,7 +38,6 @@ def build_manifest(
     info: ReadInfo | None = None,
     *,
     parameters: Mapping[str, Any] | None = None,
-    outputs: Mapping[str, str] | None = None,
     source: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Describe a run as a JSON object.
@@ -47,7 +46,6 @@ def build_manifest(
 
     :param info: what the reader found; ``None`` for a volume that came from no file.
     :param parameters: those the result doesn't tell, e.g. batch size and the device asked for.
-    :param outputs: file name -> SHA-256.
     :param source: how the input lay on the disk: files, bytes, newest change.
     :return: strings, numbers, lists and objects only; undefined figures are ``None``.
     """
@@ -80,7 +78,7 @@ def build_manifest(
         "warnings": list(result.warnings),
         "statistics": _rows(result.statistics),
         "measurements": {m.key: {"title": m.title, "unit": m.unit, "definition": m.definition} for m in MEASUREMENTS},
-        "outputs": dict(outputs or {}),
+        "outputs": {},  # file name -> SHA-256, filled in by whoever writes files
         "run": {
             "finished_utc": datetime.now(UTC).isoformat(timespec="seconds"),
             "device": result.device,

@@ -122,7 +122,10 @@ def write_nrrd(path: str | Path, array: np.ndarray, ijk_to_ras: np.ndarray, stag
 
 
 def write_image(path: str | Path, array: np.ndarray, like: Volume | np.ndarray) -> None:
-    """Write an array on the grid of ``like`` (a volume, or an index to RAS matrix); see :func:`write_nrrd`."""
+    """Write an array on the grid of ``like`` (a volume, or an index to RAS matrix); see :func:`write_nrrd`.
+
+    :raises LesionDecompError: an array of another shape than the volume's; otherwise as :func:`write_nrrd`.
+    """
     if isinstance(like, Volume):
         if array.shape != like.shape:
             raise LesionDecompError("Writing the results", f"an array of {array.shape}", f"the CT's {like.shape}")

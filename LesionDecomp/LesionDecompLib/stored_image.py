@@ -48,7 +48,7 @@ class StoredImage:
     facts: dict[str, str | float | bool] = field(default_factory=dict)
 
 
-def check_size(stage: str, size_ijk: tuple[int, ...], components: int = 1, expected: str = CT) -> tuple[int, int, int]:
+def check_size(stage: str, size_ijk: tuple[int, ...], components: int = 1) -> tuple[int, int, int]:
     """Return the size (i, j, k) of a 3-D image, or of a 4-D one with a single time point.
 
     :raises LesionDecompError: several components, not 3-D, several time points, or an absurd size.
@@ -56,26 +56,24 @@ def check_size(stage: str, size_ijk: tuple[int, ...], components: int = 1, expec
     text = "×".join(str(n) for n in size_ijk)
     if components != 1:
         what = "a color or vector image" if components in (3, 4) else "a multi-component image"
-        raise LesionDecompError(stage, f"{what} with {components} components per voxel ({text})", f"{expected} (one)")
+        raise LesionDecompError(stage, f"{what} with {components} components per voxel ({text})", f"{CT} (one)")
     if any(n < 1 for n in size_ijk):
-        raise LesionDecompError(stage, f"a header that claims {text} voxels", expected)
+        raise LesionDecompError(stage, f"a header that claims {text} voxels", CT)
     if len(size_ijk) > 3 and any(n > 1 for n in size_ijk[3:]):
         points = int(np.prod([float(n) for n in size_ijk[3:]]))
         raise LesionDecompError(
-            stage, f"a {len(size_ijk)}-D image of {text} ({points} time points)", expected, "Save one time point."
+            stage, f"a {len(size_ijk)}-D image of {text} ({points} time points)", CT, "Save one time point."
         )
     if len(size_ijk) < 3:
         raise LesionDecompError(
             stage,
             f"a {len(size_ijk)}-D image of {text} pixels",
-            expected,
+            CT,
             "Give the whole stack of slices as one volume.",
         )
     size = (int(size_ijk[0]), int(size_ijk[1]), int(size_ijk[2]))
     if size[0] * size[1] * size[2] > MAX_VOXELS:
-        raise LesionDecompError(
-            stage, f"a header that claims {text} voxels", f"{expected} of at most 2,147,483,648 voxels"
-        )
+        raise LesionDecompError(stage, f"a header that claims {text} voxels", f"{CT} of at most 2,147,483,648 voxels")
     return size
 
 

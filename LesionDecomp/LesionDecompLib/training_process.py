@@ -18,7 +18,7 @@ from .training_log import LOG_NAME, read_log
 
 TITLE = "Training"
 CHECKPOINT, CONFIG = "checkpoint.pt", "config.json"
-BUNDLE, CURVES, EXAMPLES = "bundle", "curves.png", "examples.png"
+BUNDLE, EXAMPLES = "bundle", "examples.png"
 NOT_SETTINGS = ("task", "version", "hours")
 LESION_PRESET = "default"
 MAX_HOURS = 24 * 365

@@ -15,7 +15,8 @@ HEAT_STEPS = 256
 def label_colors(scene, name: str, structures: tuple[Structure, ...]):
     """Find or make the color table node of a labelmap.
 
-    :param name: of the node. :param structures: the labels, numbered from 1; 0 is transparent background.
+    :param name: of the node.
+    :param structures: the labels, numbered from 1; 0 is transparent background.
     :return: a ``vtkMRMLColorTableNode`` with names, colors and codes.
     """
     node, is_new = _table(scene, name, len(structures) + 1)

@@ -18,7 +18,8 @@ GRID_TOLERANCE_MM = 1e-3
 def world_matrix(node, stage: str = READING) -> np.ndarray:
     """Matrix from voxel index to the world, parent transforms included.
 
-    :param node: a volume node. :param stage: for the error's text.
+    :param node: a volume node.
+    :param stage: for the error's text.
     :return: ``(4, 4)`` float64, (i, j, k) to RAS, mm.
     :raises LesionDecompError: the node lies under a transform that is not linear.
     """
@@ -64,8 +65,9 @@ def lung_mask_from_node(mask, ct, segments: Sequence[str] | None = None) -> np.n
 
     :param mask: labelmap volume node on the CT's grid (any non-zero voxel is lung; 1 right and 2 left are kept), or a
         segmentation node of any geometry.
-    :param ct: the CT's volume node. :param segments: IDs of a segmentation's segments; None for those that are called
-        lung, or all where none is. A segment called right and one called left become 1 and 2.
+    :param ct: the CT's volume node.
+    :param segments: IDs of a segmentation's segments; None for those that are called lung, or all where none is. A
+        segment called right and one called left become 1 and 2.
     :return: ``(k, j, i)`` labels.
     :raises LesionDecompError: no voxels, a labelmap on another grid, or segments that are not there.
     """

@@ -30,8 +30,11 @@ from .statistics_table import fill_table
 class LiveResult:
     """What is computed once for a result: the list of voxels that may become lesion, and where the axial slices are.
 
-    :param nodes: of the result. :param live: of its arrays, seen as axial stacks. :param view: from array to stack.
-    :param box: of the lungs in the array. :param _state: of the nodes it was made from.
+    :param nodes: of the result.
+    :param live: of its arrays, seen as axial stacks.
+    :param view: from array to stack.
+    :param box: of the lungs in the array.
+    :param _state: of the nodes it was made from.
     """
 
     nodes: ResultNodes
@@ -69,7 +72,8 @@ class LiveResult:
     ) -> Lesions:
         """Make labelmap and segment show the lesions at a threshold.
 
-        :param threshold: on the heat, 0 to 1. :param min_volume_ml: smaller lesions are left out, mL.
+        :param threshold: on the heat, 0 to 1.
+        :param min_volume_ml: smaller lesions are left out, mL.
         :param with_statistics: write the table too.
         :param settled: False while a slider is dragged: a segmentation that nobody sees, or whose surface would have to
             be made anew, then waits.

@@ -22,8 +22,10 @@ STEP = 10  # of the thousand thresholds of the curve, every tenth is drawn
 def show_volume_curve(heatmap, curve: tuple[np.ndarray, np.ndarray], threshold: float, volume_ml: float):
     """Make or update the plot of lesion volume against threshold.
 
-    :param heatmap: node of the result. :param curve: thresholds and volumes, mL, as ``volume_curve`` gives them.
-    :param threshold: the current one, marked. :param volume_ml: of the lesions shown, at that threshold.
+    :param heatmap: node of the result.
+    :param curve: thresholds and volumes, mL, as ``volume_curve`` gives them.
+    :param threshold: the current one, marked.
+    :param volume_ml: of the lesions shown, at that threshold.
     :return: the chart node.
     """
     name = heatmap.GetName()
@@ -50,7 +52,9 @@ def mark_threshold(heatmap, threshold: float, volume_ml: float) -> None:
 def show_area_along_body(heatmap, heights: np.ndarray, areas: np.ndarray):
     """Make or update the plot of lesion area along the body axis.
 
-    :param heights: RAS superior of each axial slice, mm. :param areas: cm². :return: the chart node.
+    :param heights: RAS superior of each axial slice, mm.
+    :param areas: cm².
+    :return: the chart node.
     """
     name = heatmap.GetName()
     table = _table(heatmap, "areaCurve", f"{name} area along the body")

@@ -85,7 +85,8 @@ def add_ct_node(scene, volume: Volume):
 def check_outputs(outputs: Mapping[str, Any], inputs: Sequence[Any] = ()) -> None:
     """Refuse output nodes that cannot hold what is to be written, before any work is done.
 
-    :param outputs: keyword of :func:`write_result` -> node or None. :param inputs: nodes that must stay as they are.
+    :param outputs: keyword of :func:`write_result` -> node or None.
+    :param inputs: nodes that must stay as they are.
     :raises LesionDecompError: a node of the wrong type, in two roles, or an input.
     """
     seen = [node for node in inputs if node is not None]
@@ -118,9 +119,11 @@ def write_result(
 ) -> ResultNodes:
     """Write a result into the scene of its CT: all of it, or nothing.
 
-    :param ct: the CT's volume node, which is left as it is. :param result: arrays on its grid.
+    :param ct: the CT's volume node, which is left as it is.
+    :param result: arrays on its grid.
     :param heatmap: scalar volume node to write into, and so on; None makes a new node named after the CT.
-    :param segmentation: segmentation node to write into. :param with_segmentation: make one where None is given.
+    :param segmentation: segmentation node to write into.
+    :param with_segmentation: make one where None is given.
     :param report: JSON text for the report node; empty writes no report.
     :return: the nodes, which also refer to one another (:func:`result_of`).
     """
@@ -324,8 +327,8 @@ def draw_segment(node, ct, structure: Structure, mask: np.ndarray, box: tuple[sl
 
     Surfaces are not made anew, and the voxels stay as large as the box; :func:`write_segment` sets both right.
 
-    :param mask: ``(k, j, i)``, the part of the CT's grid that ``box`` says. :return: False, and nothing is done, where
-        the segment shares its voxels with others.
+    :param mask: ``(k, j, i)``, the part of the CT's grid that ``box`` says.
+    :return: False, and nothing is done, where the segment shares its voxels with others.
     """
     segmentation = node.GetSegmentation()
     segment = segmentation.GetSegment(structure.segment_id)

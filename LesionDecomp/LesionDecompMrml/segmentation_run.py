@@ -33,7 +33,8 @@ WAIT_STEP_S = 0.02
 class Request:
     """What is to be done, read from the scene: nothing that happens in the scene afterwards reaches it.
 
-    :param ct: the CT's node. :param outputs: keyword of :func:`~.result_nodes.write_result` -> node or None.
+    :param ct: the CT's node.
+    :param outputs: keyword of :func:`~.result_nodes.write_result` -> node or None.
     :param with_segmentation: make a segmentation where none is given.
     """
 
@@ -56,7 +57,8 @@ class Request:
     ) -> Request:
         """Copy the CT and its lung mask out of the scene.
 
-        :param lung_mask: labelmap or segmentation node, or None. :param lung_segments: IDs; None for all that fit.
+        :param lung_mask: labelmap or segmentation node, or None.
+        :param lung_segments: IDs; None for all that fit.
         :param mask_is_output: the mask may be written again, as when a result's own lungs were edited.
         :raises LesionDecompError: input that will not do, or output nodes that cannot take the result.
         """
@@ -95,8 +97,11 @@ class Listeners:
 class SegmentationRun:
     """One run from its start to its end; somebody has to call :meth:`poll` now and then, or :meth:`wait`.
 
-    :param request: what to do. :param parameters: of the run. :param listeners: whom to tell.
-    :param python: interpreter for the worker, as a command. :param temporary_folder: for the worker's files.
+    :param request: what to do.
+    :param parameters: of the run.
+    :param listeners: whom to tell.
+    :param python: interpreter for the worker, as a command.
+    :param temporary_folder: for the worker's files.
     :param every: ``every(callback)`` calls back regularly and returns a function that stops it; None leaves the polling
         to the caller.
     :raises LesionDecompError: the worker cannot be started.

@@ -11,7 +11,8 @@ from LesionDecompLib.statistics import MEASUREMENTS, REGION_HEADER, RegionStatis
 def fill_table(node, rows: Sequence[RegionStatistics]) -> None:
     """Replace a table node's content by the statistics, one row for each region.
 
-    :param node: a table node. :param rows: what ``lesion_statistics`` returned.
+    :param node: a table node.
+    :param rows: what ``lesion_statistics`` returned.
 
     Column names are the CSV file's headers ("Lesion volume (mL)"); the unit label and the description of each column
     hold the measurement's unit and definition. Undefined figures stay NaN.

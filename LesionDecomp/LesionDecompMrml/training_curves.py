@@ -32,7 +32,8 @@ COLORS = (
 def show_log(scene, folder: str | Path, log: dict[str, np.ndarray]):
     """Make or update table and chart of a run.
 
-    :param folder: of the run; its name is the nodes'. :param log: as ``read_log`` gives it, not empty.
+    :param folder: of the run; its name is the nodes'.
+    :param log: as ``read_log`` gives it, not empty.
     :return: the table node and the chart node.
     """
     table = training_table(scene, folder)

@@ -29,8 +29,8 @@ LONGEST_NAME = 60
 class MarkedSlices:
     """Slices ``first`` to ``last`` of a volume node, both included; axial, counted from 0 at the lowest.
 
-    :param label: ``"lesion"`` or ``"normal"``. :param split: ``"train"``, ``"val"``, ``"test"``, or empty to have the
-        volume dealt out.
+    :param label: ``"lesion"`` or ``"normal"``.
+    :param split: ``"train"``, ``"val"``, ``"test"``, or empty to have the volume dealt out.
     """
 
     node: Any

@@ -81,7 +81,10 @@ def set_surfaces_visible(segmentation, visible: bool) -> None:
 
 
 def jump_to_voxel(nodes: ResultNodes, voxel: tuple[int, int, int]) -> tuple[float, float, float]:
-    """Move all slice views to a voxel (k, j, i) of the CT. :return: its RAS, mm, in the world."""
+    """Move all slice views to a voxel (k, j, i) of the CT.
+
+    :return: its RAS, mm, in the world.
+    """
     r, a, s, _ = world_matrix(nodes.ct) @ (*reversed(voxel), 1.0)
     for view in nodes_of_class(nodes.ct.GetScene(), "vtkMRMLSliceNode"):
         view.JumpSliceByCentering(float(r), float(a), float(s))

@@ -16,7 +16,8 @@ from .signals import connect
 class DeviceChoice:
     """Where a run computes.
 
-    :param ui: the panel's controls. :param chosen: called as ``chosen(name)`` when the user has chosen.
+    :param ui: the panel's controls.
+    :param chosen: called as ``chosen(name)`` when the user has chosen.
     :param every: as of the module's logic: calls back regularly, returns what stops it.
     :param python: the interpreter that has torch, as a command.
     """

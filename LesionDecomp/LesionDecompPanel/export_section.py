@@ -18,7 +18,9 @@ BUTTONS = ("copyButton", "saveCsvButton", "saveReportButton", "saveManifestButto
 class ExportSection:
     """Copy, CSV, report and manifest of the result shown.
 
-    :param ui: the panel's controls. :param logic: of the module. :param nodes: called for the result shown, or None.
+    :param ui: the panel's controls.
+    :param logic: of the module.
+    :param nodes: called for the result shown, or None.
     """
 
     def __init__(self, ui, logic, nodes) -> None:

@@ -37,7 +37,8 @@ LOOK_PARAMETERS = (
 class LookSection:
     """Threshold, smallest lesion, overlay, outline, legend, surfaces, plots, and the way from lesion to lesion.
 
-    :param ui: the panel's controls. :param logic: of the module.
+    :param ui: the panel's controls.
+    :param logic: of the module.
     :param recompute: called as ``recompute(lungs)`` with the node of the edited lungs.
     """
 

@@ -14,7 +14,8 @@ from .signals import connect
 class LungChoice:
     """Which segments of the chosen segmentation are lung.
 
-    :param ui: the panel's controls. :param chosen: called as ``chosen(text)`` with the value for the parameter node.
+    :param ui: the panel's controls.
+    :param chosen: called as ``chosen(text)`` with the value for the parameter node.
     """
 
     def __init__(self, ui, chosen) -> None:

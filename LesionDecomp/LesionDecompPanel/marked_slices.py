@@ -15,7 +15,8 @@ VOLUME, FIRST, LAST, LABEL, SPLIT = range(5)
 class MarkedSlicesTable:
     """Rows of (volume, first, last, label, use).
 
-    :param ui: the panel's controls. :param changed: called when anything has changed.
+    :param ui: the panel's controls.
+    :param changed: called when anything has changed.
     """
 
     def __init__(self, ui, changed) -> None:
@@ -47,7 +48,10 @@ class MarkedSlicesTable:
         return rows
 
     def add(self, node=None) -> int:
-        """Add a row for a volume (default: that of the last row, or the first one). :return: its number."""
+        """Add a row for a volume (default: that of the last row, or the first one).
+
+        :return: its number.
+        """
         table = self._ui.rangesTable
         row = table.rowCount
         node = node or (self._node(row - 1) if row else None)

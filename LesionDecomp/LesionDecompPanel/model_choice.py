@@ -16,7 +16,8 @@ SETTING = "LesionDecomp/ModelFolders"
 class ModelChoice:
     """Which model a run takes.
 
-    :param ui: the panel's controls. :param logic: of the module.
+    :param ui: the panel's controls.
+    :param logic: of the module.
     :param chosen: called as ``chosen(key)`` when the user has chosen another one.
     """
 

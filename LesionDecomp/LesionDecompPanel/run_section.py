@@ -23,7 +23,8 @@ OUTPUTS = {
 class RunSection:
     """Input, model, lungs and device; Apply and Cancel.
 
-    :param ui: the panel's controls. :param logic: of the module.
+    :param ui: the panel's controls.
+    :param logic: of the module.
     :param finished: called as ``finished(nodes, threshold, minimumVolumeMl)`` with a new result.
     """
 

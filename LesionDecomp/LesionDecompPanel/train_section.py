@@ -44,7 +44,8 @@ INPUTS = (
 class TrainSection:
     """Training set, preset, length, device and output folder; Start, Stop and Resume; curves and examples.
 
-    :param ui: the panel's controls. :param logic: of the module.
+    :param ui: the panel's controls.
+    :param logic: of the module.
     :param models: the panel's model selector, which offers a finished model.
     """
 

@@ -20,14 +20,13 @@ from LesionDecompLib.torch_file import read_torch_file
 from LesionDecompLib.training.loop import CHECKPOINT_NAME, LOG_NAME, read_log
 from PIL import Image
 
-CASE = ("heatmap.nrrd", "lungs.nrrd", "lesions.nrrd", "statistics.csv", "report.json")
-
 
 @dataclass(frozen=True)
 class Job:
     """One command, run in a folder of its own.
 
-    :param arguments: of ``lesiondecomp``, results in ``out``. :param prepare: makes what the command finds there.
+    :param arguments: of ``lesiondecomp``, results in ``out``.
+    :param prepare: makes what the command finds there.
     :param seen: checks what lies in ``out`` after a kill, given a finished run's ``out``; raises AssertionError.
     """
 

@@ -21,7 +21,8 @@ GOOD = ("loaded", "refused")
 class Tally:
     """How the inputs of one target went.
 
-    :param outcomes: how many were loaded, refused, or ended otherwise. :param findings: a line for each of those.
+    :param outcomes: how many were loaded, refused, or ended otherwise.
+    :param findings: a line for each of those.
     """
 
     outcomes: Counter[str] = field(default_factory=Counter)

@@ -45,7 +45,8 @@ ENDINGS = ("nii", "nii.gz", "nrrd", "nhdr", "mha", "mhd")
 class Target:
     """One loader.
 
-    :param spoil: writes a mutated input into an empty folder. :param load: loads it, and checks what came of it.
+    :param spoil: writes a mutated input into an empty folder.
+    :param load: loads it, and checks what came of it.
     """
 
     spoil: Callable[[Path, Rng], None]

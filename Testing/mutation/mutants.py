@@ -41,7 +41,8 @@ class Mutant:
 
     :param name: function and change, with a number where the same change can be made at several places; it does not
         depend on the line, so that an explanation stays with its mutant.
-    :param line: of the source. :param tree: the whole module.
+    :param line: of the source.
+    :param tree: the whole module.
     """
 
     name: str

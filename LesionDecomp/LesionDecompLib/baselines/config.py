@@ -16,8 +16,7 @@ class BaselineConfig:
     """What all baselines share.
 
     :param crop: height and width of the window around the lungs, pixels.
-    :param shrink: slices are averaged down by
-        this factor.
+    :param shrink: slices are averaged down by this factor.
     :param channels, widest: of the U-Net, as of the decomposition it is compared with.
     """
 
@@ -74,8 +73,7 @@ class VaGanConfig(CriticConfig):
     """VA-GAN (Baumgartner et al., CVPR 2018).
 
     :param critic_steps: critic updates for each update of the map.
-    :param critic_steps_often: instead, for the first
-        ``often_first`` updates and for every ``often_every``-th.
+    :param critic_steps_often: instead, for the first ``often_first`` updates and for every ``often_every``-th.
     :param alpha_map: weight of mean \\|M(x)\\|.
     """
 

@@ -67,7 +67,12 @@ class Comparison:
         self.weights = scan_weights(len(np.unique(self.lesion_scans)), seed=SEED)
 
     def add(self, localizer: Localizer, cancelled: Cancel | None = None) -> dict[str, Any]:
-        """Evaluate one more; its entry of ``results.json``."""
+        """Evaluate one more.
+
+        :return: its entry of ``results.json``.
+        :raises LesionDecompError: values that are no heat, or no threshold and no ``val`` split to choose one on.
+        :raises Cancelled: the hook said so.
+        """
         lesion, normal, heat = _count(localizer, self.data, self.masks, cancelled)
         on_val = None
         if self.val is self.data:

@@ -45,20 +45,17 @@ class LesionConfig:
     """How the decomposition is trained. Equation numbers are those of Yang et al. (ISBI 2021).
 
     :param steps: generator updates.
-    :param crop: height and width of the window around the lungs, pixels; empty takes
-        whole slices.
+    :param crop: height and width of the window around the lungs, pixels; empty takes whole slices.
     :param shrink: the slices are averaged down by this factor first.
     :param alpha_adversarial: α1 of equation 5.
     :param alpha_reconstruction: α2.
     :param alpha_normal: α3.
     :param penalty: λ of equation 3.
     :param norm_p: p of equations 1 and 2.
-    :param edge_weighting: the released code's
-        (1 + Sobel/255)² pixel weight.
+    :param edge_weighting: the released code's (1 + Sobel/255)² pixel weight.
     :param identity_steps: first steps with L_r and L_n alone.
     :param alpha_image: weight of the image-level term L_m on the lesion decoder.
-    :param top_fraction: share of the
-        lung's pixels that make a slice's score.
+    :param top_fraction: share of the lung's pixels that make a slice's score.
     :param alpha_sparse: weight of the mean heat of normal slices.
     :param alpha_self: weight of learning from the averaged network's own heat on lesion slices, from step
         ``self_steps`` on: above ``self_positive`` it counts as lesion, below ``self_negative`` as healthy, between not.
@@ -184,7 +181,10 @@ def load_config(base: Config, file: str | Path | None = None, overrides: list[st
 
 
 def change(config: Config, values: dict[str, Any]) -> Config:
-    """A copy of a (nested) configuration with some values changed; types are checked."""
+    """A copy of a (nested) configuration with some values changed; types are checked.
+
+    :raises LesionDecompError: an unknown key, or a value of the wrong type or out of range.
+    """
     kinds = get_type_hints(type(config))
     known = {item.name for item in fields(config)}
     updates = {}

@@ -17,8 +17,7 @@ class LabelledSlices:
     """The lesion and the normal slices of a set.
 
     :param data: training slices.
-    :param crop: height and width of the window around the lungs, pixels; empty takes
-        whole slices.
+    :param crop: height and width of the window around the lungs, pixels; empty takes whole slices.
     :param device: where drawn slices go.
     :param heat: taught heat of the lesion slices of ``data``, ``(n_lesion, h, w)`` uint8, 255 for certain.
     """

@@ -28,6 +28,7 @@ class Chance:
     n: int
 
     def between(self, low: float, high: float) -> torch.Tensor:
+        """Uniform in [low, high), one number for each slice."""
         return low + (high - low) * torch.rand((self.n, 1, 1), generator=self.generator)
 
     def of(self, probability: float) -> torch.Tensor:
@@ -39,6 +40,7 @@ class Chance:
         return bool(torch.rand((), generator=self.generator) < probability)
 
     def normal(self, h: int, w: int) -> torch.Tensor:
+        """White noise of unit variance, ``(n, h, w)``."""
         return torch.randn((self.n, h, w), generator=self.generator)
 
     def smooth(self, h: int, w: int, grain: float) -> torch.Tensor:

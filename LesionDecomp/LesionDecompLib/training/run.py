@@ -100,7 +100,6 @@ def lesion_bundle(
     *,
     name: str,
     device: torch.device | str = "cpu",
-    default: bool = False,
 ) -> ModelBundle:
     """Write a trained decomposition as a bundle, its heat scaled on ``val`` and measured on ``val`` and ``test``."""
     device = torch.device(device)
@@ -131,7 +130,7 @@ def lesion_bundle(
         "default_threshold": DEFAULT_THRESHOLD,
         "heat": asdict(definition),
         "metrics": metrics,
-        "default": default,
+        "default": False,
     }
     return ModelBundle.save(folder, network, metadata)
 
@@ -195,6 +194,12 @@ def train_and_draw(
     cancelled: Cancel | None,
     draw: Callable[[nn.Module], object] | None = None,
 ) -> nn.Module:
+    """Train a task (:func:`.loop.train`) and draw its curves, and what ``draw`` draws, while it trains and at its end.
+
+    :param config: with ``steps``, ``seed`` and ``ema``.
+    :return: the averaged network.
+    """
+
     def show(network: nn.Module) -> None:
         draw_curves(folder / LOG_NAME, folder / CURVES_NAME)
         if draw is not None:
@@ -223,6 +228,9 @@ def record_config(
     """Write ``config.json`` and return the configuration to train by: with ``hours``, the steps that fit into them.
 
     A run that goes on must have been started with the same; the steps measured at its start are kept.
+
+    :param steps_in: called with ``hours`` for the configuration whose steps fit into them.
+    :raises LesionDecompError: another configuration than the run was started with, or a record that does not read.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / CONFIG_NAME
@@ -256,6 +264,11 @@ def _read_record(file: Path) -> dict[str, Any]:
 def bundle_metadata(
     name: str, task: str, architecture: str, arguments: dict[str, Any], config: Any, data: Path
 ) -> dict[str, Any]:
+    """What every trained bundle's ``bundle.json`` says of its network and training.
+
+    :param arguments: of the architecture.
+    :param data: folder of the training set; its name alone is recorded.
+    """
     return {
         "name": name,
         "version": __version__,

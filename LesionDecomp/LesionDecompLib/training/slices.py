@@ -68,7 +68,10 @@ class SliceSet:
 
 
 def read_index(folder: Path) -> list[dict[str, str]]:
-    """The rows of ``index.csv``, checked for its columns, labels and splits."""
+    """The rows of ``index.csv``, checked for its columns, labels and splits.
+
+    :raises LesionDecompError: no such file, or one that does not read; naming the line where a value is wrong.
+    """
     file = Path(folder) / "index.csv"
     if not file.is_file():
         raise LesionDecompError(STAGE, f"no index.csv in '{Path(folder).name}'", "a training set folder")
