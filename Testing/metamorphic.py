@@ -175,6 +175,7 @@ class Effect:
     :param sides_percent: lung voxels in both that changed side.
     :param lesion_ml, lesion_changed_ml: lesion volume before and after.
     :param lesion_points: change of the lesions' share of the lungs, percentage points.
+    :param lesion_beyond_ml: lesion of the changed CT where the original has no lung.
     :param lesion_dice: overlap of the lesions; NaN where there is none in either.
     :param heat_mean: mean absolute difference of heat where both have lung.
     :param heat_p99: 99th percentile of it.
@@ -187,6 +188,7 @@ class Effect:
     lesion_ml: float
     lesion_changed_ml: float
     lesion_points: float
+    lesion_beyond_ml: float
     lesion_dice: float
     heat_mean: float
     heat_p99: float
@@ -220,6 +222,7 @@ def effect(ct: Volume, result: SegmentResult, name: str, segmenter: Segmenter) -
         lesion_ml=before[1],
         lesion_changed_ml=after[1],
         lesion_points=100 * (after[1] / after[0] - before[1] / before[0]),
+        lesion_beyond_ml=np.count_nonzero((lesions != 0) & (result.lungs == 0)) * ct.voxel_volume_ml,
         lesion_dice=_dice(lesions != 0, result.lesions != 0),
         heat_mean=float(off.mean()),
         heat_p99=float(np.percentile(off, 99)),

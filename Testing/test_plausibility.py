@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import re
 
 import numpy as np
 import pytest
+from command_line import run_here, small_ct
+from LesionDecompLib.bundles import ModelBundle, find_bundle
 from LesionDecompLib.geometry import AxialView
 from LesionDecompLib.image_io import read_mask, read_volume
 from LesionDecompLib.pipeline import lungs_from_mask
@@ -192,3 +196,28 @@ def test_heat_that_is_high_everywhere():
     assert heat_warnings(usual) == []
     assert "75 % of the lungs are called lesion" in heat_warnings({**usual, "involvement_percent": 75.0})[0]
     assert "Heat is high all over the lungs (mean 0.50)" in heat_warnings({**usual, "lung_heat_mean": 0.5})[0]
+
+
+def test_a_model_that_calls_everything_lesion_is_told_of_beside_the_figures(data_folder, tmp_path, capsys):
+    ct, mask, _ = small_ct(data_folder, tmp_path)
+    shipped = find_bundle(None, "lesions")
+    network = shipped.network()
+    # P near 1 in every pixel of the lungs, as of a model that was trained on another window.
+    network.lesion_head.bias[: network.stem**2] += 20.0
+    heat = {"source": "gate", "smoothing_px": 2.0}
+    ModelBundle.save(tmp_path / "hot", network, {**shipped.metadata, "name": "hot", "heat": heat})
+    told = {}
+    for model in (shipped.path, tmp_path / "hot"):
+        out = tmp_path / "out" / model.name
+        done = run_here(
+            capsys, "segment", ct, "--lung-mask", mask, "--model", model, "-o", out, "--device", "cpu", "--quiet"
+        )
+        assert done.status == 0
+        with (out / "statistics.csv").open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        report = json.loads((out / "report.json").read_text("utf-8"))
+        assert {row["Warnings"] for row in rows} == {" ".join(report["warnings"])}
+        assert float(rows[0]["Lesion volume (mL)"]) > 0
+        told[model.name] = [warning for warning in report["warnings"] if "called lesion" in warning]
+    assert told[shipped.path.name] == []
+    assert re.match(r"(9\d|100) % of the lungs are called lesion: check the CT's HU and the lung mask\.", *told["hot"])
