@@ -180,7 +180,7 @@ def lesion_heat(
     if abs(slices.shift_hu) >= LARGE_SHIFT_HU:
         warnings.append(
             f"Healthy lung lies {slices.shift_hu:+.0f} HU off what the model was trained on; its window was moved "
-            "along. Check the scan's HU calibration."
+            "along. A shallow or deep breath and emphysema do that, and so does a CT that is not in HU."
         )
     return heat, warnings
 

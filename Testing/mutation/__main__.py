@@ -6,16 +6,21 @@ import argparse
 import contextlib
 import importlib.machinery
 import importlib.util
+import json
 import math
 import os
 import resource
 import signal
 import sys
+import tempfile
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 from .mutants import Mutant, mutants_of
 
@@ -55,13 +60,13 @@ def main() -> int:
             for mutant in mutants_of(source)
             if args.match in mutant.name and (chosen is None or f"{module}: {mutant.name}" in chosen)
         ]
-        status, seconds = run_tests(module, None, 600)
+        status, seconds, tests = run_unchanged(module)
         if status != 0:
             print(f"{module}: its tests fail without any change (exit status {status})")
             return 2
         counts: Counter[str] = Counter()
         for mutant in mutants:
-            outcome = _outcome(module, mutant, 10 * seconds + 10, mutant.name in reasons)
+            outcome = _outcome(module, mutant, 10 * seconds + 10, tests, mutant.name in reasons)
             counts[outcome] += 1
             if outcome in (SURVIVED, STALE):
                 print(f"{module}.py:{mutant.line}: {outcome}: {mutant.name}", flush=True)
@@ -81,27 +86,82 @@ def main() -> int:
     return 1 if survivors else 0
 
 
-def run_tests(module: str, mutant: Mutant | None, cpu_seconds: float) -> tuple[int | None, float]:
-    """Run a module's tests, up to the first that fails, in a forked process that sees the mutant in its place.
+def run_unchanged(module: str) -> tuple[int | None, float, dict[str, Test]]:
+    """Run a module's tests on the module as it is: exit status, seconds, and what each test does with the module."""
+    with tempfile.TemporaryDirectory() as folder:
+        notes = Path(folder) / "tests.json"
+        status, seconds = _in_child(lambda: _pytest(module, Watch(module, notes)), 600)
+        tests = (
+            {name: Test(*values) for name, values in json.loads(notes.read_text("utf-8")).items()} if not status else {}
+        )
+    return status, seconds, tests
 
-    :return: pytest's exit status, or None where the process ran into its limit; the seconds it took.
+
+def run_tests(module: str, mutant: Mutant, cpu_seconds: float, order: Sequence[str]) -> int | None:
+    """Run tests of a module, in this order and up to the first that fails, with the mutant in the module's place.
+
+    :return: pytest's exit status, or None where the process ran into its limit.
     """
-    began = time.monotonic()
-    sys.stdout.flush()
-    process = os.fork()
-    if not process:
-        status = 70
+
+    def tests() -> int:
+        sys.meta_path.insert(0, _Finder(f"LesionDecompLib.{module}", LIBRARY / f"{module}.py", mutant))
+        return _pytest(module, Order(order))
+
+    return _in_child(tests, cpu_seconds)[0]
+
+
+@dataclass(frozen=True)
+class Test:
+    """How long a test takes, s, and which functions of the module it calls."""
+
+    seconds: float
+    functions: list[str]
+
+
+class Watch:
+    """Pytest plugin that notes for each test how long it takes and which of the module's functions it calls."""
+
+    def __init__(self, module: str, notes: Path):
+        self.file, self.notes = str(LIBRARY / f"{module}.py"), notes
+        self.tests: dict[str, tuple[float, list[str]]] = {}
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item):
+        called: set[str] = set()
+
+        def trace(frame, event, argument):
+            if frame.f_code.co_filename == self.file:
+                called.add(frame.f_code.co_qualname.partition(".<")[0])
+
+        began = time.perf_counter()
+        sys.settrace(trace)
         try:
-            status = _tests_in_this_process(module, mutant, cpu_seconds)
+            return (yield)
         finally:
-            os._exit(status)
-    ended = os.waitpid(process, 0)[1]
-    by_limit = os.WIFSIGNALED(ended) and os.WTERMSIG(ended) in (signal.SIGXCPU, signal.SIGALRM)
-    return (None if by_limit else os.waitstatus_to_exitcode(ended)), time.monotonic() - began
+            sys.settrace(None)
+            self.tests[item.nodeid] = (time.perf_counter() - began, sorted(called))
+
+    def pytest_sessionfinish(self):
+        self.notes.write_text(json.dumps(self.tests), "utf-8")
 
 
-def _outcome(module: str, mutant: Mutant, limit: float, is_explained: bool) -> str:
-    status, _ = run_tests(module, mutant, limit)
+class Order:
+    """Pytest plugin that runs these tests, in this order."""
+
+    def __init__(self, order: Sequence[str]):
+        self.places = {name: place for place, name in enumerate(order)}
+
+    def pytest_collection_modifyitems(self, items):
+        items[:] = sorted(
+            (item for item in items if item.nodeid in self.places), key=lambda item: self.places[item.nodeid]
+        )
+
+
+def _outcome(module: str, mutant: Mutant, limit: float, tests: dict[str, Test], is_explained: bool) -> str:
+    # Only tests that call the changed function can tell, quick ones sooner; of what lies outside functions all can.
+    function = mutant.name.partition(":")[0]
+    calling = [name for name, test in tests.items() if any(f"{function}.".startswith(f"{f}.") for f in test.functions)]
+    status = run_tests(module, mutant, limit, sorted(calling or tests, key=lambda name: tests[name].seconds))
     if status == 0:
         return EXPLAINED_AWAY if is_explained else SURVIVED
     if is_explained:
@@ -109,20 +169,32 @@ def _outcome(module: str, mutant: Mutant, limit: float, is_explained: bool) -> s
     return TIMEOUT if status is None else KILLED
 
 
-def _tests_in_this_process(module: str, mutant: Mutant | None, cpu_seconds: float) -> int:
-    import pytest
+def _in_child(run: Callable[[], int], cpu_seconds: float) -> tuple[int | None, float]:
+    """Run in a forked process: exit status, None where it ran into its limit; and the seconds it took."""
+    began = time.monotonic()
+    sys.stdout.flush()
+    process = os.fork()
+    if not process:
+        status = 70
+        try:
+            # Processor time, as the machine may be busy; and for a mutant that sleeps, the clock.
+            resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(cpu_seconds),) * 2)
+            signal.alarm(math.ceil(10 * cpu_seconds))
+            null = os.open(os.devnull, os.O_RDWR)
+            for number in (0, 1, 2):
+                os.dup2(null, number)
+            status = run()
+        finally:
+            os._exit(status)
+    ended = os.waitpid(process, 0)[1]
+    by_limit = os.WIFSIGNALED(ended) and os.WTERMSIG(ended) in (signal.SIGXCPU, signal.SIGALRM, signal.SIGKILL)
+    return (None if by_limit else os.waitstatus_to_exitcode(ended)), time.monotonic() - began
 
-    # Processor time, as the machine may be busy; and for a mutant that sleeps, the clock.
-    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(cpu_seconds),) * 2)
-    signal.alarm(math.ceil(10 * cpu_seconds))
-    null = os.open(os.devnull, os.O_RDWR)
-    for number in (0, 1, 2):
-        os.dup2(null, number)
-    if mutant is not None:
-        sys.meta_path.insert(0, _Finder(f"LesionDecompLib.{module}", LIBRARY / f"{module}.py", mutant))
+
+def _pytest(module: str, plugin: object) -> int:
     os.chdir(TESTING.parent)
     options = ("-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile=mutation")
-    return int(pytest.main([*options, *(str(TESTING / name) for name in TESTS[module])]))
+    return int(pytest.main([*options, *(str(TESTING / name) for name in TESTS[module])], [plugin]))
 
 
 class _Finder:
@@ -152,7 +224,6 @@ def _load_what_tests_load() -> None:
     import io
 
     import hypothesis.extra.numpy  # noqa: F401
-    import pytest  # noqa: F401
     import scipy.ndimage  # noqa: F401
     import SimpleITK  # noqa: F401
     import skimage.measure
