@@ -109,7 +109,7 @@ def test_the_number_of_threads_changes_no_byte(threads, monkeypatch):
     for cores in (2, threads):
         monkeypatch.setattr(gzip_writer, "usable_cores", lambda cores=cores: cores)
         stream = io.BytesIO()
-        write_gzip(stream, planes, 2)
+        write_gzip(stream, planes)
         streams.append(stream.getvalue())
     assert streams[0] == streams[1]
     assert gzip.decompress(streams[0]) == image.tobytes()
@@ -120,7 +120,7 @@ def test_the_number_of_threads_changes_no_byte(threads, monkeypatch):
 def test_data_of_any_length_reads_back(length):
     data = np.random.default_rng(length).integers(0, 3, length, dtype=np.uint8).tobytes()
     stream = io.BytesIO()
-    write_gzip(stream, [memoryview(data)], 3)
+    write_gzip(stream, [memoryview(data)])
     assert gzip.decompress(stream.getvalue()) == data
 
 

@@ -2,7 +2,8 @@
 
 The data is cut into blocks of a fixed size. Each is deflated on its own and ends on a byte, so that the blocks one
 after another are one deflate stream (RFC 1951, 1952), which any reader reads. Blocks of zeros, most of a heatmap, are
-deflated once.
+deflated once. Runs of a byte are told by their length, other repetitions are not looked for: heat has none, labelmaps
+get smaller so, and it is two to three times as fast.
 """
 
 from __future__ import annotations
@@ -22,15 +23,14 @@ HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"  # deflate; neither time no
 MOST_THREADS = 8
 
 
-def write_gzip(stream: IO[bytes], parts: Iterable[memoryview], level: int) -> None:
+def write_gzip(stream: IO[bytes], parts: Iterable[memoryview]) -> None:
     """Write the bytes of ``parts`` as one gzip stream.
 
     :param parts: contiguous bytes, which must not change any more.
-    :param level: of zlib, 1 to 9.
     """
     threads = min(MOST_THREADS, usable_cores())
     checksum = size = 0
-    zeros = _deflated(bytes(BLOCK_BYTES), level)
+    zeros = _deflated(bytes(BLOCK_BYTES))
     stream.write(HEADER)
     with ThreadPoolExecutor(threads) as pool:
         waiting: deque[Future[bytes] | bytes] = deque()
@@ -39,12 +39,12 @@ def write_gzip(stream: IO[bytes], parts: Iterable[memoryview], level: int) -> No
             for start in range(0, len(part), BLOCK_BYTES):
                 block = part[start : start + BLOCK_BYTES]
                 is_empty = len(block) == BLOCK_BYTES and not _holds_any(block)
-                waiting.append(zeros if is_empty else pool.submit(_deflated, block, level))
+                waiting.append(zeros if is_empty else pool.submit(_deflated, block))
                 while len(waiting) > 4 * threads:
                     stream.write(_bytes_of(waiting.popleft()))
         for deflated in waiting:
             stream.write(_bytes_of(deflated))
-    stream.write(zlib.compressobj(level, zlib.DEFLATED, -15).flush())
+    stream.write(_compressor().flush())
     stream.write(struct.pack("<II", checksum, size & 0xFFFFFFFF))
 
 
@@ -56,8 +56,12 @@ def usable_cores() -> int:
         return os.cpu_count() or 1
 
 
-def _deflated(block: bytes | memoryview, level: int) -> bytes:
-    compressor = zlib.compressobj(level, zlib.DEFLATED, -15)
+def _compressor() -> zlib._Compress:
+    return zlib.compressobj(1, zlib.DEFLATED, -15, strategy=zlib.Z_RLE)
+
+
+def _deflated(block: bytes | memoryview) -> bytes:
+    compressor = _compressor()
     return compressor.compress(block) + compressor.flush(zlib.Z_FULL_FLUSH)
 
 
