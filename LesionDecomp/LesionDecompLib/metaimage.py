@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import LesionDecompError
+from .inflated import Inflated
 from .stored_image import (
     CT,
     MAX_DEFLATE_RATIO,
@@ -137,25 +138,7 @@ def _voxels(stream: io.BufferedReader, path: Path, fields: dict[str, str], array
     else:
         raise damaged(stage, f"{KIND} file", "an impossible header size")
     try:
-        fill(array, _Inflated(stream) if compressed else stream, stage, f"{KIND} file")
+        fill(array, Inflated(stream) if compressed else stream, stage, f"{KIND} file")
     except zlib.error as error:
         raise damaged(stage, f"{KIND} file") from error
     return array
-
-
-class _Inflated:
-    """The unpacked bytes of a zlib stream."""
-
-    def __init__(self, stream: io.BufferedReader) -> None:
-        self._stream, self._inflate = stream, zlib.decompressobj()
-
-    def readinto(self, target: memoryview) -> int:
-        while not self._inflate.eof:
-            packed = self._inflate.unconsumed_tail or self._stream.read(2**20)
-            if not packed:
-                return 0
-            data = self._inflate.decompress(packed, len(target))
-            if data:
-                target[: len(data)] = data
-                return len(data)
-        return 0

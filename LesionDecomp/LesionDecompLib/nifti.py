@@ -7,7 +7,6 @@ it, so that the grid is the one 3D Slicer shows. Header layout: https://nifti.ni
 
 from __future__ import annotations
 
-import gzip
 import io
 import struct
 import zlib
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from .errors import LesionDecompError
+from .inflated import Inflated
 from .stored_image import (
     CT,
     MAX_DEFLATE_RATIO,
@@ -47,10 +47,11 @@ def read_nifti(path: Path, stage: str) -> StoredImage:
     with open(path, "rb") as file:
         is_packed = file.read(2) == b"\x1f\x8b"  # whatever the name says
     try:
-        with gzip.open(path) if is_packed else open(path, "rb") as stream:
+        with open(path, "rb") as file:
+            stream = Inflated(file, is_gzip=True) if is_packed else file
             header = _Header(stream.read(HEADER_BYTES), stage)
             array = _voxels(stream, header, path, stage)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+    except (EOFError, zlib.error) as error:
         raise damaged(stage, "NIfTI file") from error
     ijk_to_ras, warnings = _geometry(path, header, stage)
     return StoredImage(array, ijk_to_ras, "NIfTI", header.dtype.newbyteorder("=").name, warnings)
@@ -98,16 +99,16 @@ class _Header:
         return bool(used and (self.slope, self.intercept) != (1, 0))
 
 
-def _voxels(stream: gzip.GzipFile | io.BufferedReader, header: _Header, path: Path, stage: str) -> np.ndarray:
+def _voxels(stream: Inflated | io.BufferedReader, header: _Header, path: Path, stage: str) -> np.ndarray:
     shape = header.size[::-1]
     needed = int(np.prod(shape, dtype=np.int64)) * header.dtype.itemsize
-    ratio = MAX_DEFLATE_RATIO if isinstance(stream, gzip.GzipFile) else 1
+    ratio = MAX_DEFLATE_RATIO if isinstance(stream, Inflated) else 1
     if path.stat().st_size * ratio < needed:  # before memory is asked for
         raise damaged(stage, "NIfTI file", f"the header promises {needed} bytes of voxels")
     array = np.empty(shape, header.dtype)
-    stream.seek(int(header.offset))
+    stream.read(int(header.offset) - HEADER_BYTES)
     fill(array, stream, stage, "NIfTI file")
-    stream.read(1)  # reaching the end makes gzip compare its checksum
+    stream.read(1)  # at the end of the stream its checksum is compared
     if not header.dtype.isnative:
         array = array.astype(header.dtype.newbyteorder("="))
     if header.is_scaled:

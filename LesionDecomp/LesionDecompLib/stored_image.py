@@ -102,7 +102,10 @@ def fill(array: np.ndarray, stream: Readable, stage: str, what: str) -> None:
     """
     target, done = memoryview(array).cast("B"), 0
     while done < array.nbytes:
-        count = stream.readinto(target[done : done + 2**24])
+        try:
+            count = stream.readinto(target[done : done + 2**24])
+        except EOFError:
+            count = 0
         if not count:
             raise damaged(stage, what, f"{done} of {array.nbytes} bytes of voxels")
         done += count
