@@ -8,7 +8,7 @@ from LesionDecompLib.chest_ct import check_chest_ct
 from LesionDecompLib.errors import Cancelled, LesionDecompError
 from LesionDecompLib.geometry import AxialView
 from LesionDecompLib.image_io import read_volume
-from LesionDecompLib.pipeline import Segmenter
+from LesionDecompLib.pipeline import Segmenter, lungs_from_mask
 from LesionDecompLib.plausibility import input_warnings
 from LesionDecompLib.volume import Volume
 
@@ -137,6 +137,20 @@ def test_the_input_is_never_changed(ct, lungs, untrained_segmenter):
 def test_labels_of_a_user_s_mask_are_kept(ct, result, untrained_segmenter):
     swapped = np.where(result.lungs == 0, 0, 3 - result.lungs).astype(np.uint8)
     np.testing.assert_array_equal(untrained_segmenter.run(ct, swapped).lungs, swapped)
+
+
+@pytest.mark.parametrize("side", [1, 2])
+def test_a_mask_of_one_lung_lies_on_its_side_of_the_body_wherever_the_body_lies_in_the_field(ct, result, side):
+    view = AxialView.of(ct.shape, ct.ijk_to_ras)
+    shift = 80 if side == 2 else -80  # so far that the lung lies in the other half of the field
+    pads = [(0, 0), (0, 0), (0, shift) if shift > 0 else (-shift, 0)]
+    stack = np.pad(view.to_axial(ct.array), pads, constant_values=-1000)
+    mask = np.pad(view.to_axial(result.lungs) == side, pads)
+    columns = np.flatnonzero(mask.any(axis=(0, 1)))
+    assert (columns.mean() < mask.shape[2] / 2) == (side == 2)
+    volume = Volume.from_array(stack, view.axial_to_ras)
+    labels, _ = lungs_from_mask(mask, volume, AxialView.of(volume.shape, volume.ijk_to_ras))
+    assert set(np.unique(labels)) == {0, side}
 
 
 def test_a_mask_that_does_not_fit_is_refused(ct, lungs, untrained_segmenter):

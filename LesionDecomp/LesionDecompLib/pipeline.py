@@ -224,6 +224,7 @@ def lungs_from_mask(mask: np.ndarray, volume: Volume, view: AxialView) -> tuple[
     :return: ``(k, j, i)`` uint8, 1 the patient's right lung, 2 the left one; warnings.
     :raises LesionDecompError: another shape than the volume's, or empty.
     """
+    from .body_field import body_center
     from .lungs import LEFT, RIGHT, split_right_left
 
     mask = np.asarray(mask)
@@ -238,7 +239,10 @@ def lungs_from_mask(mask: np.ndarray, volume: Volume, view: AxialView) -> tuple[
         labels = mask.astype(np.uint8)
     else:
         labels = np.zeros(volume.shape, dtype=np.uint8)
-        view.to_axial(labels)[:] = split_right_left(view.to_axial(inside), (view.slice_distance, *view.spacing[1:]))
+        # A single lung lies on the side of the body's middle, wherever the body lies in the field.
+        midline = body_center(view.to_axial(volume.array))[1]
+        distance = (view.slice_distance, *view.spacing[1:])
+        view.to_axial(labels)[:] = split_right_left(view.to_axial(inside), distance, midline)
     stack = view.to_axial(labels)
     cm2 = view.spacing[1] * view.spacing[2] / 100
     sections = np.stack([np.count_nonzero(stack == label, axis=(1, 2)) for label in (RIGHT, LEFT)], axis=1) * cm2
