@@ -204,13 +204,12 @@ class LesionDecompWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def initializeParameterNode(self):
         """Take the scene's parameter node; where nothing is chosen yet, the default model and the scene's first CT."""
+        from LesionDecompMrml.scene_nodes import chest_volumes
+
         self.setParameterNode(self.logic.getParameterNode())
-        if self._parameterNode.inputVolume is None:
-            for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
-                isResult = node.GetAttribute("LesionDecomp.threshold") is not None
-                if not isResult and not node.IsA("vtkMRMLLabelMapVolumeNode"):
-                    self._parameterNode.inputVolume = node
-                    break
+        volumes = chest_volumes(slicer.mrmlScene)
+        if volumes and self._parameterNode.inputVolume is None:
+            self._parameterNode.inputVolume = volumes[0]
 
     def setParameterNode(self, parameterNode):
         """Let go of the parameter node shown so far, and show another, or none."""
@@ -666,14 +665,20 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
             temporary_folder=slicer.app.temporaryPath or None,
         )
         logging.info("LesionDecomp: training started")
-        told = []
+        self._watchTraining(run, onProgress, onEnd)
+        return run
+
+    def _watchTraining(self, run, onProgress, onEnd):
+        """Poll a training from Qt's event loop until it ends, and tell of it."""
+        told = None
 
         def watch():
+            nonlocal told
             if run.is_running:
                 run.poll()
             now = (run.state, run.stage, run.step)
-            if told != [now]:
-                told[:] = [now]
+            if told != now:
+                told = now
                 if onProgress is not None:
                     onProgress(run)
             if not run.is_running:
@@ -684,7 +689,6 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
                     onEnd(run)
 
         stop = self.every(watch)
-        return run
 
     def trainings(self):
         """The trainings of this session, running and ended, the latest last; they outlive the panel."""

@@ -16,13 +16,13 @@ from LesionDecompLib.live_lesions import Lesions, LiveLesions
 from .input_nodes import world_matrix
 from .result_nodes import (
     MINIMUM_VOLUME,
-    THRESHOLD,
     UPDATING,
     ResultNodes,
     draw_segment,
     prepare_volume,
     write_segment,
 )
+from .scene_nodes import THRESHOLD
 from .statistics_table import fill_table
 
 

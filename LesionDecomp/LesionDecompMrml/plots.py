@@ -5,13 +5,12 @@ They belong to the heatmap by node references, are made once for each result, an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import slicer
-import vtk
-from vtk.util.numpy_support import numpy_to_vtk
+
+from .table_columns import set_columns
 
 THRESHOLD_COLUMN, VOLUME_COLUMN = "Threshold", "Lesion volume (mL)"
 HEIGHT_COLUMN, AREA_COLUMN = "Height, superior (mm)", "Lesion area (cm²)"
@@ -32,7 +31,7 @@ def show_volume_curve(heatmap, curve: tuple[np.ndarray, np.ndarray], threshold: 
     thresholds, volumes = (values[::STEP] for values in curve)
     line = _table(heatmap, "volumeCurve", f"{name} volume curve")
     if line.GetNumberOfRows() != len(thresholds) or not np.array_equal(_column(line, 1), volumes):
-        _fill(line, {THRESHOLD_COLUMN: thresholds, VOLUME_COLUMN: volumes})
+        set_columns(line, {THRESHOLD_COLUMN: thresholds, VOLUME_COLUMN: volumes})
     mark_threshold(heatmap, threshold, volume_ml)
     series = [
         _series(heatmap, "volumeSeries", "All heat at or above the threshold", line, THRESHOLD_COLUMN, VOLUME_COLUMN),
@@ -46,7 +45,7 @@ def show_volume_curve(heatmap, curve: tuple[np.ndarray, np.ndarray], threshold: 
 def mark_threshold(heatmap, threshold: float, volume_ml: float) -> None:
     """Move the mark of the volume curve; quick enough for every step of a slider."""
     table = _table(heatmap, "volumeMark", f"{heatmap.GetName()} volume at the threshold")
-    _fill(table, {THRESHOLD_COLUMN: np.array([threshold]), VOLUME_COLUMN: np.array([volume_ml])})
+    set_columns(table, {THRESHOLD_COLUMN: np.array([threshold]), VOLUME_COLUMN: np.array([volume_ml])})
 
 
 def show_area_along_body(heatmap, heights: np.ndarray, areas: np.ndarray):
@@ -58,7 +57,7 @@ def show_area_along_body(heatmap, heights: np.ndarray, areas: np.ndarray):
     """
     name = heatmap.GetName()
     table = _table(heatmap, "areaCurve", f"{name} area along the body")
-    _fill(table, {HEIGHT_COLUMN: heights, AREA_COLUMN: areas})
+    set_columns(table, {HEIGHT_COLUMN: heights, AREA_COLUMN: areas})
     series = [_series(heatmap, "areaSeries", "Lesion area", table, HEIGHT_COLUMN, AREA_COLUMN)]
     return _chart(heatmap, "areaChart", f"{name}: lesion area", series, (HEIGHT_COLUMN, AREA_COLUMN))
 
@@ -129,23 +128,3 @@ def _chart(heatmap, role: str, title: str, series: list[Any], axes: tuple[str, s
 
 def _column(table, index: int) -> np.ndarray:
     return slicer.util.arrayFromTableColumn(table, table.GetColumnName(index))
-
-
-def _fill(table, columns: Mapping[str, np.ndarray]) -> None:
-    modified = table.StartModify()
-    try:
-        if table.GetNumberOfColumns() != len(columns):
-            table.RemoveAllColumns()
-            for name in columns:
-                column = vtk.vtkDoubleArray()
-                column.SetName(name)
-                table.AddColumn(column)
-        for index, values in enumerate(columns.values()):
-            held = table.GetTable().GetColumn(index)
-            held.DeepCopy(numpy_to_vtk(np.ascontiguousarray(values, np.float64), deep=True))
-            held.SetName(list(columns)[index])
-        table.GetTable().SetNumberOfRows(len(next(iter(columns.values()))))
-        table.GetTable().Modified()
-        table.Modified()
-    finally:
-        table.EndModify(modified)

@@ -17,7 +17,7 @@ from LesionDecompLib.volume import Volume
 from vtk.util.numpy_support import vtk_to_numpy
 
 from .color_nodes import heat_colors, label_colors
-from .scene_nodes import nodes_of_class
+from .scene_nodes import THRESHOLD, nodes_of_class
 from .statistics_table import fill_table
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ OUTPUT_CLASSES = {
     "report_node": "vtkMRMLTextNode",
 }
 HEAT_SHOWN_FROM = 0.1  # lower heat is transparent, so that the CT stays readable
-THRESHOLD = "LesionDecomp.threshold"
 MINIMUM_VOLUME = "LesionDecomp.minimumVolumeMl"
 DRAWN = "LesionDecomp.drawn"  # marks voxels of a segment that are this module's own
 

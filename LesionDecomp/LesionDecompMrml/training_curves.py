@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import vtk
 from LesionDecompLib.training_log import MEANINGS, SECONDS, STEP, curve_names
-from vtk.util.numpy_support import numpy_to_vtk
 
 from .plots import draw_as_line
 from .scene_nodes import nodes_of_class
+from .table_columns import set_columns
 
 FOLDER = "LesionDecomp.training"  # attribute of the table: which run it shows
 CHART_ROLE = "LesionDecomp.trainingChart"
@@ -42,7 +41,11 @@ def show_log(scene, folder: str | Path, log: dict[str, np.ndarray]):
             "vtkMRMLTableNode", scene.GenerateUniqueName(f"Training {Path(folder).name} log")
         )
         table.SetAttribute(FOLDER, str(folder))
-    _fill(table, log)
+        table.SetLocked(True)
+    if set_columns(table, log):
+        for name in log:
+            table.SetColumnUnitLabel(name, UNITS.get(name, ""))
+            table.SetColumnDescription(name, MEANINGS.get(name, ""))
     return table, _chart(scene, table, Path(folder).name, curve_names(log))
 
 
@@ -51,29 +54,6 @@ def training_table(scene, folder: str | Path):
     return next(
         (node for node in nodes_of_class(scene, "vtkMRMLTableNode") if node.GetAttribute(FOLDER) == str(folder)), None
     )
-
-
-def _fill(table, log: dict[str, np.ndarray]) -> None:
-    modified = table.StartModify()
-    try:
-        table.SetLocked(True)
-        if [table.GetColumnName(n) for n in range(table.GetNumberOfColumns())] != list(log):
-            table.RemoveAllColumns()
-            for name in log:
-                column = vtk.vtkDoubleArray()
-                column.SetName(name)
-                table.AddColumn(column)
-                table.SetColumnUnitLabel(name, UNITS.get(name, ""))
-                table.SetColumnDescription(name, MEANINGS.get(name, ""))
-        for index, (name, values) in enumerate(log.items()):
-            column = table.GetTable().GetColumn(index)
-            column.DeepCopy(numpy_to_vtk(np.ascontiguousarray(values, np.float64), deep=True))
-            column.SetName(name)
-        table.GetTable().SetNumberOfRows(len(next(iter(log.values()))))
-        table.GetTable().Modified()
-        table.Modified()
-    finally:
-        table.EndModify(modified)
 
 
 def _chart(scene, table, title: str, names: list[str]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import qt
 import slicer
+from LesionDecompMrml.scene_nodes import THRESHOLD
 from slicer.i18n import tr as _
 
 from .signals import connect
@@ -61,7 +62,7 @@ class LookSection:
             ("recomputeButton", self._on_recompute),
         ):
             connect(getattr(ui, button), "clicked(bool)", slot)
-        ui.resultSelector.addAttribute("vtkMRMLScalarVolumeNode", "LesionDecomp.threshold")
+        ui.resultSelector.addAttribute("vtkMRMLScalarVolumeNode", THRESHOLD)
 
     @property
     def is_settled(self) -> bool:

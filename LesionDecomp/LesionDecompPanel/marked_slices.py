@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import qt
 import slicer
+from LesionDecompMrml.scene_nodes import chest_volumes
 from slicer.i18n import tr as _
 
 from .combo_box import fill, silent
@@ -56,7 +57,7 @@ class MarkedSlicesTable:
         row = table.rowCount
         node = node or (self._node(row - 1) if row else None)
         table.insertRow(row)
-        volumes = [(n.GetName(), n.GetID(), n.GetName()) for n in chest_volumes()]
+        volumes = [(n.GetName(), n.GetID(), n.GetName()) for n in chest_volumes(slicer.mrmlScene)]
         self._put_box(row, VOLUME, volumes, node.GetID() if node is not None else None)
         for column, tooltip in (
             (FIRST, _("Lowest slice of the range; the lowest slice of the volume is 0.")),
@@ -158,17 +159,3 @@ class MarkedSlicesTable:
         with slicer.util.tryWithErrorDisplay(_("The slice could not be found.")):
             place = [view.GetSliceToRAS().GetElement(axis, 3) for axis in range(3)]
             self._ui.rangesTable.cellWidget(row, column).value = axial_slice_at(node, place)
-
-
-def chest_volumes() -> list:
-    """Scalar volumes of the scene that may be chest CT: no labelmaps, no heatmaps."""
-    scene = slicer.mrmlScene
-    nodes = [
-        scene.GetNthNodeByClass(n, "vtkMRMLScalarVolumeNode")
-        for n in range(scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode"))
-    ]
-    return [
-        node
-        for node in nodes
-        if not node.IsA("vtkMRMLLabelMapVolumeNode") and node.GetAttribute("LesionDecomp.threshold") is None
-    ]

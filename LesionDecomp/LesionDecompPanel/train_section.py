@@ -7,11 +7,12 @@ from pathlib import Path
 
 import qt
 import slicer
+from LesionDecompMrml.scene_nodes import chest_volumes
 from slicer.i18n import tr as _
 
 from .combo_box import fill
 from .file_dialogs import ask_folder, ask_open_path
-from .marked_slices import MarkedSlicesTable, chest_volumes
+from .marked_slices import MarkedSlicesTable
 from .signals import connect
 
 WATCH_MS = 500
@@ -207,7 +208,7 @@ class TrainSection:
         if source == MARKED:
             arguments["markedSlices"] = self.marks.marks()
         elif source == LABEL_FILE:
-            arguments |= {"labelsFile": ui.labelsEdit.text.strip(), "volumes": chest_volumes()}
+            arguments |= {"labelsFile": ui.labelsEdit.text.strip(), "volumes": chest_volumes(slicer.mrmlScene)}
         arguments["preset"] = ui.presetComboBox.itemData(ui.presetComboBox.currentIndex)
         if length == STEPS:
             arguments["steps"] = ui.stepsSpinBox.value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from .argument_types import device
 
@@ -44,11 +45,19 @@ def run(args: argparse.Namespace) -> int:
         args.usage_error("--repeats from 1, --slices from 3 to 4096")
     if args.steps is not None and not 2 <= args.steps <= 10_000:
         args.usage_error("--steps from 2 to 10000")
-    if args.train is not None:
-        return _train(args)
     from ..atomic import write_text
+    from . import tell
+
+    table, figures = _of_segmentation(args) if args.train is None else _of_training(args)
+    tell(table)
+    if args.output is not None:
+        write_text(args.output, json.dumps(figures, indent=2, ensure_ascii=False) + "\n", "Writing the figures")
+    return 0
+
+
+def _of_segmentation(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     from ..benchmark import as_table, run_benchmark, scaling, start_up
-    from . import say, tell
+    from . import say
     from .demo import sample_path
 
     path = args.input if args.input is not None else sample_path()
@@ -57,19 +66,12 @@ def run(args: argparse.Namespace) -> int:
         figures["start_up"] = start_up(path, args.device, args.repeats)
     if args.slices:
         figures["scaling"] = scaling(path, args.slices, args.device, say)
-    tell(as_table(figures))
-    if args.output is not None:
-        write_text(args.output, json.dumps(figures, indent=2, ensure_ascii=False) + "\n", "Writing the figures")
-    return 0
+    return as_table(figures), figures
 
 
-def _train(args: argparse.Namespace) -> int:
-    from ..atomic import write_text
+def _of_training(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     from ..training.benchmark import as_table, run_training_benchmark
-    from . import say, tell
+    from . import say
 
     figures = run_training_benchmark(args.train, args.presets, args.steps, args.device, say)
-    tell(as_table(figures))
-    if args.output is not None:
-        write_text(args.output, json.dumps(figures, indent=2, ensure_ascii=False) + "\n", "Writing the figures")
-    return 0
+    return as_table(figures), figures

@@ -38,11 +38,9 @@ def run(args: argparse.Namespace) -> int:
     from ..case_files import OVERVIEW
     from . import tell
 
-    options = ["segment", str(sample_path()), "-o", str(args.output), "--overview", "--device", args.device]
+    options = [str(sample_path()), "-o", str(args.output), "--overview", "--device", args.device]
     options += [f"--{name}" for name in ("scene", "overwrite", "quiet") if getattr(args, name)]
-    parser = argparse.ArgumentParser(prog="lesiondecomp")
-    segment.add_parser(parser.add_subparsers())
-    status = segment.run(parser.parse_args(options))
+    status = segment.run_with(options)
     if status == 0:
         tell(f"Picture: {(args.output / OVERVIEW).resolve()}")
     return status

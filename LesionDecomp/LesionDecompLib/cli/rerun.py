@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     _check_input(report, args.input)
     if (report["lung_mask"].get("source") == "supplied") != (args.lung_mask is not None):
         raise _error("another source of the lungs", "a --lung-mask where the report says that one was supplied")
-    options = ["segment", str(args.input), "-o", str(args.output), "--model", _model(report, args.model)]
+    options = [str(args.input), "-o", str(args.output), "--model", _model(report, args.model)]
     for option, key in (
         ("--threshold", "threshold"),
         ("--min-volume-ml", "min_volume_ml"),
@@ -61,9 +61,7 @@ def run(args: argparse.Namespace) -> int:
     for option, name in (("--overview", OVERVIEW), ("--report", PAGE), ("--scene", SCENE)):
         options += [option] if name in report["outputs"] else []
     options += [f"--{name}" for name in ("overwrite", "quiet") if getattr(args, name)]
-    parser = argparse.ArgumentParser(prog="lesiondecomp")
-    segment.add_parser(parser.add_subparsers())
-    status = segment.run(parser.parse_args(options))
+    status = segment.run_with(options)
     if status:
         return status
     differences = compare_reports(report, read_report(args.output / REPORT))

@@ -94,6 +94,13 @@ def run(args: argparse.Namespace) -> int:
     return _run_single(args, cases[0]) if len(inputs) == 1 else _run_several(args, cases)
 
 
+def run_with(arguments: list[str]) -> int:
+    """Run the command with these arguments, for the commands that are built on it."""
+    parser = argparse.ArgumentParser(prog="lesiondecomp")
+    add_parser(parser.add_subparsers())
+    return run(parser.parse_args(["segment", *arguments]))
+
+
 def listed_inputs(file: Path) -> list[Path]:
     """The inputs that a text file names, one a line; relative ones lie where the command runs, as on its own line.
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..atomic import write_text
 from ..bundles import ModelBundle, find_bundle
 from ..errors import LesionDecompError
 from ..geometry import AxialView
@@ -24,6 +25,7 @@ from ..image_io import read_mask, read_volume
 from ..lung_sides import LEFT, RIGHT, split_right_left
 from ..lungs import segment_lungs
 from ..volume import Volume
+from .volumes import dice
 
 if TYPE_CHECKING:
     import torch
@@ -84,9 +86,9 @@ def score_lungs(
     sides = truth * np.uint8(known_side) if known_side else split_right_left(truth, view.spacing)
     both = (found > 0) & truth
     return {
-        "dice": _dice(found > 0, truth),
-        "dice_right": _dice(found == RIGHT, sides == RIGHT),
-        "dice_left": _dice(found == LEFT, sides == LEFT),
+        "dice": dice(found > 0, truth),
+        "dice_right": dice(found == RIGHT, sides == RIGHT),
+        "dice_left": dice(found == LEFT, sides == LEFT),
         "extra": float(np.count_nonzero((found > 0) & ~truth) / np.count_nonzero(truth)),
         "missing": float(np.count_nonzero(truth & (found == 0)) / np.count_nonzero(truth)),
         "swapped": float(np.count_nonzero(both & (found != sides)) / max(1, int(np.count_nonzero(both)))),
@@ -152,12 +154,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         bundle = find_bundle(args.model, "lungs")
         scores = _evaluate(args, bundle)
+        if args.json is not None:
+            content = {"bundle": bundle.name, "sha256": bundle.sha256, "scores": [asdict(score) for score in scores]}
+            write_text(args.json, json.dumps(content, indent=2, ensure_ascii=False) + "\n", "Writing the scores")
     except LesionDecompError as error:
         print(error, file=sys.stderr)
         return 1
-    if args.json is not None:
-        content = {"bundle": bundle.name, "sha256": bundle.sha256, "scores": [asdict(score) for score in scores]}
-        args.json.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
     return 0
 
 
@@ -182,11 +184,6 @@ def _evaluate(args: argparse.Namespace, bundle: ModelBundle) -> list[LungScore]:
         if args.pictures is not None:
             draw_lungs(volume, labels, reference).save(args.pictures / f"{name}.png")
     return scores
-
-
-def _dice(a: np.ndarray, b: np.ndarray) -> float:
-    total = np.count_nonzero(a) + np.count_nonzero(b)
-    return float(2 * np.count_nonzero(a & b) / total) if total else float("nan")
 
 
 if __name__ == "__main__":

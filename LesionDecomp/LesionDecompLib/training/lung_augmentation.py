@@ -71,6 +71,30 @@ def _box_mean(image: torch.Tensor, pixels: int) -> torch.Tensor:
 # --- inside the lungs -------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, eq=False)
+class _Lungs:
+    """Where disease is painted, all ``(n, h, w)`` but for ``sick``.
+
+    :param lung: 1 in the lungs.
+    :param rim: the lungs and a pixel around them. It is painted too where it is lighter than soft tissue: otherwise the
+        half-empty pixels on the edge would give the contour of painted consolidation away.
+    :param side: 1 in one of the two lungs.
+    :param depth_mm: distance from the edge of the lung.
+    :param texture, fine: noise with and without a grain.
+    :param sick: ``(n, 1, 1)``, 1 for slices with disease.
+    :param spread: high where disease is likely: patchy, more or less peripheral.
+    """
+
+    lung: torch.Tensor
+    rim: torch.Tensor
+    side: torch.Tensor
+    depth_mm: torch.Tensor
+    texture: torch.Tensor
+    fine: torch.Tensor
+    sick: torch.Tensor
+    spread: torch.Tensor
+
+
 def paint_disease(hu: torch.Tensor, labels: torch.Tensor, depth_mm: torch.Tensor, chance: Chance) -> torch.Tensor:
     """Paint ground glass, consolidation, effusion, nodules, reticulation and bullae into the lungs.
 
@@ -78,73 +102,95 @@ def paint_disease(hu: torch.Tensor, labels: torch.Tensor, depth_mm: torch.Tensor
     :param labels: ``(n, h, w)`` 0 / 1 right / 2 left.
     :param depth_mm: ``(n, h, w)`` distance from the edge of the lung in the slice, mm.
     """
-    n, h, w = hu.shape
+    h, w = hu.shape[1:]
     lung = (labels > 0).float()
-    # One pixel of rim is painted too where it is lighter than soft tissue: otherwise the half-empty pixels on the edge
-    # would give the contour of painted consolidation away.
-    rim = _grown(lung, 1)
-    lung_side = torch.where(chance.of(0.5) > 0, (labels == 1).float(), (labels == 2).float())
-    texture = chance.smooth(h, w, 5.0)
-    fine = chance.normal(h, w)
+    side = torch.where(chance.of(0.5) > 0, (labels == 1).float(), (labels == 2).float())
+    texture, fine = chance.smooth(h, w, 5.0), chance.normal(h, w)
+    hu = _breathe(hu, lung, chance)
+    sick = chance.of(0.75)
+    patches = chance.smooth(h, w, 22.0) + 0.6 * chance.smooth(h, w, 8.0) + 0.25 * texture
+    peripheral = chance.of(0.6) * chance.between(0.5, 2.5) * (1.0 - depth_mm / chance.between(15.0, 40.0))
+    lungs = _Lungs(lung, _grown(lung, 1), side, depth_mm, texture, fine, sick, patches + peripheral)
+    hu = _ground_glass_and_net(hu, lungs, chance)
+    top, height = _extent_of_rows(lung)
+    rows = torch.linspace(0.0, 1.0, h).view(1, h, 1).expand(len(hu), h, w)
+    across = (rows - top) / height  # 0 at the front of the lungs, 1 at their back
+    waves = chance.smooth(h, w, 30.0)
+    hu = _consolidation(hu, lungs, across, waves, chance)
+    hu = _effusion(hu, lungs, across, waves, chance)
+    return _bullae(_nodules(hu, lungs, chance), lungs, chance)
 
-    # Deep breath and emphysema: the lungs emptier, down to a twentieth of a voxel of tissue; expiration: denser.
+
+def _breathe(hu: torch.Tensor, lung: torch.Tensor, chance: Chance) -> torch.Tensor:
+    """Deep breath and emphysema: the lungs emptier, down to a twentieth of a voxel of tissue; expiration: denser."""
+    h, w = hu.shape[1:]
     emptier = torch.where(chance.of(0.45) > 0, chance.between(0.25, 1.0), torch.ones(()))
     aerated = lung * ((-350.0 - hu) / 250.0).clamp(0.0, 1.0)  # vessels stay what they are
     hu = hu + aerated * (emptier - 1.0) * (hu - AIR)
     hu = hu + lung * chance.of(0.35) * chance.between(-40.0, 180.0)
-    hu = hu + lung * chance.of(0.3) * (chance.smooth(h, w, 25.0) * chance.between(0.0, 60.0))
+    return hu + lung * chance.of(0.3) * (chance.smooth(h, w, 25.0) * chance.between(0.0, 60.0))
 
-    sick = chance.of(0.75)
-    # Ground glass: patchy, more or less peripheral.
-    patches = chance.smooth(h, w, 22.0) + 0.6 * chance.smooth(h, w, 8.0) + 0.25 * texture
-    peripheral = chance.of(0.6) * chance.between(0.5, 2.5) * (1.0 - depth_mm / chance.between(15.0, 40.0))
+
+def _ground_glass_and_net(hu: torch.Tensor, lungs: _Lungs, chance: Chance) -> torch.Tensor:
+    """Ground glass, and a net of thin lines in it (crazy paving) or by itself (reticulation)."""
+    h, w = hu.shape[1:]
     extent = chance.between(-1.8, 1.2)
-    glass = torch.sigmoid((patches + peripheral + extent) * chance.between(1.5, 8.0)) * lung * sick * chance.of(0.6)
-    target = chance.between(-750.0, -350.0) + 40.0 * texture * chance.between(0.0, 1.0)
+    glass = torch.sigmoid((lungs.spread + extent) * chance.between(1.5, 8.0)) * lungs.lung * lungs.sick * chance.of(0.6)
+    target = chance.between(-750.0, -350.0) + 40.0 * lungs.texture * chance.between(0.0, 1.0)
     hu = torch.where(hu < target, hu + glass * (target - hu), hu)
-
-    # Crazy paving and reticulation: a net of thin lines.
     net = torch.exp(-(chance.smooth(h, w, 4.0).abs() * chance.between(4.0, 8.0)))
-    lines = net * torch.maximum(glass, sick * chance.of(0.15) * torch.sigmoid(4.0 * (patches + peripheral))) * lung
-    hu = hu + chance.of(0.4) * lines * chance.between(100.0, 350.0) * (hu < -150.0)
+    lines = net * torch.maximum(glass, lungs.sick * chance.of(0.15) * torch.sigmoid(4.0 * lungs.spread)) * lungs.lung
+    return hu + chance.of(0.4) * lines * chance.between(100.0, 350.0) * (hu < -150.0)
 
-    # Consolidation: patches, the dependent part, a lobe cut off by an oblique plane, or a whole lung.
-    rows = torch.linspace(0.0, 1.0, h).view(1, h, 1).expand(n, h, w)
+
+def _consolidation(
+    hu: torch.Tensor, lungs: _Lungs, across: torch.Tensor, waves: torch.Tensor, chance: Chance
+) -> torch.Tensor:
+    """Consolidation: patches, the dependent part, a lobe cut off by an oblique plane, or a whole lung."""
+    n, h, w = hu.shape
     columns = torch.linspace(-0.5, 0.5, w).view(1, 1, w).expand(n, h, w)
-    top, height = _extent_of_rows(lung)
-    across = (rows - top) / height  # 0 at the front of the lungs, 1 at their back
-    waves = chance.smooth(h, w, 30.0)
-    patchy = patches + peripheral - chance.between(0.3, 2.0)
+    patchy = lungs.spread - chance.between(0.3, 2.0)
     dependent = (across - chance.between(0.35, 0.95)) * 8.0 + 0.5 * waves
     angle = chance.between(0.0, 2.0 * math.pi)
     lobe = (torch.cos(angle) * (across - 0.5) + torch.sin(angle) * columns * 2.0 - chance.between(-0.2, 0.4)) * 8.0
-    lobe = torch.where(lung_side > 0, lobe + 0.3 * waves, -9.0)
-    whole = torch.where(lung_side > 0, 9.0, -9.0)
+    lobe = torch.where(lungs.side > 0, lobe + 0.3 * waves, -9.0)
+    whole = torch.where(lungs.side > 0, 9.0, -9.0)
     kind = torch.rand((n, 1, 1), generator=chance.generator)
     where = torch.where(kind < 0.45, patchy, torch.where(kind < 0.7, dependent, torch.where(kind < 0.93, lobe, whole)))
-    solid = torch.sigmoid(where * chance.between(2.0, 10.0)) * rim * sick * chance.of(0.55)
-    target = chance.between(-120.0, 70.0) + texture * chance.between(0.0, 40.0) + fine * chance.between(0.0, 25.0)
+    solid = torch.sigmoid(where * chance.between(2.0, 10.0)) * lungs.rim * lungs.sick * chance.of(0.55)
+    target = chance.between(-120.0, 70.0) + lungs.texture * chance.between(0.0, 40.0)
+    target = target + lungs.fine * chance.between(0.0, 25.0)
     bronchograms = chance.of(0.5) * torch.sigmoid((chance.smooth(h, w, 4.0) - chance.between(1.2, 2.2)) * 8.0)
-    solid = solid * (1.0 - bronchograms * (depth_mm > 6.0))
-    hu = torch.where(hu < target, hu + solid * (target - hu), hu)
+    solid = solid * (1.0 - bronchograms * (lungs.depth_mm > 6.0))
+    return torch.where(hu < target, hu + solid * (target - hu), hu)
 
-    # Effusion: a layer of water at the back, or a rim along the chest wall.
+
+def _effusion(
+    hu: torch.Tensor, lungs: _Lungs, across: torch.Tensor, waves: torch.Tensor, chance: Chance
+) -> torch.Tensor:
+    """Effusion: a layer of water at the back, or a rim along the chest wall."""
     level = (across - chance.between(0.6, 0.97)) * 40.0 + 0.5 * waves
-    rim_of_water = (chance.between(4.0, 18.0) - depth_mm) * 0.5 + (across - 0.8) * 20.0
-    water = torch.sigmoid(torch.where(chance.of(0.6) > 0, level, rim_of_water)) * rim * chance.of(0.15)
-    water = water * torch.where(chance.of(0.5) > 0, lung_side, torch.ones_like(lung_side)).clamp_min(1.0 - lung)
-    target = chance.between(-10.0, 40.0) + fine * 8.0
-    hu = torch.where(hu < target, hu + water * (target - hu), hu)
+    rim_of_water = (chance.between(4.0, 18.0) - lungs.depth_mm) * 0.5 + (across - 0.8) * 20.0
+    water = torch.sigmoid(torch.where(chance.of(0.6) > 0, level, rim_of_water)) * lungs.rim * chance.of(0.15)
+    one_side = torch.where(chance.of(0.5) > 0, lungs.side, torch.ones_like(lungs.side))
+    water = water * one_side.clamp_min(1.0 - lungs.lung)
+    target = chance.between(-10.0, 40.0) + lungs.fine * 8.0
+    return torch.where(hu < target, hu + water * (target - hu), hu)
 
-    # Nodules and masses.
-    blobs = chance.smooth(h, w, 7.0)
-    nodules = torch.sigmoid((blobs - chance.between(1.9, 3.2)) * 10.0) * rim * sick * chance.of(0.35)
-    target = chance.between(-200.0, 80.0) + 20.0 * texture
-    hu = torch.where(hu < target, hu + nodules * (target - hu), hu)
 
-    # Bullae.
-    bulla = torch.sigmoid((chance.smooth(h, w, 14.0) - chance.between(1.2, 2.2)) * 12.0) * lung * chance.of(0.12)
-    return hu + bulla * (chance.between(-1000.0, -940.0) - hu) * (depth_mm > 2.0)
+def _nodules(hu: torch.Tensor, lungs: _Lungs, chance: Chance) -> torch.Tensor:
+    """Nodules and masses."""
+    blobs = chance.smooth(*hu.shape[1:], 7.0)
+    nodules = torch.sigmoid((blobs - chance.between(1.9, 3.2)) * 10.0) * lungs.rim * lungs.sick * chance.of(0.35)
+    target = chance.between(-200.0, 80.0) + 20.0 * lungs.texture
+    return torch.where(hu < target, hu + nodules * (target - hu), hu)
+
+
+def _bullae(hu: torch.Tensor, lungs: _Lungs, chance: Chance) -> torch.Tensor:
+    """Bullae: air within the lungs, away from their edge."""
+    h, w = hu.shape[1:]
+    bulla = torch.sigmoid((chance.smooth(h, w, 14.0) - chance.between(1.2, 2.2)) * 12.0) * lungs.lung * chance.of(0.12)
+    return hu + bulla * (chance.between(-1000.0, -940.0) - hu) * (lungs.depth_mm > 2.0)
 
 
 def _extent_of_rows(lung: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
