@@ -181,6 +181,12 @@ def test_the_gradient_penalty_is_that_of_a_known_critic():
         def forward(self, x):
             return 3.0 * x.flatten(1).sum(1)
 
+        def gradient(self, x):
+            return torch.full_like(x, 3.0), []
+
+        def rise(self, direction, slopes):
+            return self(direction)
+
     slices = torch.rand(4, 1, 2, 2)  # |gradient| = 3 * sqrt(4) = 6
     mix = torch.rand(4, 1, 1, 1)
     assert float(losses.gradient_penalty(Slope(), slices, slices, mix).detach()) == pytest.approx(25.0)

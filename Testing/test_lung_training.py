@@ -86,9 +86,9 @@ def test_what_the_field_of_view_cuts_off_is_not_lung(patient, chance):
 
 def test_a_seed_gives_the_same_batch(patient):
     task = LungTask(LungConfig(batch=4), [patient])
-    x, labels = task.sample_batch(np.random.default_rng([0, 7]))
-    again, _ = task.sample_batch(np.random.default_rng([0, 7]))
-    other, _ = task.sample_batch(np.random.default_rng([0, 8]))
+    x, labels = task.batch(np.random.default_rng([0, 7]))
+    again, _ = task.batch(np.random.default_rng([0, 7]))
+    other, _ = task.batch(np.random.default_rng([0, 8]))
     torch.testing.assert_close(x, again, rtol=0, atol=0)
     assert x.shape != other.shape or not torch.equal(x, other)
     assert x.min() >= -1 and x.max() <= 1

@@ -84,7 +84,7 @@ def atomic_file(
                 os.unlink(temporary)
 
 
-def write_bytes(path: str | Path, data: bytes, stage: str = "Writing the results") -> None:
+def write_bytes(path: str | Path, data: bytes | memoryview, stage: str = "Writing the results") -> None:
     """Write ``data`` to ``path`` in one step (see :func:`atomic_file`)."""
     with atomic_file(path, "wb", stage) as stream:
         stream.write(data)

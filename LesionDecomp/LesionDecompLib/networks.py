@@ -8,7 +8,7 @@ its lesion part. Slices are ``(n, 1, h, w)`` float in [-1, 1], sides a multiple 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import nn
@@ -17,6 +17,7 @@ from torch.nn import functional
 from .errors import LesionDecompError
 
 NORMS = ("batch", "group", "none")
+LEAK = 0.2  # slope of the critic's leaky ReLU below 0
 
 
 class Decomposition(NamedTuple):
@@ -71,6 +72,28 @@ class Encoder(nn.Module):
         return features
 
 
+class UpConvolution(nn.ConvTranspose2d):
+    """A 2×2 transposed convolution of stride 2, with a cheaper backward pass on CPUs.
+
+    Its patches do not overlap: it is one matrix product, each position's channels with those of its four pixels.
+    """
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__(n_in, n_out, 2, stride=2)
+
+    def forward(self, x: torch.Tensor, output_size: list[int] | None = None) -> torch.Tensor:
+        """``(n, n_in, h, w)`` to ``(n, n_out, 2 h, 2 w)``."""
+        # Without gradient, and on GPUs, the convolution itself is as fast or faster.
+        if x.device.type != "cpu" or not (self.training and torch.is_grad_enabled()) or self.bias is None:
+            return super().forward(x, output_size)
+        n, _, height, width = x.shape
+        pixels = x.permute(0, 2, 3, 1).reshape(-1, self.in_channels)
+        weight = self.weight.permute(0, 2, 3, 1).reshape(self.in_channels, -1)  # columns: row, column, channel
+        out = torch.addmm(self.bias.repeat(4), pixels, weight).view(n, height, width, 2, 2, self.out_channels)
+        out = out.permute(0, 1, 3, 2, 4, 5).reshape(n, 2 * height, 2 * width, self.out_channels)
+        return out.permute(0, 3, 1, 2)
+
+
 class DecoderTrunk(nn.Module):
     """The expanding half without its last layer: 2×2 transposed convolutions, skips joined by concatenation."""
 
@@ -79,7 +102,7 @@ class DecoderTrunk(nn.Module):
         self.ups = nn.ModuleList()
         self.blocks = nn.ModuleList()
         for coarse, fine in zip(reversed(plan[1:]), reversed(plan[:-1]), strict=True):
-            self.ups.append(nn.ConvTranspose2d(coarse, fine, 2, stride=2))
+            self.ups.append(UpConvolution(coarse, fine))
             self.blocks.append(DoubleConvolution(2 * fine, fine, norm))
 
     def forward(self, features: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -234,12 +257,50 @@ class Critic(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``(n, in_channels, h, w)`` to one score for each slice, ``(n,)``; high means normal."""
-        pooled = []
-        for layer, convolution in enumerate(self.convolutions):
-            x = functional.leaky_relu(convolution(x), 0.2)
+        return self._scores(x)
+
+    def gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Gradient of each slice's score with respect to the slice, without a graph.
+
+        :return: ``(n, in_channels, h, w)``, and the slopes of the leaky ReLUs of each layer, for :meth:`rise`.
+        """
+        slopes: list[torch.Tensor] = []
+        with torch.enable_grad():
+            x = x.detach().requires_grad_(True)
+            (gradient,) = torch.autograd.grad(self._scores(x, slopes).sum(), x)
+        return gradient, slopes
+
+    def rise(self, direction: torch.Tensor, slopes: Sequence[torch.Tensor]) -> torch.Tensor:
+        """How fast the scores rise along ``direction``: its product with the gradient, as a function of the weights.
+
+        Between the kinks of its leaky ReLUs the critic is linear: this is its pass through the layers without biases,
+        with the ``slopes`` it had where the gradient was taken.
+
+        :param direction: ``(n, in_channels, h, w)``.
+        :return: ``(n,)``.
+        """
+        x, pooled = direction, []
+        for layer, slope in enumerate(slopes):
+            x = self._convolved(x, layer, biased=False) * slope
             if layer in self.POOLED:
-                pooled.append(x.mean(dim=(2, 3)))
-        return self.score(torch.cat(pooled, dim=1)).squeeze(1)
+                pooled.append(x.mean(dim=(2, 3), dtype=torch.float32))
+        return (torch.cat(pooled, dim=1) * self.score.weight).sum(dim=1)
+
+    def _scores(self, x: torch.Tensor, slopes: list[torch.Tensor] | None = None) -> torch.Tensor:
+        pooled = []
+        for layer in range(len(self.convolutions)):
+            x = functional.leaky_relu(self._convolved(x, layer), LEAK)
+            if slopes is not None:
+                slopes.append((x.detach() > 0).to(x.dtype).mul_(1 - LEAK).add_(LEAK))
+            if layer in self.POOLED:
+                # In float32 from here on, whatever the convolutions are computed in: scores differ by little.
+                pooled.append(x.mean(dim=(2, 3), dtype=torch.float32))
+        return (torch.cat(pooled, dim=1) * self.score.weight).sum(dim=1) + self.score.bias
+
+    def _convolved(self, x: torch.Tensor, layer: int, *, biased: bool = True) -> torch.Tensor:
+        convolution = cast(nn.Conv2d, self.convolutions[layer])
+        bias = convolution.bias if biased else None
+        return functional.conv2d(x, convolution.weight, bias, convolution.stride, convolution.padding)
 
 
 def _resnet18(**arguments: int) -> nn.Module:

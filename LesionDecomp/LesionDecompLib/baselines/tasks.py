@@ -45,13 +45,16 @@ class BaselineTask:
         }
         self.slices = LabelledSlices(data, config.crop, config.augmentation, device)
 
+    def batch(self, rng: np.random.Generator) -> None:
+        """Nothing ahead of a step: some draw several times in one."""
+
     def lesion(self, rng: np.random.Generator) -> torch.Tensor:
         """Lesion slices ``(n, 1, h, w)`` in [-1, 1]."""
-        return self._shrunk(self.slices.draw_lesion(self.config.batch_lesion, rng)[0])
+        return self._shrunk(self.slices.draw_lesion(self.config.batch_lesion, rng))
 
     def normal(self, rng: np.random.Generator) -> torch.Tensor:
         """Normal slices ``(n, 1, h, w)`` in [-1, 1]."""
-        return self._shrunk(self.slices.draw_normal(self.config.batch_normal, rng)[0])
+        return self._shrunk(self.slices.draw_normal(self.config.batch_normal, rng))
 
     def _shrunk(self, x: torch.Tensor) -> torch.Tensor:
         x = shrink_inside(x, self.config.shrink) if self.config.shrink > 1 else x
@@ -82,7 +85,7 @@ class ClassifierTask(BaselineTask):
         torch.manual_seed(config.seed)
         super().__init__(config, SliceClassifier(config.width), data, device)
 
-    def step(self, number: int, rng: np.random.Generator) -> dict[str, float]:
+    def step(self, number: int, rng: np.random.Generator, batch: None = None) -> dict[str, float]:
         """One update; returns what to log."""
         lesion, normal = self.lesion(rng), self.normal(rng)
         labels = torch.tensor([LESION] * len(lesion) + [1 - LESION] * len(normal), device=self.device)
@@ -131,7 +134,7 @@ class VaGanTask(CriticTask):
 
     config: VaGanConfig
 
-    def step(self, number: int, rng: np.random.Generator) -> dict[str, float]:
+    def step(self, number: int, rng: np.random.Generator, batch: None = None) -> dict[str, float]:
         """The critic's updates, then one of M; returns what to log."""
         config = self.config
         often = number < config.often_first or number % config.often_every == 0
@@ -171,7 +174,7 @@ class BiomarkerTask(CriticTask):
         self.modules["classifier"] = self.classifier
         self.optimizers["classifier"] = torch.optim.Adam(self.classifier.parameters(), config.learning_rate)
 
-    def step(self, number: int, rng: np.random.Generator) -> dict[str, float]:
+    def step(self, number: int, rng: np.random.Generator, batch: None = None) -> dict[str, float]:
         """One update of the critic, of the classifier, of G; returns what to log."""
         config = self.config
         lesion, normal = self.lesion(rng), self.normal(rng)

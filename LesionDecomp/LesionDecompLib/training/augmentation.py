@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch.nn import functional
 
-from ..smoothing import blur_inside
 from .slice_draws import SliceDraws
+from .smooth_fields import interpolated
 
 
 @dataclass(frozen=True)
@@ -58,57 +59,92 @@ def augment(
     beside = x.new_empty(len(x), 0, *x.shape[2:]) if beside is None else beside.to(device)
     moved, beside = _move(x, beside, ranges, draws)
     lung = moved > -1
-    gain = 1.0 + draws.normal(ranges.gain).to(device)
-    out = HEALTHY_GREY + (moved - HEALTHY_GREY) * gain + draws.normal(ranges.offset).to(device)
+    gain = 1.0 + draws.normal(ranges.gain)
+    shift = HEALTHY_GREY * (1 - gain) + draws.normal(ranges.offset)
     if ranges.gravity > 0:
-        height = out.shape[2]
-        behind = (torch.arange(height, dtype=out.dtype, device=device) - (height - 1) / 2) / 100
+        height = moved.shape[2]
+        behind = (torch.arange(height, dtype=moved.dtype) - (height - 1) / 2) / 100
         # Never denser in front: few are scanned lying on their face.
-        out = out + draws.normal(ranges.gravity).to(device).abs() * behind.view(1, 1, -1, 1)
+        shift = shift + draws.normal(ranges.gravity).abs() * behind.view(1, 1, -1, 1)
+    out = (moved * gain.to(device)).add_(shift.to(device))
     if ranges.rim > 0:
         out = _brighten_rim(out, lung, ranges.rim, draws)
     if ranges.blur > 0:
         share = draws.uniform(0, 1).to(device)
-        out = torch.lerp(out, blur_inside(out, lung.float(), ranges.blur), share)
+        out = torch.lerp(out, _blur(out, lung.to(out.dtype), ranges.blur), share)
     if ranges.noise > 0:
         size = draws.uniform(0, ranges.noise).to(device)
-        out = out + draws.normal(1.0, tuple(out.shape[1:])).to(device) * size
+        out = torch.addcmul(out, draws.noise(tuple(out.shape[1:])).to(device), size)
     # Not below the grey of air, and never the value that marks the outside.
-    return torch.where(lung, out.clamp(-1 + 1 / 127.5, 1.0), -1.0), beside
+    return torch.where(lung, out.clamp_(-1 + 1 / 127.5, 1.0), -1.0), beside
 
 
 def _brighten_rim(x: torch.Tensor, lung: torch.Tensor, probability: float, draws: SliceDraws) -> torch.Tensor:
     height, width = x.shape[2:]
-    outside = (~lung).float()
-    one = functional.max_pool2d(outside, 3, stride=1, padding=1) > 0
-    two = functional.max_pool2d(outside, 5, stride=1, padding=2) > 0
+    one = _grown(~lung)
+    two = _grown(one)
     # Where, by a smooth field; how wide and how bright, for each slice.
     coarse = draws.uniform(0, 2, (1, 6, 8)) - draws.uniform(0, 1)
-    where = functional.interpolate(coarse.to(x.device), (height, width), mode="bilinear").clamp(0, 1)
+    where = interpolated(coarse.to(x.device), (height, width), "bilinear", align_corners=False).clamp_(0, 1)
     chosen = (draws.uniform(0, 1) < probability).float().to(x.device)
     inner = (draws.uniform(0, 1) < 0.4).float().to(x.device) * 0.5
     grey = draws.uniform(0.1, 1.0).to(x.device)
-    share = chosen * where * torch.where(one, 1.0, torch.where(two, inner, 0.0)) * lung
+    # Outermost pixels in full, the next by ``inner``.
+    share = torch.lerp(one.to(x.dtype), two.to(x.dtype), inner).mul_(where).mul_(lung).mul_(chosen)
     return torch.lerp(x, torch.maximum(x, grey), share)
+
+
+def _grown(mask: torch.Tensor) -> torch.Tensor:
+    """A bool mask ``(..., h, w)`` with the eight neighbors of each pixel."""
+    out = mask.clone()
+    out[..., 1:, :] |= mask[..., :-1, :]
+    out[..., :-1, :] |= mask[..., 1:, :]
+    rows = out.clone()
+    out[..., 1:] |= rows[..., :-1]
+    out[..., :-1] |= rows[..., 1:]
+    return out
+
+
+def _blur(x: torch.Tensor, lung: torch.Tensor, sigma: float) -> torch.Tensor:
+    """:func:`LesionDecompLib.smoothing.blur_inside`, for a small ``sigma``, by sums of shifted slices."""
+    reach = max(1, math.ceil(3 * sigma))
+    weights = [math.exp(-0.5 * (step / sigma) ** 2) for step in range(reach + 1)]
+    weights = [weight / (2 * sum(weights) - 1) for weight in weights if weight > 1e-3]
+    both = torch.cat([x * lung, lung], dim=1)
+    for axis in (2, 3):
+        length = both.shape[axis]
+        blurred = both * weights[0]
+        for step, weight in enumerate(weights[1:], start=1):
+            before, after = both.narrow(axis, 0, length - step), both.narrow(axis, step, length - step)
+            blurred.narrow(axis, step, length - step).add_(before, alpha=weight)
+            blurred.narrow(axis, 0, length - step).add_(after, alpha=weight)
+        both = blurred
+    value, weight = both.split([x.shape[1], 1], dim=1)
+    return value / weight.clamp_min(1e-6)
 
 
 def _move(
     x: torch.Tensor, beside: torch.Tensor, ranges: Augmentation, draws: SliceDraws
 ) -> tuple[torch.Tensor, torch.Tensor]:
     n, _, height, width = x.shape
-    angle = torch.deg2rad(draws.uniform(-ranges.rotation, ranges.rotation, ()))
-    size = 1.0 + draws.uniform(-ranges.scale, ranges.scale, ())
-    sign = torch.where(draws.uniform(0, 1, ()) < ranges.flip, -1.0, 1.0)
+    angle = torch.deg2rad(draws.uniform(-ranges.rotation, ranges.rotation))
+    size = 1.0 + draws.uniform(-ranges.scale, ranges.scale)
+    sign = torch.where(draws.uniform(0, 1) < ranges.flip, -1.0, 1.0)
     cos, sin = torch.cos(angle) / size, torch.sin(angle) / size
-    theta = torch.zeros(n, 2, 3)
-    # affine_grid works in units of half the picture: the aspect ratio keeps a turn a turn.
-    theta[:, 0, 0], theta[:, 0, 1] = cos * sign, -sin * height / width
-    theta[:, 1, 0], theta[:, 1, 1] = sin * width / height * sign, cos
-    theta[:, :, 2] = draws.uniform(-ranges.shift, ranges.shift, (2,)) * torch.tensor([2 / width, 2 / height])
-    grid = functional.affine_grid(theta, list(x.shape), align_corners=False).to(x.device)
-    lung = (x > -1).to(x.dtype)
-    layers = torch.cat([(x + 1) * lung, lung, beside], 1)
+    right, down = draws.uniform(-ranges.shift, ranges.shift, (2, 1, 1)).unsqueeze(-1).unbind(1)
+    # Pixels from the middle; grid_sample's unit is half the picture.
+    rows = (torch.arange(height) - (height - 1) / 2).view(1, 1, -1, 1)
+    columns = (torch.arange(width) - (width - 1) / 2).view(1, 1, 1, -1)
+    across = (cos * sign * columns + right) * (2 / width), -sin * rows * (2 / width)
+    along = (sin * sign * columns + down) * (2 / height), cos * rows * (2 / height)
+    grid = x.new_empty(n, height, width, 2)
+    for axis, (of_column, of_row) in enumerate((across, along)):
+        torch.add(of_column[:, 0].to(x.device), of_row[:, 0].to(x.device), out=grid[..., axis])
     sizes = [1, 1, beside.shape[1]]
+    layers = x.new_empty(n, sum(sizes), height, width)
+    torch.add(x, 1, out=layers[:, :1])  # 0 outside the lungs
+    layers[:, 1:2] = x > -1
+    layers[:, 2:] = beside
     value, coverage, beside = functional.grid_sample(layers, grid, align_corners=False).split(sizes, dim=1)
     # Divided by the coverage, grey at the lung's edge stays grey instead of fading to black.
     return torch.where(coverage > 0.5, value / coverage.clamp_min(0.5) - 1, -1.0), beside

@@ -40,26 +40,35 @@ class LabelledSlices:
             self.heat = torch.from_numpy(lung_crops(heat, size, around=data.images[data.lesion]))
         self.augmentation, self.device = augmentation, device
 
-    def draw_lesion(self, count: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """This rank's share of ``count`` lesion slices and their taught heat, if there is any.
-
-        :return: slices ``(n, 1, h, w)`` in [-1, 1], -1 outside the lungs; heat of the same shape in [0, 1].
-        """
-        return self._draw(self.lesion, count, rng, self.heat)[:2]
-
-    def draw_normal(self, count: int, rng: np.random.Generator) -> tuple[torch.Tensor, SliceDraws]:
-        """This rank's share of ``count`` normal slices, and their random numbers from there on."""
-        x, _, draws = self._draw(self.normal, count, rng)
-        return x, draws
-
-    def _draw(
-        self, slices: torch.Tensor, count: int, rng: np.random.Generator, heat: torch.Tensor | None = None
+    def draw(
+        self, rng: np.random.Generator, lesion: int, *normal: int
     ) -> tuple[torch.Tensor, torch.Tensor | None, SliceDraws]:
-        own = ranks.share(count)
-        chosen = torch.from_numpy(rng.integers(len(slices), size=count)[own])
-        draws = SliceDraws(rng.integers(2**62, size=count)[own])
-        x = slices[chosen].unsqueeze(1).to(self.device, torch.float32) / 127.5 - 1.0
+        """This rank's share of so many lesion slices and of each of some numbers of normal ones, augmented together.
+
+        :return: slices ``(n, 1, h, w)`` in [-1, 1], -1 outside the lungs; taught heat of the lesion slices, which come
+            first, of the same shape in [0, 1], if there is any; the random numbers of all slices from there on.
+        """
+        images, seeds, heat = [], [], None
+        for number, count in enumerate((lesion, *normal)):
+            slices, own = self.normal if number else self.lesion, ranks.share(count)
+            chosen = torch.from_numpy(rng.integers(len(slices), size=count)[own])
+            seeds.append(rng.integers(2**62, size=count)[own])
+            images.append(slices[chosen])
+            if number == 0 and self.heat is not None:
+                heat = self.heat[chosen]
+        draws = SliceDraws(np.concatenate(seeds))
+        x = torch.cat(images).unsqueeze(1).to(self.device, torch.float32).div_(127.5).sub_(1.0)
         if heat is None:
             return augment(x, self.augmentation, draws)[0], None, draws
-        x, taught = augment(x, self.augmentation, draws, heat[chosen].unsqueeze(1).to(self.device) / 255.0)
-        return x, taught, draws
+        beside = x.new_zeros(x.shape)
+        beside[: len(heat)] = heat.unsqueeze(1).to(self.device) / 255.0
+        x, beside = augment(x, self.augmentation, draws, beside)
+        return x, beside[: len(heat)], draws
+
+    def draw_lesion(self, count: int, rng: np.random.Generator) -> torch.Tensor:
+        """This rank's share of ``count`` lesion slices, as :meth:`draw` gives them."""
+        return self.draw(rng, count)[0]
+
+    def draw_normal(self, count: int, rng: np.random.Generator) -> torch.Tensor:
+        """This rank's share of ``count`` normal slices, as :meth:`draw` gives them."""
+        return self.draw(rng, 0, count)[0]

@@ -101,9 +101,9 @@ class LesionTask:
         self._forward = ranks.data_parallel(self.network, unused)
         self.slices = LabelledSlices(data, config.crop, config.augmentation, device, taught)
 
-    def step(self, number: int, rng: np.random.Generator) -> dict[str, float]:
+    def step(self, number: int, rng: np.random.Generator, batch: Batch | None = None) -> dict[str, float]:
         """One update of E, G1 and G2 by equation 5 with the image-level and painted terms, and of D by equation 3."""
-        batch, terms = self.batch(rng), Terms()
+        batch, terms = batch or self.batch(rng), Terms()
         self.network.train()
         parts = self.split(batch)
         self.backward(self.objective(number, batch, parts, rng, terms))
@@ -158,21 +158,20 @@ class LesionTask:
     def batch(self, rng: np.random.Generator) -> Batch:
         """This rank's share of a batch; all ranks draw the same from ``rng``."""
         config = self.config
-        lesion, taught = self.slices.draw_lesion(config.batch_lesion, rng)
-        normal, _ = self.slices.draw_normal(config.batch_normal, rng)
-        x, target, extent = [lesion, normal], [lesion, normal], lesion[:0]
-        if config.batch_painted > 0:
-            clean, draws = self.slices.draw_normal(config.batch_painted, rng)
-            painted, extent = paint_lesions(clean, draws)
-            x.append(painted)
-            target.append(clean)
-        images, targets = torch.cat(x), torch.cat(target)
+        counts = config.batch_lesion, config.batch_normal, config.batch_painted
+        n_lesion, n_normal, n_painted = (len(range(count)[ranks.share(count)]) for count in counts)
+        targets, taught, draws = self.slices.draw(rng, *counts)
+        images, extent = targets, targets[:0]
+        if n_painted > 0:
+            last = slice(n_lesion + n_normal, None)
+            painted, extent = paint_lesions(targets[last], draws.part(last))
+            images = torch.cat([targets[: last.start], painted])
         if config.shrink > 1:
             images, targets = shrink_inside(images, config.shrink), shrink_inside(targets, config.shrink)
             extent = functional.avg_pool2d(extent, config.shrink) if len(extent) else extent
             taught = None if taught is None else functional.avg_pool2d(taught, config.shrink)
         images = images.contiguous(memory_format=torch.channels_last)
-        return Batch(images, images > -1, targets, extent, taught, len(lesion), len(normal))
+        return Batch(images, images > -1, targets, extent, taught, n_lesion, n_normal)
 
     def _decomposition(self, batch: Batch, g1: torch.Tensor, g2: torch.Tensor, terms: Terms) -> torch.Tensor:
         """L_r and L_n, equations 1 and 2."""
@@ -238,7 +237,8 @@ class LesionTask:
     def adversarial(self, batch: Batch, g1: torch.Tensor, terms: Terms) -> torch.Tensor:
         """L_a, equation 4."""
         self.critic.requires_grad_(False)
-        terms["L_a"] = losses.adversarial_loss(self.critic, g1[batch.labelled])
+        with mixed_precision(self.device):
+            terms["L_a"] = losses.adversarial_loss(self.critic, g1[batch.labelled])
         self.critic.requires_grad_(True)
         return self.config.alpha_adversarial * terms["L_a"]
 
@@ -256,7 +256,8 @@ class LesionTask:
                 for count in (config.batch_normal, config.batch_painted)
             ]
             place = torch.from_numpy(np.concatenate(mix)).to(self.device)
-            loss, distance = self._critic_loss(real, g1[batch.labelled], partners, place)
+            with mixed_precision(self.device):
+                loss, distance = self._critic_loss(real, g1[batch.labelled], partners, place)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -277,4 +278,4 @@ class _CriticLoss(torch.nn.Module):
 
 
 def _adam(module: torch.nn.Module, rate: float, config: LesionConfig) -> torch.optim.Adam:
-    return torch.optim.Adam(module.parameters(), lr=rate, betas=(config.betas[0], config.betas[1]))
+    return torch.optim.Adam(module.parameters(), lr=rate, betas=(config.betas[0], config.betas[1]), fused=True)

@@ -13,6 +13,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +25,7 @@ from ..atomic import write_bytes
 from ..errors import Cancelled, LesionDecompError
 from ..torch_file import read_torch_file
 from . import ranks
+from .ahead import made_ahead
 
 CHECKPOINT_NAME = "checkpoint.pt"
 LOG_NAME = "log.csv"
@@ -34,7 +36,8 @@ class Task(Protocol):
     """Something to train.
 
     ``modules`` and ``optimizers`` are what a checkpoint keeps; ``averaged`` names the module whose weights are
-    averaged, and the loop hands the average over as ``teacher``; ``step`` makes one update and returns what to log.
+    averaged, and the loop hands the average over as ``teacher``; ``batch`` draws a step's data, in another thread while
+    the step before is computed; ``step`` makes one update and returns what to log.
     """
 
     modules: dict[str, nn.Module]
@@ -42,8 +45,12 @@ class Task(Protocol):
     averaged: str
     teacher: nn.Module | None
 
-    def step(self, number: int, rng: np.random.Generator) -> dict[str, float]:
-        """One update; ``number`` counts from 0."""
+    def batch(self, rng: np.random.Generator) -> Any:
+        """A step's data, from random numbers alone: nothing in it may depend on the steps before."""
+        ...
+
+    def step(self, number: int, rng: np.random.Generator, batch: Any = None) -> dict[str, float]:
+        """One update; ``number`` counts from 0, ``rng`` is where ``batch`` left it (without: the step draws one)."""
         ...
 
 
@@ -58,11 +65,14 @@ class WeightAverage:
     def update(self, network: nn.Module, number: int) -> None:
         """Follow ``network`` after update ``number``; early on faster, so that the first weights are forgotten."""
         decay = min(self.decay, (1 + number) / (10 + number)) if self.decay > 0 else 0.0
+        means, values = [], []
         for mean, value in zip(self.network.state_dict().values(), network.state_dict().values(), strict=True):
             if mean.is_floating_point():
-                mean.lerp_(value, 1 - decay)
+                means.append(mean)
+                values.append(value)
             else:
                 mean.copy_(value)
+        torch._foreach_lerp_(means, values, 1 - decay)
 
 
 def cosine(number: int, steps: int, first: float, last: float, warm_up: int = 100) -> float:
@@ -94,6 +104,7 @@ def train(
     on_log: Callable[[nn.Module], object] | None = None,
     evaluate: Callable[[nn.Module, int], dict[str, float]] | None = None,
     evaluate_every: int = 0,
+    ahead: bool = True,
 ) -> nn.Module:
     """Train until ``steps`` updates are done and return the averaged network in evaluation mode.
 
@@ -105,6 +116,7 @@ def train(
     :param on_log: called with the averaged network after ``log.csv`` was written, at most every ten seconds.
     :param evaluate: called with the averaged network and the step every ``evaluate_every`` steps; what it returns is
         logged.
+    :param ahead: draw the data of the next step in another thread; the weights are the same either way.
     :raises Cancelled: the hook said so; the checkpoint is written first.
     :raises LesionDecompError: a checkpoint in the way, or a loss that is no number any more.
     """
@@ -121,33 +133,40 @@ def train(
     writes = ranks.rank() == 0
     device = next(average.network.parameters()).device
     saved = shown = began = time.monotonic()
-    for number in range(start, steps):
-        if ranks.said_by_any(cancelled is not None and cancelled(), device):
-            if writes:
-                _save(task, average, folder, number, seed)
-            raise Cancelled(STAGE)
-        values = task.step(number, np.random.default_rng([seed, number]))
-        average.update(task.modules[task.averaged], number)
-        broken = [key for key, value in values.items() if not math.isfinite(value)]
-        if broken:
-            found = f"{broken[0]} = {values[broken[0]]} at step {number}"
-            raise LesionDecompError(STAGE, found, "finite losses", "Lower the learning rate or resume from before.")
-        done = number + 1
-        if not writes:
-            continue
-        log.add(values)
-        if evaluate is not None and evaluate_every and (done % evaluate_every == 0 or done == steps):
-            log.add(evaluate(average.network, done))
-        if done % log_every == 0 or done == steps:
-            log.write(done, time.monotonic() - began)
-            if on_log is not None and time.monotonic() - shown > 10:
-                on_log(average.network)
-                shown = time.monotonic()
-        if progress is not None:
-            progress("training", done, steps)
-        if time.monotonic() - saved > checkpoint_seconds:
-            _save(task, average, folder, done, seed)
-            saved = time.monotonic()
+
+    def drawn(number: int) -> tuple[np.random.Generator, Any]:
+        rng = np.random.default_rng([seed, number])
+        return rng, task.batch(rng)
+
+    numbers = range(start, steps)
+    with closing(made_ahead(drawn, numbers) if ahead else (drawn(number) for number in numbers)) as batches:
+        for number in numbers:
+            if ranks.said_by_any(cancelled is not None and cancelled(), device):
+                if writes:
+                    _save(task, average, folder, number, seed)
+                raise Cancelled(STAGE)
+            values = task.step(number, *next(batches))
+            average.update(task.modules[task.averaged], number)
+            broken = [key for key, value in values.items() if not math.isfinite(value)]
+            if broken:
+                found = f"{broken[0]} = {values[broken[0]]} at step {number}"
+                raise LesionDecompError(STAGE, found, "finite losses", "Lower the learning rate or resume from before.")
+            done = number + 1
+            if not writes:
+                continue
+            log.add(values)
+            if evaluate is not None and evaluate_every and (done % evaluate_every == 0 or done == steps):
+                log.add(evaluate(average.network, done))
+            if done % log_every == 0 or done == steps:
+                log.write(done, time.monotonic() - began)
+                if on_log is not None and time.monotonic() - shown > 10:
+                    on_log(average.network)
+                    shown = time.monotonic()
+            if progress is not None:
+                progress("training", done, steps)
+            if time.monotonic() - saved > checkpoint_seconds:
+                _save(task, average, folder, done, seed)
+                saved = time.monotonic()
     if writes:
         _save(task, average, folder, steps, seed)
     return average.network
@@ -165,7 +184,7 @@ def _save(task: Task, average: WeightAverage, folder: Path, step: int, seed: int
         },
         buffer,
     )
-    write_bytes(folder / CHECKPOINT_NAME, buffer.getvalue(), "Writing the checkpoint")
+    write_bytes(folder / CHECKPOINT_NAME, buffer.getbuffer(), "Writing the checkpoint")
 
 
 def _restore(task: Task, average: WeightAverage, folder: Path, seed: int, steps: int) -> int:

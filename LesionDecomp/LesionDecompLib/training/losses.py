@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ..networks import Critic
 from .ranks import total
 
 
@@ -46,18 +47,23 @@ def edge_weight(x: torch.Tensor) -> torch.Tensor:
     return (1 + torch.sqrt(horizontal**2 + vertical**2).clamp(0, 255) / 255) ** 2
 
 
-def gradient_penalty(critic: nn.Module, real: torch.Tensor, fake: torch.Tensor, mix: torch.Tensor) -> torch.Tensor:
+def gradient_penalty(critic: Critic, real: torch.Tensor, fake: torch.Tensor, mix: torch.Tensor) -> torch.Tensor:
     """mean (|grad D(z)| - 1)^2 at points z between real and fake slices (Gulrajani et al., 2017, equation 3).
+
+    With g = grad D(z), the derivative of (|g| - 1)^2 by the weights is that of v·g for the constant
+    v = 2 (1 - 1/|g|) g, and v·g is how fast D rises along v: one more pass through D in place of a gradient's gradient.
 
     :param mix: ``(n, 1, 1, 1)`` in [0, 1], where between the two.
     """
-    between = (mix * real + (1 - mix) * fake).detach().requires_grad_(True)
-    (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
-    return mean((gradient.flatten(1).norm(dim=1) - 1).pow(2))
+    gradient, slopes = critic.gradient(mix * real + (1 - mix) * fake)
+    norm = gradient.flatten(1).norm(dim=1)
+    along = gradient * (2 - 2 / norm.clamp_min(1e-12)).view(-1, 1, 1, 1)
+    rise = mean(critic.rise(along, slopes))
+    return mean((norm - 1).pow(2)) + rise - rise.detach()
 
 
 def critic_loss(
-    critic: nn.Module, real: torch.Tensor, fake: torch.Tensor, partners: torch.Tensor, mix: torch.Tensor, penalty: float
+    critic: Critic, real: torch.Tensor, fake: torch.Tensor, partners: torch.Tensor, mix: torch.Tensor, penalty: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Equation 3: L_c = mean D(G1(E(x))) - mean D(x) + penalty * GP; and the Wasserstein estimate.
 
@@ -66,7 +72,8 @@ def critic_loss(
     :param partners: as many of ``fake`` as there are of ``real``.
     :param mix: where between them the gradient is taken.
     """
-    distance = mean(critic(real)) - mean(critic(fake))
+    scores = critic(torch.cat([real, fake]))
+    distance = mean(scores[: len(real)]) - mean(scores[len(real) :])
     return penalty * gradient_penalty(critic, real, partners, mix) - distance, distance.detach()
 
 

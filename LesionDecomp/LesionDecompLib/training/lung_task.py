@@ -85,10 +85,12 @@ class LungTask:
         optimizer = torch.optim.AdamW(self.network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
         self.optimizers: dict[str, torch.optim.Optimizer] = {"network": optimizer}
 
-    def step(self, number: int, rng: np.random.Generator) -> dict[str, float]:
+    def step(
+        self, number: int, rng: np.random.Generator, batch: tuple[torch.Tensor, torch.Tensor] | None = None
+    ) -> dict[str, float]:
         """One update; returns what to log."""
         config, optimizer = self.config, self.optimizers["network"]
-        x, labels = self.sample_batch(rng)
+        x, labels = batch or self.batch(rng)
         own = ranks.share(len(x))
         x, labels = x[own], labels[own]
         x = x.to(self.device).contiguous(memory_format=torch.channels_last)
@@ -105,7 +107,7 @@ class LungTask:
         values = {"loss": loss, "entropy": entropy, "soft_dice": dice, "gradient_norm": norm}
         return {key: float(value.detach()) for key, value in values.items()}
 
-    def sample_batch(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    def batch(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """Network input ``(n, 1, h, w)`` float32 in [-1, 1] and labels ``(n, h, w)`` int64, 0 / 1 right / 2 left."""
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         chance = augmentation.Chance(generator, self.config.batch)

@@ -28,6 +28,13 @@ class SliceDraws:
         """``(n, *shape)`` float32, normal with standard deviation ``sd``."""
         return self._stack(lambda generator: generator.standard_normal(shape, dtype=np.float32)) * sd
 
+    def noise(self, shape: tuple[int, ...]) -> torch.Tensor:
+        """White noise of unit variance, ``(n, *shape)`` float32: in less than half of the time of :meth:`normal`."""
+        out = torch.empty(len(self), *shape)
+        for each, generator in zip(out, self.generators, strict=True):
+            each.normal_(generator=torch.Generator().manual_seed(int(generator.integers(2**62))))
+        return out
+
     def part(self, chosen: slice) -> SliceDraws:
         """The draws of some of the slices; they go on where these stand."""
         part = SliceDraws([])
