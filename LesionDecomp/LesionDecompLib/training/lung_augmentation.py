@@ -180,7 +180,8 @@ def _effusion(
 
 def _nodules(hu: torch.Tensor, lungs: _Lungs, chance: Chance) -> torch.Tensor:
     """Nodules and masses."""
-    blobs = chance.smooth(*hu.shape[1:], 7.0)
+    h, w = hu.shape[1:]
+    blobs = chance.smooth(h, w, 7.0)
     nodules = torch.sigmoid((blobs - chance.between(1.9, 3.2)) * 10.0) * lungs.rim * lungs.sick * chance.of(0.35)
     target = chance.between(-200.0, 80.0) + 20.0 * lungs.texture
     return torch.where(hu < target, hu + nodules * (target - hu), hu)
