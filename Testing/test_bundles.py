@@ -166,7 +166,7 @@ def test_a_heat_that_cannot_be_is_refused(tmp_path, heat):
     arguments = {"channels": 4, "levels": 2}
     metadata = {**METADATA, "task": "lesions", "architecture": "decomposition", "architecture_arguments": arguments}
     lesions = ModelBundle.save(tmp_path / "heat", DecompositionNet(**arguments), {**metadata, "heat": heat})
-    with pytest.raises(LesionDecompError, match="a heat definition that does not read"):
+    with pytest.raises(LesionDecompError, match="a heat definition that cannot be read"):
         ModelBundle.load(lesions.path).network()
 
 

@@ -149,7 +149,7 @@ def test_manifest_and_report_tell_the_threshold_and_edits_as_they_are_now(logic,
 def test_a_result_without_its_report_is_refused_and_nothing_is_written(logic, nodes, tmp_path):
     nodes.report.SetText("{")
     for export in (logic.exportManifest, logic.exportReport):
-        with pytest.raises(LesionDecompError, match="Exporting the result: found a report that does not read"):
+        with pytest.raises(LesionDecompError, match="Exporting the result: found a report that cannot be read"):
             export(nodes.heatmap, tmp_path / "file")
     slicer.mrmlScene.RemoveNode(nodes.report)
     with pytest.raises(LesionDecompError, match="without its report"):

@@ -91,7 +91,7 @@ def test_apply_runs_in_a_worker_and_shows_the_result(panel, ct_node):
     assert "Loading the models" in texts
     warnings = panel.look.nodes().warnings
     assert any("Pixels are 5.0 mm wide" in text for text in warnings)
-    assert text_of(panel.ui.statusLabel) == f"Done. Warnings: {len(warnings)}, beside the figures."
+    assert text_of(panel.ui.statusLabel) == f"Done. Warnings: {len(warnings)}, shown with the measurements."
     assert text_of(panel.ui.warningsLabel) == "\n".join(f"Warning: {text}" for text in warnings)
     assert panel.ui.warningsLabel.isVisibleTo(panel.ui.resultCollapsibleButton)
     assert text_of(panel.ui.applyButton) == "Apply"

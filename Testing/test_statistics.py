@@ -364,20 +364,20 @@ def test_figures_are_written_with_nine_digits():
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda text: text.encode().replace(b"both", b"\xff\xfe", 1), "does not read"),
+        (lambda text: text.encode().replace(b"both", b"\xff\xfe", 1), "cannot be read"),
         (lambda text: b"", "other columns in a.csv"),
         (lambda text: text.replace("Lesion count", "Lesions").encode(), "other columns in a.csv"),
         (lambda text: text.replace(",Warnings", "").replace("Region,", "", 1).encode(), "other columns in a.csv"),
         (lambda text: text[: text.rindex(",") - 9].encode(), "a line cut short in a.csv"),
         (lambda text: text.replace("left lung,", "left lung,x", 1).encode(), "a damaged line in a.csv"),
-        (lambda text: text.replace("left lung,", '"' + "x" * 200_000, 1).encode(), "does not read"),
+        (lambda text: text.replace("left lung,", '"' + "x" * 200_000, 1).encode(), "cannot be read"),
     ],
 )
 def test_a_damaged_csv_file_is_refused(tmp_path, spoil, said):
     (tmp_path / "a.csv").write_bytes(spoil(statistics_csv(lesion_statistics(*_random_case(2), 0.3))))
     with pytest.raises(LesionDecompError, match=f"Reading statistics: found {said}|Reading statistics: .*{said}"):
         read_statistics_csv(tmp_path / "a.csv")
-    with pytest.raises(LesionDecompError, match=r"Reading statistics: .*does not read"):
+    with pytest.raises(LesionDecompError, match=r"Reading statistics: .*cannot be read"):
         read_statistics_csv(tmp_path / "missing.csv")
 
 

@@ -76,7 +76,7 @@ class HeatDefinition:
             return definition
         except (TypeError, ValueError, IndexError, OverflowError) as error:
             raise LesionDecompError(
-                STAGE, f"a heat definition that does not read ({error})", "a bundle as trained"
+                STAGE, f"a heat definition that cannot be read ({error})", "a bundle as trained"
             ) from error
 
     @torch.inference_mode()

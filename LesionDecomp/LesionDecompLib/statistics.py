@@ -339,7 +339,7 @@ def read_statistics_csv(path: str | Path) -> list[RegionStatistics]:
         with Path(path).open(encoding="utf-8", newline="") as file:
             header, *lines = list(csv.reader(file)) or [[]]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise LesionDecompError(stage, f"a file that does not read ({error})", "a statistics file") from error
+        raise LesionDecompError(stage, f"a file that cannot be read ({error})", "a statistics file") from error
     if header not in (CSV_HEADER, CSV_HEADER[:-1]):
         raise LesionDecompError(stage, f"other columns in {Path(path).name}", "those of a statistics file")
     if any(len(line) != len(header) for line in lines):

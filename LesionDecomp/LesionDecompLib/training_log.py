@@ -31,7 +31,7 @@ CHIEF = ("L_g", "L_r", "L_n", "L_c", "L_a", "heat_lesion", "heat_normal")
 def read_log(folder: str | Path) -> dict[str, np.ndarray]:
     """Columns of the log, float64, NaN where a row has no value; without columns while there is no log.
 
-    A row that does not read, as on a full disk, is passed over.
+    A row that cannot be read, as on a full disk, is passed over.
     """
     try:
         with open(Path(folder) / LOG_NAME, encoding="utf-8", newline="") as stream:

@@ -91,7 +91,7 @@ def _manifest(nodes: ResultNodes, found: Measured) -> dict[str, Any]:
         manifest = json.loads(nodes.report.GetText() or "")
         return manifest_of_lesions(manifest, nodes.threshold, nodes.minimum_volume_ml, found.statistics)
     except (ValueError, KeyError, TypeError) as error:
-        found_text = f"a report that does not read in '{nodes.report.GetName()}'"
+        found_text = f"a report that cannot be read in '{nodes.report.GetName()}'"
         raise LesionDecompError(STAGE, found_text, expected, "Run LesionDecomp again.") from error
 
 

@@ -1,4 +1,4 @@
-"""The panel's third part: figures to the clipboard, and files for others: CSV, report, manifest."""
+"""The panel's third part: measurements to the clipboard, and files for others: CSV, report, manifest."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class ExportSection:
         """Nothing is under way here."""
 
     def _on_copy(self, _checked: bool = False) -> None:
-        with slicer.util.tryWithErrorDisplay(_("The figures could not be copied.")):
+        with slicer.util.tryWithErrorDisplay(_("The measurements could not be copied.")):
             qt.QApplication.clipboard().setText(self._logic.statisticsText(self._nodes().heatmap))
             self._ui.exportLabel.text = _("The table is on the clipboard; paste it into a spreadsheet.")
 

@@ -46,7 +46,7 @@ class LookSection:
     def __init__(self, ui, logic, recompute) -> None:
         self._ui, self._logic, self._recompute = ui, logic, recompute
         self._parameters = None
-        self._shown = None  # the _state that the scene shows
+        self._shown = None  # the state (see _state) that the scene shows
         self._places: list | None = None
         self._place = -1
         self._with_surfaces = False  # of the result shown, by this panel
@@ -119,7 +119,7 @@ class LookSection:
             self._ui.statisticsTableView.setMRMLTableNode(table)
             self._ui.statisticsTableView.resizeColumnsToContents()
         if nodes is None:
-            self._ui.figuresLabel.text = _("No result is chosen.") if self._parameters is not None else ""
+            self._ui.figuresLabel.text = _("No result is selected.") if self._parameters is not None else ""
             self._ui.lesionLabel.text = ""
             self._tell_warnings()
             self._shown = None  # whichever result is chosen next is shown anew
@@ -204,7 +204,7 @@ class LookSection:
         ).format(volume=lesions.volume_ml, share=share, lungs=lung_ml, count=len(sizes), largest=largest)
 
     def _tell_warnings(self) -> None:
-        """What the run found odd about the CT, the lungs or the heat; it stands beside the figures."""
+        """What looked wrong to the run about the CT, the lungs or the heat, shown with the measurements."""
         nodes = self.nodes()
         warnings = [_("Warning: {text}").format(text=text) for text in (nodes.warnings if nodes is not None else [])]
         label = self._ui.warningsLabel

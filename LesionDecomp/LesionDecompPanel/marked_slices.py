@@ -61,7 +61,7 @@ class MarkedSlicesTable:
         self._put_box(row, VOLUME, volumes, node.GetID() if node is not None else None)
         for column, tooltip in (
             (FIRST, _("Lowest slice of the range; the lowest slice of the volume is 0.")),
-            (LAST, _("Highest slice of the range; it belongs to it.")),
+            (LAST, _("Highest slice of the range, included.")),
         ):
             spin = qt.QSpinBox()
             spin.toolTip = tooltip
@@ -74,9 +74,13 @@ class MarkedSlicesTable:
         ]
         self._put_box(row, LABEL, labels, "normal")
         splits = [
-            (_("automatic"), "", _("Volumes are dealt out so that training and checking have both labels.")),
+            (
+                _("automatic"),
+                "",
+                _("Volumes are distributed so that training and validation have both labels."),
+            ),
             (_("training"), "train", _("The network learns from it.")),
-            (_("checking"), "val", _("The heat's scale is set on it; the network does not learn from it.")),
+            (_("validation"), "val", _("The heat is calibrated on it; the network does not learn from it.")),
         ]
         self._put_box(row, SPLIT, splits, "")
         self._fit(row, whole=True)

@@ -206,7 +206,8 @@ class RunSection:
     def _on_done(self, nodes, threshold, minimum_ml) -> None:
         self._run = None
         count = len(nodes.warnings)
-        self._end(_("Done. Warnings: {count}, beside the figures.").format(count=count) if count else _("Done."))
+        told = _("Done. Warnings: {count}, shown with the measurements.").format(count=count)
+        self._end(told if count else _("Done."))
         self._finished(nodes, threshold, minimum_ml)
 
     def _on_failed(self, error) -> None:
@@ -232,7 +233,7 @@ def step_in_words(step) -> str:
         "heat": _("Making the heatmap"),
         "lesions": _("Outlining lesions"),
         "statistics": _("Measuring"),
-        "writing": _("Handing over the result"),
+        "writing": _("Transferring the result"),
     }
     text = stages[step.stage]
     if step.total > 1:

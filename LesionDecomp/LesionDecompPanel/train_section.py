@@ -129,12 +129,12 @@ class TrainSection:
         source = self._ui.trainSourceComboBox.itemData(self._ui.trainSourceComboBox.currentIndex)
         if resume:
             if self._data(resume=True) is None:
-                return False, _("Choose the training folder it was started with.")
-            return True, _("Go on from the last checkpoint, with the settings the training was started with.")
+                return False, _("Choose the training folder that it was started with.")
+            return True, _("Resume from the last checkpoint, with the settings the training was started with.")
         if source == FOLDER and self._data() is None:
             return False, _("Choose a training folder: one with slices and index.csv.")
         if source == MARKED and {mark[3] for mark in self.marks.marks()} != {"normal", "lesion"}:
-            return False, _("Mark some slices as normal and some as with lesion.")
+            return False, _("Mark some slices as normal and some as lesion.")
         if source == LABEL_FILE and not self._ui.labelsEdit.text.strip():
             return False, _("Choose a label file.")
         return True, _("Start the training. Slicer stays free for other work.")
@@ -266,7 +266,7 @@ class TrainSection:
         fill(
             ui.presetComboBox,
             [
-                (_("Default"), "default", _("The settings of the model that ships.")),
+                (_("Default"), "default", _("The settings of the shipped model.")),
                 (_("Paper"), "paper", _("The paper's equations and constants; many hours on a GPU.")),
             ],
             "default",
@@ -274,7 +274,7 @@ class TrainSection:
         fill(
             ui.lengthComboBox,
             [
-                (_("As the preset has it"), PRESET_STEPS, _("The number of steps of the preset.")),
+                (_("As in the preset"), PRESET_STEPS, _("The number of steps of the preset.")),
                 (_("Steps:"), STEPS, _("A number of updates of the network.")),
                 (_("Hours:"), HOURS, _("As many steps as fit into this time.")),
             ],
@@ -344,11 +344,11 @@ def state_in_words(run) -> str:
     if run.state == "failed":
         return _("Failed. {error}").format(error=run.error)
     if run.state == "finished":
-        return _("Finished. The model is offered in the model selector: {folder}").format(folder=run.bundle)
+        return _("Finished. The model is available in the model selector: {folder}").format(folder=run.bundle)
     if run.state == "stopped":
         if not run.can_resume:
             return _("Stopped before the first checkpoint.")
-        return _("Stopped at {step}. Resume goes on from there.").format(step=at)
+        return _("Stopped at {step}. Resume continues from there.").format(step=at)
     if run.state == "stopping":
         return _("Stopping; the checkpoint is being written.")
     if run.stage == "slices":
@@ -360,7 +360,7 @@ def state_in_words(run) -> str:
     if step is None or step.stage != "training":
         return _("Preparing the training...")
     if step.done >= step.total:
-        return _("Trained. Setting the heat's scale and writing the model...")
+        return _("Trained. Calibrating the heat and writing the model...")
     text = _("Training: {step}").format(step=at)
     if step.seconds_left is not None:
         minutes = max(1, round(step.seconds_left / 60))

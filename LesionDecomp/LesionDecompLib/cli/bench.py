@@ -16,7 +16,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add the command to the parser."""
     parser = commands.add_parser(
         "bench",
-        help="measure how fast a CT is segmented here",
+        help="measure how fast a CT is segmented on this machine",
         description="Measure a case end to end against the forward passes of its networks, against lungmask's R231 "
         "network where that is installed, and against a plain matrix product; the threshold slider; and, where asked "
         "for, start-up, time and memory for other numbers of slices. With --train, measure the steps of a training.",
@@ -25,7 +25,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--device", type=device, default="auto", metavar="D", help="as for segment (default: auto)")
     parser.add_argument("--repeats", type=int, default=3, metavar="N", help="turns (default: %(default)s)")
     parser.add_argument(
-        "--slices", type=int, nargs="*", default=[], metavar="N", help="also the same chest cut into so many slices"
+        "--slices", type=int, nargs="*", default=[], metavar="N", help="also the same chest cut into this many slices"
     )
     parser.add_argument("--start-up", action="store_true", help="also the time to the first slice and to --help")
     parser.add_argument(
@@ -35,7 +35,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--presets", nargs="+", choices=PRESETS, default=PRESETS, metavar="NAME", help="with --train: default, paper"
     )
     parser.add_argument("--steps", type=int, metavar="N", help="with --train: steps (default: 40, of paper 3)")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the figures as JSON, too")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="also write the figures as JSON")
     parser.set_defaults(run=run, usage_error=parser.error)
 
 

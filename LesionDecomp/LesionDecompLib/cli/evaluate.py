@@ -46,14 +46,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, write everything, print the table."""
-    from ..atomic import staged_folder
+    from ..atomic import existing_error, staged_folder
     from ..errors import LesionDecompError
 
     file = args.output / RESULTS_NAME
     if file.exists() and not args.overwrite:
-        raise LesionDecompError(
-            "Evaluation", f"{RESULTS_NAME} in '{args.output.name}' already", "a new folder", "Or add --overwrite."
-        )
+        raise existing_error("Evaluation", args.output, [RESULTS_NAME])
     slices = (args.data / "index.csv").is_file()
     if not slices and (args.split is not None or args.methods is not None):
         raise LesionDecompError("Evaluation", f"no index.csv in '{args.data.name}'", "slices, for --split or --methods")

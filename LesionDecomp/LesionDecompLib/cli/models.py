@@ -24,7 +24,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--data", type=Path, metavar="DIR", help="with --card: slices with pixel masks for the pictures"
     )
     parser.add_argument(
-        "--model", default=None, metavar="NAME|DIR", help="with --card: which one (default: the default)"
+        "--model", default=None, metavar="NAME|DIR", help="with --card: which model (default: the shipped lesion model)"
     )
     parser.set_defaults(run=run)
 

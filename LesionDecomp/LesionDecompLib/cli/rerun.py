@@ -27,9 +27,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("input", type=Path, metavar="INPUT", help="the CT that the report is about")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="output folder")
     parser.add_argument(
-        "--model", metavar="NAME|DIR", help="where the lesion model is (default: the installed one of that hash)"
+        "--model", metavar="NAME|DIR", help="where the lesion model is (default: the installed one with that hash)"
     )
-    parser.add_argument("--lung-mask", type=Path, metavar="FILE", help="the lung mask, where one had been supplied")
+    parser.add_argument("--lung-mask", type=Path, metavar="FILE", help="the lung mask, if one was supplied")
     parser.add_argument("--overwrite", action="store_true", help="replace the results of an earlier run")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     parser.set_defaults(run=run)

@@ -28,20 +28,26 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "segment",
         help="segment lung lesions in one or more chest CTs",
         description="Segment lung lesions in chest CT. Writes heatmap.nrrd, lungs.nrrd, lesions.nrrd, statistics.csv "
-        "and report.json; for several inputs into one subfolder each, with summary.csv beside them. Of several inputs "
-        "those that an earlier run has finished are skipped. Under torchrun or srun processes share the inputs.",
+        "and report.json; several inputs get a subfolder each, with summary.csv beside them, and those that an earlier "
+        "run has finished are skipped. Under torchrun or srun the processes share the inputs.",
     )
     parser.add_argument(
         "inputs", nargs="*", type=Path, metavar="INPUT", help="NIfTI, NRRD or MetaImage file, or DICOM folder"
     )
     parser.add_argument(
-        "--list", type=Path, metavar="FILE", help="a text file that names more inputs, one a line ('-': standard input)"
+        "--list",
+        type=Path,
+        metavar="FILE",
+        help="a text file with more inputs, one per line ('-': standard input)",
     )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="output folder")
-    parser.add_argument("--model", metavar="NAME|DIR", help="lesion model bundle (default: the one that ships)")
+    parser.add_argument("--model", metavar="NAME|DIR", help="lesion model bundle (default: the shipped one)")
     parser.add_argument("--lung-mask", type=Path, metavar="FILE", help="use this lung mask (one input only)")
     parser.add_argument(
-        "--threshold", type=threshold, metavar="T", help="heat from which a voxel is lesion (default: the model's)"
+        "--threshold",
+        type=threshold,
+        metavar="T",
+        help="heat at or above which a voxel is lesion (default: the model's)",
     )
     parser.add_argument(
         "--min-volume-ml",
@@ -61,7 +67,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--precision",
         choices=("auto", "float32"),
         default="auto",
-        help="auto: bfloat16 where the hardware is fast at it and the model bears it; float32: nothing less",
+        help="auto: bfloat16 where the hardware is fast at it and the model tolerates it; float32: always float32",
     )
     parser.add_argument(
         "--batch-size", type=batch_size, default=8, metavar="N", help="slices at a time (default: %(default)s)"
@@ -88,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     if not inputs:
         args.usage_error("no INPUT")
     if args.lung_mask is not None and len(inputs) > 1:
-        args.usage_error("--lung-mask goes with one INPUT")
+        args.usage_error("--lung-mask is for a single INPUT")
     cases = plan_cases(inputs, args.output)
     check_inputs_stay(cases, args.output, [args.lung_mask] if args.lung_mask is not None else [])
     return _run_single(args, cases[0]) if len(inputs) == 1 else _run_several(args, cases)
@@ -121,7 +127,7 @@ def _run_single(args: argparse.Namespace, case: Case) -> int:
     from .case_runner import CaseRunner
 
     if len(args.device) > 1:
-        args.usage_error("several devices go with several INPUTs")
+        args.usage_error("several devices are for several INPUTs")
     check_case_folder(case.folder, scene=args.scene, dicom_seg=args.dicom_seg, overwrite=args.overwrite)
     lesion_bundle, lung_bundle = _bundles(args)
     CaseRunner(args, lesion_bundle, lung_bundle, args.device[0], quiet=args.quiet).run_one(case)

@@ -13,7 +13,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "slices",
         help="make a training set from CT volumes and per-slice labels",
-        description="Mask the lungs of CT volumes and write their labelled axial slices as a training set: PNG slices "
+        description="Mask the lungs of CT volumes and write their labeled axial slices as a training set: PNG slices "
         "and index.csv, as 'lesiondecomp train' reads them.",
     )
     parser.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="NIfTI, NRRD, MetaImage or DICOM folder")
@@ -25,7 +25,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="columns case (the input's name), slice (axial, 0 the lowest), label (lesion or normal), optional split",
     )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder of the training set")
-    parser.add_argument("--seed", type=int, default=0, help="deals cases to train, val and test (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="of the random split into train, val and test (default: 0)")
     parser.add_argument("--device", type=device, default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     parser.add_argument("--overwrite", action="store_true", help="replace files of an earlier run")
     parser.set_defaults(run=run)
@@ -55,6 +55,6 @@ def run(args: argparse.Namespace) -> int:
     progress.clear()
     tell(
         f"{counts['lesion']} lesion and {counts['normal']} normal slices; "
-        f"{counts['without lung']} labelled slices hold no lung and were left out."
+        f"{counts['without lung']} labeled slices hold no lung and were left out."
     )
     return 0

@@ -56,11 +56,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--checkpoint-seconds", type=float, default=120.0, metavar="S", help="time between checkpoints (default: 120)"
     )
-    parser.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+    parser.add_argument("--resume", action="store_true", help="resume from the run's last checkpoint")
     parser.add_argument(
-        "--hours", type=float, default=None, metavar="H", help="train for about so long instead of the preset's steps"
+        "--hours", type=float, default=None, metavar="H", help="train for about this long instead of the preset's steps"
     )
-    parser.add_argument("--warm-start", type=Path, metavar="RUN", help="begin with the weights of another lesion run")
+    parser.add_argument("--warm-start", type=Path, metavar="RUN", help="start from the weights of another lesion run")
     parser.add_argument(
         "--teacher",
         type=Path,
@@ -68,7 +68,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         default=[],
         metavar="BUNDLE",
         dest="teachers",
-        help="learn from this lesion bundle's heat on the training slices; may be repeated, their mean is learnt",
+        help="learn from this lesion bundle's heat on the training slices; may be repeated: the mean is learned",
     )
     parser.add_argument("--device", type=device, default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     parser.add_argument("--threads", type=int, default=None, metavar="N", help="CPU threads")

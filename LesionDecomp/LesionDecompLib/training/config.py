@@ -160,7 +160,7 @@ def load_config(base: Config, file: str | Path | None = None, overrides: list[st
                 raise ValueError("more than 1 MiB")
             values = tomllib.loads(Path(file).read_text("utf-8"))
         except (OSError, ValueError, RecursionError) as error:
-            raise LesionDecompError(STAGE, f"a file that does not read ({error})", "a TOML file") from error
+            raise LesionDecompError(STAGE, f"a file that cannot be read ({error})", "a TOML file") from error
     for text in overrides or []:
         key, equals, value = text.partition("=")
         if not equals:

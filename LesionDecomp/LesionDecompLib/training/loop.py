@@ -248,7 +248,7 @@ def read_log(path: Path) -> list[dict[str, str]]:
     except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
         reason = str(error)[:100]
         raise LesionDecompError(
-            STAGE, f"a {LOG_NAME} that does not read ({reason})", "the one this run wrote", "Remove it, then resume."
+            STAGE, f"a {LOG_NAME} that cannot be read ({reason})", "the one this run wrote", "Remove it, then resume."
         ) from error
     return rows
 

@@ -41,7 +41,7 @@ def read_slice_labels(path: str | Path) -> dict[str, list[SliceLabel]]:
         with open(path, encoding="utf-8-sig", newline="") as stream:
             rows = list(csv.DictReader(stream))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise LesionDecompError(STAGE, f"labels that do not read ({error})", "a UTF-8 CSV file") from error
+        raise LesionDecompError(STAGE, f"labels that cannot be read ({error})", "a UTF-8 CSV file") from error
     labels: dict[str, list[SliceLabel]] = {}
     labelled: set[tuple[str, int]] = set()
     for number, row in enumerate(rows, start=2):

@@ -70,7 +70,7 @@ class SliceSet:
 def read_index(folder: Path) -> list[dict[str, str]]:
     """The rows of ``index.csv``, checked for its columns, labels and splits.
 
-    :raises LesionDecompError: no such file, or one that does not read; naming the line where a value is wrong.
+    :raises LesionDecompError: no such file, or one that cannot be read; naming the line where a value is wrong.
     """
     file = Path(folder) / "index.csv"
     if not file.is_file():
@@ -79,7 +79,7 @@ def read_index(folder: Path) -> list[dict[str, str]]:
         with open(file, encoding="utf-8", newline="") as stream:
             rows = list(csv.DictReader(stream))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise LesionDecompError(STAGE, f"an index.csv that does not read ({error})", "a UTF-8 CSV file") from error
+        raise LesionDecompError(STAGE, f"an index.csv that cannot be read ({error})", "a UTF-8 CSV file") from error
     listed: set[str] = set()
     for number, row in enumerate(rows, start=2):
         missing = [key for key in ("file", "label", "split", "scan") if not row.get(key)]
