@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 import pytest
-from command_line import process_environment, run_apart, run_here, ships, small_ct, snapshot
+from command_line import lungs_in_boxes, process_environment, run_apart, run_here, ships, small_ct, snapshot
 from LesionDecompLib.cli.case_plan import Case
 from LesionDecompLib.cli.case_sharing import CaseSharing, first_host
 from LesionDecompLib.cli.finished_cases import source_state
@@ -23,17 +23,7 @@ from LesionDecompLib.image_io import read_volume, write_image
 @pytest.fixture
 def models(models, monkeypatch):
     """Small untrained models; the air in two boxes stands in for what a trained lung network finds."""
-    import LesionDecompLib.lungs as lungs
-
-    def boxes(volume, view, *args, **kwargs):
-        labels = np.zeros(volume.shape, np.uint8)
-        stack = view.to_axial(labels)
-        stack[:, 16:48, 8:32] = 1
-        stack[:, 16:48, 32:56] = 2
-        stack *= view.to_axial(volume.array) < -600
-        return labels, []
-
-    monkeypatch.setattr(lungs, "segment_lungs", boxes)
+    monkeypatch.setattr("LesionDecompLib.lungs.segment_lungs", lungs_in_boxes)
 
 
 @pytest.fixture

@@ -144,6 +144,8 @@ def workplace(tmp_path_factory, sample_folder, slices) -> Path:  # noqa: F811
     for name in ("CT.nii.gz", "OTHER.nrrd", "CT1.nii.gz", "CT2.nrrd"):
         sitk.WriteImage(image, str(folder / name), useCompression=True)
     write_dicom(image, folder / "DICOM_FOLDER")
+    write_dicom(image, folder / "STUDIES" / "first")
+    shutil.copy(folder / "CT2.nrrd", folder / "STUDIES")
     (folder / "inputs.txt").write_text("CT1.nii.gz\nCT2.nrrd\n", encoding="utf-8")
     rows = ["case,slice,label"]
     rows += [f"CT{case},{z},{'lesion' if z < 6 else 'normal'}" for case in (1, 2) for z in (3, 8)]
@@ -161,7 +163,7 @@ def workplace(tmp_path_factory, sample_folder, slices) -> Path:  # noqa: F811
 
 def write_dicom(image: sitk.Image, folder: Path) -> None:
     """An axial series of an image, as a scanner would store it."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     writer = sitk.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
     for z in range(image.GetDepth()):

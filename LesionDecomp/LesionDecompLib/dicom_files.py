@@ -103,7 +103,7 @@ def scan_folder(folder: Path, stage: str) -> tuple[list[DicomSlice], int]:
             raise LesionDecompError(stage, f"more than {MAX_FILES} files in '{folder.name}'", EXPECTED)
         if not is_dicom_file(path):
             continue
-        item = _read_header(path)
+        item = read_header(path)
         if item is not None:
             slices.append(item)
         elif _claims_ct(path):
@@ -136,7 +136,8 @@ def _files(folder: Path) -> Iterator[Path]:
                 yield path
 
 
-def _read_header(path: Path) -> DicomSlice | None:
+def read_header(path: Path) -> DicomSlice | None:
+    """The header of an image file; None where it holds no image, or is damaged."""
     if not lengths_fit(path):
         return None
     reader = image_reader(path)

@@ -108,6 +108,12 @@ def environment_has_ranks() -> bool:
     return any(os.environ.get(name, "1") != "1" for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"))
 
 
+def tells_for_all() -> bool:
+    """Whether this process says what all of them would say: the first, or the one that starts them."""
+    rank = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))
+    return rank == "0" and STORE not in os.environ
+
+
 def _store(size: int) -> Any:
     from torch import distributed
 

@@ -28,11 +28,17 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "segment",
         help="segment lung lesions in one or more chest CTs",
         description="Segment lung lesions in chest CT. Writes heatmap.nrrd, lungs.nrrd, lesions.nrrd, statistics.csv "
-        "and report.json; several inputs get a subfolder each, with summary.csv beside them, and those that an earlier "
+        "and report.json; several inputs, or the CTs in a folder of studies, get a subfolder"
+        " each, with summary.csv beside them, and those that an earlier "
         "run has finished are skipped. Under torchrun or srun the processes share the inputs.",
     )
     parser.add_argument(
-        "inputs", nargs="*", type=Path, metavar="INPUT", help="NIfTI, NRRD or MetaImage file, or DICOM folder"
+        "inputs",
+        nargs="*",
+        type=Path,
+        metavar="INPUT",
+        help="NIfTI, NRRD or MetaImage file, DICOM folder, or a folder with any "
+        "number of these in it and in its subfolders",
     )
     parser.add_argument(
         "--list",
@@ -90,14 +96,45 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Segment all inputs; 1 when one of them failed."""
-    inputs = [*args.inputs, *(listed_inputs(args.list) if args.list is not None else [])]
-    if not inputs:
+    given = [*args.inputs, *(listed_inputs(args.list) if args.list is not None else [])]
+    if not given:
         args.usage_error("no INPUT")
-    if args.lung_mask is not None and len(inputs) > 1:
+    inputs, found_in = searched_inputs(given, args.output)
+    several = len(given) > 1 or bool(found_in)
+    if args.lung_mask is not None and several:
         args.usage_error("--lung-mask is for a single INPUT")
-    cases = plan_cases(inputs, args.output)
+    cases = plan_cases(inputs, args.output, found_in, several)
     check_inputs_stay(cases, args.output, [args.lung_mask] if args.lung_mask is not None else [])
-    return _run_single(args, cases[0]) if len(inputs) == 1 else _run_several(args, cases)
+    return _run_several(args, cases) if several else _run_single(args, cases[0])
+
+
+def searched_inputs(given: list[Path], output: Path) -> tuple[list[Path], dict[Path, Path]]:
+    """The inputs with folders of studies in them replaced by the CTs that they hold.
+
+    :return: the inputs, and of those that were found the folder that was searched.
+    :raises LesionDecompError: a folder of studies without a CT.
+    """
+    from . import say
+    from .case_sharing import tells_for_all
+
+    inputs, found_in = [], {}
+    for path in given:
+        found = None
+        if path.is_dir():
+            from .case_search import search_folder
+
+            found = search_folder(path, output)
+        if found is None:
+            inputs.append(path)
+            continue
+        if tells_for_all():
+            say(found.sentence(path))
+        inputs += found.cases
+        found_in.update(dict.fromkeys(found.cases, path))
+        if not found.cases:
+            expected = "NIfTI, NRRD or MetaImage files, or folders with a DICOM series"
+            raise LesionDecompError("Searching the folder", f"no CT in '{path.name}'", expected)
+    return inputs, found_in
 
 
 def run_with(arguments: list[str]) -> int:

@@ -1,0 +1,144 @@
+"""A folder of studies: what is found in it, what is left out and why, and how a run with it goes."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import lungs_in_boxes, names, run_apart, run_here, ships, small_ct
+from dicom_files import copy_slice, series_files
+from LesionDecompLib.cli.case_plan import plan_cases
+from LesionDecompLib.cli.case_search import search_folder
+from LesionDecompLib.image_io import write_image
+
+
+@pytest.fixture
+def models(models, monkeypatch):
+    """Small untrained models, and boxes for lungs."""
+    monkeypatch.setattr("LesionDecompLib.lungs.segment_lungs", lungs_in_boxes)
+
+
+def _series(data_folder: Path, folder: Path, uid: str = "1.2.3.4", **changes: str) -> Path:
+    """Twelve slices of a real series under a UID of its own."""
+    folder.mkdir(parents=True)
+    for number, source in enumerate(series_files(data_folder)[30:42]):
+        copy_slice(source, folder / f"IM{number:04d}.dcm", g0020e000e=uid, **changes)
+        (folder / f"IM{number:04d}.dcm").rename(folder / f"IM{number:04d}")  # as most archives name them
+    return folder
+
+
+@pytest.fixture
+def tree(data_folder, tmp_path) -> Path:
+    """Two patients with a CT each, one with a localizer beside it; image files, a mask, a text; nothing else."""
+    root = tmp_path / "Archiv 1"
+    _series(data_folder, root / "p1" / "s1" / "CT", "1.2.3.1")
+    _series(data_folder, root / "p2" / "s1" / "CT", "1.2.3.2")
+    scout = root / "p1" / "s1" / "scout"
+    scout.mkdir()
+    copy_slice(
+        series_files(data_folder)[30],
+        scout / "IM0.dcm",
+        g0020e000e="1.2.3.9",
+        g0008e0008="ORIGINAL\\PRIMARY\\LOCALIZER",
+    )
+    files = root / "files"
+    files.mkdir()
+    small_ct(data_folder, files)
+    (root / ".hidden").mkdir()
+    (root / ".hidden" / "ct.nrrd").write_bytes((files / "chest.nrrd").read_bytes())
+    (root / "notes.txt").write_text("nothing to see", "utf-8")
+    return root
+
+
+def _relative(paths: list[Path], root: Path) -> list[str]:
+    return [path.relative_to(root).as_posix() for path in paths]
+
+
+def test_image_files_and_series_are_found_and_the_rest_is_told(tree, tmp_path):
+    search = search_folder(tree, tmp_path / "out")
+    assert _relative(search.cases, tree) == ["files/chest.nrrd", "p1/s1/CT", "p2/s1/CT"]
+    assert search.sentence(tree) == (
+        "Found 3 CTs in 'Archiv 1'. Left out: 1 × 8-bit image: a labelmap or a picture (files/lungs.nrrd); "
+        "1 × DICOM folder without a CT volume (p1/s1/scout); 1 × file of another type (notes.txt)."
+    )
+    found_in = dict.fromkeys(search.cases, tree)
+    cases = plan_cases(search.cases, tmp_path / "out", found_in)
+    assert [case.name for case in cases] == ["chest", "p1_s1_CT", "p2_s1_CT"]  # as much of the path as tells them apart
+    assert [case.name for case in plan_cases(search.cases[:2], tmp_path, found_in)] == ["chest", "CT"]
+
+
+def test_a_folder_with_one_series_is_that_series_however_deep_it_lies(data_folder, tree, tmp_path):
+    out = tmp_path / "out"
+    assert search_folder(tree / "p1", out) is None  # with its localizer
+    assert search_folder(tree / "p2" / "s1" / "CT", out) is None
+    assert search_folder(tree / ".hidden" / "..", out) is not None
+    small_ct(data_folder, tree / "p2" / "s1" / "CT")  # a mask, or the same CT once more: no part of the series
+    assert search_folder(tree / "p2" / "s1" / "CT", out) is None
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert search_folder(empty, out) is None  # reading it says what is missing
+
+
+def test_a_series_spread_over_folders_is_one_case_or_left_out(data_folder, tmp_path):
+    root, out = tmp_path / "root", tmp_path / "out"
+    parts = [_series(data_folder, root / "p1" / "CT" / name, "1.2.3.1") for name in ("a", "b")]
+    assert search_folder(root, out) is None
+    _series(data_folder, root / "p2", "1.2.3.2")
+    assert _relative(search_folder(root, out).cases, root) == ["p1/CT", "p2"]
+    parts[1].rename(root / "p3")
+    search = search_folder(root, out)
+    assert _relative(search.cases, root) == ["p2"]
+    assert "2 × series in several folders that hold others, too (p1/CT/a, p3)" in search.sentence(root)
+
+
+def test_results_and_the_output_folder_are_no_studies(data_folder, tmp_path, capsys, models):
+    root = tmp_path / "studies"
+    root.mkdir()
+    ct, mask, volume = small_ct(data_folder, root)
+    mask.unlink()
+    assert run_here(capsys, "segment", ct, "-o", root / "earlier", "--quiet").status == 0
+    done = run_here(capsys, "segment", root, "-o", root / "results", "--quiet")
+    assert done.status == 0, done.err
+    assert "Found 1 CT in 'studies'. Left out: 1 × results of an earlier run (earlier)." in done.err
+    assert names(root / "results") == ["chest", "summary.csv"]  # a subfolder each, also for one
+    report = (root / "results" / "chest" / "report.json").read_text("utf-8")
+
+    # Another study has come: the first one is not computed again, and the results are not taken for studies.
+    write_image(root / "more.nrrd", volume.array + np.int16(3), volume)
+    again = run_here(capsys, "segment", root, "-o", root / "results", "--quiet")
+    assert again.status == 0, again.err
+    assert "Found 2 CTs in 'studies'. Left out: 1 × results of an earlier run (earlier); 1 × the output" in again.err
+    assert "1 of 2 cases are done already" in again.err
+    assert (root / "results" / "chest" / "report.json").read_text("utf-8") == report
+    with (root / "results" / "summary.csv").open(encoding="utf-8", newline="") as file:
+        assert [(row["Case"], row["Status"]) for row in csv.DictReader(file)] == [("chest", "done"), ("more", "done")]
+
+
+def test_what_goes_with_one_input_does_not_go_with_a_folder_of_studies(data_folder, tmp_path, capsys):
+    root = tmp_path / "studies"
+    root.mkdir()
+    _, mask, _ = small_ct(data_folder, root)
+    assert run_here(capsys, "segment", root, "-o", tmp_path / "out", "--lung-mask", mask).status == 2
+    (root / "chest.nrrd").unlink()
+    alone = run_here(capsys, "segment", root, "-o", tmp_path / "out")
+    assert alone.status == 1
+    assert "Found 0 CTs" in alone.err and "8-bit image" in alone.err and "no CT in 'studies'" in alone.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(not (ships("lungs") and ships("lesions")), reason="needs the shipped models")
+def test_a_run_of_its_own_over_a_tree(data_folder, tree, tmp_path):
+    (tmp_path / "home").mkdir()
+    (tree / "p3").mkdir()
+    (tree / "p3" / "broken.nii.gz").write_bytes(b"\x1f\x8b damaged")
+    arguments = ["segment", tree, "-o", tmp_path / "out", "--device", "cpu,cpu", "--quiet"]
+    done = run_apart(tmp_path, tmp_path / "home", *arguments)
+    assert done.status == 1, done.err
+    assert done.err.count("Found 4 CTs in 'Archiv 1'.") == 1  # by one of three processes
+    assert "3 of 4 cases done" in done.err
+    assert names(tmp_path / "out") == ["chest", "p1_s1_CT", "p2_s1_CT", "summary.csv"]
+    report = json.loads((tmp_path / "out" / "p1_s1_CT" / "report.json").read_text("utf-8"))
+    assert report["input"]["format"] == "DICOM" and report["input"]["size_ijk"][2] == 12
