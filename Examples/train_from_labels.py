@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
     device, in_words = choose_device("auto")
     print(f"On {in_words}.")
 
-    # 1. Lungs are found, everything around them is blanked, each labelled slice becomes an 8-bit picture.
+    # 1. Lungs are found, everything around them is blanked, each labeled slice becomes an 8-bit picture.
     slices = args.output / "slices"
     lung_bundle = find_bundle(None, "lungs")
     counts = export_slices(args.inputs, read_slice_labels(args.labels), slices, lung_bundle, device=device)

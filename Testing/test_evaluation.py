@@ -151,7 +151,7 @@ def test_the_command_writes_figures_table_and_pictures(slices, bundles, tmp_path
             low, high = figures["average_precision_interval"]
             assert low <= high and figures["dice_at_default"] <= figures["best_dice"] + 1e-4
     assert 0 <= results["methods"]["classifier/cam"]["classifier_auc"] <= 1
-    # A bright spot is found by its grey, and readers who leave out a twentieth agree to a tenth.
+    # A bright spot is found by its gray, and readers who leave out a twentieth agree to a tenth.
     assert results["methods"]["grey"]["mean"]["average_precision"] > 0.9
     assert results["human"]["mean"]["dice"] == pytest.approx(0.95, abs=0.03)
     for name in ("pr_curves.png", "dice_thresholds.png", "examples.png"):

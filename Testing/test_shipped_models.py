@@ -74,7 +74,7 @@ def test_lesions_lie_in_the_slices_that_a_radiologist_marked(segmenter, data_fol
 
 
 def test_heat_knows_more_than_a_blur(data_folder):
-    """Average precision on every sixth val slice with lesion, against grey blurred inside the lung (sigma 4 px)."""
+    """Average precision on every sixth val slice with lesion, against gray blurred inside the lung (sigma 4 px)."""
     bundle = find_bundle(None, "lesions")
     val = SliceSet.load(data_folder / "covid_slices", "val")
     chosen = np.flatnonzero(val.lesion)[::6]

@@ -38,7 +38,7 @@ def test_a_labelled_scan_becomes_a_training_set(sample_folder, labels_file, tmp_
     lungs = data.images > 0
     assert (lungs.sum(axis=(1, 2)) * 1.6**2 / 100 > 40).all()  # cm²
     normal = data.images[~data.lesion][lungs[~data.lesion]]
-    assert np.bincount(normal).argmax() == pytest.approx(97, abs=6)  # healthy lung's grey in the released slices
+    assert np.bincount(normal).argmax() == pytest.approx(97, abs=6)  # healthy lung's gray in the released slices
     with open(out / "index.csv", encoding="utf-8") as stream:
         assert {row["scan"] for row in csv.DictReader(stream)} == {"chest_ct_tumor"}
 

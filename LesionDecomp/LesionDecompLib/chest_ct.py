@@ -19,7 +19,7 @@ TISSUE_HU = (-200, 300)
 def check_chest_ct(volume: Volume) -> None:
     """Refuse what cannot be a chest CT in HU.
 
-    :raises LesionDecompError: too few slices or pixels, all one value, all air, 8-bit grey levels, no air (MR, an
+    :raises LesionDecompError: too few slices or pixels, all one value, all air, 8-bit gray levels, no air (MR, an
         offset that was never applied).
     """
     _check_size(AxialView.of(volume.shape, volume.ijk_to_ras))

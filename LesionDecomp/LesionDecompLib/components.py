@@ -1,7 +1,7 @@
 """Connected components of a 3-D mask, found on runs of voxels instead of on voxels.
 
 A lesion mask is mostly empty and its voxels lie in a few long rows. Only the runs' two ends are kept, so that the one
-pass over the array is a comparison of neighbours, and joining touches thousands of runs where the array has millions of
+pass over the array is a comparison of neighbors, and joining touches thousands of runs where the array has millions of
 voxels.
 """
 
@@ -87,7 +87,7 @@ def _joined(starts: np.ndarray, ends: np.ndarray, shape: tuple[int, int, int]) -
     width, area = n_x + 1, (n_y + 1) * (n_x + 1)
     rows, x = np.divmod(starts, width)
     z, y = np.divmod(rows, n_y + 1)
-    # The four rows before a row among its eight neighbours; the other four see it as theirs.
+    # The four rows before a row among its eight neighbors; the other four see it as theirs.
     pairs = [_touching(starts, ends, offset) for offset in (width, area - width, area, area + width)]
     former, latter = (np.concatenate(side) for side in zip(*pairs, strict=True))
     n = len(starts)

@@ -129,7 +129,7 @@ class HeatDefinition:
 
 
 def _taken_away(x: torch.Tensor, normal: torch.Tensor) -> torch.Tensor:
-    """Grey that G1 takes away, as a share of the whole range: (x - G1(E(x))) / 2 above 0."""
+    """Gray that G1 takes away, as a share of the whole range: (x - G1(E(x))) / 2 above 0."""
     return ((x - normal.float()) / 2).clamp(0.0, 1.0)
 
 

@@ -131,7 +131,7 @@ def resampling_matrix(
         center_in = (n_in - 1) / 2
     position = center_in + (np.arange(n_out) - (n_out - 1) / 2) * scale
     width = max(scale, 1.0)
-    # Samples beyond the edge take part in the normalisation, so that rows fade to 0 there.
+    # Samples beyond the edge take part in the normalization, so that rows fade to 0 there.
     reach = int(np.ceil(width)) + 1
     base = np.round(position).astype(int)[:, None] + np.arange(-reach, reach + 1)[None, :]
     weight = np.maximum(0.0, 1.0 - np.abs(base - position[:, None]) / width)

@@ -122,7 +122,7 @@ def _two_lungs(mask: np.ndarray, spacing: tuple[float, float, float], evidence: 
     sides = _grouped_by_side(pieces, spacing)
     if sides is not None:
         return sides
-    # Touching: most often a few voxels at the anterior junction line or behind the oesophagus.
+    # Touching: most often a few voxels at the anterior junction line or behind the esophagus.
     edge_distance = ndimage.distance_transform_edt(mask, sampling=spacing)
     for radius in EROSIONS_MM:
         core, _ = ndimage.label(edge_distance > radius)

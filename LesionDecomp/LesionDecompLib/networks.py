@@ -146,10 +146,10 @@ class DecompositionNet(nn.Module):
     :param levels: levels of the U-Net (paper: 5).
     :param norm: ``"batch"`` (on a CPU twice as fast as ``"group"`` to train, and independent of how much of the field
         lies outside the lung), ``"group"``, or ``"none"`` as in the released code.
-    :param gated: G2 gives ``P * R``: P in (0, 1) is the lesion heat, R in (0, 2) the grey the lesion adds. Otherwise
+    :param gated: G2 gives ``P * R``: P in (0, 1) is the lesion heat, R in (0, 2) the gray the lesion adds. Otherwise
         G2 ends in a tanh, as in the paper.
     :param shared: G1 and G2 share all decoder layers but the last, as in the released code; the paper draws two.
-    :param normal_decoder: False leaves G1 out: a localiser that gives heat alone (a teacher of other networks).
+    :param normal_decoder: False leaves G1 out: a localizer that gives heat alone (a teacher of other networks).
     :param lesion_decoder: False leaves G2 out (the paper's ablation "without lesion decoder").
     :param stem: each block of ``stem`` × ``stem`` pixels becomes one position with as many channels, and back at the
         end: nothing is lost, and with 2 a step costs a quarter. 1 is the paper's network. Sides of a slice must be

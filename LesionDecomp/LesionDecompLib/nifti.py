@@ -34,7 +34,7 @@ from .stored_image import (
 HEADER_BYTES = 348
 TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
 COLOR = {128: 3, 2304: 4}
-UNITS_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # unknown, metre, millimetre, micrometre
+UNITS_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # unknown, meter, millimeter, micrometer
 SAME_GRID_MM = 0.05  # header affines are float32
 
 

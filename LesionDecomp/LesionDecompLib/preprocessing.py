@@ -1,6 +1,6 @@
 """From HU slices to what the lesion network saw in training, and its heat back to the scan's slices.
 
-The network knows lung-masked grey slices of 256×256 pixels, scaled to [-1, 1], everything outside the lungs exactly
+The network knows lung-masked gray slices of 256×256 pixels, scaled to [-1, 1], everything outside the lungs exactly
 -1. :class:`LesionField` makes these from any axial slices by two matrix products, and brings heat back by two more.
 """
 
@@ -22,7 +22,7 @@ from .slice_threads import over_slices
 from .volume import Volume
 
 OUTSIDE = -1.0
-DARKEST = -1.0 + 1 / 127.5  # inside the lungs, grey 1 of 255: air must not look like outside
+DARKEST = -1.0 + 1 / 127.5  # inside the lungs, gray 1 of 255: air must not look like outside
 # A lung's mode is looked for here, HU, and a scan is shifted by this much at most.
 MODE_RANGE_HU = (-1000, -600)
 LARGEST_SHIFT_HU = 80.0
@@ -39,7 +39,7 @@ class LesionField:
     :param field: matrices between the part of the slices named by ``rows`` and ``columns`` and the pixels.
     :param rows, columns: the lungs' bounding box in the scan's slices.
     :param pixel_rows, pixel_columns: the pixels that hold lung, sides a multiple of 32; the others stay outside.
-    :param hu_window: HU that become grey -1 and 1.
+    :param hu_window: HU that become gray -1 and 1.
     :param rim: pixels taken off the lungs' edge, where chest wall shines in: the slices of the training have none.
     """
 
@@ -82,14 +82,14 @@ class LesionField:
     def to_input(self, hu: np.ndarray, lungs: np.ndarray) -> torch.Tensor:
         """Make the network's input of axial slices.
 
-        Grey and lung are resampled together and divided, so that no darkness from outside leaks into the rim.
+        Gray and lung are resampled together and divided, so that no darkness from outside leaks into the rim.
 
         :param hu: ``(n, ny, nx)`` of the field's rows and columns, HU.
         :param lungs: the same shape, lung where not 0.
         :return: ``(n, 1, h, w)`` float32 in [-1, 1], exactly -1 outside the lungs.
         """
         low = np.float32(self.hu_window[0])
-        both = np.empty((2 * len(hu), *hu.shape[1:]), dtype=np.float32)  # lung, then grey in [0, 2], 0 outside
+        both = np.empty((2 * len(hu), *hu.shape[1:]), dtype=np.float32)  # lung, then gray in [0, 2], 0 outside
         scale = np.float32(2.0 / (self.hu_window[1] - self.hu_window[0]))
 
         def scaled(part: slice) -> None:
@@ -266,7 +266,7 @@ def _counts_of_five(values: np.ndarray, low: int, high: int) -> np.ndarray:
 def aligned_window(
     window: tuple[float, float], target_mode: float | None, mode: float | None
 ) -> tuple[tuple[float, float], float]:
-    """Shift the HU window so that the scan's healthy lung has the grey it had in training.
+    """Shift the HU window so that the scan's healthy lung has the gray it had in training.
 
     :param target_mode: HU of healthy lung under ``window``; None to leave the window as it is.
     :param mode: of the scan's lung (:func:`lung_mode`).

@@ -12,7 +12,7 @@ from .banded import BandedMatrix
 
 
 def blur_inside(x: torch.Tensor, lung: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Gaussian blur by normalised convolution: only pixels inside the lungs count.
+    """Gaussian blur by normalized convolution: only pixels inside the lungs count.
 
     :param x: ``(n, c, h, w)`` float.
     :param lung: ``(n, 1, h, w)`` of the same type, 1 inside.

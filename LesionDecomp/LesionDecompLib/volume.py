@@ -54,7 +54,7 @@ class Volume:
 
     @property
     def spacing(self) -> np.ndarray:
-        """``(3,)`` float64: distance between neighbouring voxels along i, j and k, mm."""
+        """``(3,)`` float64: distance between neighboring voxels along i, j and k, mm."""
         return np.linalg.norm(self.ijk_to_ras[:3, :3], axis=0)
 
     @property

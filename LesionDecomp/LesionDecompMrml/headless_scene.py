@@ -10,7 +10,7 @@ import slicer
 import vtk
 
 # Module name -> logic class, in the order in which they can be made. Colors come before Volumes, which looks for its
-# default colour nodes when it meets the scene.
+# default color nodes when it meets the scene.
 LOGICS = {
     "Colors": "vtkSlicerColorLogic",
     "Terminologies": "vtkSlicerTerminologiesModuleLogic",
@@ -43,7 +43,7 @@ class HeadlessScene:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
-        # Slicer's logics complain about files of the application (colour tables, terminologies) that the wheel lacks.
+        # Slicer's logics complain about files of the application (color tables, terminologies) that the wheel lacks.
         warnings = vtk.vtkObject.GetGlobalWarningDisplay()
         vtk.vtkObject.GlobalWarningDisplayOff()
         try:

@@ -160,7 +160,7 @@ def _panels(count: int) -> tuple[Any, Any]:
 
 
 def _styles(comparison: Comparison) -> dict[str, dict[str, Any]]:
-    """A color for each model, a line for each of its methods (``model/method``); floors grey and dashed."""
+    """A color for each model, a line for each of its methods (``model/method``); floors gray and dashed."""
     from matplotlib import colormaps
 
     styles: dict[str, dict[str, Any]] = {}

@@ -15,7 +15,7 @@ from ..training.slices import SliceSet, lung_crops
 SIZE = (160, 192)
 SHRINK = 2
 BATCH = 16
-GREYS = 127.5  # grey levels of an 8-bit slice in one unit of [-1, 1]
+GREYS = 127.5  # gray levels of an 8-bit slice in one unit of [-1, 1]
 
 
 def train_judge(data: SliceSet, steps: int = 400, seed: int = 0) -> Critic:
@@ -58,7 +58,7 @@ def healthy_version_metrics(
     :param heat: ``(n, h, w)`` of the slices of ``data``, in [0, 1].
     :param shrink: factor by which slices are averaged down for ``network``.
     :return: ``judge_auc`` on the slices as they are; the share of lesion slices the judge calls normal as they are and
-        after G1; mean |x - G1(x)| in grey levels of 255, in lung below ``threshold`` of lesion slices, above it, and in
+        after G1; mean |x - G1(x)| in gray levels of 255, in lung below ``threshold`` of lesion slices, above it, and in
         normal slices.
     """
     size = (192, 224)

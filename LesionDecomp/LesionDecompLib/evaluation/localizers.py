@@ -201,7 +201,7 @@ def _blurred_grey(images: np.ndarray) -> np.ndarray:
     return heat
 
 
-# What knows nothing: a method that does not clear these has learnt nothing a blur does not know.
+# What knows nothing: a method that does not clear these has learned nothing a blur does not know.
 FLOORS: dict[str, HeatOf] = {"grey": _grey, "blurred_grey": _blurred_grey}
 
 

@@ -1,4 +1,4 @@
-"""A lesion model told to a clinician: what it learnt from, how well it does on whom, where it fails, with pictures."""
+"""A lesion model told to a clinician: what it learned from, how well it does on whom, where it fails, with pictures."""
 
 from __future__ import annotations
 

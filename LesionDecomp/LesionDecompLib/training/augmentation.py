@@ -20,9 +20,9 @@ class Augmentation:
     :param scale: largest relative change of size.
     :param shift: largest shift, pixels.
     :param flip: probability of a left-right flip.
-    :param offset: standard deviation of a grey offset, in units of the [-1, 1] range. The bound of the slices' lung
+    :param offset: standard deviation of a gray offset, in units of the [-1, 1] range. The bound of the slices' lung
         window is known to ±60 HU only, which is ±0.10 of this range.
-    :param gain: standard deviation of a relative change of contrast about the healthy-lung grey.
+    :param gain: standard deviation of a relative change of contrast about the healthy-lung gray.
     :param noise: largest standard deviation of white noise.
     :param blur: largest Gaussian blur, pixels.
     :param rim: probability of a bright rim, one or two pixels wide in places: lung masks of other makers take in some
@@ -75,7 +75,7 @@ def augment(
     if ranges.noise > 0:
         size = draws.uniform(0, ranges.noise).to(device)
         out = torch.addcmul(out, draws.noise(tuple(out.shape[1:])).to(device), size)
-    # Not below the grey of air, and never the value that marks the outside.
+    # Not below the gray of air, and never the value that marks the outside.
     return torch.where(lung, out.clamp_(-1 + 1 / 127.5, 1.0), -1.0), beside
 
 
@@ -146,5 +146,5 @@ def _move(
     layers[:, 1:2] = x > -1
     layers[:, 2:] = beside
     value, coverage, beside = functional.grid_sample(layers, grid, align_corners=False).split(sizes, dim=1)
-    # Divided by the coverage, grey at the lung's edge stays grey instead of fading to black.
+    # Divided by the coverage, gray at the lung's edge stays gray instead of fading to black.
     return torch.where(coverage > 0.5, value / coverage.clamp_min(0.5) - 1, -1.0), beside

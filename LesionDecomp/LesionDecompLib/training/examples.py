@@ -38,7 +38,7 @@ class ExampleSlices:
 
     @torch.inference_mode()
     def draw(self, network: DecompositionNet, picture: Path) -> None:
-        """Draw the decompositions, a row for each slice, columns as :data:`COLUMNS`, all on one grey scale.
+        """Draw the decompositions, a row for each slice, columns as :data:`COLUMNS`, all on one gray scale.
 
         A network that learns empties G1 of lesions and leaves it alone elsewhere; one that copies has a last column
         without anything; one that collapsed has a G1 without lungs.

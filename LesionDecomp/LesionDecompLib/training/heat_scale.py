@@ -107,7 +107,7 @@ def fit_scale(
     device: torch.device,
     sources: Sequence[str] = (),
 ) -> HeatDefinition:
-    """The definition with its scale fitted on ``val``: best threshold to 0.4, its neighbourhood to 0.2 … 0.6.
+    """The definition with its scale fitted on ``val``: best threshold to 0.4, its neighborhood to 0.2 … 0.6.
 
     :param sources: to choose the heat's source from, by mean average precision on ``val``; none keeps the definition's.
     """
@@ -130,7 +130,7 @@ def fit_scale(
     low, high = int(np.flatnonzero(dice >= CLOSE_BELOW * dice.max())[0]), best
     while high < len(dice) - 1 and dice[high + 1] >= CLOSE_ABOVE * dice.max():
         high += 1
-    # Knots must rise strictly, also where the neighbourhood is empty on one side.
+    # Knots must rise strictly, also where the neighborhood is empty on one side.
     knots = np.array([0.0, thresholds[low], thresholds[best], thresholds[high], 1.0])
     knots[1] = min(knots[1], knots[2] * 0.9)
     knots[3] = max(knots[3], knots[2] + 0.02 * (1 - knots[2]))

@@ -1,6 +1,6 @@
 """From a finished training to the bundle that ships: ``python -m LesionDecompLib.training.release --help``.
 
-Adds to the bundle of a run what only its maker knows: what it was trained on and under which licence, what it scores in
+Adds to the bundle of a run what only its maker knows: what it was trained on and under which license, what it scores in
 whole CT, and that it is the one to be used when nobody asks for another.
 """
 

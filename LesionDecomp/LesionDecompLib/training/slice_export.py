@@ -45,7 +45,7 @@ def export_slices(
 
     :param inputs: CT files, DICOM folders or volumes; each one's name (file name less its ending) is its ``case``.
     :param labels: from :func:`read_slice_labels`. Cases without a split in there are dealt out by :func:`split_cases`.
-    :return: number of slices of each label, and ``without lung``: labelled slices that hold none and are left out.
+    :return: number of slices of each label, and ``without lung``: labeled slices that hold none and are left out.
     :raises LesionDecompError: a case without labels or the other way round, a slice number too high, unusable CT.
     """
     cases = {item.name if isinstance(item, Volume) else case_name(item): item for item in inputs}

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 # The released slices are 8-bit under a lung window whose bounds are not stated. Two anchors give the window: healthy
-# lung's mode is grey 97 of 255 there and -840 HU on average in LCTSC and COVID-CT-MD lungs; 0.44 % of normal lung
+# lung's mode is gray 97 of 255 there and -840 HU on average in LCTSC and COVID-CT-MD lungs; 0.44 % of normal lung
 # (vessels) is saturated there, and 0.44 % of LCTSC and COVID-CT-MD lung lies above -60 to -150 HU. Straight lines
 # through these and through the quantiles in between end within 60 HU of:
 WINDOW_HU = (-1300.0, -150.0)
 # Widest lungs measure 160 pixels across in the median released scan and 264 mm in the median LCTSC patient.
 PIXEL_MM = 1.6
 SIZE = 256
-# Mode of healthy lung in the slices: grey 97.
+# Mode of healthy lung in the slices: gray 97.
 LUNG_MODE_HU = WINDOW_HU[0] + 97 / 255 * (WINDOW_HU[1] - WINDOW_HU[0])
 # The slices show no chest wall at the lungs' edge; in whole CT the outermost pixel does.
 RIM_PIXELS = 1

@@ -33,7 +33,7 @@ def read_slice_labels(path: str | Path) -> dict[str, list[SliceLabel]]:
 
     ``label`` is ``lesion`` or ``normal``, or 1 or 0; ``slice`` counts axial slices from the lowest, from 0.
 
-    :raises LesionDecompError: unreadable, a missing column, a value that makes no sense, a slice labelled twice.
+    :raises LesionDecompError: unreadable, a missing column, a value that makes no sense, a slice labeled twice.
     """
     try:
         if not Path(path).is_file():

@@ -22,7 +22,7 @@ MAX_SIDE = 4096  # of a slice, pixels
 class SliceSet:
     """Lung-masked slices of one split with their image-level labels.
 
-    :param images: ``(n, h, w)`` uint8, grey under the lung window, 0 outside the lungs.
+    :param images: ``(n, h, w)`` uint8, gray under the lung window, 0 outside the lungs.
     :param lesion: ``(n,)`` bool, the image-level label.
     :param scans: ``(n,)`` str, the scan each slice is from; splits never share a scan.
     :param files: file names relative to ``folder``.

@@ -29,7 +29,7 @@ def paint_lesions(x: torch.Tensor, draws: SliceDraws) -> tuple[torch.Tensor, tor
     coarse = ((x[..., ::2, ::2] + x[..., ::2, 1::2] + x[..., 1::2, ::2] + x[..., 1::2, 1::2]) / 4).cpu()
     lung = coarse > -1
     rim = _rim(lung.float())
-    layers = coarse.new_zeros(len(x), 3, *coarse.shape[2:])  # opacity, grey, extent
+    layers = coarse.new_zeros(len(x), 3, *coarse.shape[2:])  # opacity, gray, extent
     for out, grey, inside, share, rng in zip(
         layers, coarse[:, 0], lung[:, 0], rim[:, 0], draws.generators, strict=True
     ):
@@ -37,7 +37,7 @@ def paint_lesions(x: torch.Tensor, draws: SliceDraws) -> tuple[torch.Tensor, tor
         patches = _Patches(inside, share, rng)
         if len(patches) == 0:
             continue
-        # The densest of the patches over a pixel gives its grey.
+        # The densest of the patches over a pixel gives its gray.
         opacity, densest = (patches.extent * patches.density).max(dim=0)
         levels = (healthy + patches.texture).clamp_(max=0.99)
         out[0], out[1] = opacity, levels.gather(0, densest[None])[0]
@@ -56,7 +56,7 @@ class _Patches:
     :param lung: ``(h, w)`` bool.
     :param share: of lung around each pixel, see :func:`_rim`.
 
-    ``extent``: how much of each patch a pixel holds, in [0, 1]; ``texture``: its grey above healthy lung; both
+    ``extent``: how much of each patch a pixel holds, in [0, 1]; ``texture``: its gray above healthy lung; both
     ``(k, h, w)``. ``density``: opacity of each patch, ``(k, 1, 1)``.
     """
 
@@ -86,7 +86,7 @@ class _Patches:
 
 
 def _kind(rng: np.random.Generator) -> tuple[float, float, float]:
-    """Grey above healthy lung, opacity and roughness of ground-glass, dense ground-glass or consolidation."""
+    """Gray above healthy lung, opacity and roughness of ground-glass, dense ground-glass or consolidation."""
     draw = rng.random()
     if draw < 0.4:
         return rng.uniform(0.2, 0.5), rng.uniform(0.7, 1.0), rng.uniform(0.02, 0.15)

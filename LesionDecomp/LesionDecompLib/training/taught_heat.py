@@ -45,7 +45,7 @@ def taught_heat(
     for number, folder in enumerate(teachers):
         bundle = ModelBundle.load(folder, "lesions")
         definition = replace(HeatDefinition.of(bundle), raw=UNIT.raw, scaled=UNIT.scaled, smoothing_px=0.0)
-        if definition.source == "both":  # P is learnt: a mean with G1's difference is no share of certainty
+        if definition.source == "both":  # P is learned: a mean with G1's difference is no share of certainty
             definition = replace(definition, source="gate")
         network = bundle.network(device)
         for start in range(0, len(images), CHUNK):
