@@ -180,7 +180,7 @@ def test_an_unknown_device_is_refused():
         (lambda hu: hu[:2], "2 axial slices"),
         (lambda hu: np.zeros_like(hu), "0 in every voxel"),
         (lambda hu: np.minimum(hu, -800), "nothing but air"),
-        (lambda hu: np.clip((hu + 1000) / 8, 0, 255).astype(np.uint8), "8-bit grey levels"),
+        (lambda hu: np.clip((hu + 1000) / 8, 0, 255).astype(np.uint8), "8-bit gray levels"),
         (lambda hu: (hu.astype(np.int32) + 1200).astype(np.int16), "no air"),
     ],
 )

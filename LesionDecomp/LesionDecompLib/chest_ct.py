@@ -45,7 +45,7 @@ def _check_values(hu: np.ndarray) -> None:
         raise LesionDecompError(STAGE, f"nothing but air ({low:g} to {high:g} HU)", expected)
     if low >= 0 and high <= 255:
         advice = "Load the original CT instead of a picture of it."
-        raise LesionDecompError(STAGE, f"8-bit grey levels ({low:g} to {high:g})", expected, advice)
+        raise LesionDecompError(STAGE, f"8-bit gray levels ({low:g} to {high:g})", expected, advice)
     if low > AIR_HU:
         advice = "If it is a CT, apply the rescale slope and intercept first; MR is not supported."
         raise LesionDecompError(STAGE, f"no air: values from {low:g} to {high:g}", expected, advice)

@@ -94,17 +94,17 @@ def card_text(metadata: dict[str, Any]) -> str:
         "",
         "Software for research, not a medical device.",
         "",
-        f"{metadata['description']}. Heat is no probability of disease; at the default threshold of "
+        f"{metadata['description']}. Heat is not a probability of disease; at the default threshold of "
         f"{metadata['default_threshold']:g} a lesion is outlined.",
         "",
-        "## What it learnt from",
+        "## Training data",
         "",
         f"- Data: {training['data']}. Labels: {training['labels']}.",
     ]
     lines += [
         f"- {key.capitalize()}: {training[key]}." for key in ("license", "attribution", "history") if key in training
     ]
-    lines += ["", "## How well it does", ""]
+    lines += ["", "## Performance", ""]
     for split in ("val", "test"):
         if split in metrics:
             lines += _slice_table(split, metrics[split])
@@ -121,12 +121,12 @@ def card_text(metadata: dict[str, Any]) -> str:
         "",
         f"![Bad cases]({BAD_NAME})",
         "",
-        "- It learnt from COVID-19 alone: whatever else brightens the lung (other pneumonia, tumor, atelectasis, "
+        "- It was trained on COVID-19 alone: whatever else brightens the lung (other pneumonia, tumor, atelectasis, "
         "edema) lights up too and is not told apart.",
         "- Usual false alarms: vessels at the hila, dependent density at the back, motion beside the heart, partial "
         "volume at the diaphragm.",
         "- Usual misses: faint ground-glass, spots of a few millimeters, lesions that the lung mask leaves out.",
-        "- Where hardly any lung is healthy the scan's grey cannot be aligned, and heat shifts.",
+        "- Where hardly any lung is healthy the scan's gray levels cannot be aligned, and the heat shifts.",
         "",
     ]
     return "\n".join(lines)
@@ -178,6 +178,6 @@ def _healthy_lines(figures: dict[str, float]) -> list[str]:
         "The healthy version G1, on `val`: a classifier of lesion and normal slices that never met G1 (area under its "
         f"curve {figures['judge_auc']:.2f}) calls {before} of the lesion slices normal as they are, {after} after G1 "
         f"(of normal slices {normal}). G1 changes lung outside lesions by {figures['change_outside_lesions_grey']:.0f} "
-        f"of 255 grey levels on average, lesions by {figures['change_in_lesions_grey']:.0f}.",
+        f"of 255 gray levels on average, lesions by {figures['change_in_lesions_grey']:.0f}.",
         "",
     ]

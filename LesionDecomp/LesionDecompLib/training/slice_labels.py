@@ -56,7 +56,7 @@ def read_slice_labels(path: str | Path) -> dict[str, list[SliceLabel]]:
         if split and split not in SPLITS:
             raise LesionDecompError(STAGE, found, f"one of the splits {', '.join(SPLITS)}")
         if (row["case"], int(index)) in labelled:
-            raise LesionDecompError(STAGE, f"{found}, labelled before", "one label for each slice")
+            raise LesionDecompError(STAGE, f"{found}, labeled before", "one label for each slice")
         labelled.add((row["case"], int(index)))
         labels.setdefault(row["case"], []).append(SliceLabel(int(index), word, split))
     if not labels:

@@ -141,7 +141,7 @@ def _read_png(folder: Path, name: str) -> np.ndarray:
             if picture.mode not in ("L", "1") or max(picture.size) > MAX_SIDE:
                 size = "×".join(map(str, picture.size))
                 found = f"'{name[:100]}' of mode {picture.mode}, {size} pixels"
-                raise LesionDecompError(STAGE, found, f"an 8-bit grey PNG of at most {MAX_SIDE} pixels a side")
+                raise LesionDecompError(STAGE, found, f"an 8-bit gray PNG of at most {MAX_SIDE} pixels a side")
             image = np.asarray(picture)
     except (
         OSError,
@@ -152,6 +152,6 @@ def _read_png(folder: Path, name: str) -> np.ndarray:
         zlib.error,
         Image.DecompressionBombError,
     ) as error:
-        raise LesionDecompError(STAGE, f"the unreadable slice '{name[:100]}'", "an 8-bit grey PNG") from error
+        raise LesionDecompError(STAGE, f"the unreadable slice '{name[:100]}'", "an 8-bit gray PNG") from error
     # One bit for each pixel, as masks have them.
     return image.view(np.uint8) * np.uint8(255) if image.dtype == bool else image
