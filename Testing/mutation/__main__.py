@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import importlib.machinery
 import importlib.util
 import json
@@ -193,7 +194,9 @@ def _in_child(run: Callable[[], int], cpu_seconds: float) -> tuple[int | None, f
 
 def _pytest(module: str, plugin: object) -> int:
     os.chdir(TESTING.parent)
-    options = ("-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile=mutation")
+    # What is said about a failure is not asked for.
+    options = ("-x", "-q", "-p", "no:cacheprovider", "-p", "no:warnings", "--assert=plain", "--tb=no")
+    options = (*options, "--hypothesis-profile=mutation")
     return int(pytest.main([*options, *(str(TESTING / name) for name in TESTS[module])], [plugin]))
 
 
@@ -239,6 +242,7 @@ def _load_what_tests_load() -> None:
     layer.eval()(torch.empty(1, 1, 8, 8, device="meta"))
     torch.save({"a": torch.zeros(1)}, io.BytesIO())
     assert not any(name.startswith("LesionDecompLib") for name in sys.modules)
+    gc.freeze()  # no forked process looks through all that again
 
 
 if __name__ == "__main__":
