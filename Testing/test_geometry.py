@@ -114,6 +114,14 @@ def test_angles_of_a_turned_patient_are_told_whatever_the_order_in_memory(axis, 
         assert view.slice_distance == pytest.approx(SPACING[2])
 
 
+def test_a_straight_ct_is_straight_whatever_its_spacing():
+    rng = np.random.default_rng(1)
+    for spacing in rng.uniform(0.2, 6.0, (500, 3)):  # rounding makes some cosines a little larger than 1
+        view = AxialView.of(SHAPE, np.diag([*spacing, 1.0]))
+        angles = (view.tilt_degrees, view.shear_degrees, view.turn_degrees)
+        assert angles == pytest.approx((0.0, 0.0, 0.0), abs=1e-5)
+
+
 @pytest.mark.parametrize("lean", [(0.3, 0.0), (0.0, -0.2), (0.3, 0.2)])
 def test_shear_is_the_angle_by_which_slices_are_displaced(lean):
     matrix = lps_matrix()

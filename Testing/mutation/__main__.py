@@ -5,35 +5,25 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
-import importlib.machinery
-import importlib.util
 import json
-import math
 import os
-import resource
-import signal
 import sys
 import tempfile
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 from .mutants import Mutant, mutants_of
+from .trials import LIBRARY, SURVIVED, quick_outcomes, sure_outcome
 
-TESTING = Path(__file__).resolve().parents[1]
-LIBRARY = TESTING.parent / "LesionDecomp" / "LesionDecompLib"
 TESTS = {
     "geometry": ("test_geometry.py",),
     "statistics": ("test_statistics.py",),
     "bundles": ("test_bundles.py", "test_bundle_metadata.py"),
 }
-EXPLAINED = Path(__file__).with_name("explained.toml")
-KILLED, TIMEOUT, SURVIVED, EXPLAINED_AWAY, STALE = "killed", "endless", "survived", "explained", "explained but killed"
+EXPLAINED_FILE = Path(__file__).with_name("explained.toml")
+EXPLAINED, STALE = "explained", "explained but killed"
 
 
 def main() -> int:
@@ -48,177 +38,45 @@ def main() -> int:
     if unknown := set(modules) - set(TESTS):
         parser.error(f"no such module: {', '.join(sorted(unknown))}")
     chosen = set(args.survivors.read_text("utf-8").splitlines()) if args.survivors else None
-    explained = tomllib.loads(EXPLAINED.read_text("utf-8"))
+    explained = tomllib.loads(EXPLAINED_FILE.read_text("utf-8"))
     os.environ["OMP_NUM_THREADS"] = "1"
     _load_what_tests_load()
     survivors: list[str] = []
     for module in modules:
         began = time.monotonic()
-        reasons = {entry["mutant"]: entry["why"] for entry in explained.get(module, [])}
-        source = (LIBRARY / f"{module}.py").read_text("utf-8")
-        mutants = [
-            mutant
-            for mutant in mutants_of(source)
+        reasons = {entry["mutant"] for entry in explained.get(module, [])}
+        mutants = {
+            mutant.name: mutant
+            for mutant in mutants_of((LIBRARY / f"{module}.py").read_text("utf-8"))
             if args.match in mutant.name and (chosen is None or f"{module}: {mutant.name}" in chosen)
-        ]
-        status, seconds, tests = run_unchanged(module)
-        if status != 0:
-            print(f"{module}: its tests fail without any change (exit status {status})")
-            return 2
+        }
         counts: Counter[str] = Counter()
-        for mutant in mutants:
-            outcome = _outcome(module, mutant, 10 * seconds + 10, tests, mutant.name in reasons)
+        for name, outcome in _outcomes(module, mutants).items():
+            if name in reasons:
+                outcome = EXPLAINED if outcome == SURVIVED else STALE
             counts[outcome] += 1
             if outcome in (SURVIVED, STALE):
-                print(f"{module}.py:{mutant.line}: {outcome}: {mutant.name}", flush=True)
+                print(f"{module}.py:{mutants[name].line}: {outcome}: {name}", flush=True)
             if outcome == SURVIVED:
-                survivors.append(f"{module}: {mutant.name}")
-        if not args.match and chosen is None:
-            for name in sorted(reasons.keys() - {mutant.name for mutant in mutants}):
-                print(f"{module}: explained, but no mutant: {name}")
-        print(
-            f"{module}: {len(mutants)} mutants, {', '.join(f'{n} {name}' for name, n in sorted(counts.items()))} "
-            f"({time.monotonic() - began:.0f} s; its tests take {seconds:.1f} s)",
-            flush=True,
-        )
+                survivors.append(f"{module}: {name}")
+        told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
+        print(f"{module}: {len(mutants)} mutants, {told} ({time.monotonic() - began:.0f} s)", flush=True)
     if args.output:
         args.output.parent.mkdir(parents=True, exist_ok=True)
         args.output.write_text("".join(f"{line}\n" for line in survivors), "utf-8")
     return 1 if survivors else 0
 
 
-def run_unchanged(module: str) -> tuple[int | None, float, dict[str, Test]]:
-    """Run a module's tests on the module as it is: exit status, seconds, and what each test does with the module."""
+def _outcomes(module: str, mutants: dict[str, Mutant]) -> dict[str, str]:
+    """Outcome of each mutant; what survives the quick way is tried the sure way."""
     with tempfile.TemporaryDirectory() as folder:
-        notes = Path(folder) / "tests.json"
-        status, seconds = _in_child(lambda: _pytest(module, Watch(module, notes)), 600)
-        tests = (
-            {name: Test(*values) for name, values in json.loads(notes.read_text("utf-8")).items()} if not status else {}
-        )
-    return status, seconds, tests
-
-
-def run_tests(module: str, mutant: Mutant, cpu_seconds: float, order: Sequence[str]) -> int | None:
-    """Run tests of a module, in this order and up to the first that fails, with the mutant in the module's place.
-
-    :return: pytest's exit status, or None where the process ran into its limit.
-    """
-
-    def tests() -> int:
-        sys.meta_path.insert(0, _Finder(f"LesionDecompLib.{module}", LIBRARY / f"{module}.py", mutant))
-        return _pytest(module, Order(order))
-
-    return _in_child(tests, cpu_seconds)[0]
-
-
-@dataclass(frozen=True)
-class Test:
-    """How long a test takes, s, and which functions of the module it calls."""
-
-    seconds: float
-    functions: list[str]
-
-
-class Watch:
-    """Pytest plugin that notes for each test how long it takes and which of the module's functions it calls."""
-
-    def __init__(self, module: str, notes: Path):
-        self.file, self.notes = str(LIBRARY / f"{module}.py"), notes
-        self.tests: dict[str, tuple[float, list[str]]] = {}
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self, item):
-        called: set[str] = set()
-
-        def trace(frame, event, argument):
-            if frame.f_code.co_filename == self.file:
-                called.add(frame.f_code.co_qualname.partition(".<")[0])
-
-        began = time.perf_counter()
-        sys.settrace(trace)
-        try:
-            return (yield)
-        finally:
-            sys.settrace(None)
-            self.tests[item.nodeid] = (time.perf_counter() - began, sorted(called))
-
-    def pytest_sessionfinish(self):
-        self.notes.write_text(json.dumps(self.tests), "utf-8")
-
-
-class Order:
-    """Pytest plugin that runs these tests, in this order."""
-
-    def __init__(self, order: Sequence[str]):
-        self.places = {name: place for place, name in enumerate(order)}
-
-    def pytest_collection_modifyitems(self, items):
-        items[:] = sorted(
-            (item for item in items if item.nodeid in self.places), key=lambda item: self.places[item.nodeid]
-        )
-
-
-def _outcome(module: str, mutant: Mutant, limit: float, tests: dict[str, Test], is_explained: bool) -> str:
-    # Only tests that call the changed function can tell, quick ones sooner; of what lies outside functions all can.
-    function = mutant.name.partition(":")[0]
-    calling = [name for name, test in tests.items() if any(f"{function}.".startswith(f"{f}.") for f in test.functions)]
-    status = run_tests(module, mutant, limit, sorted(calling or tests, key=lambda name: tests[name].seconds))
-    if status == 0:
-        return EXPLAINED_AWAY if is_explained else SURVIVED
-    if is_explained:
-        return STALE
-    return TIMEOUT if status is None else KILLED
-
-
-def _in_child(run: Callable[[], int], cpu_seconds: float) -> tuple[int | None, float]:
-    """Run in a forked process: exit status, None where it ran into its limit; and the seconds it took."""
-    began = time.monotonic()
-    sys.stdout.flush()
-    process = os.fork()
-    if not process:
-        status = 70
-        try:
-            # Processor time, as the machine may be busy; and for a mutant that sleeps, the clock.
-            resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(cpu_seconds),) * 2)
-            signal.alarm(math.ceil(10 * cpu_seconds))
-            null = os.open(os.devnull, os.O_RDWR)
-            for number in (0, 1, 2):
-                os.dup2(null, number)
-            status = run()
-        finally:
-            os._exit(status)
-    ended = os.waitpid(process, 0)[1]
-    by_limit = os.WIFSIGNALED(ended) and os.WTERMSIG(ended) in (signal.SIGXCPU, signal.SIGALRM, signal.SIGKILL)
-    return (None if by_limit else os.waitstatus_to_exitcode(ended)), time.monotonic() - began
-
-
-def _pytest(module: str, plugin: object) -> int:
-    os.chdir(TESTING.parent)
-    # What is said about a failure is not asked for.
-    options = ("-x", "-q", "-p", "no:cacheprovider", "-p", "no:warnings", "--assert=plain", "--tb=no")
-    options = (*options, "--hypothesis-profile=mutation")
-    return int(pytest.main([*options, *(str(TESTING / name) for name in TESTS[module])], [plugin]))
-
-
-class _Finder:
-    """Finds one module, and has it made from the mutant's tree."""
-
-    def __init__(self, name: str, path: Path, mutant: Mutant):
-        self.name, self.path, self.mutant = name, path, mutant
-
-    def find_spec(self, name: str, path: Sequence[str] | None, target: object = None):
-        if name != self.name:
-            return None
-        return importlib.util.spec_from_file_location(name, self.path, loader=_Loader(name, self.path, self.mutant))
-
-
-class _Loader(importlib.machinery.SourceFileLoader):
-    def __init__(self, name: str, path: Path, mutant: Mutant):
-        super().__init__(name, str(path))
-        self.mutant = mutant
-
-    def get_code(self, fullname: str):
-        return compile(self.mutant.tree, self.path, "exec")
+        results = Path(folder) / "results.jsonl"
+        seconds = quick_outcomes(module, TESTS[module], list(mutants.values()), results)
+        outcomes = dict(json.loads(line) for line in results.read_text("utf-8").splitlines()[1:])
+    for name, outcome in outcomes.items():
+        if outcome == SURVIVED:
+            outcomes[name] = sure_outcome(module, TESTS[module], mutants[name], 10 * seconds + 20)
+    return outcomes
 
 
 def _load_what_tests_load() -> None:
