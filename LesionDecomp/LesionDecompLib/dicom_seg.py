@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import __version__
-from .anatomy import LEFT_LUNG, LUNG_LESION, NO_CODE, RIGHT_LUNG, Code, Structure
+from .anatomy import LUNG_LESION, LUNGS, NO_CODE, Code, Structure
 from .atomic import atomic_file
 from .dicom_series import series_files
 from .errors import LesionDecompError
@@ -80,7 +80,7 @@ def write_dicom_seg(path: str | Path, source: str | Path, volume: Volume, result
     if len(files) != volume.shape[0]:
         found = f"{len(files)} images in '{Path(source).name}'"
         raise LesionDecompError(STAGE, found, f"the {volume.shape[0]} that were read before")
-    masks = {RIGHT_LUNG: result.lungs == 1, LEFT_LUNG: result.lungs == 2, LUNG_LESION: result.lesions != 0}
+    masks = {lung: result.lungs == lung.label for lung in LUNGS} | {LUNG_LESION: result.lesions != 0}
     masks = {structure: mask for structure, mask in masks.items() if mask.any()}
     if not masks:
         raise LesionDecompError(STAGE, "neither lung nor lesion", "at least one voxel")

@@ -21,7 +21,6 @@ def lesion_labelmap(
     threshold: float,
     min_volume_ml: float,
     voxel_volume_ml: float,
-    box: tuple[slice, slice, slice] | None = None,
 ) -> np.ndarray:
     """Label the lesions: heat ≥ threshold inside the lungs, without 26-connected components below a minimum volume.
 
@@ -30,7 +29,6 @@ def lesion_labelmap(
     :param threshold: on the heat; compared in the heat's own precision.
     :param min_volume_ml: components smaller than this are removed, mL; 0 keeps all.
     :param voxel_volume_ml: volume of a voxel, mL.
-    :param box: :func:`lung_box` of ``lungs`` where already known, as when only the threshold changes.
     :return: ``(k, j, i)`` uint8, 0 or 1, C-contiguous or in the memory order of ``lungs``.
     :raises LesionDecompError: shapes that differ; a threshold or minimum volume that is not a number from 0 up.
 
@@ -46,7 +44,7 @@ def lesion_labelmap(
     check_number("minimum lesion volume (mL)", min_volume_ml)
     lesions = np.zeros_like(lungs, dtype=np.uint8, subok=False)
     order = memory_order(lungs)
-    box = lung_box(lungs) if box is None else box
+    box = lung_box(lungs)
     heat_box, lungs_box, lesions_box = (a[box].transpose(order) for a in (heat, lungs, lesions))
     limit = heat.dtype.type(threshold)
     mask = lesions_box.view(bool)

@@ -44,16 +44,14 @@ def clean_lungs(
     evidence: np.ndarray,
     spacing: tuple[float, float, float],
     threshold: float = 0.5,
-    midline: float | None = None,
     hu: np.ndarray | None = None,
 ) -> CleanLungs:
-    """Make lungs of a network's opinion.
+    """Make lungs of a network's opinion. A single lung lies on its side of the field's middle, where the body's is.
 
     :param probability: ``(z, y, x)`` float32, of lung, in [0, 1].
     :param evidence: ``(z, y, x)`` float32 in [-1, 1], > 0 where the network sees left lung, < 0 for right lung.
     :param spacing: of (z, y, x), mm.
     :param threshold: on the probability.
-    :param midline: column of the body's middle; default the field's middle.
     :param hu: ``(z, y, x)`` HU; what is known from the air (:mod:`.lung_air`) is left out without it.
     """
     soft = np.zeros(probability.shape, dtype=np.float32)
@@ -76,7 +74,7 @@ def clean_lungs(
         soft_part[some] = _softened(part[some], raw[some], mask[some], _near(mask, some), threshold)
 
     over_slices(soften, len(mask))
-    middle = (probability.shape[2] - 1) / 2 if midline is None else midline
+    middle = (probability.shape[2] - 1) / 2
     side[box] = _sides(mask, evidence[box], spacing, middle - box[2].start)
     return CleanLungs(soft, side, float(np.count_nonzero(mask)) * voxel_ml)
 

@@ -14,10 +14,11 @@ import torch
 from scipy import ndimage
 from skimage.segmentation import watershed
 
+from .anatomy import LEFT_LUNG, RIGHT_LUNG
 from .geometry import resampling_matrix
 from .slice_threads import in_threads
 
-RIGHT, LEFT = 1, 2
+RIGHT, LEFT = RIGHT_LUNG.label, LEFT_LUNG.label
 WORKING_MM = 4.0
 # The two lungs' middles are 100-160 mm apart in adults; lobes of one lung are not 45 mm apart from right to left.
 LEAST_GAP_MM = 45.0

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .anatomy import LEFT_LUNG, RIGHT_LUNG
 from .atomic import write_text
 from .components import Components, components_of_positions
 from .errors import LesionDecompError
@@ -35,7 +36,7 @@ _PERCENTILE_RULE = "linear between the two nearest voxels"
 REGION_HEADER = "Region"
 WARNINGS_HEADER = "Warnings"
 
-RIGHT, LEFT = 1, 2
+RIGHT, LEFT = RIGHT_LUNG.label, LEFT_LUNG.label
 SIDES = {"both lungs": (RIGHT, LEFT), "right lung": (RIGHT,), "left lung": (LEFT,)}
 # Thirds are numbered along the axial stack, which runs from inferior to superior.
 THIRDS = {"upper third": 2, "middle third": 1, "lower third": 0}

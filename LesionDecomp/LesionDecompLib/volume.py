@@ -8,7 +8,7 @@ import numpy as np
 
 from .errors import LesionDecompError
 
-READING = "Input volume"
+STAGE = "Input volume"
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,11 +40,11 @@ class Volume:
         array = np.asarray(array)
         if array.ndim != 3:
             shape = "×".join(str(n) for n in array.shape) or "a single number"
-            raise LesionDecompError(READING, f"an array with {array.ndim} dimensions ({shape})", "a 3-D chest CT")
+            raise LesionDecompError(STAGE, f"an array with {array.ndim} dimensions ({shape})", "a 3-D chest CT")
         if array.size == 0:
-            raise LesionDecompError(READING, "a volume without voxels", "a 3-D chest CT")
+            raise LesionDecompError(STAGE, "a volume without voxels", "a 3-D chest CT")
         if array.dtype.kind not in "iuf":
-            raise LesionDecompError(READING, f"voxels of type {array.dtype}", "real numbers (HU)")
+            raise LesionDecompError(STAGE, f"voxels of type {array.dtype}", "real numbers (HU)")
         return cls(_as_hu(array), _checked_matrix(ijk_to_ras), name)
 
     @property
@@ -66,20 +66,20 @@ class Volume:
 def _checked_matrix(ijk_to_ras: np.ndarray) -> np.ndarray:
     matrix = np.array(ijk_to_ras, dtype=np.float64)
     if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
-        raise LesionDecompError(READING, "an IJK to RAS matrix that is not a finite 4×4 affine", "a finite 4×4 affine")
+        raise LesionDecompError(STAGE, "an IJK to RAS matrix that is not a finite 4×4 affine", "a finite 4×4 affine")
     spacing = np.linalg.norm(matrix[:3, :3], axis=0)
     if (spacing <= 0).any():
         raise LesionDecompError(
-            READING,
+            STAGE,
             "a voxel spacing of {:g}×{:g}×{:g} mm".format(*spacing),
             "a positive spacing along each axis",
             "Correct the spacing in the file's header.",
         )
     # The volume spanned by unit axes: 1 for a right-angled grid, 0 when two axes are parallel.
     if abs(np.linalg.det(matrix[:3, :3] / spacing)) < 1e-3:
-        raise LesionDecompError(READING, "axes that span no volume", "three independent axes")
+        raise LesionDecompError(STAGE, "axes that span no volume", "three independent axes")
     if not np.allclose(matrix[3], (0, 0, 0, 1)):
-        raise LesionDecompError(READING, "a projective IJK to RAS matrix", "an affine one (last row 0 0 0 1)")
+        raise LesionDecompError(STAGE, "a projective IJK to RAS matrix", "an affine one (last row 0 0 0 1)")
     return matrix
 
 
@@ -88,7 +88,7 @@ def _as_hu(array: np.ndarray) -> np.ndarray:
         # One reduction finds NaN and infinity without a boolean copy of the volume.
         if array.dtype.kind == "f" and not np.isfinite(np.add.reduce(array, axis=None, dtype=np.float64)):
             bad = int(array.size - np.count_nonzero(np.isfinite(array)))
-            raise LesionDecompError(READING, f"{bad} voxels that are NaN or infinite", "finite HU everywhere")
+            raise LesionDecompError(STAGE, f"{bad} voxels that are NaN or infinite", "finite HU everywhere")
         return array if array.dtype == np.int16 else array.astype(np.float32, copy=False)
     low, high = int(array.min()), int(array.max())
     int16 = np.iinfo(np.int16)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import slicer
 import vtk
-from LesionDecompLib.anatomy import LEFT_LUNG, LESIONS, LUNG_LESION, LUNGS, RIGHT_LUNG, Structure
+from LesionDecompLib.anatomy import LESIONS, LUNG_LESION, LUNGS, Structure
 from LesionDecompLib.errors import LesionDecompError
 from LesionDecompLib.volume import Volume
 from vtk.util.numpy_support import vtk_to_numpy
@@ -293,7 +293,7 @@ def _write_segmentation(node, ct, lungs: np.ndarray, lesions: np.ndarray) -> Non
     is_new = node.GetDisplayNode() is None
     if is_new:
         node.CreateDefaultDisplayNodes()
-    masks = {RIGHT_LUNG: lungs == 1, LEFT_LUNG: lungs == 2, LUNG_LESION: lesions != 0}
+    masks = {lung: lungs == lung.label for lung in LUNGS} | {LUNG_LESION: lesions != 0}
     for structure, mask in masks.items():
         write_segment(node, ct, structure, mask)
     # Outlines only, so that the heatmap underneath stays visible.

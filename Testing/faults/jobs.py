@@ -17,7 +17,7 @@ from command_line import small_ct, small_models
 from LesionDecompLib import bundles
 from LesionDecompLib.bundles import ModelBundle, find_bundle
 from LesionDecompLib.torch_file import read_torch_file
-from LesionDecompLib.training.loop import CHECKPOINT_NAME, LOG_NAME, read_log
+from LesionDecompLib.training.loop import CHECKPOINT_NAME, LOG_NAME, log_rows
 from PIL import Image
 
 
@@ -114,7 +114,7 @@ def training_can_go_on(out: Path, reference: Path) -> None:
     if (out / CHECKPOINT_NAME).exists():
         assert 0 < read_torch_file(out / CHECKPOINT_NAME)["step"] <= 12
     if (out / LOG_NAME).exists():
-        read_log(out / LOG_NAME)
+        log_rows(out / LOG_NAME)
     for picture in out.glob("*.png"):
         Image.open(picture).load()
     if (out / "bundle").exists():

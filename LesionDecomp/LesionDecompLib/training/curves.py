@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 
 from ..atomic import write_bytes
-from .loop import read_log
+from .loop import log_rows
 
 # What is no loss or figure to look at over time.
 NOT_DRAWN = ("step", "seconds")
@@ -21,7 +21,7 @@ def draw_curves(log: Path, picture: Path) -> bool:
         return False
     if not log.exists():
         return False
-    rows = read_log(log)
+    rows = log_rows(log)
     columns = [key for key in (rows[0] if rows else {}) if key not in NOT_DRAWN]
     if not columns:
         return False

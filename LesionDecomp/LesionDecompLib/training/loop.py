@@ -102,20 +102,19 @@ def train(
     progress: Callable[[str, int, int], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
     on_log: Callable[[nn.Module], object] | None = None,
-    evaluate: Callable[[nn.Module, int], dict[str, float]] | None = None,
-    evaluate_every: int = 0,
     ahead: bool = True,
 ) -> nn.Module:
     """Train until ``steps`` updates are done and return the averaged network in evaluation mode.
 
     Writes ``checkpoint.pt`` (atomically, every ``checkpoint_seconds`` and at the end) and ``log.csv`` into ``folder``.
-
-    :param resume: go on from the checkpoint in ``folder`` if there is one; otherwise one that is there is refused.
     On several ranks (:mod:`.ranks`) rank 0 alone writes and shows progress.
 
+    :param ema: decay of the averaged weights at each update.
+    :param resume: go on from the checkpoint in ``folder`` if there is one; otherwise one that is there is refused.
+    :param log_every: updates whose mean makes a row of the log.
+    :param progress: called with ``("training", updates done, steps)``.
+    :param cancelled: asked before each update.
     :param on_log: called with the averaged network after ``log.csv`` was written, at most every ten seconds.
-    :param evaluate: called with the averaged network and the step every ``evaluate_every`` steps; what it returns is
-        logged.
     :param ahead: draw the data of the next step in another thread; the weights are the same either way.
     :raises Cancelled: the hook said so; the checkpoint is written first.
     :raises LesionDecompError: a checkpoint in the way, or a loss that is no number any more.
@@ -155,8 +154,6 @@ def train(
             if not writes:
                 continue
             log.add(values)
-            if evaluate is not None and evaluate_every and (done % evaluate_every == 0 or done == steps):
-                log.add(evaluate(average.network, done))
             if done % log_every == 0 or done == steps:
                 log.write(done, time.monotonic() - began)
                 if on_log is not None and time.monotonic() - shown > 10:
@@ -232,7 +229,7 @@ def _check_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) ->
                 raise ValueError("an optimizer's state of another shape")
 
 
-def read_log(path: Path) -> list[dict[str, str]]:
+def log_rows(path: Path) -> list[dict[str, str]]:
     """The rows of a run's ``log.csv``: a step and figures in each.
 
     :raises LesionDecompError: unreadable, or without steps and numbers.
@@ -261,7 +258,7 @@ class _Log:
         self.rows: list[dict[str, str]] = []
         self.values: dict[str, list[float]] = {}
         if start and path.exists():
-            self.rows = [row for row in read_log(path) if int(row["step"]) <= start]
+            self.rows = [row for row in log_rows(path) if int(row["step"]) <= start]
 
     def add(self, values: dict[str, float]) -> None:
         for key, value in values.items():
