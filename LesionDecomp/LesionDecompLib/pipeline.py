@@ -128,20 +128,8 @@ class Segmenter:
             lungs, oddities = self._lungs(volume, view, lung_mask, progress, cancelled)
             warnings += oddities
         with _timed(timings, "heat"), _memory_errors("Lesion heat", volume):
-            from .decomposition import lesion_heat
-
-            heat, oddities = lesion_heat(
-                volume,
-                view,
-                lungs,
-                cast("DecompositionNet", self._network(self.lesion_bundle)),
-                self.lesion_bundle,
-                self.device,
-                self.batch_size,
-                progress,
-                cancelled,
-                self._precision(self.lesion_bundle),
-            )
+            heat, oddities = self._heat(volume, view, lungs, progress, cancelled)
+            warnings += oddities
         _check_cancel(cancelled)
         report("lesions", 0, 1)
         with _timed(timings, "lesions"):
@@ -153,7 +141,8 @@ class Segmenter:
             hu, sides, found, warmth = (view.to_axial(array) for array in (volume.array, lungs, lesions, heat))
             statistics = lesion_statistics(hu, sides, found, warmth, volume.voxel_volume_ml)
         report("statistics", 1, 1)
-        warnings += oddities + heat_warnings(statistics[0].values)
+        warnings += heat_warnings(statistics[0].values)
+        used = {"lesions": self.lesion_bundle} if lung_mask is not None else self._bundles()
         return SegmentResult(
             heat=heat,
             lungs=lungs,
@@ -165,12 +154,8 @@ class Segmenter:
             warnings=warnings,
             timings_s=timings,
             lesion_bundle=self.lesion_bundle,
-            lung_bundle=self.lung_bundle if lung_mask is None else None,
-            precision={
-                bundle.task: str(self._precision(bundle)).removeprefix("torch.")
-                for bundle in (self.lung_bundle, self.lesion_bundle)
-                if lung_mask is None or bundle is self.lesion_bundle
-            },
+            lung_bundle=used.get("lungs"),
+            precision={task: str(self._precision(bundle)).removeprefix("torch.") for task, bundle in used.items()},
         )
 
     def _lungs(
@@ -197,6 +182,33 @@ class Segmenter:
             )
         return lungs_from_mask(mask, volume, view)
 
+    def _heat(
+        self,
+        volume: Volume,
+        view: AxialView,
+        lungs: np.ndarray,
+        progress: Progress | None,
+        cancelled: Cancel | None,
+    ) -> tuple[np.ndarray, list[str]]:
+        from .decomposition import lesion_heat
+
+        return lesion_heat(
+            volume,
+            view,
+            lungs,
+            cast("DecompositionNet", self._network(self.lesion_bundle)),
+            self.lesion_bundle,
+            self.device,
+            self.batch_size,
+            progress,
+            cancelled,
+            self._precision(self.lesion_bundle),
+        )
+
+    def _bundles(self) -> dict[str, ModelBundle]:
+        """Both bundles, by task."""
+        return {"lungs": self.lung_bundle, "lesions": self.lesion_bundle}
+
     def _network(self, bundle: ModelBundle) -> torch.nn.Module:
         if bundle.task not in self._networks:
             from .inference import inference_network
@@ -206,9 +218,7 @@ class Segmenter:
 
     def time_networks(self, clocked: Callable[[torch.nn.Module], Any]) -> list[Any]:
         """Put ``clocked(network)`` in the place of each network, to measure it; returns these."""
-        self._networks = {
-            bundle.task: clocked(self._network(bundle)) for bundle in (self.lung_bundle, self.lesion_bundle)
-        }
+        self._networks = {task: clocked(self._network(bundle)) for task, bundle in self._bundles().items()}
         return list(self._networks.values())
 
     def _precision(self, bundle: ModelBundle) -> torch.dtype:

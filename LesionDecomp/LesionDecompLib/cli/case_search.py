@@ -62,7 +62,8 @@ def search_folder(folder: Path, output: Path) -> FolderSearch | None:
     search, volumes = FolderSearch(), []
     series_folders: list[tuple[Path, list[Path]]] = []
     for place, files in _folders(folder, output.absolute(), search):
-        images, rest = [], []
+        images: list[Path] = []
+        rest: list[Path] = []
         for file in files:
             (images if file.name.lower().endswith(tuple(READERS)) else rest).append(file)
         first = next((file for file in rest if _is_dicom(file)), None)
