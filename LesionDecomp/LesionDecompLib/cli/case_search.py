@@ -62,10 +62,8 @@ def search_folder(folder: Path, output: Path) -> FolderSearch | None:
     search, volumes = FolderSearch(), []
     series_folders: list[tuple[Path, list[Path]]] = []
     for place, files in _folders(folder, output.absolute(), search):
-        images: list[Path] = []
-        rest: list[Path] = []
-        for file in files:
-            (images if file.name.lower().endswith(tuple(READERS)) else rest).append(file)
+        images = [file for file in files if _is_volume(file)]
+        rest = [file for file in files if not _is_volume(file)]
         first = next((file for file in rest if _is_dicom(file)), None)
         if first is None:
             volumes += images
@@ -152,6 +150,10 @@ def _is_dicom(file: Path) -> bool:
         return file.is_file() and is_dicom_file(file)
     except OSError:
         return False
+
+
+def _is_volume(file: Path) -> bool:
+    return file.name.lower().endswith(tuple(READERS))
 
 
 def _has_eight_bits(file: Path) -> bool:

@@ -28,17 +28,16 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "segment",
         help="segment lung lesions in one or more chest CTs",
         description="Segment lung lesions in chest CT. Writes heatmap.nrrd, lungs.nrrd, lesions.nrrd, statistics.csv "
-        "and report.json; several inputs, or the CTs in a folder of studies, get a subfolder"
-        " each, with summary.csv beside them, and those that an earlier "
-        "run has finished are skipped. Under torchrun or srun the processes share the inputs.",
+        "and report.json; several inputs, or the CTs in a folder of studies, get a subfolder each, with summary.csv "
+        "beside them, and those that an earlier run has finished are skipped. Under torchrun or srun the processes share "
+        "the inputs.",
     )
     parser.add_argument(
         "inputs",
         nargs="*",
         type=Path,
         metavar="INPUT",
-        help="NIfTI, NRRD or MetaImage file, DICOM folder, or a folder with any "
-        "number of these in it and in its subfolders",
+        help="NIfTI, NRRD or MetaImage file, DICOM folder, or a folder of studies with any number of these in it",
     )
     parser.add_argument(
         "--list",
