@@ -29,8 +29,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="segment lung lesions in one or more chest CTs",
         description="Segment lung lesions in chest CT. Writes heatmap.nrrd, lungs.nrrd, lesions.nrrd, statistics.csv "
         "and report.json; several inputs, or the CTs in a folder of studies, get a subfolder each, with summary.csv "
-        "beside them, and those that an earlier run has finished are skipped. Under torchrun or srun the processes share "
-        "the inputs.",
+        "beside them, and those that an earlier run has finished are skipped. Under torchrun or srun the processes "
+        "share the inputs.",
     )
     parser.add_argument(
         "inputs",
