@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -171,6 +172,47 @@ class TestProcesses:
         assert _results(out) == _results(tmp_path / "alone")
         reports = [json.loads((out / name / "report.json").read_text("utf-8")) for name in "abc"]
         assert {report["parameters"]["device"] for report in reports} == {"cpu"}
+
+    @pytest.mark.skipif(not Path("/proc/self/environ").is_file(), reason="tells ranks apart by Linux's /proc")
+    def test_a_rank_killed_under_torchrun_leaves_its_cases_to_the_next_run(self, data_folder, tmp_path):
+        _, mask, volume = small_ct(data_folder, tmp_path)
+        mask.unlink()
+        (tmp_path / "chest.nrrd").unlink()
+        studies, out = tmp_path / "studies", tmp_path / "out"
+        studies.mkdir()
+        (tmp_path / "home").mkdir()
+        for number in range(6):
+            write_image(studies / f"ct{number}.nrrd", volume.array + np.int16(number), volume)
+        arguments = ["segment", studies, "--quiet", "--device", "cpu"]
+        alone = run_apart(tmp_path, tmp_path / "home", *arguments, "-o", tmp_path / "alone")
+        assert alone.status == 0, alone.err
+
+        ranks = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+        command = [*ranks, "-m", "LesionDecompLib", *map(str, arguments), "-o", str(out)]
+        options = {"env": process_environment(tmp_path / "home"), "stderr": subprocess.PIPE, "encoding": "utf-8"}
+        process = subprocess.Popen(command, **options)
+        end = time.monotonic() + 200
+        while not list(out.glob("*/report.json")) and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.01)
+        os.kill(_rank(process.pid, 1), signal.SIGKILL)
+        process.communicate(timeout=60)
+        assert process.returncode != 0
+        assert 0 < len(list(out.glob("*/report.json"))) < 6
+
+        done = subprocess.run(command, timeout=200, check=False, **options)
+        assert done.returncode == 0 and "6 of 6 cases done" in done.stderr, done.stderr
+        assert "cases are done already" in done.stderr
+        for path in out.glob(".*.partial"):  # all that a killed process may leave
+            shutil.rmtree(path)
+        assert _results(out) == _results(tmp_path / "alone")
+
+
+def _rank(torchrun: int, rank: int) -> int:
+    """Process number of a rank that ``torchrun`` has started."""
+    for child in Path(f"/proc/{torchrun}/task/{torchrun}/children").read_text("ascii").split():
+        if f"RANK={rank}".encode() in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
+            return int(child)
+    raise AssertionError(f"no rank {rank}")
 
 
 def _pair(monkeypatch):
