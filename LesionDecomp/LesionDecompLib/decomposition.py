@@ -179,8 +179,8 @@ def lesion_heat(
     warnings = []
     if abs(slices.shift_hu) >= LARGE_SHIFT_HU:
         warnings.append(
-            f"Healthy lung lies {slices.shift_hu:+.0f} HU off what the model was trained on; its window was moved "
-            "along. A shallow or deep breath and emphysema do that, and so does a CT that is not in HU."
+            f"Healthy lung lies {slices.shift_hu:+.0f} HU from what the model was trained on; its window was shifted "
+            "with it. A shallow or deep breath or emphysema can cause this, and so can a CT that is not in HU."
         )
     return heat, warnings
 

@@ -47,13 +47,9 @@ def export_slices(
     :param labels: from :func:`read_slice_labels`. Cases without a split in there are dealt out by :func:`split_cases`.
     :return: number of slices of each label, and ``without lung``: labeled slices that hold none and are left out.
     :raises LesionDecompError: a case without labels or the other way round, a slice number too high, unusable CT.
+    :raises Cancelled: the hook said so.
     """
-    cases = {item.name if isinstance(item, Volume) else case_name(item): item for item in inputs}
-    if len(cases) < len(inputs):
-        raise LesionDecompError(STAGE, "two inputs of the same name", "a name of its own for each case")
-    for missing, where in ((sorted(set(cases) - set(labels)), "labels"), (sorted(set(labels) - set(cases)), "inputs")):
-        if missing:
-            raise LesionDecompError(STAGE, f"no {where} for case '{missing[0]}'", "the same cases in both")
+    cases = _cases(inputs, labels)
     network = lung_bundle.network(device)
     dealt = split_cases(list(cases), seed)
     rows: list[dict[str, str | int]] = []
@@ -69,10 +65,7 @@ def export_slices(
             volume = source if isinstance(source, Volume) else read_volume(source)[0]
             check_chest_ct(volume)
             view = AxialView.of(volume.shape, volume.ijk_to_ras)
-            beyond = [item.index for item in labels[case] if item.index >= view.shape[0]]
-            if beyond:
-                found = f"a label for slice {beyond[0]} of '{case}'"
-                raise LesionDecompError(STAGE, found, f"slices 0 to {view.shape[0] - 1}")
+            _check_indices(labels[case], case, view.shape[0])
             lungs, _ = segment_lungs(volume, view, network, lung_bundle, device, BATCH, None, cancelled)
             slices = LungSlices.of(volume, view, lungs, slice_input(), device)
             for item, image in _images(slices, labels[case]):
@@ -93,6 +86,26 @@ def export_slices(
         write_text(staging / "index.csv", text.getvalue())
     counts = {label: sum(row["label"] == label for row in rows) for label in LABELS}
     return counts | {"without lung": without_lung}
+
+
+def _cases(
+    inputs: Sequence[str | Path | Volume], labels: dict[str, list[SliceLabel]]
+) -> dict[str, str | Path | Volume]:
+    """The inputs by the names of their cases, all of which have labels, and no others."""
+    cases = {item.name if isinstance(item, Volume) else case_name(item): item for item in inputs}
+    if len(cases) < len(inputs):
+        raise LesionDecompError(STAGE, "two inputs of the same name", "a name of its own for each case")
+    for missing, where in ((sorted(set(cases) - set(labels)), "labels"), (sorted(set(labels) - set(cases)), "inputs")):
+        if missing:
+            raise LesionDecompError(STAGE, f"no {where} for case '{missing[0]}'", "the same cases in both")
+    return cases
+
+
+def _check_indices(labels: list[SliceLabel], case: str, slices: int) -> None:
+    beyond = [item.index for item in labels if item.index >= slices]
+    if beyond:
+        found = f"a label for slice {beyond[0]} of '{case}'"
+        raise LesionDecompError(STAGE, found, f"slices 0 to {slices - 1}")
 
 
 def _images(slices: LungSlices, labels: list[SliceLabel]) -> Iterator[tuple[SliceLabel, np.ndarray | None]]:
