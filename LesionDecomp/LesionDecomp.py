@@ -171,7 +171,7 @@ class LesionDecompWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.removeObservers()
 
     def onReload(self):
-        """Take the files of the module's packages anew as well; Slicer itself reloads this file alone."""
+        """Reload the module's packages too; Slicer itself reloads only this file."""
         for name in list(sys.modules):
             if name.partition(".")[0] in PACKAGES:
                 del sys.modules[name]
@@ -203,7 +203,7 @@ class LesionDecompWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.initializeParameterNode()
 
     def initializeParameterNode(self):
-        """Take the scene's parameter node; where nothing is chosen yet, the default model and the scene's first CT."""
+        """Take the scene's parameter node; where no CT is selected yet, select the scene's first one."""
         from LesionDecompMrml.scene_nodes import chest_volumes
 
         self.setParameterNode(self.logic.getParameterNode())
@@ -212,7 +212,7 @@ class LesionDecompWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._parameterNode.inputVolume = volumes[0]
 
     def setParameterNode(self, parameterNode):
-        """Let go of the parameter node shown so far, and show another, or none."""
+        """Disconnect from the present parameter node, and connect to another one or to none."""
         if self._parameterNode is not None:
             self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
             self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParameterNodeModified)
@@ -225,7 +225,7 @@ class LesionDecompWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.onParameterNodeModified()
 
     def onParameterNodeModified(self, caller=None, event=None):
-        """Bring panel, lesions and views in line with the parameter node."""
+        """Update panel, lesions and views from the parameter node."""
         for section in self.sections:
             section.refresh()
 
@@ -241,7 +241,7 @@ class LesionDecompWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
 
 class LesionDecompLogic(ScriptedLoadableModuleLogic):
-    """Everything the module does, for scripts as for the panel; no GUI needed."""
+    """Everything the module does, for scripts as well as for the panel; it needs no GUI."""
 
     def __init__(self, parent=None):
         ScriptedLoadableModuleLogic.__init__(self)
@@ -256,8 +256,8 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
     def models(self, folders=()):
         """Lesion models as (name or folder, name, one-line description, default threshold); the default comes first.
 
-        :param folders: bundles to offer beside the installed ones and those trained in this session; those that are
-            none are left out.
+        :param folders: bundles to offer beside the installed ones and those trained in this session; folders without
+            a valid bundle are left out.
         """
         from LesionDecompLib.bundles import ModelBundle, find_bundle, installed_bundles
         from LesionDecompLib.errors import LesionDecompError
@@ -328,7 +328,7 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
         :param progress: called as progress(stage, done, total).
         :param cancelled: asked often; True ends the run.
         :return: a ``ResultNodes`` with ct, heatmap, lungs, lesions, table, segmentation and report.
-        :raises LesionDecompError: input that will not do.
+        :raises LesionDecompError: unsuitable input.
         :raises Cancelled: by ``cancelled``, or because the input or an output node left the scene meanwhile. In both
             cases the scene is as it was.
         """
@@ -383,7 +383,7 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
         :param lungsAreEdited: the lung mask is an output of an earlier run, edited since; it may be written again.
         :return: a ``SegmentationRun`` with ``cancel()``, ``is_running`` and, for scripts without an event loop,
             ``wait()``.
-        :raises LesionDecompError: input that will not do; nothing has been started then.
+        :raises LesionDecompError: unsuitable input; nothing has been started then.
         """
         from LesionDecompLib.worker.files import JobParameters
         from LesionDecompMrml.segmentation_run import Listeners, SegmentationRun
@@ -472,7 +472,7 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
         return Segmenter(model, device=device, batch_size=batchSize)
 
     def updateThreshold(self, heatmapNode, threshold=None, minimumVolumeMl=None, withStatistics=True):
-        """Make the lesions, and the table, anew from a finished heatmap; quick, no model needed.
+        """Make lesions and table again from a finished heatmap, at another threshold; quick, no model is needed.
 
         :param heatmapNode: of an earlier :meth:`process`.
         :param threshold: None keeps the present one.
@@ -503,7 +503,7 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
         return self._live
 
     def forgetLive(self):
-        """Let go of the voxels that the slider works on, as when the scene is closed."""
+        """Release the voxels that the slider works on, as when the scene is closed."""
         self._live = None
 
     def resultNodes(self, heatmapNode):
@@ -577,9 +577,9 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
         return chart
 
     def updatePlots(self, heatmapNode, make=False):
-        """Bring a result's plots up to date, where there are any.
+        """Update a result's plots, if it has any.
 
-        :param make: make them.
+        :param make: make them if it has none.
         """
         from LesionDecompLib.lesion_places import area_along_body
         from LesionDecompMrml.plots import has_plots, show_area_along_body, show_volume_curve
@@ -621,8 +621,8 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
         :param dataFolder: training set (slices and index.csv); None where it is made from volumes of the scene.
         :param outputFolder: for checkpoints, log, pictures and, at the end, the model: ``bundle`` inside it.
         :param preset: configuration to begin with, see ``lesiondecomp train --help``.
-        :param hours: train for about so long.
-        :param steps: or so many updates; with neither, the preset's.
+        :param hours: train for about this many hours.
+        :param steps: or this many updates; with neither, as many as the preset has.
         :param device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         :param name: of the model; empty for the folder's.
         :param resume: go on from the checkpoint in the output folder; preset and settings are then those of its start.
@@ -630,11 +630,11 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
         :param markedSlices: (volume node, first, last, "normal" or "lesion"[, "train" or "val"]) each: axial slices
             counted from 0 at the lowest, both ends included.
         :param labelsFile: instead, a CSV file ``case,slice,label`` whose cases are names of ``volumes``.
-        :param onProgress: called as onProgress(run) whenever it got on.
+        :param onProgress: called as onProgress(run) whenever the training has progressed.
         :param onEnd: called as onEnd(run) at the end.
         :return: a ``TrainingRun``: state, step, log, error, bundle, stop(), kill() and, for scripts without an event
             loop, wait(). It is kept for the session: :meth:`trainings`.
-        :raises LesionDecompError: anything that cannot work; nothing has been started then.
+        :raises LesionDecompError: settings or data that cannot work; nothing has been started then.
         """
         from LesionDecompLib.training_process import TrainingSettings
         from LesionDecompLib.training_run import start_training
@@ -723,14 +723,14 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
         return table, chart
 
     def statisticsText(self, heatmapNode):
-        """Figures of a result for the clipboard: cells separated by tabs, measured as the nodes are now."""
+        """Measurements of a result for the clipboard, tab-separated, measured on the nodes as they are now."""
         from LesionDecompMrml.result_export import statistics_text
         from LesionDecompMrml.result_nodes import result_of
 
         return statistics_text(result_of(heatmapNode))
 
     def exportStatistics(self, heatmapNode, path):
-        """Write the figures of a result as CSV, measured as the nodes are now.
+        """Write the measurements of a result as CSV, measured on the nodes as they are now.
 
         :raises LesionDecompError: no result, or the file cannot be written; likewise the other exports.
         """
@@ -740,14 +740,14 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
         write_statistics(result_of(heatmapNode), path)
 
     def exportManifest(self, heatmapNode, path):
-        """Write what a result was made from and with, threshold and figures as they are now, as JSON."""
+        """Write the manifest of a result as JSON, with threshold and measurements as they are now."""
         from LesionDecompMrml.result_export import write_manifest
         from LesionDecompMrml.result_nodes import result_of
 
         write_manifest(result_of(heatmapNode), path)
 
     def exportReport(self, heatmapNode, path):
-        """Write a result with pictures, figures, definitions and warnings on one page of HTML, which prints on A4."""
+        """Write the report of a result: one HTML page with pictures, measurements, definitions and warnings."""
         from LesionDecompMrml.result_export import write_report
         from LesionDecompMrml.result_nodes import result_of
 

@@ -15,7 +15,7 @@ import time
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
-from command_line import process_environment, run_apart, run_here, ships, small_ct, snapshot
+from command_line import names, process_environment, run_apart, run_here, ships, small_ct, snapshot
 from dicom_files import SECRET_ID, SECRET_NAME, copy_slice, series_files
 from LesionDecompLib import bundles
 from LesionDecompLib.cli import main
@@ -36,10 +36,6 @@ def case(data_folder, tmp_path):
     folder.mkdir()
     ct, mask, volume = small_ct(data_folder, folder)
     return folder, ct, mask, volume
-
-
-def names(folder) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
 
 
 class BoxesOfAir:
