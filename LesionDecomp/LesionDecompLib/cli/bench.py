@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .argument_types import device
+from .large_pages import ask_for_large_pages
 
 PRESETS = ("default", "paper")
 
@@ -34,7 +35,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--presets", nargs="+", choices=PRESETS, default=PRESETS, metavar="NAME", help="with --train: default, paper"
     )
-    parser.add_argument("--steps", type=int, metavar="N", help="with --train: steps (default: 40, of paper 3)")
+    parser.add_argument("--steps", type=int, metavar="N", help="with --train: steps (default: 40, of paper 2)")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="also write the figures as JSON")
     parser.set_defaults(run=run, usage_error=parser.error)
 
@@ -70,6 +71,7 @@ def _of_segmentation(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
 
 
 def _of_training(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    ask_for_large_pages()
     from ..training.benchmark import as_table, run_training_benchmark
     from . import say
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .argument_types import device
+from .large_pages import ask_for_large_pages
 
 if TYPE_CHECKING:
     from ..bundles import ModelBundle
@@ -77,6 +78,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Train, then say where the bundle is."""
+    ask_for_large_pages()
     from ..baselines.config import BASELINES as BASELINE_CONFIGS
     from ..baselines.run import train_baseline
     from ..device import choose_device

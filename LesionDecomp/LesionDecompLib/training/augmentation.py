@@ -57,16 +57,17 @@ def augment(
     """
     device = x.device
     beside = x.new_empty(len(x), 0, *x.shape[2:]) if beside is None else beside.to(device)
-    moved, beside = _move(x, beside, ranges, draws)
-    lung = moved > -1
+    value, coverage, beside = _move(x, beside, ranges, draws)
+    lung = coverage > 0.5
     gain = 1.0 + draws.normal(ranges.gain)
-    shift = HEALTHY_GREY * (1 - gain) + draws.normal(ranges.offset)
+    shift = HEALTHY_GREY * (1 - gain) - gain + draws.normal(ranges.offset)
     if ranges.gravity > 0:
-        height = moved.shape[2]
-        behind = (torch.arange(height, dtype=moved.dtype) - (height - 1) / 2) / 100
+        height = x.shape[2]
+        behind = (torch.arange(height, dtype=x.dtype) - (height - 1) / 2) / 100
         # Never denser in front: few are scanned lying on their face.
         shift = shift + draws.normal(ranges.gravity).abs() * behind.view(1, 1, -1, 1)
-    out = (moved * gain.to(device)).add_(shift.to(device))
+    # Divided by the coverage, gray at the lung's edge stays gray instead of fading to black.
+    out = (value / coverage.clamp_min_(0.5)).mul_(gain.to(device)).add_(shift.to(device))
     if ranges.rim > 0:
         out = _brighten_rim(out, lung, ranges.rim, draws)
     if ranges.blur > 0:
@@ -110,7 +111,9 @@ def _blur(x: torch.Tensor, lung: torch.Tensor, sigma: float) -> torch.Tensor:
     reach = max(1, math.ceil(3 * sigma))
     weights = [math.exp(-0.5 * (step / sigma) ** 2) for step in range(reach + 1)]
     weights = [weight / (2 * sum(weights) - 1) for weight in weights if weight > 1e-3]
-    both = torch.cat([x * lung, lung], dim=1)
+    both = torch.empty(len(x), 2, *x.shape[2:], dtype=x.dtype, device=x.device)
+    torch.mul(x, lung, out=both[:, :1])
+    both[:, 1:] = lung
     for axis in (2, 3):
         length = both.shape[axis]
         blurred = both * weights[0]
@@ -119,13 +122,13 @@ def _blur(x: torch.Tensor, lung: torch.Tensor, sigma: float) -> torch.Tensor:
             blurred.narrow(axis, step, length - step).add_(before, alpha=weight)
             blurred.narrow(axis, 0, length - step).add_(after, alpha=weight)
         both = blurred
-    value, weight = both.split([x.shape[1], 1], dim=1)
-    return value / weight.clamp_min(1e-6)
+    return both[:, :1] / both[:, 1:].clamp_min_(1e-6)
 
 
 def _move(
     x: torch.Tensor, beside: torch.Tensor, ranges: Augmentation, draws: SliceDraws
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Slices turned, sized, shifted and flipped: 1 + their gray times how much lung a pixel covers, that, the maps."""
     n, _, height, width = x.shape
     angle = torch.deg2rad(draws.uniform(-ranges.rotation, ranges.rotation))
     size = 1.0 + draws.uniform(-ranges.scale, ranges.scale)
@@ -146,5 +149,4 @@ def _move(
     layers[:, 1:2] = x > -1
     layers[:, 2:] = beside
     value, coverage, beside = functional.grid_sample(layers, grid, align_corners=False).split(sizes, dim=1)
-    # Divided by the coverage, gray at the lung's edge stays gray instead of fading to black.
-    return torch.where(coverage > 0.5, value / coverage.clamp_min(0.5) - 1, -1.0), beside
+    return value, coverage, beside
