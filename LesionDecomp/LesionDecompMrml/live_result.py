@@ -14,15 +14,9 @@ from LesionDecompLib.lesions import lung_box
 from LesionDecompLib.live_lesions import Lesions, LiveLesions
 
 from .input_nodes import world_matrix
-from .result_nodes import (
-    MINIMUM_VOLUME,
-    UPDATING,
-    ResultNodes,
-    draw_segment,
-    prepare_volume,
-    write_segment,
-)
+from .result_nodes import MINIMUM_VOLUME, UPDATING, ResultNodes, prepare_volume
 from .scene_nodes import THRESHOLD
+from .segments import draw_segment, write_segment
 from .statistics_table import fill_table
 
 
