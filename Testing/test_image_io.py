@@ -108,6 +108,22 @@ class TestFormats:
             np.testing.assert_allclose(read.ijk_to_ras, ct.ijk_to_ras, atol=1e-4)
             assert not info.warnings
 
+    def test_nifti_with_a_qform_alone_is_placed_by_it_whatever_the_file_is_called(self, ct, tmp_path):
+        """ITK opens a packed file only under a name that says so; there the quaternion is read here."""
+        turned = as_itk(ct)
+        cosine, sine = math.cos(0.3), math.sin(0.3)
+        for handed in (1.0, -1.0):
+            turned.SetDirection([cosine, sine, 0, sine * handed, -cosine * handed, 0, 0, 0, 1])
+            sitk.WriteImage(turned, str(tmp_path / "plain.nii"))
+            data = bytearray((tmp_path / "plain.nii").read_bytes())
+            assert struct.unpack_from("<h", data, 252)[0] > 0
+            struct.pack_into("<h", data, 254, 0)  # no sform
+            (tmp_path / "plain.nii").write_bytes(data)
+            (tmp_path / "packed.nii").write_bytes(gzip.compress(bytes(data)))
+            expected, read = (read_volume(tmp_path / name)[0] for name in ("plain.nii", "packed.nii"))
+            np.testing.assert_allclose(read.ijk_to_ras, expected.ijk_to_ras, atol=1e-3)
+            np.testing.assert_array_equal(read.array, expected.array)
+
     def test_sheared_nifti_keeps_its_shear(self, ct, tmp_path):
         sitk.WriteImage(as_itk(ct), str(tmp_path / "plain.nii"))
         data = bytearray((tmp_path / "plain.nii").read_bytes())

@@ -89,6 +89,22 @@ class _Header:
         self.qform_code, self.sform_code = self._get(data, 252, "2h")
         self.sform = np.eye(4)
         self.sform[:3] = np.array(self._get(data, 280, "12f"), dtype=np.float64).reshape(3, 4) * self.unit
+        self.qform = self._qform(data, pixdim)
+
+    def _qform(self, data: bytes, pixdim: tuple[float, ...]) -> np.ndarray:
+        """Index to RAS by the header's quaternion and offset (method 2 of nifti1.h), ``(4, 4)`` mm."""
+        b, c, d, *offset = (float(value) for value in self._get(data, 256, "6f"))
+        a = max(0.0, 1.0 - (b * b + c * c + d * d)) ** 0.5
+        matrix = np.eye(4)
+        matrix[:3, :3] = [
+            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+            [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+            [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - c * c - b * b],
+        ]
+        matrix[:3, :3] *= np.array([pixdim[1], pixdim[2], pixdim[3] * (-1.0 if pixdim[0] < 0 else 1.0)])
+        matrix[:3, 3] = offset
+        matrix[:3] *= self.unit
+        return matrix
 
     def _get(self, data: bytes, offset: int, layout: str) -> tuple[Any, ...]:
         return struct.unpack_from(self.order + layout, data, offset)
@@ -121,12 +137,14 @@ def _voxels(stream: Inflated | io.BufferedReader, header: _Header, path: Path, s
 
 def _geometry(path: Path, header: _Header, stage: str) -> tuple[np.ndarray, tuple[str, ...]]:
     shape = header.size[::-1]
-    usable = header.sform_code > 0 and np.isfinite(header.sform).all() and abs(np.linalg.det(header.sform)) > 1e-9
+    usable = header.sform_code > 0 and _is_usable(header.sform)
     if header.sform_code <= 0 and header.qform_code <= 0:
         warnings: tuple[str, ...] = ("The NIfTI header gives no orientation: right and left may be swapped.",)
     else:
         warnings = ()
     shown = _itk_matrix(path)
+    if shown is None and not usable and header.qform_code > 0 and _is_usable(header.qform):
+        return header.qform + 0.0, warnings  # a file that ITK can't open under its name
     if shown is not None and (not usable or corner_distance(shape, shown, header.sform) < SAME_GRID_MM):
         return shown, warnings
     # The two forms differ. A scanner's sheared sform is the truth (gantry tilt); one aligned to another image or to
@@ -138,6 +156,10 @@ def _geometry(path: Path, header: _Header, stage: str) -> tuple[np.ndarray, tupl
     if not _is_right_angled(header.sform):
         warnings = (*warnings, "The voxel grid is sheared (as by a tilted gantry); the sform was followed.")
     return header.sform + 0.0, warnings
+
+
+def _is_usable(matrix: np.ndarray) -> bool:
+    return bool(np.isfinite(matrix).all() and abs(np.linalg.det(matrix)) > 1e-9)
 
 
 def _is_right_angled(matrix: np.ndarray) -> bool:
