@@ -12,13 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from command_line import small_ct, small_models
 from LesionDecompLib import bundles
 from LesionDecompLib.bundles import ModelBundle, find_bundle
 from LesionDecompLib.torch_file import read_torch_file
 from LesionDecompLib.training.loop import CHECKPOINT_NAME, LOG_NAME, log_rows
 from PIL import Image
+from tiny_training import write_training_set
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def jobs(data_folder: Path, home: Path) -> dict[str, Job]:
 
 def training_command(home: Path) -> tuple[str, ...]:
     """Arguments of a small training into ``out``, on a set that is made in ``home``."""
-    _training_set(home / "set")
+    write_training_set(home / "set", train=4, val=2, test=2)
     settings = ("steps=12", "batch_lesion=2", "batch_normal=2", "batch_painted=2", "crop=[64, 64]", "judge_steps=2",
                 "network.channels=4", "network.levels=3", "critic_channels=4")  # fmt: skip
     command = ("train", "--data", str(home / "set"), "-o", "out", "--device", "cpu", "--threads", "1", "--resume")
@@ -165,23 +165,3 @@ def _tensors(content: object) -> object:
     if isinstance(content, list | tuple):
         return [_tensors(value) for value in content]
     return content.numpy().tobytes() if hasattr(content, "numpy") else content
-
-
-def _training_set(folder: Path) -> None:
-    folder.mkdir()
-    rng, rows = np.random.default_rng(0), []
-    y, x = np.mgrid[:64, :64]
-    lungs = (((x - 20) / 11) ** 2 + ((y - 32) / 20) ** 2 < 1) | (((x - 44) / 11) ** 2 + ((y - 32) / 20) ** 2 < 1)
-    for split, count in (("train", 4), ("val", 2), ("test", 2)):
-        for label in ("lesion", "normal"):
-            for number in range(count):
-                grey = 97 + 8 * rng.standard_normal((64, 64))
-                if label == "lesion":
-                    grey += 100 * np.exp(-((x - 20) ** 2 + (y - 32) ** 2) / 30)
-                name = f"{split}_{label}_{number}.png"
-                Image.fromarray(np.where(lungs, np.clip(grey, 1, 255), 0).astype(np.uint8)).save(folder / name)
-                rows.append({"file": name, "label": label, "split": split, "scan": f"{split}-{label}-{number}"})
-    with open(folder / "index.csv", "w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
