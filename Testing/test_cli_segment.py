@@ -15,7 +15,7 @@ import time
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
-from command_line import names, process_environment, run_apart, run_here, ships, small_ct, snapshot
+from command_line import lungs_in_boxes, names, process_environment, run_apart, run_here, ships, small_ct, snapshot
 from dicom_files import SECRET_ID, SECRET_NAME, copy_slice, series_files
 from LesionDecompLib import bundles
 from LesionDecompLib.cli import main
@@ -38,27 +38,10 @@ def case(data_folder, tmp_path):
     return folder, ct, mask, volume
 
 
-class BoxesOfAir:
+@pytest.fixture
+def boxes_of_air(monkeypatch):
     """Stands in for the lung network, which is untrained here: the air in two boxes is lung."""
-
-    def __enter__(self):
-        import LesionDecompLib.lungs as lungs
-
-        self._lungs, self._original = lungs, lungs.segment_lungs
-
-        def inside(volume, view, *args, **kwargs):
-            labels = np.zeros(volume.shape, np.uint8)
-            stack = view.to_axial(labels)
-            air = view.to_axial(volume.array) < -600
-            stack[:, 16:48, 8:32] = 1
-            stack[:, 16:48, 32:56] = 2
-            stack *= air
-            return labels, []
-
-        lungs.segment_lungs = inside
-
-    def __exit__(self, *error):
-        self._lungs.segment_lungs = self._original
+    monkeypatch.setattr("LesionDecompLib.lungs.segment_lungs", lungs_in_boxes)
 
 
 class TestOneCase:
@@ -190,13 +173,12 @@ class TestOneCase:
 
 
 class TestSeveralCases:
-    def test_each_gets_a_folder_and_a_row_and_a_failure_stops_nobody(self, case, models, capsys):
+    def test_each_gets_a_folder_and_a_row_and_a_failure_stops_nobody(self, case, models, boxes_of_air, capsys):
         folder, ct, _, _ = case
         broken, other = folder / "a broken one.nii.gz", folder / "zweite.nrrd"
         broken.write_bytes(b"\x1f\x8b damaged")
         shutil.copyfile(ct, other)
-        with BoxesOfAir():
-            done = run_here(capsys, "segment", other, broken, ct, "-o", folder / "out")
+        done = run_here(capsys, "segment", other, broken, ct, "-o", folder / "out")
         assert done.status == 1
         assert names(folder / "out") == ["chest", "summary.csv", "zweite"]
         assert names(folder / "out" / "chest") == names(folder / "out" / "zweite") == FILES
@@ -286,10 +268,11 @@ class TestTheCommand:
         done = run_here(capsys, "models")
         assert done.status == 1 and "NOT USABLE" in done.out and "untrained-lesions 0.0.1" in done.out
 
-    def test_demo_segments_the_sample_and_says_where_the_picture_is(self, models, tmp_path, capsys, monkeypatch):
+    def test_demo_segments_the_sample_and_says_where_the_picture_is(
+        self, models, boxes_of_air, tmp_path, capsys, monkeypatch
+    ):
         monkeypatch.chdir(tmp_path)
-        with BoxesOfAir():
-            done = run_here(capsys, "demo", "-o", "demo", "--device", "cpu")
+        done = run_here(capsys, "demo", "-o", "demo", "--device", "cpu")
         assert done.status == 0, done.err
         picture = done.out.strip().splitlines()[-1].removeprefix("Picture: ")
         assert picture == str(tmp_path / "demo" / "overview.png") and os.path.getsize(picture) > 50_000
