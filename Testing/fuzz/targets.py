@@ -110,7 +110,10 @@ class _TinyTask:
         self.modules = {"network": network}
         self.optimizers = {"network": torch.optim.Adam(network.parameters(), lr=1e-3, betas=(0.5, 0.9))}
 
-    def step(self, number: int, rng: Rng) -> dict[str, float]:
+    def batch(self, rng: Rng) -> None:
+        """The step makes its own."""
+
+    def step(self, number: int, rng: Rng, batch: None = None) -> dict[str, float]:
         """One update."""
         loss = self.modules["network"](torch.rand(1, 1, 8, 8)).gate.square().mean()
         self.optimizers["network"].zero_grad()
