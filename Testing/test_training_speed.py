@@ -123,6 +123,13 @@ def test_augmentation_is_what_its_plain_formulation_gives(slices):
     assert (found - x)[both].abs().mean() > 0.05
 
 
+def test_slices_on_another_device_stay_there(slices):
+    """The meta device computes nothing, and refuses what lies elsewhere as a GPU would."""
+    x = slices.to("meta")
+    moved, beside = augment(x, Augmentation(), SliceDraws(range(len(x))), x.clone())
+    assert moved.is_meta and beside.is_meta and moved.shape == x.shape
+
+
 def plain_paint(x: torch.Tensor, draws: SliceDraws) -> tuple[torch.Tensor, torch.Tensor]:
     """Patch after patch, each drawn on the whole slice, with the same draws."""
     coarse = functional.avg_pool2d(x, 2)
