@@ -151,7 +151,7 @@ def test_training_outlives_the_panel_resumes_and_its_model_is_offered(open_panel
     wait_for(lambda: not run.is_running, PATIENCE_S)
     panel.train.watch()
     assert run.state == "stopped", run.error
-    assert "Resume goes on from there" in value(ui.trainStatusLabel, "text")
+    assert "Resume continues from there" in value(ui.trainStatusLabel, "text")
     assert not value(ui.startTrainingButton, "enabled")
 
     click(ui.resumeTrainingButton)
