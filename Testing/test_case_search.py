@@ -108,7 +108,7 @@ def test_results_and_the_output_folder_are_no_studies(data_folder, tmp_path, cap
 
     # Another study has come: the first one is not computed again, and the results are not taken for studies.
     write_image(root / "more.nrrd", volume.array + np.int16(3), volume)
-    again = run_here(capsys, "segment", root, "-o", root / "results", "--quiet")
+    again = run_here(capsys, "segment", root, "-o", root / "earlier" / ".." / "results", "--quiet")
     assert again.status == 0, again.err
     assert "Found 2 CTs in 'studies'. Left out: 1 × results of an earlier run (earlier); 1 × the output" in again.err
     assert "1 of 2 cases are done already" in again.err

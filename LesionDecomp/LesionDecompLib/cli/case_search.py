@@ -61,7 +61,7 @@ def search_folder(folder: Path, output: Path) -> FolderSearch | None:
     """
     search, volumes = FolderSearch(), []
     series_folders: list[tuple[Path, list[Path]]] = []
-    for place, files in _folders(folder, output.absolute(), search):
+    for place, files in _folders(folder, output.resolve(), search):
         images = [file for file in files if _is_volume(file)]
         rest = [file for file in files if not _is_volume(file)]
         first = next((file for file in rest if _is_dicom(file)), None)
@@ -101,7 +101,7 @@ def _folders(folder: Path, output: Path, search: FolderSearch) -> Iterator[tuple
     for parent, names, files in os.walk(folder, onerror=tell):
         place = Path(parent)
         names[:] = sorted(name for name in names if not name.startswith("."))
-        for name in [name for name in names if (place / name).absolute() == output]:
+        for name in [name for name in names if name == output.name and (place / name).resolve() == output]:
             names.remove(name)
             search.left_out[OUTPUT].append(_name(place / name, folder))
         kept = [place / name for name in sorted(files) if not name.startswith(".") and name.upper() != "DICOMDIR"]
