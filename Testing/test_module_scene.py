@@ -125,7 +125,7 @@ def test_opening_the_scene_shows_the_heatmap_over_the_ct(mrml_scene, logic, scen
         assert composite.GetLabelVolumeID() == nodes.lesions.GetID()
         assert 0.0 < composite.GetForegroundOpacity() < 1.0
     window = nodes.ct.GetDisplayNode()
-    assert (window.GetWindow(), window.GetLevel()) == (1400.0, -500.0)
+    assert (window.GetWindow(), window.GetLevel()) == (1500.0, -600.0)  # as in the overview and the report
     heat = nodes.heatmap.GetDisplayNode()
     assert heat.GetColorNode().GetName() == "LesionDecomp heat"
     assert (heat.GetApplyThreshold(), heat.GetLowerThreshold()) == (1, 0.1)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import slicer
 from LesionDecompLib.anatomy import LUNGS
+from LesionDecompLib.overview_panel import LUNG_WINDOW
 
 from .input_nodes import world_matrix
 from .result_nodes import ResultNodes
 from .scene_nodes import nodes_of_class
 
-LUNG_WINDOW, LUNG_LEVEL = 1400.0, -500.0  # HU
 HEAT_OPACITY = 0.5
 LESION_OPACITY = 1.0
 LUNG_SURFACE_OPACITY = 0.25
@@ -26,7 +26,7 @@ def show_result(nodes: ResultNodes, *, set_window: bool = True) -> None:
     if set_window and nodes.ct.GetDisplayNode() is not None:
         display = nodes.ct.GetDisplayNode()
         display.SetAutoWindowLevel(False)
-        display.SetWindowLevel(LUNG_WINDOW, LUNG_LEVEL)
+        display.SetWindowLevelMinMax(*LUNG_WINDOW)
     set_overlay(nodes, heat=True, outline=True)
     center = lesion_center(nodes)
     for view in nodes_of_class(scene, "vtkMRMLSliceNode"):

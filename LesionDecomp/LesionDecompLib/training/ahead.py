@@ -16,7 +16,9 @@ def made_ahead(make: Callable[[int], Made], numbers: Iterable[int]) -> Generator
 
     Close the generator to end its thread. What ``make`` raises is raised here, when it is its turn.
     """
-    # One thread of torch's own there: the steps need the others. Setting it holds for the calling thread alone.
+    # One thread of torch's own there: the steps need the others. Setting it holds for a thread alone, but threads that
+    # have not asked for their number yet would take it over: this one asks first.
+    torch.get_num_threads()
     with ThreadPoolExecutor(1, "batches", initializer=torch.set_num_threads, initargs=(1,)) as thread:
         waiting = None
         for number in numbers:
