@@ -59,12 +59,15 @@ def mutants_of(source: str) -> list[Mutant]:
     found, seen = [], Counter()
     original = ast.parse(source)
     numbers = {id(node): number for number, node in enumerate(ast.walk(original))}
+    functions = [node for node in ast.walk(original) if isinstance(node, ast.FunctionDef)]
+    in_functions = {id(part) for node in functions for statement in node.body for part in ast.walk(statement)}
     for node, where in _changeable(original, ""):
         for changed, what in _changes(node):
             name = f"{where or 'module'}: {what}"
             seen[name] += 1
+            number = f" #{seen[name]}" if seen[name] > 1 else ""
             tree = _with(ast.parse(source), numbers[id(node)], changed)
-            found.append(Mutant(name if seen[name] == 1 else f"{name} #{seen[name]}", node.lineno, tree))
+            found.append(Mutant(name + number, node.lineno, id(node) in in_functions, tree))
     return found
 
 
