@@ -47,6 +47,7 @@ class Mutant:
 
     name: str
     line: int
+    in_function: bool
     tree: ast.Module
 
 
