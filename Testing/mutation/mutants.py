@@ -48,7 +48,14 @@ class Mutant:
     name: str
     line: int
     in_function: bool
-    tree: ast.Module
+    source: str
+    number: int
+    changed: ast.AST
+
+    @property
+    def tree(self) -> ast.Module:
+        """The changed module."""
+        return _with(ast.parse(self.source), self.number, self.changed)
 
 
 def mutants_of(source: str) -> list[Mutant]:
@@ -67,8 +74,9 @@ def mutants_of(source: str) -> list[Mutant]:
             name = f"{where or 'module'}: {what}"
             seen[name] += 1
             number = f" #{seen[name]}" if seen[name] > 1 else ""
-            tree = _with(ast.parse(source), numbers[id(node)], changed)
-            found.append(Mutant(name + number, node.lineno, id(node) in in_functions, tree))
+            found.append(
+                Mutant(name + number, node.lineno, id(node) in in_functions, source, numbers[id(node)], changed)
+            )
     return found
 
 
