@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from LesionDecompLib.errors import LesionDecompError
 from LesionDecompLib.geometry import AxialView
 from LesionDecompLib.statistics import (
+    AMOUNTS,
     MEASUREMENTS,
     RegionStatistics,
     axial_thirds,
@@ -342,6 +343,7 @@ def test_columns_stay_what_scripts_of_users_know_them_by():
     }
     assert {m.key: (m.header, m.decimals) for m in MEASUREMENTS} == columns
     assert [m.key for m in MEASUREMENTS] == list(columns)
+    assert list(AMOUNTS) == list(columns)[:7]
     for m in MEASUREMENTS:
         assert m.text(0.12345) == f"{0.12345:.{m.decimals}f}"
         assert measurement(m.key) is m
@@ -409,7 +411,7 @@ def test_arrays_that_do_not_fit_are_refused():
         lesion_statistics(hu, lungs[1:], lesions, heat, 0.3)
     with pytest.raises(LesionDecompError, match="lung label 3"):
         lesion_statistics(hu, lungs + np.uint8(1), lesions, heat, 0.3)
-    with pytest.raises(LesionDecompError, match=r"Statistics: .*four 3-D arrays of the same shape"):
+    with pytest.raises(LesionDecompError, match=r"^Statistics: .*four 3-D arrays of the same shape"):
         lesion_statistics(hu[0], lungs[0], lesions[0], heat[0], 0.3)
     for place in range(4):
         arrays = [hu, lungs, lesions, heat]
