@@ -63,6 +63,13 @@ def test_a_bundle_that_leaves_something_out_or_says_it_in_another_type_is_refuse
         ModelBundle.load(bundle.path)
 
 
+@pytest.mark.parametrize("version", [True, 1.0])
+def test_a_format_version_is_a_whole_number(bundle, version):
+    rewrite(bundle, format_version=version)  # equal to 1 in Python
+    with pytest.raises(LesionDecompError, match=r"'format_version' missing or not of type int"):
+        ModelBundle.load(bundle.path)
+
+
 @pytest.mark.parametrize("key", WRONG_INPUT)
 def test_an_input_that_leaves_something_out_or_says_it_in_another_type_is_refused(bundle, key):
     written(bundle, lambda metadata: metadata["input"].pop(key))
