@@ -22,6 +22,7 @@ from LesionDecompLib.training import losses
 from LesionDecompLib.training.augmentation import Augmentation, augment
 from LesionDecompLib.training.config import PRESETS, load_config
 from LesionDecompLib.training.lesion_task import LesionTask
+from LesionDecompLib.training.loop import log_rows
 from LesionDecompLib.training.run import train_lesions
 from LesionDecompLib.training.slice_draws import SliceDraws
 from LesionDecompLib.training.slices import SliceSet, lung_crops
@@ -77,6 +78,9 @@ def test_a_cancelled_run_resumes_to_the_weights_of_an_unbroken_one(training_set,
     expected, found = weights(tmp_path / "unbroken"), weights(tmp_path / "broken")
     for key in expected:
         assert torch.equal(expected[key], found[key]), key
+    # The log's means too are those of all steps, also of the ones before the checkpoint.
+    logs = [log_rows(tmp_path / name / "log.csv") for name in ("unbroken", "broken")]
+    assert logs[0] and [{**row, "seconds": ""} for row in logs[0]] == [{**row, "seconds": ""} for row in logs[1]]
 
 
 @pytest.mark.parametrize("lines", [1, 4])

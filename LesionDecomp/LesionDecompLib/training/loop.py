@@ -123,12 +123,12 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     average = WeightAverage(task.modules[task.averaged], ema)
     task.teacher = average.network
-    start = _restore(task, average, folder, seed, steps) if resume else 0
+    start, pending = _restore(task, average, folder, seed, steps) if resume else (0, {})
     if not resume and (folder / CHECKPOINT_NAME).exists():
         raise LesionDecompError(
             STAGE, f"a checkpoint in '{folder.name}'", "an empty folder", "Resume it or choose another folder."
         )
-    log = _Log(folder / LOG_NAME, start)
+    log = _Log(folder / LOG_NAME, start, pending)
     writes = ranks.rank() == 0
     device = next(average.network.parameters()).device
     saved = shown = began = time.monotonic()
@@ -142,7 +142,7 @@ def train(
         for number in numbers:
             if ranks.said_by_any(cancelled is not None and cancelled(), device):
                 if writes:
-                    _save(task, average, folder, number, seed)
+                    _save(task, average, folder, number, seed, log.values)
                 raise Cancelled(STAGE)
             values = task.step(number, *next(batches))
             average.update(task.modules[task.averaged], number)
@@ -162,14 +162,16 @@ def train(
             if progress is not None:
                 progress("training", done, steps)
             if time.monotonic() - saved > checkpoint_seconds:
-                _save(task, average, folder, done, seed)
+                _save(task, average, folder, done, seed, log.values)
                 saved = time.monotonic()
     if writes:
-        _save(task, average, folder, steps, seed)
+        _save(task, average, folder, steps, seed, log.values)
     return average.network
 
 
-def _save(task: Task, average: WeightAverage, folder: Path, step: int, seed: int) -> None:
+def _save(
+    task: Task, average: WeightAverage, folder: Path, step: int, seed: int, pending: dict[str, list[float]]
+) -> None:
     buffer = io.BytesIO()
     torch.save(
         {
@@ -178,16 +180,19 @@ def _save(task: Task, average: WeightAverage, folder: Path, step: int, seed: int
             "modules": {name: module.state_dict() for name, module in task.modules.items()},
             "optimizers": {name: optimizer.state_dict() for name, optimizer in task.optimizers.items()},
             "average": average.network.state_dict(),
+            "log": pending,  # of the steps since the log's last row, or that of a resumed run would lack them
         },
         buffer,
     )
     write_bytes(folder / CHECKPOINT_NAME, buffer.getbuffer(), "Writing the checkpoint")
 
 
-def _restore(task: Task, average: WeightAverage, folder: Path, seed: int, steps: int) -> int:
+def _restore(
+    task: Task, average: WeightAverage, folder: Path, seed: int, steps: int
+) -> tuple[int, dict[str, list[float]]]:
     file = folder / CHECKPOINT_NAME
     if not file.exists():
-        return 0
+        return 0, {}
     try:
         state = read_torch_file(file)
         for name, module in task.modules.items():
@@ -199,6 +204,7 @@ def _restore(task: Task, average: WeightAverage, folder: Path, seed: int, steps:
         step, saved_seed = int(state["step"]), int(state["seed"])
         if not 0 <= step <= steps:
             raise ValueError(f"step {step} of {steps}")
+        pending = {str(key): [float(value) for value in values] for key, values in state.get("log", {}).items()}
     except Exception as error:  # torch raises half a dozen kinds here; all mean the same to the user
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         advice = "Train with the configuration it was made with, or choose another folder."
@@ -207,7 +213,7 @@ def _restore(task: Task, average: WeightAverage, folder: Path, seed: int, steps:
         ) from error
     if saved_seed != seed:
         raise LesionDecompError(STAGE, f"a checkpoint with seed {saved_seed}", f"seed {seed}")
-    return step
+    return step, pending
 
 
 def _check_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
@@ -253,16 +259,16 @@ def log_rows(path: Path) -> list[dict[str, str]]:
 class _Log:
     """``log.csv``: one row of means for every ``log_every`` steps; rows beyond a resumed step are dropped."""
 
-    def __init__(self, path: Path, start: int) -> None:
+    def __init__(self, path: Path, start: int, pending: dict[str, list[float]]) -> None:
         self.path = path
         self.rows: list[dict[str, str]] = []
-        self.values: dict[str, list[float]] = {}
+        self.values = pending  # since the last row
         if start and path.exists():
             self.rows = [row for row in log_rows(path) if int(row["step"]) <= start]
 
     def add(self, values: dict[str, float]) -> None:
         for key, value in values.items():
-            self.values.setdefault(key, []).append(value)
+            self.values.setdefault(key, []).append(float(value))
 
     def write(self, step: int, seconds: float) -> None:
         row = {"step": str(step), "seconds": f"{seconds:.1f}"}
