@@ -383,6 +383,16 @@ def test_a_damaged_csv_file_is_refused(tmp_path, spoil, said):
         read_statistics_csv(tmp_path / "missing.csv")
 
 
+def test_undefined_figures_read_back_as_undefined(tmp_path):
+    hu, lungs, lesions, heat = _random_case(2)
+    rows = lesion_statistics(hu, lungs, np.zeros_like(lesions), heat, 0.3)
+    write_statistics_csv(tmp_path / "a.csv", rows)
+    again = read_statistics_csv(tmp_path / "a.csv")
+    assert math.isnan(again[0].values["lesion_hu_mean"])
+    for a, b in zip(rows, again, strict=True):
+        assert a.values == pytest.approx(b.values, rel=1e-8, nan_ok=True)
+
+
 def test_a_tally_of_the_lungs_taken_before_gives_the_same_figures():
     hu, lungs, lesions, heat = _random_case(5)
     tally = tally_lungs(hu, lungs, heat)
