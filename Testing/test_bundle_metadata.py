@@ -148,7 +148,7 @@ def test_bounds_of_what_a_bundle_says(bundle, key, accepted, refused):
             ModelBundle.load(bundle.path)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "null", '"text"', "{" * 100_000, b"\xff\xfe"])
+@pytest.mark.parametrize("text", ["", "[]", "null", '"text"', "{" * 100_000, "[" * 100_000, b"\xff\xfe"])
 def test_metadata_that_is_no_object_is_refused(bundle, text):
     (bundle.path / "bundle.json").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(
