@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,6 +43,17 @@ def tiny_training(module, monkeypatch):
         "startTraining",
         lambda self, **arguments: start(self, **arguments, settings=(*SETTINGS, "seed=3")),
     )
+
+
+def start_training(panel, out: Path, steps: int):
+    """Press Start with what the panel learns from; the run."""
+    ui = panel.ui
+    ui.trainOutputEdit.setProperty("text", str(out))
+    choose(ui.lengthComboBox, "steps")
+    ui.stepsSpinBox.setProperty("value", steps)
+    choose(ui.trainDeviceComboBox, "cpu")
+    click(ui.startTrainingButton)
+    return panel.train.run
 
 
 def value(control, name: str):
@@ -130,12 +142,7 @@ def test_training_outlives_the_panel_resumes_and_its_model_is_offered(open_panel
     panel = open_panel()
     ui = panel.ui
     ui.trainDataEdit.setProperty("text", str(data))
-    ui.trainOutputEdit.setProperty("text", str(out))
-    choose(ui.lengthComboBox, "steps")
-    ui.stepsSpinBox.setProperty("value", 24)
-    choose(ui.trainDeviceComboBox, "cpu")
-    click(ui.startTrainingButton)
-    run = panel.train.run
+    run = start_training(panel, out, steps=24)
     assert run.is_running and not value(ui.startTrainingButton, "enabled")
     assert not value(ui.trainOutputEdit, "enabled")
     wait_for(lambda: run.step is not None and run.step.done >= 2, PATIENCE_S)
@@ -192,12 +199,7 @@ def test_slices_marked_in_loaded_volumes_become_a_model_that_finds_lesions_in_th
         panel.train.marks.set(row, first=first, last=last, label=label)
         choose(ui.rangesTable.cellWidget(row, 4), split)
     assert panel.train.marks.marks() == rows
-    ui.trainOutputEdit.setProperty("text", str(out))
-    choose(ui.lengthComboBox, "steps")
-    ui.stepsSpinBox.setProperty("value", 6)
-    choose(ui.trainDeviceComboBox, "cpu")
-    click(ui.startTrainingButton)
-    run = panel.train.run
+    run = start_training(panel, out, steps=6)
     said = set()
     wait_for(lambda: said.add(text_of(ui.trainStatusLabel)) or not run.is_running, PATIENCE_S)
     panel.train.watch()

@@ -127,7 +127,7 @@ def run_benchmark(
         if r231 is not None:
             r231_clock.measure(r231)
         for name, clock in matmul.items():
-            clock.measure(_matmul(segmenter.device, getattr(torch, name)))
+            clock.measure(matrix_product(segmenter.device, getattr(torch, name)))
     end, alone = whole.figures(), inside.figures()
     slices = int(volume.shape[AxialView.of(volume.shape, volume.ijk_to_ras).axes[0]])
     figures: dict[str, Any] = {
@@ -299,7 +299,8 @@ def _ratios(a: dict[str, float], b: dict[str, float]) -> dict[str, float]:
     return {name: round(a[f"{name}_s"] / b[f"{name}_s"], 2) for name in ("wall", "cpu")}
 
 
-def _matmul(device: torch.device, dtype: torch.dtype) -> Callable[[], None]:
+def matrix_product(device: torch.device, dtype: torch.dtype) -> Callable[[], None]:
+    """What multiplies two matrices of :data:`MATMUL` rows and waits for the device; done once to warm up."""
     a = torch.ones((MATMUL, MATMUL), dtype=dtype, device=device)
 
     def multiply() -> None:

@@ -6,18 +6,26 @@ import sys
 from pathlib import Path
 
 
-def peak_memory_mib() -> float | None:
-    """Largest resident memory of this process so far, MiB to one decimal; None where the system doesn't tell.
-
-    On Linux the kernel's high-water mark of the process's own memory. What ``getrusage`` says there starts from the
-    peak of the process that started this one.
-    """
+def high_water_mark_mib() -> float | None:
+    """Linux's high-water mark of this process's own resident memory, MiB; None elsewhere."""
     try:
         for line in Path("/proc/self/status").read_text("ascii", "replace").splitlines():
             if line.startswith("VmHWM:"):
-                return round(int(line.split()[1]) / 2**10, 1)  # in KiB
+                return int(line.split()[1]) / 2**10  # in KiB
     except OSError:
         pass
+    return None
+
+
+def peak_memory_mib() -> float | None:
+    """Largest resident memory of this process so far, MiB to one decimal; None where the system doesn't tell.
+
+    On Linux :func:`high_water_mark_mib`: what ``getrusage`` says there starts from the peak of the process that started
+    this one.
+    """
+    mark = high_water_mark_mib()
+    if mark is not None:
+        return round(mark, 1)
     try:
         import resource
     except ImportError:  # Windows

@@ -25,14 +25,15 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from ..benchmark import MATMUL, matrix_product
 from ..device import choose_device
 from ..precision import has_fast_bf16
+from ..process_memory import high_water_mark_mib
 from .config import PRESETS, LesionConfig
 from .lesion_task import LesionTask
 from .loop import train
 from .slices import SliceSet
 
-MATMUL = 2048
 TURNS = 6  # of matrix products between the steps
 STEPS = {"paper": 2}  # its steps are half a minute long
 OTHER_STEPS = 40
@@ -166,6 +167,7 @@ def measure(config: LesionConfig, slices: SliceSet, device: torch.device) -> dic
     parts = {name: _over(pair, config.steps) for name, pair in seconds.items()}
     step = (sum(pair[0] for pair in parts.values()), sum(pair[1] for pair in parts.values()))
     ideal = [sum(count * products[name][i] / (2 * MATMUL**3) for name, count in flops.items()) for i in (0, 1)]
+    peak = high_water_mark_mib()  # elsewhere it cannot be counted anew for each preset
     return {
         "steps": config.steps,
         "slices_a_step": config.batch_lesion + config.batch_normal + config.batch_painted,
@@ -179,7 +181,7 @@ def measure(config: LesionConfig, slices: SliceSet, device: torch.device) -> dic
         "gflops": _both(_rate(sum(flops.values()), step), 1),
         "matrix_product_gflops": {name: _both(_rate(2 * MATMUL**3, pair), 1) for name, pair in products.items()},
         "of_roofline": _both((ideal[0] / step[0], ideal[1] / step[1]), 3),
-        "peak_memory_mib": _peak_memory_mib(),
+        "peak_memory_mib": None if peak is None else round(peak),
     }
 
 
@@ -248,7 +250,7 @@ def _clock_run(task: LesionTask) -> tuple[dict[str, Pair], dict[str, Pair]]:
     clock = PartsClock(task.device)
     for method, part in PARTS.items():
         setattr(task, method, clock.clocked(part, getattr(task, method)))
-    multiply = {_name(dtype): _matrix_product(dtype, task.device) for dtype in (torch.float32, torch.bfloat16)}
+    multiply = {_name(dtype): matrix_product(task.device, dtype) for dtype in (torch.float32, torch.bfloat16)}
     turns: dict[str, list[Pair]] = {name: [] for name in multiply}
     seconds: dict[str, Pair] = {}
 
@@ -259,7 +261,9 @@ def _clock_run(task: LesionTask) -> tuple[dict[str, Pair], dict[str, Pair]]:
         if done % math.ceil(steps / TURNS) == 0 or done == steps:
             with clock.part(BETWEEN):
                 for name, product in multiply.items():
-                    turns[name].append(product())
+                    turn = PartsClock(task.device)
+                    turn.clocked(name, product)()
+                    turns[name].append(turn.seconds[name])
 
     clock.note()
     clock.seconds.clear()
@@ -271,19 +275,6 @@ def _clock_run(task: LesionTask) -> tuple[dict[str, Pair], dict[str, Pair]]:
         for name, pairs in turns.items()
     }
     return seconds, medians
-
-
-def _matrix_product(dtype: torch.dtype, device: torch.device) -> Callable[[], Pair]:
-    a = torch.ones((MATMUL, MATMUL), dtype=dtype, device=device)
-
-    def multiply() -> Pair:
-        clock = PartsClock(device)
-        with clock.part("product"):
-            a @ a
-        return clock.seconds["product"]
-
-    multiply()
-    return multiply
 
 
 def _name(dtype: torch.dtype) -> str:
@@ -307,12 +298,3 @@ def _forget_peak_memory() -> None:
     """Begin counting this process's peak memory anew, where the system can (Linux)."""
     with suppress(OSError):  # elsewhere there is no peak to tell
         Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak_memory_mib() -> float | None:
-    """Largest resident memory of this process, MiB; None where the system does not say (other than Linux)."""
-    with suppress(OSError):
-        for line in Path("/proc/self/status").read_text("utf-8").splitlines():
-            if line.startswith("VmHWM:"):
-                return round(int(line.split()[1]) / 1024)
-    return None
