@@ -2,13 +2,12 @@ import logging
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Union
 
 import numpy
 import slicer
 import vtk
 from slicer import (
-    vtkMRMLDisplayableNode,
     vtkMRMLLabelMapVolumeNode,
     vtkMRMLScalarVolumeNode,
     vtkMRMLSegmentationNode,
@@ -100,8 +99,9 @@ def registerSampleData():
 class LesionDecompParameterNode:
     """What the module panel shows; kept in the scene and saved with it."""
 
+    # Node classes must be concrete: connectGui makes one of each to ask for its class name.
     inputVolume: vtkMRMLScalarVolumeNode
-    lungMask: vtkMRMLDisplayableNode  # labelmap or segmentation
+    lungMask: Union[vtkMRMLLabelMapVolumeNode, vtkMRMLSegmentationNode, None]  # noqa: UP007 (older Slicers' wrapper)
     lungSegments: str = ""  # JSON list of segment IDs; empty takes those that are called lung
     model: str = ""  # bundle's name or folder; empty takes the default
     device: str = "auto"

@@ -403,9 +403,11 @@ def test_no_observer_is_left_behind(panel, result):
     assert len(panel.Observations) == observed == 4  # scene closing, closed, loaded; parameter node
     start(panel)
     panel.ui.applyButton.click()
+    node = panel.logic.getParameterNode().parameterNode
+    assert node.HasObserver("ModifiedEvent")
     panel.cleanup()
     assert panel.Observations == []
-    assert not panel.logic.getParameterNode().parameterNode.HasObserver("ModifiedEvent")
+    assert not node.HasObserver("ModifiedEvent")
 
 
 def test_every_control_has_a_tooltip_and_can_be_reached_by_keyboard(panel):

@@ -218,12 +218,22 @@ STAND_INS = {
     "qMRMLTableView": TableView,
     "qMRMLWidget": MRMLWidget,
 }
-# What a parameter is shown as: control -> its signal, how it is read and how it is set.
-VALUES: dict[type, tuple[str, Callable[[Any], Any], Callable[[Any, Any], None]]] = {
-    NodeComboBox: ("currentNodeChanged", NodeComboBox.currentNode, NodeComboBox.setCurrentNode),
-    SliderWidget: ("valueChanged", lambda c: c.value, lambda c, v: setattr(c, "value", v)),
-    QtWidgets.QCheckBox: ("toggled", lambda c: c.property("checked"), lambda c, v: c.setProperty("checked", v)),
-    QtWidgets.QSpinBox: ("valueChanged", lambda c: c.property("value"), lambda c, v: c.setProperty("value", v)),
+# What a parameter is shown as: control -> the types it can hold, its signal, how it is read and how it is set.
+VALUES: dict[type, tuple[tuple[type, ...], str, Callable[[Any], Any], Callable[[Any, Any], None]]] = {
+    NodeComboBox: ((), "currentNodeChanged", NodeComboBox.currentNode, NodeComboBox.setCurrentNode),
+    SliderWidget: ((float, int), "valueChanged", lambda c: c.value, lambda c, v: setattr(c, "value", v)),
+    QtWidgets.QCheckBox: (
+        (bool,),
+        "stateChanged",
+        lambda c: c.property("checked"),
+        lambda c, v: c.setProperty("checked", v),
+    ),
+    QtWidgets.QSpinBox: (
+        (int,),
+        "valueChanged",
+        lambda c: c.property("value"),
+        lambda c, v: c.setProperty("value", v),
+    ),
 }
 
 
