@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,8 @@ from LesionDecompLib.networks import Critic, DecompositionNet
 from LesionDecompLib.training import losses
 from LesionDecompLib.training.augmentation import Augmentation, augment
 from LesionDecompLib.training.config import PRESETS, load_config
-from LesionDecompLib.training.lesion_task import LesionTask
+from LesionDecompLib.training.labelled_slices import LabelledSlices
+from LesionDecompLib.training.lesion_task import LesionTask, learning_rate
 from LesionDecompLib.training.loop import log_rows
 from LesionDecompLib.training.run import train_lesions
 from LesionDecompLib.training.slice_draws import SliceDraws
@@ -155,8 +157,8 @@ def test_a_wrong_setting_is_refused(text):
         load_config(PRESETS["default"], None, [text])
 
 
-def test_the_paper_preset_has_the_paper_s_constants():
-    paper = PRESETS["paper"]
+def test_the_full_paper_preset_has_the_paper_s_constants():
+    paper = PRESETS["paper-full"]
     assert (paper.penalty, paper.alpha_adversarial, paper.alpha_reconstruction, paper.alpha_normal) == (
         10,
         0.01,
@@ -167,6 +169,76 @@ def test_the_paper_preset_has_the_paper_s_constants():
     assert paper.batch_lesion + paper.batch_normal == 8
     assert paper.alpha_image == paper.alpha_painted == paper.alpha_sparse == 0
     assert (paper.network.channels, paper.network.gated, paper.network.shared) == (64, False, False)
+
+
+def test_the_reduced_paper_preset_keeps_its_equations_and_decoders():
+    paper, full = PRESETS["paper"], PRESETS["paper-full"]
+    for key in ("penalty", "alpha_reconstruction", "alpha_normal", "norm_p", "critic_steps", "critic_every"):
+        assert getattr(paper, key) == getattr(full, key), key
+    assert paper.alpha_image == paper.alpha_painted == paper.alpha_sparse == paper.alpha_self == 0
+    assert paper.batch_painted == 0 and not paper.edge_weighting
+    assert (paper.network.gated, paper.network.shared, paper.network.norm) == (False, False, "none")
+    assert paper.network.normal_decoder and paper.network.lesion_decoder and paper.critic
+
+
+def test_other_steps_keep_the_share_of_copying_steps():
+    short = load_config(PRESETS["paper"], None, ["steps=1400"])
+    assert (short.identity_steps, short.rise_steps) == (600, 100)
+    assert load_config(PRESETS["paper"], None, ["steps=1400", "identity_steps=5"]).identity_steps == 5
+    assert load_config(PRESETS["default"], None, ["steps=10"]).self_steps == PRESETS["default"].self_steps
+    assert PRESETS["paper"].lasting(1400) == replace(short, self_steps=PRESETS["paper"].lasting(1400).self_steps)
+
+
+def test_a_staged_training_copies_then_raises_the_adversarial_term_then_ends_quietly(training_set):
+    settings = [*TINY, "steps=400", "batch_painted=0", "identity_steps=150", "rise_steps=10", "val_every=0"]
+    config = load_config(PRESETS["paper"], None, settings)
+    rates = [learning_rate(number, config) for number in range(400)]
+    assert rates[120:150] == [config.learning_rate] * 30 and rates[150] < rates[149]
+    assert rates[399] == pytest.approx(config.final_learning_rate, rel=0.02)
+    assert all(late <= early for early, late in itertools.pairwise(rates[251:]))
+    task = LesionTask(config, SliceSet.load(training_set, "train"), torch.device("cpu"))
+    logged = [task.step(number, np.random.default_rng(number)) for number in (0, 149)]
+    assert all("L_a" not in terms and "wasserstein" not in terms for terms in logged)
+    batch = task.batch(np.random.default_rng(0))
+    g1 = task.split(batch).g1.detach()
+    shares = []
+    for number in (150, 154, 159, 300):
+        terms: dict[str, torch.Tensor] = {}
+        shares.append(float(task.adversarial(number, batch, g1, terms) / (config.alpha_adversarial * terms["L_a"])))
+    assert shares == pytest.approx([0.1, 0.5, 1.0, 1.0])
+    assert {"L_a", "L_c", "wasserstein"} <= task.step(150, np.random.default_rng(1)).keys()
+
+
+def test_without_normalization_the_generator_learns_to_copy(training_set):
+    """Nine tenths of a slice are outside the lungs: with losses there tanh would saturate at -1 and stay."""
+    settings = [*TINY, "steps=200", "shrink=1", "batch_painted=0", "critic=false", "learning_rate=2e-3"]
+    config = load_config(PRESETS["paper"], None, [*settings, "network.channels=8"])
+    task = LesionTask(config, SliceSet.load(training_set, "train"), torch.device("cpu"))
+    changes = [task.step(number, np.random.default_rng(number))["change_G1"] for number in range(200)]
+    batch = task.batch(np.random.default_rng(0))
+    copied, slices = (part[batch.lung].detach().numpy() for part in (task.split(batch).g1, batch.x))
+    assert np.mean(changes[-10:]) < 0.06 and np.corrcoef(copied, slices)[0, 1] > 0.9
+
+
+def test_normal_slices_are_drawn_to_match_the_lesion_slices(tmp_path):
+    """Small and large lungs of both labels: of the nearest by shape, all are of the lesion slice's size."""
+    rng = np.random.default_rng(0)
+    small = np.arange(40) % 2 == 0
+    images = np.stack([slice_image(rng, False) for _ in small])
+    images[small, :24] = images[small, 40:] = 0
+    data = SliceSet(tmp_path, images, np.arange(40) < 20, np.arange(40).astype(str), ())
+    none = Augmentation(*[0.0] * len(fields(Augmentation)))
+    slices = LabelledSlices(data, (64, 64), none, torch.device("cpu"))
+    nearest = slices.nearest(8)
+    assert nearest.shape == (20, 8)
+    assert (nearest % 2 == np.arange(20)[:, None] % 2).all()
+    for seed in range(5):
+        x, _, _ = slices.draw(np.random.default_rng(seed), 6, 3, nearest=8)
+        sizes = (x > -1).sum(dim=(1, 2, 3)) > 1000
+        assert torch.equal(sizes[6:], sizes[:6:2])  # the second of three goes with the third of six
+    x, _, _ = slices.draw(np.random.default_rng(0), 8, 64)
+    assert 10 < int(((x > -1).sum(dim=(1, 2, 3)) > 1000)[8:].sum()) < 54
+    assert slices.nearest(100).shape == (20, 20)
 
 
 def test_losses_by_hand():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from LesionDecompLib.cli import main
 from LesionDecompLib.training import benchmark
-from LesionDecompLib.training.benchmark import DATA, OperationCount, measure, shortened
+from LesionDecompLib.training.benchmark import DATA, OperationCount, measure
 from LesionDecompLib.training.config import PRESETS, load_config
 from LesionDecompLib.training.slices import SliceSet
 from tiny_training import TINY, write_training_set
@@ -47,7 +47,7 @@ def test_operations_are_those_of_a_convolution_forward_and_backward():
 
 
 def test_a_shortened_run_keeps_its_schedule():
-    short = shortened(PRESETS["default"], 40)
+    short = PRESETS["default"].lasting(40)
     assert short.steps == 40
     assert short.self_steps / short.steps == PRESETS["default"].self_steps / PRESETS["default"].steps
 

@@ -20,6 +20,7 @@ MEANINGS = {
     "L_m": "Whether the hottest part of a slice agrees with the slice's label.",
     "L_s": "Mean heat of normal slices; it should fall.",
     "wasserstein": "The critic's estimate of how far normal versions are from normal slices.",
+    "val_AP": "Average precision of the heat on val; below the blurred gray's (val_AP_floor) a blur knows as much.",
     "change_G1": "Mean change that the normal version makes; near 0 it only copies.",
     "heat_lesion": "Mean heat of lesion slices.",
     "heat_normal": "Mean heat of normal slices; far below that of lesion slices when training works.",

@@ -267,7 +267,8 @@ class TrainSection:
             ui.presetComboBox,
             [
                 (_("Default"), "default", _("The settings of the shipped model.")),
-                (_("Paper"), "paper", _("The paper's equations and constants; many hours on a GPU.")),
+                (_("Paper"), "paper", _("The paper's equations and two decoders, reduced; about an hour on a CPU.")),
+                (_("Paper, full size"), "paper-full", _("The paper's constants as well; many hours on a GPU.")),
             ],
             "default",
         )

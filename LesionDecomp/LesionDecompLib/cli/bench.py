@@ -10,7 +10,7 @@ from typing import Any
 from .argument_types import device
 from .large_pages import ask_for_large_pages
 
-PRESETS = ("default", "paper")
+PRESETS = ("default", "paper", "paper-full")
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -33,9 +33,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--train", type=Path, metavar="DIR", help="measure training on this training set instead of segmentation"
     )
     parser.add_argument(
-        "--presets", nargs="+", choices=PRESETS, default=PRESETS, metavar="NAME", help="with --train: default, paper"
+        "--presets",
+        nargs="+",
+        choices=PRESETS,
+        default=PRESETS[:2],
+        metavar="NAME",
+        help=f"with --train: {', '.join(PRESETS)}",
     )
-    parser.add_argument("--steps", type=int, metavar="N", help="with --train: steps (default: 40, of paper 2)")
+    parser.add_argument("--steps", type=int, metavar="N", help="with --train: steps (default: 40, of paper-full 2)")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="also write the figures as JSON")
     parser.set_defaults(run=run, usage_error=parser.error)
 

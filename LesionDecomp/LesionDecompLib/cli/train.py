@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..bundles import ModelBundle
 
 BASELINES = ("classifier", "va-gan", "biomarker")
-PRESETS = ("default", "paper", "lungs", *BASELINES)
+PRESETS = ("default", "paper", "paper-full", "lungs", *BASELINES)
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

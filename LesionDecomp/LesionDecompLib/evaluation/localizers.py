@@ -19,11 +19,11 @@ from ..errors import LesionDecompError
 from ..smoothing import blur_inside, shrink_inside
 from ..training.heat_scale import slice_heat
 from ..training.slices import lung_crops
+from ..training.val_precision import blurred_grey
 
 STAGE = "Evaluation"
 BATCH = 16
 SMOOTHING_PX = 2.0
-FLOOR_SIGMA_PX = 4.0
 # Grad-CAM has no scale of its own: six decades below 1 are told apart.
 GRAD_CAM_DECADES = 6.0
 
@@ -192,17 +192,8 @@ def _grey(images: np.ndarray) -> np.ndarray:
     return images.astype(np.float32) / 255.0
 
 
-def _blurred_grey(images: np.ndarray) -> np.ndarray:
-    heat = np.empty(images.shape, dtype=np.float32)
-    for start in range(0, len(images), BATCH):
-        grey = torch.from_numpy(_grey(images[start : start + BATCH])).unsqueeze(1)
-        inside = (grey > 0).float()
-        heat[start : start + BATCH] = (blur_inside(grey, inside, FLOOR_SIGMA_PX) * inside)[:, 0].clamp(0, 1).numpy()
-    return heat
-
-
 # What knows nothing: a method that does not clear these has learned nothing a blur does not know.
-FLOORS: dict[str, HeatOf] = {"grey": _grey, "blurred_grey": _blurred_grey}
+FLOORS: dict[str, HeatOf] = {"grey": _grey, "blurred_grey": blurred_grey}
 
 
 def localizers_of(

@@ -15,7 +15,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
-from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,7 @@ from .loop import train
 from .slices import SliceSet
 
 TURNS = 6  # of matrix products between the steps
-STEPS = {"paper": 2}  # its steps are half a minute long
+STEPS = {"paper-full": 2}  # its steps are half a minute long
 OTHER_STEPS = 40
 # Methods of the task, each a part of the step; what one does inside another counts for the inner one alone.
 PARTS = {
@@ -124,7 +123,7 @@ def run_training_benchmark(
 
     :param data: a training set; its ``train`` slices are used.
     :param presets: of lesion training; each runs its whole schedule, shortened to the steps that are measured.
-    :param steps: of each preset; None: 40, of ``paper`` 2.
+    :param steps: of each preset; None: 40, of ``paper-full`` 2.
     :param progress: told what is being measured.
     :return: figures as a JSON object.
     :raises LesionDecompError: an unusable training set or device.
@@ -139,16 +138,11 @@ def run_training_benchmark(
     }
     runs = {}
     for name in presets:
-        config = shortened(PRESETS[name], steps or STEPS.get(name, OTHER_STEPS))
+        config = PRESETS[name].lasting(steps or STEPS.get(name, OTHER_STEPS))
         if progress is not None:
             progress(f"{name}: {config.steps} steps")
         runs[name] = measure(config, slices, where)
     return {"machine": machine, "slices": len(slices.images), "matrix_product": MATMUL, "presets": runs}
-
-
-def shortened(config: LesionConfig, steps: int) -> LesionConfig:
-    """A run's whole schedule in so many steps: what begins half way through still does."""
-    return replace(config, steps=steps, self_steps=round(config.self_steps * steps / config.steps))
 
 
 def measure(config: LesionConfig, slices: SliceSet, device: torch.device) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from .augmentation import Augmentation
 from .config_ranges import out_of_range
 
 MAX_FILE_BYTES = 1 << 20
+STAGE_KEYS = ("self_steps", "identity_steps", "rise_steps")  # when the stages of a lesion training begin and end
 STAGE = "Training configuration"
 
 
@@ -53,7 +54,13 @@ class LesionConfig:
     :param penalty: λ of equation 3.
     :param norm_p: p of equations 1 and 2.
     :param edge_weighting: the released code's (1 + Sobel/255)² pixel weight.
-    :param identity_steps: first steps with L_r and L_n alone.
+    :param identity_steps: first steps with L_r and L_n alone, at the first learning rate: E, G1 and G2 learn to copy.
+    :param rise_steps: steps from there over which α1 rises to its value, while the critic learns already.
+    :param matched_normals: normal slices are drawn from this many that are nearest to a lesion slice of the batch by
+        the shape of the lungs, so that the critic cannot go by it; 0 draws from all.
+    :param val_every: steps between two looks at the average precision on ``val``; the weights where it was best are
+        kept. 0, or a ``val`` without pixel masks: never, the last weights are kept.
+    :param patience_steps: end the training where it gained less than ``least_gain`` in so many steps; 0 does not.
     :param alpha_image: weight of the image-level term L_m on the lesion decoder.
     :param top_fraction: share of the lung's pixels that make a slice's score.
     :param alpha_sparse: weight of the mean heat of normal slices.
@@ -92,6 +99,11 @@ class LesionConfig:
     norm_p: int = 1
     edge_weighting: bool = False
     identity_steps: int = 0
+    rise_steps: int = 0
+    matched_normals: int = 0
+    val_every: int = 0
+    patience_steps: int = 0
+    least_gain: float = 0.005
     critic: bool = True
     critic_channels: int = 16
     critic_steps: int = 1
@@ -113,10 +125,41 @@ class LesionConfig:
         if self.critic and not self.network.normal_decoder:
             raise LesionDecompError(STAGE, "a critic without normal decoder", "critic = false: it judges G1 alone")
 
+    def lasting(self, steps: int) -> LesionConfig:
+        """The same schedule in so many steps: what begins half way through still does."""
+        scaled = {key: round(getattr(self, key) * steps / self.steps) for key in STAGE_KEYS}
+        return replace(self, steps=steps, **scaled)
+
 
 PRESETS: dict[str, LesionConfig] = {
-    # Equations 1 to 5 with the paper's constants.
+    # Equations 1 to 5 and two decoders, in a width and a resolution that two cores can train until it works: a critic
+    # that cannot go by the lungs' shape, a generator that can copy, then a stronger adversarial term, then a quiet end.
     "paper": LesionConfig(
+        steps=14_000,
+        batch_lesion=4,
+        batch_normal=4,
+        batch_painted=0,
+        shrink=2,
+        learning_rate=3e-4,
+        betas=(0.5, 0.9),
+        ema=0.9995,
+        alpha_adversarial=0.5,
+        alpha_reconstruction=100.0,
+        alpha_normal=100.0,
+        alpha_image=0.0,
+        alpha_sparse=0.0,
+        alpha_painted=0.0,
+        alpha_self=0.0,
+        identity_steps=6000,
+        rise_steps=1000,
+        matched_normals=24,
+        val_every=250,
+        critic_every=1,
+        network=NetworkConfig(norm="none", gated=False, stem=1),
+        augmentation=Augmentation(noise=0.0, blur=0.0, rim=0.0),
+    ),
+    # The same with the paper's constants, widths and resolution: many hours on a GPU.
+    "paper-full": LesionConfig(
         steps=40_000,
         batch_lesion=4,
         batch_normal=4,
@@ -176,8 +219,18 @@ def load_config(base: Config, file: str | Path | None = None, overrides: list[st
             if not isinstance(table, dict):
                 raise LesionDecompError(STAGE, f"'{text}'", f"no value of its own for '{part}'")
         table[last] = parsed
+    if isinstance(base, LesionConfig):
+        values = _copying_scaled(base, values)
     # All at once: settings are checked together, whatever their order.
     return change(base, values)
+
+
+def _copying_scaled(base: LesionConfig, values: dict[str, Any]) -> dict[str, Any]:
+    """``values`` with the share of copying steps kept, where other ``steps`` and none of these are asked for."""
+    steps = values.get("steps")
+    if type(steps) is not int or not 0 < steps < 2**53:
+        return values
+    return {key: round(getattr(base, key) * steps / base.steps) for key in ("identity_steps", "rise_steps")} | values
 
 
 def change(config: Config, values: dict[str, Any]) -> Config:

@@ -139,7 +139,7 @@ class LesionTask:
             if config.critic:
                 if number % config.critic_every == 0:
                     self.train_critic(batch, parts.g1.detach(), rng, terms)
-                total = total + self.adversarial(batch, parts.g1, terms)
+                total = total + self.adversarial(number, batch, parts.g1, terms)
         terms["L_g"] = total
         return total
 
@@ -151,7 +151,7 @@ class LesionTask:
     def update(self, number: int, terms: Terms) -> None:
         """Adam's step of E, G1 and G2 down the gradient, clipped."""
         config, optimizer = self.config, self.optimizers["network"]
-        set_rate(optimizer, cosine(number, config.steps, config.learning_rate, config.final_learning_rate))
+        set_rate(optimizer, learning_rate(number, config))
         terms["gradient_norm"] = torch.nn.utils.clip_grad_norm_(self.network.parameters(), 10.0)
         optimizer.step()
 
@@ -160,7 +160,7 @@ class LesionTask:
         config = self.config
         counts = config.batch_lesion, config.batch_normal, config.batch_painted
         n_lesion, n_normal, n_painted = (len(range(count)[ranks.share(count)]) for count in counts)
-        targets, taught, draws = self.slices.draw(rng, *counts)
+        targets, taught, draws = self.slices.draw(rng, *counts, nearest=config.matched_normals)
         images, extent = targets, targets[:0]
         if n_painted > 0:
             last = slice(n_lesion + n_normal, None)
@@ -234,13 +234,15 @@ class LesionTask:
             total = total + terms["L_p_normal"]
         return self.config.alpha_painted * total
 
-    def adversarial(self, batch: Batch, g1: torch.Tensor, terms: Terms) -> torch.Tensor:
-        """L_a, equation 4."""
+    def adversarial(self, number: int, batch: Batch, g1: torch.Tensor, terms: Terms) -> torch.Tensor:
+        """L_a, equation 4, under α1: rising while D, new to what G1 gives, has nothing to say yet."""
+        config = self.config
         self.critic.requires_grad_(False)
         with mixed_precision(self.device):
             terms["L_a"] = losses.adversarial_loss(self.critic, g1[batch.labelled])
         self.critic.requires_grad_(True)
-        return self.config.alpha_adversarial * terms["L_a"]
+        risen = min(1.0, (number + 1 - config.identity_steps) / max(1, config.rise_steps))
+        return config.alpha_adversarial * risen * terms["L_a"]
 
     def train_critic(self, batch: Batch, g1: torch.Tensor, rng: np.random.Generator, terms: Terms) -> None:
         """Updates of D by equation 3."""
@@ -262,6 +264,14 @@ class LesionTask:
             loss.backward()
             optimizer.step()
             terms["L_c"], terms["wasserstein"] = loss.detach(), distance
+
+
+def learning_rate(number: int, config: LesionConfig) -> float:
+    """Of E, G1 and G2 at update ``number``: held while they learn to copy, then falling; each warms up."""
+    copying, first = config.identity_steps, config.learning_rate
+    if number < copying:
+        return cosine(number, copying, first, first)
+    return cosine(number - copying, config.steps - copying, first, config.final_learning_rate)
 
 
 class _CriticLoss(torch.nn.Module):

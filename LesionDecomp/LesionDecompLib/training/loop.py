@@ -26,6 +26,7 @@ from ..errors import Cancelled, LesionDecompError
 from ..torch_file import read_torch_file
 from . import ranks
 from .ahead import made_ahead
+from .watch import Watch
 
 CHECKPOINT_NAME = "checkpoint.pt"
 LOG_NAME = "log.csv"
@@ -102,9 +103,12 @@ def train(
     progress: Callable[[str, int, int], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
     on_log: Callable[[nn.Module], object] | None = None,
+    watch: Watch | None = None,
     ahead: bool = True,
 ) -> nn.Module:
     """Train until ``steps`` updates are done and return the averaged network in evaluation mode.
+
+    With ``watch`` it ends where that says so, and the network has the best weights that were seen.
 
     Writes ``checkpoint.pt`` (atomically, every ``checkpoint_seconds`` and at the end) and ``log.csv`` into ``folder``.
     On several ranks (:mod:`.ranks`) rank 0 alone writes and shows progress.
@@ -114,6 +118,7 @@ def train(
     :param log_every: updates whose mean makes a row of the log.
     :param progress: called with ``("training", updates done, steps)``.
     :param cancelled: asked before each update.
+    :param watch: looks at the averaged network along the steps.
     :param on_log: called with the averaged network after ``log.csv`` was written, at most every ten seconds.
     :param ahead: draw the data of the next step in another thread; the weights are the same either way.
     :raises Cancelled: the hook said so; the checkpoint is written first.
@@ -123,7 +128,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     average = WeightAverage(task.modules[task.averaged], ema)
     task.teacher = average.network
-    start, pending = _restore(task, average, folder, seed, steps) if resume else (0, {})
+    start, pending = _restore(task, average, watch, folder, seed, steps) if resume else (0, {})
     if not resume and (folder / CHECKPOINT_NAME).exists():
         raise LesionDecompError(
             STAGE, f"a checkpoint in '{folder.name}'", "an empty folder", "Resume it or choose another folder."
@@ -137,12 +142,14 @@ def train(
         rng = np.random.default_rng([seed, number])
         return rng, task.batch(rng)
 
-    numbers = range(start, steps)
+    done = start
+    over = watch is not None and watch.is_over(start)
+    numbers = range(start, start if over else steps)
     with closing(made_ahead(drawn, numbers) if ahead else (drawn(number) for number in numbers)) as batches:
         for number in numbers:
             if ranks.said_by_any(cancelled is not None and cancelled(), device):
                 if writes:
-                    _save(task, average, folder, number, seed, log.values)
+                    _save(task, average, watch, folder, number, seed, log.values)
                 raise Cancelled(STAGE)
             values = task.step(number, *next(batches))
             average.update(task.modules[task.averaged], number)
@@ -151,26 +158,39 @@ def train(
                 found = f"{broken[0]} = {values[broken[0]]} at step {number}"
                 raise LesionDecompError(STAGE, found, "finite losses", "Lower the learning rate or resume from before.")
             done = number + 1
-            if not writes:
-                continue
-            log.add(values)
-            if done % log_every == 0 or done == steps:
+            looks = watch is not None and watch.is_due(done, steps)
+            if watch is not None and looks:
+                values |= watch.look(done, average.network) if writes else {}
+                over = ranks.said_by_any(writes and watch.is_over(done), device)
+            if writes:
+                log.add(values)
+            if writes and (done % log_every == 0 or looks or done == steps):
                 log.write(done, time.monotonic() - began)
                 if on_log is not None and time.monotonic() - shown > 10:
                     on_log(average.network)
                     shown = time.monotonic()
-            if progress is not None:
+            if progress is not None and writes:
                 progress("training", done, steps)
-            if time.monotonic() - saved > checkpoint_seconds:
-                _save(task, average, folder, done, seed, log.values)
+            if over:
+                break
+            if writes and time.monotonic() - saved > checkpoint_seconds:
+                _save(task, average, watch, folder, done, seed, log.values)
                 saved = time.monotonic()
     if writes:
-        _save(task, average, folder, steps, seed, log.values)
+        _save(task, average, watch, folder, done, seed, log.values)
+        if watch is not None and watch.weights:
+            average.network.load_state_dict(watch.weights)
     return average.network
 
 
 def _save(
-    task: Task, average: WeightAverage, folder: Path, step: int, seed: int, pending: dict[str, list[float]]
+    task: Task,
+    average: WeightAverage,
+    watch: Watch | None,
+    folder: Path,
+    step: int,
+    seed: int,
+    pending: dict[str, list[float]],
 ) -> None:
     buffer = io.BytesIO()
     torch.save(
@@ -181,6 +201,7 @@ def _save(
             "optimizers": {name: optimizer.state_dict() for name, optimizer in task.optimizers.items()},
             "average": average.network.state_dict(),
             "log": pending,  # of the steps since the log's last row, or that of a resumed run would lack them
+            "watch": {} if watch is None else watch.state(),
         },
         buffer,
     )
@@ -188,7 +209,7 @@ def _save(
 
 
 def _restore(
-    task: Task, average: WeightAverage, folder: Path, seed: int, steps: int
+    task: Task, average: WeightAverage, watch: Watch | None, folder: Path, seed: int, steps: int
 ) -> tuple[int, dict[str, list[float]]]:
     file = folder / CHECKPOINT_NAME
     if not file.exists():
@@ -201,6 +222,8 @@ def _restore(
             _check_optimizer(optimizer, state["optimizers"][name])
             optimizer.load_state_dict(state["optimizers"][name])
         average.network.load_state_dict(state["average"])
+        if watch is not None and state.get("watch"):
+            _restore_watch(watch, state["watch"], average.network)
         step, saved_seed = int(state["step"]), int(state["seed"])
         if not 0 <= step <= steps:
             raise ValueError(f"step {step} of {steps}")
@@ -214,6 +237,13 @@ def _restore(
     if saved_seed != seed:
         raise LesionDecompError(STAGE, f"a checkpoint with seed {saved_seed}", f"seed {seed}")
     return step, pending
+
+
+def _restore_watch(watch: Watch, state: dict[str, Any], network: nn.Module) -> None:
+    watch.restore(state)
+    wanted = {key: value.shape for key, value in network.state_dict().items()}
+    if watch.weights and {key: value.shape for key, value in watch.weights.items()} != wanted:
+        raise ValueError("best weights of another network")
 
 
 def _check_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:

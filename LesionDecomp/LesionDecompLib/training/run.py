@@ -21,7 +21,7 @@ from ..errors import LesionDecompError
 from ..evaluation.healthy import healthy_version_metrics, train_judge
 from ..networks import DecompositionNet
 from . import ranks
-from .config import LesionConfig, as_dict, change
+from .config import STAGE_KEYS, LesionConfig, NetworkConfig, as_dict, change
 from .curves import draw_curves
 from .examples import ExampleSlices
 from .heat_scale import DEFAULT_THRESHOLD, fit_scale, fit_scale_without_masks, has_masks, slice_heat, slice_metrics
@@ -31,13 +31,15 @@ from .lung_task import LungConfig, lung_task
 from .slice_input import slice_input
 from .slices import SliceSet
 from .taught_heat import taught_heat
+from .val_precision import CHIEF, HeatOf, ValPrecision
 from .warm_start import start_from
+from .watch import Watch
 
 CONFIG_NAME = "config.json"
 BUNDLE_NAME = "bundle"
 CURVES_NAME = "curves.png"
 EXAMPLES_NAME = "examples.png"
-STEP_KEYS = ("steps", "self_steps")
+STEP_KEYS = ("steps", *STAGE_KEYS)
 
 Progress = Callable[[str, int, int], None]
 Cancel = Callable[[], bool]
@@ -76,17 +78,19 @@ def train_lesions(
         slices = SliceSet.load(data, "train")
 
         def steps_in(hours: float) -> LesionConfig:
-            steps = steps_within(LesionTask(config, slices, device), hours)
-            return replace(config, steps=steps, self_steps=round(config.self_steps * steps / config.steps))
+            # Clocked as they are once nothing is merely copied any more.
+            timed = replace(config, identity_steps=0, rise_steps=0)
+            return config.lasting(steps_within(LesionTask(timed, slices, device), hours))
 
         config = record_config(folder, "lesions", config, resume, hours, steps_in)
         taught = taught_heat(teachers, slices, device, progress, cancelled) if teachers else None
         task = LesionTask(config, slices, device, taught)
         if warm_start is not None:
             start_from(task.network, warm_start)
-        examples = ExampleSlices(SliceSet.load(data, "val"), config.shrink)
-        draw = partial(examples.draw, picture=folder / EXAMPLES_NAME)
-        network = train_and_draw(task, folder, config, resume, checkpoint_seconds, progress, cancelled, draw)
+        val = SliceSet.load(data, "val")
+        draw = partial(ExampleSlices(val, config.shrink).draw, picture=folder / EXAMPLES_NAME)
+        watch = watch_of(config, val, heat_ways(config, device))
+        network = train_and_draw(task, folder, config, resume, checkpoint_seconds, progress, cancelled, draw, watch)
         if ranks.rank() > 0:
             return None
     return lesion_bundle(network, config, data, folder / BUNDLE_NAME, name=name, device=device)
@@ -104,15 +108,12 @@ def lesion_bundle(
     """Write a trained decomposition as a bundle, its heat scaled on ``val`` and measured on ``val`` and ``test``."""
     device = torch.device(device)
     network = network.eval().to(device)
-    definition = HeatDefinition(
-        "gate" if config.network.gated else "lesion" if config.network.lesion_decoder else "difference",
-        shrink=config.shrink,
-    )
+    sources = heat_sources(config.network)
+    definition = HeatDefinition(sources[0], shrink=config.shrink)
     val = SliceSet.load(data, "val")
     metrics: dict[str, Any] = {}
     if has_masks(val):
-        both = config.network.gated and config.network.normal_decoder
-        definition = fit_scale(network, definition, val, device, ("gate", "both") if both else ())
+        definition = fit_scale(network, definition, val, device, sources)
         metrics["val"] = slice_metrics(network, definition, val, device)
         metrics["test"] = slice_metrics(network, definition, SliceSet.load(data, "test"), device)
     else:
@@ -133,6 +134,35 @@ def lesion_bundle(
         "default": False,
     }
     return ModelBundle.save(folder, network, metadata)
+
+
+def heat_sources(network: NetworkConfig) -> tuple[str, ...]:
+    """Ways in which a decomposition can give heat (:class:`HeatDefinition`), the one on ``val`` best to be chosen."""
+    if network.gated:
+        return ("gate", "both") if network.normal_decoder else ("gate",)
+    if not network.lesion_decoder:
+        return ("difference",)
+    return ("lesion", "difference") if network.normal_decoder else ("lesion",)
+
+
+def heat_ways(config: LesionConfig, device: torch.device) -> dict[str, HeatOf]:
+    """The heat of each of :func:`heat_sources`, as a function of a network and slices."""
+
+    def way(source: str) -> HeatOf:
+        definition = HeatDefinition(source, shrink=config.shrink)
+        return lambda network, images: slice_heat(network, definition, images, device)
+
+    return {source: way(source) for source in heat_sources(config.network)}
+
+
+def watch_of(config: Any, val: SliceSet, ways: dict[str, HeatOf]) -> Watch | None:
+    """What looks at a run's average precision on ``val``; None where the configuration or ``val`` has it not.
+
+    :param config: with ``val_every``, ``patience_steps`` and ``least_gain``.
+    """
+    if config.val_every == 0 or not has_masks(val):
+        return None
+    return Watch(ValPrecision(val, ways), CHIEF, config.val_every, config.patience_steps, config.least_gain)
 
 
 def train_lungs(
@@ -193,11 +223,12 @@ def train_and_draw(
     progress: Progress | None,
     cancelled: Cancel | None,
     draw: Callable[[nn.Module], object] | None = None,
+    watch: Watch | None = None,
 ) -> nn.Module:
     """Train a task (:func:`.loop.train`) and draw its curves, and what ``draw`` draws, while it trains and at its end.
 
     :param config: with ``steps``, ``seed`` and ``ema``.
-    :return: the averaged network.
+    :return: the averaged network, with ``watch`` as it was when it was best.
     """
 
     def show(network: nn.Module) -> None:
@@ -216,6 +247,7 @@ def train_and_draw(
         progress=progress if ranks.rank() == 0 else None,
         cancelled=cancelled,
         on_log=show,
+        watch=watch,
     )
     if ranks.rank() == 0:
         show(network)
