@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CONSTRAINTS := Testing/constraints.txt
 LIBRARY := $(shell find LesionDecomp/LesionDecompLib LesionDecomp/Resources -type f -not -name '*.pyc' 2>/dev/null)
 
-.PHONY: demo test coverage mutation bench lint types docs fuzz faults clean
+.PHONY: demo test coverage bench lint types docs fuzz faults clean
 
 demo: $(VENV)/installed
 	$(BIN)/lesiondecomp demo -o demo --overwrite
@@ -22,10 +22,6 @@ coverage: $(VENV)/installed-test
 	$(BIN)/python -m coverage run -m pytest $(PYTEST_ARGUMENTS)
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
-
-# Small changes of geometry, statistics and bundles, each to be noticed by a test. See Testing/TRUST.md.
-mutation: $(VENV)/installed-test
-	PYTHONPATH=LesionDecomp:Testing $(BIN)/python -m mutation $(MUTATION_ARGUMENTS)
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check --fix .

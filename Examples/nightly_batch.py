@@ -17,12 +17,12 @@ import io
 import sys
 from pathlib import Path
 
-from LesionDecompLib.atomic import write_text
-from LesionDecompLib.case_files import REPORT, STATISTICS, write_case
 from LesionDecompLib.errors import LesionDecompError
-from LesionDecompLib.image_io import case_name, read_volume
+from LesionDecompLib.io.atomic import write_text
+from LesionDecompLib.io.readers import case_name, read_volume
+from LesionDecompLib.measurement.statistics import read_statistics_csv
 from LesionDecompLib.pipeline import Segmenter
-from LesionDecompLib.statistics import read_statistics_csv
+from LesionDecompLib.report.case import REPORT, STATISTICS, write_case
 
 
 def main(studies: Path, results: Path) -> int:

@@ -11,14 +11,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from LesionDecompLib.bundles import find_bundle
-from LesionDecompLib.device import choose_device
-from LesionDecompLib.image_io import read_volume
+from LesionDecompLib.io.readers import read_volume
+from LesionDecompLib.measurement.statistics import measurement
+from LesionDecompLib.models.bundle import find_bundle
+from LesionDecompLib.models.device import choose_device
 from LesionDecompLib.pipeline import Segmenter
-from LesionDecompLib.statistics import measurement
 from LesionDecompLib.training.config import PRESETS, load_config
+from LesionDecompLib.training.data.export import export_slices, read_slice_labels
 from LesionDecompLib.training.run import train_lesions
-from LesionDecompLib.training.slice_export import export_slices, read_slice_labels
 
 
 def main(arguments: list[str] | None = None) -> None:

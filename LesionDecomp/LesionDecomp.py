@@ -259,8 +259,8 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
         :param folders: bundles to offer beside the installed ones and those trained in this session; folders without
             a valid bundle are left out.
         """
-        from LesionDecompLib.bundles import ModelBundle, find_bundle, installed_bundles
         from LesionDecompLib.errors import LesionDecompError
+        from LesionDecompLib.models.bundle import ModelBundle, find_bundle, installed_bundles
 
         trained = [str(run.bundle) for run in self.trainings() if run.bundle is not None]
         models = [(bundle.name, bundle) for bundle in installed_bundles("lesions")]
@@ -332,7 +332,7 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
         :raises Cancelled: by ``cancelled``, or because the input or an output node left the scene meanwhile. In both
             cases the scene is as it was.
         """
-        from LesionDecompLib.manifest import build_manifest, manifest_text
+        from LesionDecompLib.report.manifest import build_manifest, manifest_text
 
         started = time.monotonic()
         outputs = self._outputs(heatmapNode, lungsNode, lesionsNode, tableNode, segmentationNode, reportNode)
@@ -385,7 +385,7 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
             ``wait()``.
         :raises LesionDecompError: unsuitable input; nothing has been started then.
         """
-        from LesionDecompLib.worker.files import JobParameters
+        from LesionDecompLib.processes.job_files import JobParameters
         from LesionDecompMrml.segmentation_run import Listeners, SegmentationRun
         from LesionDecompMrml.slicer_python import slicer_python
 
@@ -551,7 +551,7 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
 
     def lesionPlaces(self, heatmapNode):
         """The lesions of a result from the largest to the smallest, with volume_ml and voxel (k, j, i)."""
-        from LesionDecompLib.lesion_places import lesions_by_size
+        from LesionDecompLib.measurement.places import lesions_by_size
 
         live = self.liveResult(heatmapNode)
         lesions = live.live.at(live.nodes.threshold, live.nodes.minimum_volume_ml)
@@ -581,7 +581,7 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
 
         :param make: make them if it has none.
         """
-        from LesionDecompLib.lesion_places import area_along_body
+        from LesionDecompLib.measurement.places import area_along_body
         from LesionDecompMrml.plots import has_plots, show_area_along_body, show_volume_curve
 
         if not (make or has_plots(heatmapNode)):
@@ -636,8 +636,8 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
             loop, wait(). It is kept for the session: :meth:`trainings`.
         :raises LesionDecompError: settings or data that cannot work; nothing has been started then.
         """
-        from LesionDecompLib.training_process import TrainingSettings
-        from LesionDecompLib.training_run import start_training
+        from LesionDecompLib.processes.training import TrainingSettings
+        from LesionDecompLib.processes.training_run import start_training
         from LesionDecompMrml.slicer_python import slicer_python
         from LesionDecompMrml.training_volumes import MarkedSlices, training_input, training_input_of_csv
 
@@ -692,7 +692,7 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
 
     def trainings(self):
         """The trainings of this session, running and ended, the latest last; they outlive the panel."""
-        from LesionDecompLib.training_run import trainings
+        from LesionDecompLib.processes.training_run import trainings
 
         return trainings()
 

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from LesionDecompLib import bundles
-from LesionDecompLib.bundles import ModelBundle, find_bundle
-from LesionDecompLib.cli import main
+from LesionDecompLib.__main__ import main
+from LesionDecompLib.ct.grid import AxialView
+from LesionDecompLib.ct.volume import Volume
 from LesionDecompLib.errors import LesionDecompError
-from LesionDecompLib.geometry import AxialView
-from LesionDecompLib.image_io import read_volume, write_image
-from LesionDecompLib.networks import DecompositionNet, UNet
-from LesionDecompLib.volume import Volume
+from LesionDecompLib.io.readers import read_volume, write_image
+from LesionDecompLib.models import bundle as bundles
+from LesionDecompLib.models.bundle import ModelBundle, find_bundle
+from LesionDecompLib.models.networks import DecompositionNet, UNet
 
-LIBRARY_HOME = Path(bundles.__file__).resolve().parents[1]
+LIBRARY_HOME = Path(bundles.__file__).resolve().parents[2]
 CROP = np.s_[30:42]  # slices of cip_ct64 through the middle of both lungs
 
 

@@ -6,7 +6,6 @@ import os
 import signal
 from pathlib import Path
 
-import hypothesis
 import pytest
 
 # Tests interrupt and hang up programs. A shell that starts the suite in the background has it ignore both signals, and
@@ -18,10 +17,6 @@ for _name in ("SIGINT", "SIGHUP"):
 
 ROOT = Path(__file__).resolve().parents[1]
 pytest_plugins = ["headless_slicer.fixtures", "headless_slicer.panel_fixtures"]
-# Whether a mutant dies matters, not the smallest example that kills it.
-hypothesis.settings.register_profile(
-    "mutation", phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate], derandomize=True, database=None
-)
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +47,7 @@ def home(tmp_path_factory) -> Path:
 @pytest.fixture
 def models(home, monkeypatch) -> Path:
     """The folder of the small untrained models, which are the only ones installed."""
-    from LesionDecompLib import bundles
+    from LesionDecompLib.models import bundle as bundles
 
     folder = home / ".lesiondecomp" / "models"
     monkeypatch.setattr(bundles, "model_folders", lambda: [folder])

@@ -19,10 +19,10 @@ import numpy as np
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "LesionDecomp"))
 
-from LesionDecompLib.geometry import AxialView, resampling_matrix
-from LesionDecompLib.image_io import read_volume
+from LesionDecompLib.ct.grid import AxialView, resampling_matrix
+from LesionDecompLib.ct.volume import Volume
+from LesionDecompLib.io.readers import read_volume
 from LesionDecompLib.pipeline import Segmenter, SegmentResult
-from LesionDecompLib.volume import Volume
 
 AIR_HU = -1000
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-from LesionDecompLib.geometry import AxialView
-from LesionDecompLib.image_io import read_mask, read_volume
-from LesionDecompLib.lesions import lesion_labelmap
-from LesionDecompLib.statistics import lesion_statistics
-from LesionDecompLib.volume import Volume
+from LesionDecompLib.ct.grid import AxialView
+from LesionDecompLib.ct.volume import Volume
+from LesionDecompLib.io.readers import read_mask, read_volume
+from LesionDecompLib.measurement.statistics import lesion_statistics
+from LesionDecompLib.segmentation.lesions import lesion_labelmap
 from scipy.ndimage import binary_closing, gaussian_filter
 from skimage.measure import label
 from skimage.morphology import disk

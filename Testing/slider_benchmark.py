@@ -26,7 +26,7 @@ LIMIT_MS = {150: 50.0, 600: 150.0}  # what the panel promises, milliseconds by n
 
 def sample_heat() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """HU, heat and lungs of the sample CT, segmented once and kept in the temporary folder."""
-    from LesionDecompLib.image_io import read_volume
+    from LesionDecompLib.io.readers import read_volume
     from LesionDecompLib.pipeline import Segmenter
 
     volume, _ = read_volume(ROOT / "LesionDecomp" / "Resources" / "SampleData" / "chest_ct_tumor.nrrd")
@@ -52,9 +52,9 @@ def slider_timings(
         slider rests, table included; and ``lesion_share`` of the lungs.
     """
     import slicer
-    from LesionDecompLib.geometry import AxialView
-    from LesionDecompLib.lesions import lesion_labelmap
-    from LesionDecompLib.statistics import lesion_statistics
+    from LesionDecompLib.ct.grid import AxialView
+    from LesionDecompLib.measurement.statistics import lesion_statistics
+    from LesionDecompLib.segmentation.lesions import lesion_labelmap
     from LesionDecompMrml.live_result import LiveResult
     from LesionDecompMrml.result_nodes import write_result
 

@@ -11,9 +11,9 @@ import time
 
 import pytest
 from command_line import process_environment, snapshot
-from LesionDecompLib.atomic import atomic_file, check_writable, staged_folder, write_bytes, write_text
 from LesionDecompLib.errors import LesionDecompError
-from LesionDecompLib.folder_lock import LOCK_NAME, sole_writer
+from LesionDecompLib.io.atomic import atomic_file, check_writable, staged_folder, write_bytes, write_text
+from LesionDecompLib.io.folder_lock import LOCK_NAME, sole_writer
 
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX permissions and signals")
 
@@ -148,7 +148,7 @@ class TestFolder:
     @pytest.mark.parametrize("seed", range(6))
     def test_a_killed_process_leaves_all_of_a_new_folder_or_nothing(self, tmp_path, seed):
         code = (
-            "import sys; from LesionDecompLib.atomic import staged_folder\n"
+            "import sys; from LesionDecompLib.io.atomic import staged_folder\n"
             "print('ready', flush=True)\n"
             "for n in range(10**6):\n"
             "    with staged_folder(f'case{n}', last='report.json') as staging:\n"
@@ -182,7 +182,7 @@ class TestSeveralProcesses:
 
     def test_two_runs_into_one_folder_never_leave_a_mix(self, tmp_path):
         code = (
-            "import sys; from LesionDecompLib.atomic import staged_folder\n"
+            "import sys; from LesionDecompLib.io.atomic import staged_folder\n"
             "print('ready', flush=True)\n"
             "for n in range(10**6):\n"
             "    with staged_folder('case', True, last='report.json', retired=('odd',)) as staging:\n"
@@ -214,7 +214,7 @@ class TestSeveralProcesses:
     def test_what_a_killed_run_left_is_removed_and_what_a_living_one_makes_is_not(self, tmp_path):
         (tmp_path / "case").mkdir()
         code = (
-            "import sys, time; from LesionDecompLib.atomic import atomic_file, staged_folder\n"
+            "import sys, time; from LesionDecompLib.io.atomic import atomic_file, staged_folder\n"
             "with staged_folder('case', True) as staging, atomic_file('report.json') as stream:\n"
             "    (staging / 'a').write_text('half')\n"
             "    print('ready', flush=True); time.sleep(600)\n"
@@ -234,7 +234,7 @@ class TestSeveralProcesses:
 
     def test_what_was_left_where_the_output_folder_was_still_missing_is_removed_too(self, tmp_path):
         code = (
-            "import time; from LesionDecompLib.atomic import staged_folder\n"
+            "import time; from LesionDecompLib.io.atomic import staged_folder\n"
             "with staged_folder('out/case') as staging:\n"
             "    (staging / 'a').write_text('half'); print('ready', flush=True); time.sleep(600)\n"
         )
@@ -248,7 +248,7 @@ class TestSeveralProcesses:
 
     def test_a_second_writer_is_refused_until_the_first_has_ended(self, tmp_path):
         code = (
-            "import time; from LesionDecompLib.folder_lock import sole_writer\n"
+            "import time; from LesionDecompLib.io.folder_lock import sole_writer\n"
             "with sole_writer('.', wait=False):\n"
             "    print('ready', flush=True); time.sleep(600)\n"
         )

@@ -18,7 +18,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 from command_line import process_environment, run_apart, run_here, ships, small_ct, snapshot
 from dicom_files import copy_slice, series_files
-from LesionDecompLib.image_io import write_image
+from LesionDecompLib.io.readers import write_image
 
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX only")
 

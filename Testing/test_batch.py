@@ -15,16 +15,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import lungs_in_boxes, process_environment, run_apart, run_here, ships, small_ct, snapshot
-from LesionDecompLib.cli.case_plan import Case
+from LesionDecompLib.cli.batch.finished import source_state
+from LesionDecompLib.cli.batch.plan import Case
 from LesionDecompLib.cli.case_sharing import CaseSharing, first_host
-from LesionDecompLib.cli.finished_cases import source_state
-from LesionDecompLib.image_io import read_volume, write_image
+from LesionDecompLib.io.readers import read_volume, write_image
 
 
 @pytest.fixture
 def models(models, monkeypatch):
     """Small untrained models; the air in two boxes stands in for what a trained lung network finds."""
-    monkeypatch.setattr("LesionDecompLib.lungs.segment_lungs", lungs_in_boxes)
+    monkeypatch.setattr("LesionDecompLib.segmentation.lungs.segment.segment_lungs", lungs_in_boxes)
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from LesionDecompLib import bundles
-from LesionDecompLib.bundles import ModelBundle, bundle_paths, find_bundle, installed_bundles, model_folders
 from LesionDecompLib.errors import LesionDecompError
-from LesionDecompLib.networks import DecompositionNet, UNet
+from LesionDecompLib.models import bundle as bundles
+from LesionDecompLib.models.bundle import ModelBundle, bundle_paths, find_bundle, installed_bundles, model_folders
+from LesionDecompLib.models.networks import DecompositionNet, UNet
 from test_bundles import ARGUMENTS, INPUT, METADATA, rewrite
 
 # Key -> a value of another type.
@@ -323,7 +323,7 @@ def test_a_localizer_is_loaded_whatever_it_puts_out(tmp_path):
 def test_where_bundles_are_looked_for(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    library = Path(bundles.__file__).resolve().parent
+    library = Path(bundles.__file__).resolve().parents[1]
     beside = library.parent / "Resources" / "Models"
     assert model_folders() == [beside, library / "Resources" / "Models", tmp_path / ".lesiondecomp" / "models"]
     ModelBundle.save(tmp_path / ".lesiondecomp" / "models" / "mine", UNet(**ARGUMENTS), {**METADATA, "name": "own"})

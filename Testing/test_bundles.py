@@ -8,10 +8,10 @@ import shutil
 
 import pytest
 import torch
-from LesionDecompLib import bundles
-from LesionDecompLib.bundles import METADATA_NAME, WEIGHTS_NAME, ModelBundle, find_bundle, installed_bundles
 from LesionDecompLib.errors import LesionDecompError
-from LesionDecompLib.networks import DecompositionNet, UNet
+from LesionDecompLib.models import bundle as bundles
+from LesionDecompLib.models.bundle import METADATA_NAME, WEIGHTS_NAME, ModelBundle, find_bundle, installed_bundles
+from LesionDecompLib.models.networks import DecompositionNet, UNet
 
 INPUT = {"size": [64, 64], "spacing_mm": 2.0, "hu_window": [-1000, 200], "mean": 0.5, "std": 0.5}
 ARGUMENTS = {"out_channels": 3, "channels": 4, "levels": 3}

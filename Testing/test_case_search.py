@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from command_line import lungs_in_boxes, names, run_apart, run_here, ships, small_ct
 from dicom_files import copy_slice, series_files
-from LesionDecompLib.cli.case_plan import plan_cases
-from LesionDecompLib.cli.case_search import search_folder
-from LesionDecompLib.image_io import write_image
+from LesionDecompLib.cli.batch.plan import plan_cases
+from LesionDecompLib.cli.batch.search import search_folder
+from LesionDecompLib.io.readers import write_image
 
 
 @pytest.fixture
 def models(models, monkeypatch):
     """Small untrained models, and boxes for lungs."""
-    monkeypatch.setattr("LesionDecompLib.lungs.segment_lungs", lungs_in_boxes)
+    monkeypatch.setattr("LesionDecompLib.segmentation.lungs.segment.segment_lungs", lungs_in_boxes)
 
 
 def _series(data_folder: Path, folder: Path, uid: str = "1.2.3.4", **changes: str) -> Path:

@@ -17,13 +17,13 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 from command_line import lungs_in_boxes, names, process_environment, run_apart, run_here, ships, small_ct, snapshot
 from dicom_files import SECRET_ID, SECRET_NAME, copy_slice, series_files
-from LesionDecompLib import bundles
 from LesionDecompLib.cli import main
-from LesionDecompLib.cli.case_plan import plan_cases
+from LesionDecompLib.cli.batch.plan import plan_cases
 from LesionDecompLib.cli.progress import Progress
-from LesionDecompLib.image_io import read_volume
+from LesionDecompLib.io.readers import read_volume
+from LesionDecompLib.measurement.statistics import MEASUREMENTS, read_statistics_csv
+from LesionDecompLib.models import bundle as bundles
 from LesionDecompLib.pipeline import Segmenter
-from LesionDecompLib.statistics import MEASUREMENTS, read_statistics_csv
 from PIL import Image
 
 FILES = ["heatmap.nrrd", "lesions.nrrd", "lungs.nrrd", "report.json", "statistics.csv"]
@@ -41,7 +41,7 @@ def case(data_folder, tmp_path):
 @pytest.fixture
 def boxes_of_air(monkeypatch):
     """Stands in for the lung network, which is untrained here: the air in two boxes is lung."""
-    monkeypatch.setattr("LesionDecompLib.lungs.segment_lungs", lungs_in_boxes)
+    monkeypatch.setattr("LesionDecompLib.segmentation.lungs.segment.segment_lungs", lungs_in_boxes)
 
 
 class TestOneCase:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from command_line import names, run_here, small_models, snapshot
 from dicom_files import SECRET_ID, SECRET_NAME, copy_slice, series_files
-from LesionDecompLib import bundles
-from LesionDecompLib.dicom_seg import write_dicom_seg
 from LesionDecompLib.errors import LesionDecompError
-from LesionDecompLib.image_io import read_mask, read_volume
+from LesionDecompLib.io.dicom.seg import write_dicom_seg
+from LesionDecompLib.io.readers import read_mask, read_volume
+from LesionDecompLib.models import bundle as bundles
 from LesionDecompLib.pipeline import Segmenter
 
 pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed (pip install .[dicom])")
@@ -39,7 +39,7 @@ def series(data_folder, tmp_path_factory):
 @pytest.fixture(scope="module")
 def lung_mask(data_folder, series, tmp_path_factory):
     """The lungs of these slices, as a file on their grid."""
-    from LesionDecompLib.image_io import write_image
+    from LesionDecompLib.io.readers import write_image
 
     volume, _ = read_volume(series)
     whole, _ = read_volume(data_folder / "misc_ct" / "cip_ct64" / "wholeLung-64.nrrd")
@@ -118,9 +118,21 @@ def test_command_writes_what_the_labelmaps_hold_with_references_and_codes(
         assert b"Zyzzogeton" not in (out / name).read_bytes() and SECRET_ID.encode() not in (out / name).read_bytes()
 
 
+def write(path, source, volume, result) -> list[str]:
+    return write_dicom_seg(
+        path,
+        source,
+        volume,
+        result.lungs,
+        result.lesions,
+        lesion_algorithm=result.lesion_bundle,
+        lung_algorithm=result.lung_bundle,
+    )
+
+
 def read_volume_labels(path) -> tuple[np.ndarray, np.ndarray]:
     import SimpleITK as sitk  # noqa: N813
-    from LesionDecompLib.nrrd_reader import read_nrrd
+    from LesionDecompLib.io.nrrd import read_nrrd
 
     stored = read_nrrd(path, "test")
     np.testing.assert_array_equal(stored.array, sitk.GetArrayFromImage(sitk.ReadImage(str(path))))
@@ -134,11 +146,11 @@ def sorted_rows(points: np.ndarray) -> np.ndarray:
 def test_structures_without_a_voxel_are_left_out(segmented, series, tmp_path):
     volume, result = segmented
     result = replace(result, lesions=np.zeros_like(result.lesions))
-    assert write_dicom_seg(tmp_path / "seg.dcm", series, volume, result) == ["right lung", "left lung"]
+    assert write(tmp_path / "seg.dcm", series, volume, result) == ["right lung", "left lung"]
     assert list(highdicom.seg.segread(tmp_path / "seg.dcm").segment_numbers) == [1, 2]
     result = replace(result, lungs=np.zeros_like(result.lungs))
     with pytest.raises(LesionDecompError, match="neither lung nor lesion"):
-        write_dicom_seg(tmp_path / "none.dcm", series, volume, result)
+        write(tmp_path / "none.dcm", series, volume, result)
     assert names(tmp_path) == ["seg.dcm"]
 
 
@@ -153,7 +165,7 @@ def test_a_tilted_series_keeps_its_slices_places(segmented, series, lung_mask, t
         image.save_as(tilted / f"{number}.dcm")
     volume, _ = read_volume(tilted)
     _, result = segmented
-    write_dicom_seg(tmp_path / "seg.dcm", tilted, volume, result)
+    write(tmp_path / "seg.dcm", tilted, volume, result)
     seg = highdicom.seg.segread(tmp_path / "seg.dcm")
     stacked = seg.get_pixels_by_source_instance(source_uids(tilted), assert_missing_frames_are_empty=True)
     np.testing.assert_array_equal(stacked[..., 2], result.lesions != 0)
@@ -178,9 +190,9 @@ def test_a_series_that_has_changed_meanwhile_or_lacks_its_study_is_refused(segme
     lowest = min(fewer.iterdir(), key=lambda file: float(pydicom.dcmread(file).ImagePositionPatient[2]))
     lowest.unlink()
     with pytest.raises(LesionDecompError, match="found 11 images in 'fewer'; expected the 12"):
-        write_dicom_seg(tmp_path / "seg.dcm", fewer, volume, result)
+        write(tmp_path / "seg.dcm", fewer, volume, result)
     with pytest.raises(LesionDecompError, match="StudyInstanceUID"):
-        write_dicom_seg(tmp_path / "seg.dcm", without, volume, result)
+        write(tmp_path / "seg.dcm", without, volume, result)
     assert not (tmp_path / "seg.dcm").exists()
 
 

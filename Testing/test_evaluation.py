@@ -12,23 +12,24 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
-from LesionDecompLib.baselines.classifier import CAM_LAYER
-from LesionDecompLib.baselines.config import BASELINES
-from LesionDecompLib.baselines.run import train_baseline
-from LesionDecompLib.bundles import ModelBundle, find_bundle
-from LesionDecompLib.cli import evaluate, main, train
-from LesionDecompLib.decomposition import HeatDefinition
+from LesionDecompLib.cli import evaluate, main
 from LesionDecompLib.errors import Cancelled, LesionDecompError
+from LesionDecompLib.evaluation.baselines.config import BASELINES
+from LesionDecompLib.evaluation.baselines.run import train_baseline
 from LesionDecompLib.evaluation.bootstrap import interval, resampled_figures, scan_weights
 from LesionDecompLib.evaluation.comparison import slice_figures, surface_distances_95
-from LesionDecompLib.evaluation.comparison_figures import example_slices
+from LesionDecompLib.evaluation.figures import example_slices
 from LesionDecompLib.evaluation.localizers import FLOORS, METHODS, localizers_of
-from LesionDecompLib.evaluation.pixel_metrics import HeatCounts
 from LesionDecompLib.evaluation.volumes import agreement, dice, find_cases
-from LesionDecompLib.networks import DecompositionNet
+from LesionDecompLib.metrics.pixels import HeatCounts
+from LesionDecompLib.models.bundle import ModelBundle, find_bundle
+from LesionDecompLib.models.classifier import CAM_LAYER
+from LesionDecompLib.models.networks import DecompositionNet
+from LesionDecompLib.models.records import HeatDefinition
+from LesionDecompLib.training.config import BASELINES as BASELINE_NAMES
 from LesionDecompLib.training.config import change
+from LesionDecompLib.training.data.slices import SliceSet
 from LesionDecompLib.training.heat_scale import count_heat, fit_scale, slice_heat
-from LesionDecompLib.training.slices import SliceSet
 from PIL import Image
 
 LIBRARY = Path(__file__).resolve().parents[1] / "LesionDecomp"
@@ -86,7 +87,7 @@ def bundles(slices, tmp_path_factory) -> dict[str, ModelBundle]:
 
 def test_names_of_the_command_line_are_those_of_the_library():
     assert (*METHODS, *FLOORS) == evaluate.METHODS
-    assert tuple(BASELINES) == train.BASELINES
+    assert tuple(BASELINES) == BASELINE_NAMES
 
 
 def test_every_localizer_runs_is_deterministic_and_keeps_to_the_lungs(slices, bundles):
@@ -247,7 +248,7 @@ def test_hundred_million_pixels_fit(tmp_path):
     """Counting 100 million pixels of heat stays below 2 GB, heat and mask included."""
     script = """
 import resource, numpy as np
-from LesionDecompLib.evaluation.pixel_metrics import HeatCounts
+from LesionDecompLib.metrics.pixels import HeatCounts
 n = 100_000_000
 heat = np.linspace(0, 1, n, dtype=np.float32); mask = np.zeros(n, bool); mask[n // 2:] = True
 counts = HeatCounts(); counts.add(heat, mask)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
-from LesionDecompLib.bundles import ModelBundle
+from LesionDecompLib.models.bundle import ModelBundle
 from test_module_files import ROOT
 from tiny_training import TINY
 

@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 from command_line import process_environment, run_here, small_ct, small_models
 from faults.jobs import contents, training_command
-from LesionDecompLib import case_files
-from LesionDecompLib.bundles import ModelBundle
 from LesionDecompLib.cli.progress import Progress
 from LesionDecompLib.cli.train import _only_run_in
 from LesionDecompLib.errors import LesionDecompError
-from LesionDecompLib.image_io import write_image
+from LesionDecompLib.io.readers import write_image
+from LesionDecompLib.models.bundle import ModelBundle
+from LesionDecompLib.report import case as case_files
 
 TESTING = Path(__file__).resolve().parent
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX signals and processes")

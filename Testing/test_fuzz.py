@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from LesionDecompLib.errors import LesionDecompError
 from LesionDecompLib.training.config import PRESETS, load_config
-from LesionDecompLib.training.slice_export import read_slice_labels
-from LesionDecompLib.training.slices import read_index
+from LesionDecompLib.training.data.export import read_slice_labels
+from LesionDecompLib.training.data.slices import read_index
 
 INPUTS = 360
 FEW = settings(
@@ -41,7 +41,7 @@ def test_the_campaign_notices_what_it_is_there_for(tmp_path, monkeypatch):
     """With a loader of statistics that fails in four ways, all four are found out, and every input has its turn."""
     (tmp_path / "sitecustomize.py").write_text(
         "import os, pathlib, time\n"
-        "import LesionDecompLib.statistics as module\n"
+        "import LesionDecompLib.measurement.statistics as module\n"
         "calls = pathlib.Path(__file__).with_name('calls')\n"
         "def read_statistics_csv(path):\n"
         "    calls.write_text(calls.read_text() + '.' if calls.exists() else '.')\n"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from LesionDecompLib.geometry import AxialView, resampling_matrix
+from LesionDecompLib.ct.grid import AxialView, resampling_matrix
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.transform import Rotation
 

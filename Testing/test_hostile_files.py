@@ -12,9 +12,9 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 from dicom_files import series_files
 from fuzz.mutations import mutated
-from LesionDecompLib.dicom_lengths import lengths_fit
 from LesionDecompLib.errors import LesionDecompError
-from LesionDecompLib.image_io import read_volume
+from LesionDecompLib.io.dicom.lengths import lengths_fit
+from LesionDecompLib.io.readers import read_volume
 
 MUTATIONS = 60  # of each format, with a fixed seed
 

@@ -15,10 +15,10 @@ from command_line import small_ct, snapshot
 from dicom_files import SECRET_ID, SECRET_NAME, copy_slice, position, series_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from LesionDecompLib.dicom_grid import slice_grid
+from LesionDecompLib.ct.volume import Volume
 from LesionDecompLib.errors import LesionDecompError
-from LesionDecompLib.image_io import case_name, read_mask, read_volume, volume_identity, write_image
-from LesionDecompLib.volume import Volume
+from LesionDecompLib.io.dicom.grid import slice_grid
+from LesionDecompLib.io.readers import case_name, read_mask, read_volume, volume_identity, write_image
 
 
 @pytest.fixture
@@ -278,7 +278,7 @@ class TestGrid:
 
 def read_mask_like(path) -> tuple[np.ndarray, np.ndarray]:
     """Matrix and voxels of a labelmap file, read as the library reads it."""
-    from LesionDecompLib.nrrd_reader import read_nrrd
+    from LesionDecompLib.io.nrrd import read_nrrd
 
     stored = read_nrrd(path, "Reading")
     return stored.ijk_to_ras, stored.array

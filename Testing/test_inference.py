@@ -12,18 +12,18 @@ import SimpleITK
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from LesionDecompLib import gzip_writer
-from LesionDecompLib.banded import BandedMatrix
-from LesionDecompLib.bundles import ModelBundle, find_bundle
+from LesionDecompLib.ct.grid import resampling_matrix
+from LesionDecompLib.ct.volume import Volume
 from LesionDecompLib.errors import LesionDecompError
-from LesionDecompLib.geometry import resampling_matrix
-from LesionDecompLib.gzip_writer import BLOCK_BYTES, write_gzip
-from LesionDecompLib.image_io import read_volume
-from LesionDecompLib.inference import BF16_HEAT_ERROR, LARGEST_HEAT_ERROR, inference_network, network_precision
-from LesionDecompLib.nrrd import write_nrrd
+from LesionDecompLib.io import gzip_writer
+from LesionDecompLib.io.gzip_writer import BLOCK_BYTES, write_gzip
+from LesionDecompLib.io.nrrd import write_nrrd
+from LesionDecompLib.io.readers import read_volume
+from LesionDecompLib.models.bundle import ModelBundle, find_bundle
+from LesionDecompLib.models.precision import has_fast_bf16
+from LesionDecompLib.models.runtime import BF16_HEAT_ERROR, LARGEST_HEAT_ERROR, inference_network, network_precision
 from LesionDecompLib.pipeline import Segmenter
-from LesionDecompLib.precision import has_fast_bf16
-from LesionDecompLib.volume import Volume
+from LesionDecompLib.segmentation.resampling import BandedMatrix
 
 CPU = torch.device("cpu")
 
@@ -53,7 +53,7 @@ def test_the_heat_is_within_a_hundredth_of_float32_and_the_report_says_which(par
 
 
 def test_a_model_that_does_not_bear_it_computes_in_float32(monkeypatch):
-    monkeypatch.setattr("LesionDecompLib.inference.has_fast_bf16", lambda device: True)
+    monkeypatch.setattr("LesionDecompLib.models.runtime.has_fast_bf16", lambda device: True)
     lesions, lungs = find_bundle(None, "lesions"), find_bundle(None, "lungs")
 
     def with_error(error) -> ModelBundle:
@@ -64,7 +64,7 @@ def test_a_model_that_does_not_bear_it_computes_in_float32(monkeypatch):
     assert network_precision(with_error(0.004), CPU) == torch.bfloat16
     assert network_precision(with_error(0.004), CPU, "float32") == torch.float32
     assert network_precision(lungs, CPU) == torch.bfloat16
-    monkeypatch.setattr("LesionDecompLib.inference.has_fast_bf16", lambda device: False)
+    monkeypatch.setattr("LesionDecompLib.models.runtime.has_fast_bf16", lambda device: False)
     assert network_precision(lungs, CPU) == torch.float32
 
 

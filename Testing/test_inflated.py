@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
-from LesionDecompLib.inflated import PIECE_BYTES, Inflated
+from LesionDecompLib.io.inflated import PIECE_BYTES, Inflated
 
 DATA = np.random.default_rng(3).integers(0, 64, 3 * PIECE_BYTES + 77, dtype=np.uint8).tobytes()
 

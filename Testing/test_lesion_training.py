@@ -17,18 +17,18 @@ import pytest
 import torch
 from LesionDecompLib.cli import main
 from LesionDecompLib.errors import Cancelled, LesionDecompError
-from LesionDecompLib.folder_lock import sole_writer
-from LesionDecompLib.networks import Critic, DecompositionNet
+from LesionDecompLib.io.folder_lock import sole_writer
+from LesionDecompLib.models.networks import Critic, DecompositionNet
 from LesionDecompLib.training import losses
-from LesionDecompLib.training.augmentation import Augmentation, augment
-from LesionDecompLib.training.config import PRESETS, load_config
-from LesionDecompLib.training.labelled_slices import LabelledSlices
+from LesionDecompLib.training.augmentation import augment
+from LesionDecompLib.training.config import PRESETS, Augmentation, load_config
+from LesionDecompLib.training.data.draws import SliceDraws
+from LesionDecompLib.training.data.labeled import LabelledSlices
+from LesionDecompLib.training.data.slices import SliceSet, lung_crops
 from LesionDecompLib.training.lesion_task import LesionTask, learning_rate
 from LesionDecompLib.training.loop import log_rows
+from LesionDecompLib.training.painted_lesions import paint_lesions
 from LesionDecompLib.training.run import train_lesions
-from LesionDecompLib.training.slice_draws import SliceDraws
-from LesionDecompLib.training.slices import SliceSet, lung_crops
-from LesionDecompLib.training.synthetic_lesions import paint_lesions
 from LesionDecompLib.training.taught_heat import taught_heat
 from LesionDecompLib.training.warm_start import spread_over_stem, start_from
 from PIL import Image

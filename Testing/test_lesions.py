@@ -9,9 +9,9 @@ import pytest
 import SimpleITK
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from LesionDecompLib.components import find_components
 from LesionDecompLib.errors import LesionDecompError
-from LesionDecompLib.lesions import lesion_labelmap, lung_box, smallest_count, volume_curve
+from LesionDecompLib.segmentation.components import find_components
+from LesionDecompLib.segmentation.lesions import lesion_labelmap, lung_box, smallest_count, volume_curve
 from segmented_case import segmented_covid_case, segmented_sample
 from skimage.measure import label
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from LesionDecompLib import live_lesions
+from LesionDecompLib.ct.grid import AxialView
 from LesionDecompLib.errors import LesionDecompError
-from LesionDecompLib.geometry import AxialView
-from LesionDecompLib.lesions import lesion_labelmap
-from LesionDecompLib.live_lesions import LiveLesions
-from LesionDecompLib.statistics import lesion_statistics, statistics_csv
+from LesionDecompLib.measurement import live as live_lesions
+from LesionDecompLib.measurement.live import LiveLesions
+from LesionDecompLib.measurement.statistics import lesion_statistics, statistics_csv
+from LesionDecompLib.segmentation.lesions import lesion_labelmap
 from segmented_case import segmented_covid_case, segmented_sample
 
 

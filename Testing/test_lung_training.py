@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from LesionDecompLib.errors import LesionDecompError
-from LesionDecompLib.training import lung_augmentation as augmentation
-from LesionDecompLib.training.lung_data import LungPatient, patient_names, read_patients, slice_weights
-from LesionDecompLib.training.lung_task import LungConfig, LungTask, lung_losses
+from LesionDecompLib.training.lungs import augmentation
+from LesionDecompLib.training.lungs.cases import LungPatient, patient_names, read_patients, slice_weights
+from LesionDecompLib.training.lungs.task import LungConfig, LungTask, lung_losses
 
 
 @pytest.fixture(scope="module")

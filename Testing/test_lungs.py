@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from LesionDecompLib.body_field import FieldOfView, body_center, body_extent, scale_window
-from LesionDecompLib.bundles import find_bundle
+from LesionDecompLib.ct.grid import AxialView
+from LesionDecompLib.ct.plausibility import lung_warnings
+from LesionDecompLib.ct.volume import Volume
 from LesionDecompLib.errors import Cancelled, LesionDecompError
-from LesionDecompLib.geometry import AxialView
-from LesionDecompLib.image_io import read_mask, read_volume
-from LesionDecompLib.lung_air import airway_in_lungs, dark_lung
-from LesionDecompLib.lung_cleanup import clean_lungs, fill_holes
-from LesionDecompLib.lungs import LEFT, RIGHT, segment_lungs, split_right_left
-from LesionDecompLib.plausibility import lung_warnings
-from LesionDecompLib.volume import Volume
+from LesionDecompLib.io.readers import read_mask, read_volume
+from LesionDecompLib.models.bundle import find_bundle
+from LesionDecompLib.segmentation.body_field import FieldOfView, body_center, body_extent, scale_window
+from LesionDecompLib.segmentation.lungs.air import airway_in_lungs, dark_lung
+from LesionDecompLib.segmentation.lungs.cleanup import clean_lungs, fill_holes
+from LesionDecompLib.segmentation.lungs.segment import LEFT, RIGHT, segment_lungs, split_right_left
 
 RAS = np.diag([-2.0, -2.0, 3.0, 1.0])  # columns go to the left, rows to the back, slices up
 

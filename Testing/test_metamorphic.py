@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from LesionDecompLib.image_io import read_volume
+from LesionDecompLib.ct.volume import Volume
+from LesionDecompLib.io.readers import read_volume
 from LesionDecompLib.pipeline import Segmenter
-from LesionDecompLib.volume import Volume
 from metamorphic import CHANGES, axial, effect
 
 # change: lungs %, overlap of the lungs, lesions in percentage points of the lungs, mean difference of the heat

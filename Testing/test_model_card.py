@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from command_line import run_here
-from LesionDecompLib.bundles import find_bundle
 from LesionDecompLib.evaluation.model_card import BAD_NAME, CARD_NAME, GOOD_NAME, card_text
+from LesionDecompLib.models.bundle import find_bundle
 from PIL import Image
 
 

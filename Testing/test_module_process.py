@@ -185,7 +185,7 @@ def test_the_ct_itself_is_left_alone(logic, small_ct):
 
 
 def test_table_holds_the_figures_of_the_library_with_units_and_definitions(logic, small_ct, untrained_segmenter):
-    from LesionDecompLib.statistics import MEASUREMENTS
+    from LesionDecompLib.measurement.statistics import MEASUREMENTS
     from LesionDecompMrml.input_nodes import volume_from_node
 
     ct, mask = small_ct
@@ -405,7 +405,7 @@ def test_results_are_filed_under_the_study_of_the_ct(logic, small_ct):
 
 
 def test_a_ct_loaded_in_slicer_gives_what_the_command_line_gives(logic, mrml_scene, untrained_segmenter, data_folder):
-    from LesionDecompLib.image_io import read_mask, read_volume
+    from LesionDecompLib.io.readers import read_mask, read_volume
 
     folder = data_folder / "misc_ct" / "cip_ct64"
     volume, _ = read_volume(folder / "ct-64.nrrd")

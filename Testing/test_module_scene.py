@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from LesionDecompLib.ct.volume import Volume
 from LesionDecompLib.errors import LesionDecompError
-from LesionDecompLib.scene_file import write_scene
-from LesionDecompLib.volume import Volume
+from LesionDecompMrml.scene_file import write_scene
 
 vtk = pytest.importorskip("vtk")
 slicer = pytest.importorskip("slicer", reason="slicer-core is not installed (pip install .[headless])")
@@ -94,8 +94,8 @@ def test_a_scene_is_written_where_no_application_runs(segmented, tmp_path):
         f"sys.path.insert(0, {str(library)!r})\n"
         "from types import SimpleNamespace\n"
         "import numpy as np\n"
-        "from LesionDecompLib.scene_file import write_scene\n"
-        "from LesionDecompLib.volume import Volume\n"
+        "from LesionDecompMrml.scene_file import write_scene\n"
+        "from LesionDecompLib.ct.volume import Volume\n"
         "case = dict(np.load('case.npz'))\n"
         "volume = Volume.from_array(case.pop('hu'), case.pop('matrix'), 'CT')\n"
         "result = SimpleNamespace(**case, statistics=[], threshold=0.4, min_volume_ml=0.1)\n"
@@ -211,7 +211,7 @@ def test_without_slicer_core_the_message_says_what_to_install():
         "import sys\n"
         "sys.modules['slicer'] = None\n"
         f"sys.path.insert(0, {str(library)!r})\n"
-        "from LesionDecompLib.scene_file import check_scene_support\n"
+        "from LesionDecompMrml.scene_file import check_scene_support\n"
         "from LesionDecompLib.errors import LesionDecompError\n"
         "try:\n"
         "    check_scene_support()\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from LesionDecompLib.errors import LesionDecompError
-from LesionDecompLib.networks import Critic, DecompositionNet, UNet
+from LesionDecompLib.models.networks import Critic, DecompositionNet, UNet
 
 
 def test_a_slice_is_split_into_a_normal_version_and_a_lesion_part():

@@ -8,10 +8,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from LesionDecompLib.geometry import AxialView
-from LesionDecompLib.heat_colors import heat_color_table
-from LesionDecompLib.image_io import read_mask, read_volume
-from LesionDecompLib.overview import (
+from LesionDecompLib.ct.grid import AxialView
+from LesionDecompLib.ct.volume import Volume
+from LesionDecompLib.io.readers import read_mask, read_volume
+from LesionDecompLib.report.colors import heat_color_table
+from LesionDecompLib.report.overview import (
     AXIAL_CELL,
     BAR_TOP,
     CORONAL_CELL,
@@ -23,9 +24,8 @@ from LesionDecompLib.overview import (
     SIZE,
     draw_overview,
 )
-from LesionDecompLib.overview_panel import LESION_COLOR, Frame, Plane, draw_panel
-from LesionDecompLib.overview_slices import telling_slices
-from LesionDecompLib.volume import Volume
+from LesionDecompLib.report.panels import representative_slices
+from LesionDecompLib.report.picture import LESION_COLOR, Frame, Plane, draw_panel
 from segmented_case import segmented, segmented_sample
 from skimage.color import rgb2lab
 
@@ -257,13 +257,13 @@ def test_slices_are_spread_over_the_lungs_and_taken_where_lesion_is():
     lung = np.array([0] * 5 + [100] * 60 + [0] * 5)
     lesion = np.zeros(70)
     lesion[[8, 33, 34]] = [4, 5, 9]
-    chosen = telling_slices(lesion, lung, 6)
+    chosen = representative_slices(lesion, lung, 6)
     assert len(chosen) == 6
     assert {8, 34} <= set(chosen)
     assert all(b - a >= 3 for a, b in pairwise(chosen))
-    assert telling_slices(np.zeros(70), lung, 6) == [9, 19, 29, 39, 49, 59]
+    assert representative_slices(np.zeros(70), lung, 6) == [9, 19, 29, 39, 49, 59]
 
 
 def test_without_lungs_slices_are_spread_over_the_whole_ct():
-    assert telling_slices(np.zeros(12), np.zeros(12), 6) == [0, 2, 4, 6, 8, 10]
-    assert telling_slices(np.zeros(2), np.zeros(2), 6) == [0, 1]
+    assert representative_slices(np.zeros(12), np.zeros(12), 6) == [0, 2, 4, 6, 8, 10]
+    assert representative_slices(np.zeros(2), np.zeros(2), 6) == [0, 1]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from LesionDecompLib.chest_ct import check_chest_ct
+from LesionDecompLib.ct.checks import check_chest_ct
+from LesionDecompLib.ct.grid import AxialView
+from LesionDecompLib.ct.plausibility import input_warnings
+from LesionDecompLib.ct.volume import Volume
 from LesionDecompLib.errors import Cancelled, LesionDecompError
-from LesionDecompLib.geometry import AxialView
-from LesionDecompLib.image_io import read_volume
+from LesionDecompLib.io.readers import read_volume
 from LesionDecompLib.pipeline import Segmenter, lungs_from_mask
-from LesionDecompLib.plausibility import input_warnings
-from LesionDecompLib.volume import Volume
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from LesionDecompLib.evaluation.pixel_metrics import BINS, HeatCounts
+from LesionDecompLib.metrics.pixels import BINS, HeatCounts
 
 
 def counted(heat, mask):

@@ -9,12 +9,12 @@ import re
 import numpy as np
 import pytest
 from command_line import run_here, small_ct
-from LesionDecompLib.bundles import ModelBundle, find_bundle
-from LesionDecompLib.geometry import AxialView
-from LesionDecompLib.image_io import read_mask, read_volume
+from LesionDecompLib.ct.grid import AxialView
+from LesionDecompLib.ct.plausibility import heat_warnings, input_warnings
+from LesionDecompLib.ct.volume import Volume
+from LesionDecompLib.io.readers import read_mask, read_volume
+from LesionDecompLib.models.bundle import ModelBundle, find_bundle
 from LesionDecompLib.pipeline import lungs_from_mask
-from LesionDecompLib.plausibility import heat_warnings, input_warnings
-from LesionDecompLib.volume import Volume
 
 
 @pytest.fixture(scope="module")

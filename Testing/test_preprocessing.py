@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
-from LesionDecompLib.decomposition import HeatDefinition
+from LesionDecompLib.ct.volume import Volume
 from LesionDecompLib.errors import LesionDecompError
-from LesionDecompLib.networks import DecompositionNet
-from LesionDecompLib.preprocessing import OUTSIDE, LesionField, aligned_window, lung_mode
-from LesionDecompLib.smoothing import blur_inside
-from LesionDecompLib.volume import Volume
+from LesionDecompLib.models.networks import DecompositionNet
+from LesionDecompLib.models.records import HeatDefinition
+from LesionDecompLib.segmentation.heat import heat_of_slices, scaled_heat
+from LesionDecompLib.segmentation.slices import OUTSIDE, LesionField, aligned_window, lung_mode
+from LesionDecompLib.segmentation.smoothing import blur_inside
 
 WINDOW = (-1300.0, -150.0)
 
@@ -88,7 +87,7 @@ def test_the_window_follows_the_scan_s_healthy_lung():
 
 def test_the_scale_is_linear_between_its_knots():
     definition = HeatDefinition(raw=(0.0, 0.1, 1.0), scaled=(0.0, 0.4, 1.0))
-    scaled = definition.scale(torch.tensor([0.0, 0.05, 0.1, 0.55, 1.0]))
+    scaled = scaled_heat(definition, torch.tensor([0.0, 0.05, 0.1, 0.55, 1.0]))
     torch.testing.assert_close(scaled, torch.tensor([0.0, 0.2, 0.4, 0.7, 1.0]))
 
 
@@ -104,7 +103,7 @@ def test_the_scale_is_linear_between_its_knots():
 )
 def test_a_heat_definition_that_cannot_be_is_refused(heat):
     with pytest.raises(LesionDecompError, match="heat definition"):
-        HeatDefinition.of(SimpleNamespace(metadata={"heat": heat}))
+        HeatDefinition.of({"heat": heat})
 
 
 @pytest.mark.parametrize("source", ["gate", "difference", "both"])
@@ -114,9 +113,9 @@ def test_heat_lies_in_0_to_1_and_inside_the_lungs_and_mirrors_with_the_slice(sou
     x = torch.full((1, 1, 64, 64), OUTSIDE)
     x[..., 10:50, 12:40] = torch.rand(40, 28) * 1.5 - 0.9
     definition = HeatDefinition(source=source)
-    heat = definition.heat(network, x)
+    heat = heat_of_slices(definition, network, x)
     assert heat.min() >= 0 and heat.max() <= 1 and not heat[x == OUTSIDE].any() and heat.any()
-    torch.testing.assert_close(definition.heat(network, x.flip(3)), heat.flip(3), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(heat_of_slices(definition, network, x.flip(3)), heat.flip(3), atol=1e-6, rtol=1e-5)
 
 
 def test_heat_of_both_decoders_is_the_geometric_mean_of_theirs():
@@ -125,7 +124,7 @@ def test_heat_of_both_decoders_is_the_geometric_mean_of_theirs():
     x = torch.full((2, 1, 64, 64), OUTSIDE)
     x[..., 10:50, 12:40] = torch.rand(2, 1, 40, 28) * 1.5 - 0.9
     gate, difference, both = (
-        HeatDefinition(source=source).heat(network, x) for source in ("gate", "difference", "both")
+        heat_of_slices(HeatDefinition(source=source), network, x) for source in ("gate", "difference", "both")
     )
     assert difference.any()
     torch.testing.assert_close(both, (gate * difference).sqrt(), atol=1e-6, rtol=1e-4)

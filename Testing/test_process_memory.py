@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 
 LIBRARY = Path(__file__).parents[1] / "LesionDecomp"
-START = (
-    f"import sys; sys.path.insert(0, {str(LIBRARY)!r})\nfrom LesionDecompLib.process_memory import peak_memory_mib\n"
-)
+START = f"import sys; sys.path.insert(0, {str(LIBRARY)!r})\nfrom LesionDecompLib.report.memory import peak_memory_mib\n"
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows tells no peak through Python")
 

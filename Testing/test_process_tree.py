@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from LesionDecompLib.errors import LesionDecompError
-from LesionDecompLib.process_tree import ProcessTree, exit_in_words, library_environment
+from LesionDecompLib.processes.tree import ProcessTree, exit_in_words, library_environment
 
 posix = pytest.mark.skipif(os.name == "nt", reason="process groups and signals of POSIX")
 # Starts a grandchild, tells its id, and waits.
@@ -103,10 +103,12 @@ def test_what_a_dead_command_left_running_is_ended_too(tmp_path):
 @posix
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_a_child_with_a_lifeline_ends_when_its_parent_is_killed(tmp_path, how):
-    child = "from LesionDecompLib.process_tree import end_with_parent\nend_with_parent()\n" + FAMILY + "time.sleep(60)"
+    child = (
+        "from LesionDecompLib.processes.tree import end_with_parent\nend_with_parent()\n" + FAMILY + "time.sleep(60)"
+    )
     parent = (
         "import sys, time\n"
-        "from LesionDecompLib.process_tree import ProcessTree\n"
+        "from LesionDecompLib.processes.tree import ProcessTree\n"
         f"process = ProcessTree([sys.executable, '-c', {child!r}], {str(tmp_path)!r})\n"
         "while not (lines := process.new_lines()): time.sleep(0.01)\n"
         "print(process.pid, lines[0], flush=True)\n"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from LesionDecompLib.training.lung_data import patient_names
+from LesionDecompLib.training.lungs.cases import patient_names
 from test_lesion_training import LIBRARY, training_set  # noqa: F401
 from tiny_training import TINY
 

@@ -24,7 +24,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 from LesionDecompLib import __version__
 from LesionDecompLib.cli import main
-from LesionDecompLib.statistics import read_statistics_csv
+from LesionDecompLib.measurement.statistics import read_statistics_csv
 from LesionDecompLib.training import run as training_run
 from test_evaluation import slices  # noqa: F401
 from test_module_files import ROOT

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from command_line import names, run_here
 from dicom_files import copy_slice, series_files
-from LesionDecompLib.chest_ct import check_chest_ct
 from LesionDecompLib.cli import error_sentence
+from LesionDecompLib.ct.checks import check_chest_ct
+from LesionDecompLib.ct.volume import Volume
 from LesionDecompLib.errors import LesionDecompError
-from LesionDecompLib.image_io import read_volume
-from LesionDecompLib.volume import Volume
+from LesionDecompLib.io.readers import read_volume
 
 GRID = np.diag([-1.0, -1.0, 2.0, 1.0])
 

@@ -13,12 +13,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from command_line import names, run_here, small_ct, small_models
-from LesionDecompLib import bundles
-from LesionDecompLib.manifest import RESEARCH_USE, build_manifest, manifest_of_lesions
-from LesionDecompLib.overview_panel import LESION_COLOR
-from LesionDecompLib.report_charts import axis_chart, volume_chart
-from LesionDecompLib.report_page import report_page
-from LesionDecompLib.statistics import MEASUREMENTS, SIDES, measurement
+from LesionDecompLib.measurement.statistics import MEASUREMENTS, SIDES, measurement
+from LesionDecompLib.models import bundle as bundles
+from LesionDecompLib.report.charts import axis_chart, volume_chart
+from LesionDecompLib.report.manifest import RESEARCH_USE, build_manifest, manifest_of_lesions
+from LesionDecompLib.report.page import report_page
+from LesionDecompLib.report.picture import LESION_COLOR
 from PIL import Image
 from segmented_case import segmented_sample
 

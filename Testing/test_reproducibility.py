@@ -11,9 +11,9 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
 from command_line import process_environment, run_here, small_ct, small_models, snapshot
-from LesionDecompLib import bundles
 from LesionDecompLib.cli import main
-from LesionDecompLib.report_comparison import compare_reports, read_report
+from LesionDecompLib.models import bundle as bundles
+from LesionDecompLib.report.comparison import compare_reports, read_report
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ class TestCompare:
     def test_what_differs_is_named_with_both_values(self, first, case, tmp_path, capsys):
         (_, ct, mask), folder = case, tmp_path
         ct_too = folder / "other.nrrd"
-        from LesionDecompLib.image_io import read_volume, write_image
+        from LesionDecompLib.io.readers import read_volume, write_image
 
         volume, _ = read_volume(ct)
         write_image(ct_too, volume.array + 5, volume)

@@ -363,11 +363,11 @@ def test_reload_takes_every_file_of_the_module_anew(panel, module):
     ours = {name: sys.modules[name] for name in sys.modules if name.partition(".")[0] in module.PACKAGES}
     try:
         panel.onReload()
-        from LesionDecompLib import geometry
+        from LesionDecompLib.ct import grid as geometry
         from LesionDecompPanel import look_section
 
         assert look_section is not ours["LesionDecompPanel.look_section"]
-        assert geometry is not ours["LesionDecompLib.geometry"]
+        assert geometry is not ours["LesionDecompLib.ct.grid"]
         # The panel that goes was let go of its parts first or can still be: nothing raised.
         assert panel.Observations == []
     finally:

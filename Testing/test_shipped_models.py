@@ -5,16 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from LesionDecompLib.bundles import find_bundle
-from LesionDecompLib.decomposition import HeatDefinition
-from LesionDecompLib.evaluation.pixel_metrics import HeatCounts
+from LesionDecompLib.ct.volume import Volume
 from LesionDecompLib.evaluation.volumes import dice
-from LesionDecompLib.image_io import read_mask, read_volume
+from LesionDecompLib.io.readers import read_mask, read_volume
+from LesionDecompLib.metrics.pixels import HeatCounts
+from LesionDecompLib.models.bundle import find_bundle
 from LesionDecompLib.pipeline import Segmenter
-from LesionDecompLib.smoothing import blur_inside
+from LesionDecompLib.segmentation.smoothing import blur_inside
+from LesionDecompLib.training.data.slices import SliceSet
 from LesionDecompLib.training.heat_scale import slice_heat
-from LesionDecompLib.training.slices import SliceSet
-from LesionDecompLib.volume import Volume
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +80,7 @@ def test_heat_knows_more_than_a_blur(data_folder):
     images = val.images[chosen]
     masks = val.masks("ann0")[::6]
     lung = images > 0
-    heat = slice_heat(bundle.network(), HeatDefinition.of(bundle), images, torch.device("cpu"))
+    heat = slice_heat(bundle.network(), bundle.heat_definition, images, torch.device("cpu"))
     x = torch.from_numpy(images).float().unsqueeze(1) / 255
     grey = blur_inside(x, torch.from_numpy(lung).float().unsqueeze(1), 4.0)[:, 0].numpy()
     scores = []

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from LesionDecompLib.cli import main
 from LesionDecompLib.errors import LesionDecompError
-from LesionDecompLib.training.slice_export import read_slice_labels, split_cases
-from LesionDecompLib.training.slices import SliceSet
+from LesionDecompLib.training.data.export import read_slice_labels, split_cases
+from LesionDecompLib.training.data.slices import SliceSet
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from LesionDecompLib.errors import LesionDecompError
-from LesionDecompLib.training.slice_labels import (
+from LesionDecompLib.training.data.labels import (
     SliceLabel,
     SliceRange,
     deal_labels,

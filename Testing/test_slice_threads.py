@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from LesionDecompLib.lesions import lesion_labelmap
-from LesionDecompLib.lung_cleanup import clean_lungs
-from LesionDecompLib.preprocessing import LesionField, lung_mode
-from LesionDecompLib.slice_threads import in_threads, over_slices
-from LesionDecompLib.statistics import lesion_statistics, statistics_csv
+from LesionDecompLib.measurement.statistics import lesion_statistics, statistics_csv
+from LesionDecompLib.segmentation.lesions import lesion_labelmap
+from LesionDecompLib.segmentation.lungs.cleanup import clean_lungs
+from LesionDecompLib.segmentation.slices import LesionField, lung_mode
+from LesionDecompLib.threads import in_threads, over_slices
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import pytest
 import SimpleITK
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from LesionDecompLib.ct.grid import AxialView
 from LesionDecompLib.errors import LesionDecompError
-from LesionDecompLib.geometry import AxialView
-from LesionDecompLib.statistics import (
+from LesionDecompLib.measurement.statistics import (
     AMOUNTS,
     MEASUREMENTS,
     RegionStatistics,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from LesionDecompLib.torch_file import NotTensorsError, read_torch_file
+from LesionDecompLib.models.weights import NotTensorsError, read_torch_file
 
 STATE = {"a": torch.arange(6, dtype=torch.float16).reshape(2, 3), "n": torch.tensor(3), "none": torch.zeros(0, 4)}
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from LesionDecompLib.bundles import ModelBundle
-from LesionDecompLib.statistics import read_statistics_csv
+from LesionDecompLib.measurement.statistics import read_statistics_csv
+from LesionDecompLib.models.bundle import ModelBundle
 from tiny_training import SETTINGS, write_training_set
 
 slicer = pytest.importorskip("slicer", reason="slicer-core is not installed (pip install .[headless])")
@@ -25,7 +25,7 @@ PATIENCE_S = 300.0
 @pytest.fixture(autouse=True)
 def own_trainings(monkeypatch):
     """The session has no training yet, and what a test starts ends with it."""
-    import LesionDecompLib.training_run as training_run
+    import LesionDecompLib.processes.training_run as training_run
 
     monkeypatch.setattr(training_run, "_runs", {})
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of the trainer: more threads than free cores make it crawl

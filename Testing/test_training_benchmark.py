@@ -8,10 +8,10 @@ import sys
 import pytest
 import torch
 from LesionDecompLib.cli import main
-from LesionDecompLib.training import benchmark
-from LesionDecompLib.training.benchmark import DATA, OperationCount, measure
+from LesionDecompLib.cli.bench import training as benchmark
+from LesionDecompLib.cli.bench.training import DATA, OperationCount, measure
 from LesionDecompLib.training.config import PRESETS, load_config
-from LesionDecompLib.training.slices import SliceSet
+from LesionDecompLib.training.data.slices import SliceSet
 from tiny_training import TINY, write_training_set
 
 

@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from LesionDecompLib.bundles import ModelBundle
 from LesionDecompLib.cli.progress import Progress
 from LesionDecompLib.errors import LesionDecompError
-from LesionDecompLib.training_log import curve_names, read_log
-from LesionDecompLib.training_process import TrainingProcess, TrainingSettings, recorded_configuration
+from LesionDecompLib.models.bundle import ModelBundle
+from LesionDecompLib.processes.training import TrainingProcess, TrainingSettings, recorded_configuration
+from LesionDecompLib.training.log import curve_names, read_log
 from tiny_training import SETTINGS, write_training_set
 
 PATIENCE_S = 240.0

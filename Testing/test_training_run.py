@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import process_environment
-from LesionDecompLib import training_run
-from LesionDecompLib.command_process import CommandProcess
-from LesionDecompLib.training.slice_labels import SliceLabel
-from LesionDecompLib.training_process import TrainingSettings
-from LesionDecompLib.training_run import SliceSetProcess, TrainingRun
-from LesionDecompLib.volume import Volume
+from LesionDecompLib.ct.volume import Volume
+from LesionDecompLib.processes import training_run
+from LesionDecompLib.processes.command import CommandProcess
+from LesionDecompLib.processes.training import TrainingSettings
+from LesionDecompLib.processes.training_run import SliceSetProcess, TrainingRun
+from LesionDecompLib.training.data.labels import SliceLabel
 
 LABELS = {
     name: [SliceLabel(0, "normal", ""), SliceLabel(1, "lesion", "")] for name in ("first", "second", "third", "fourth")

@@ -7,18 +7,18 @@ import threading
 import numpy as np
 import pytest
 import torch
-from LesionDecompLib.networks import Critic, UpConvolution
-from LesionDecompLib.smoothing import blur_inside
+from LesionDecompLib.models.networks import Critic, UpConvolution
+from LesionDecompLib.segmentation.smoothing import blur_inside
 from LesionDecompLib.training import losses
-from LesionDecompLib.training.ahead import made_ahead
-from LesionDecompLib.training.augmentation import HEALTHY_GREY, Augmentation, augment
-from LesionDecompLib.training.config import PRESETS, load_config
+from LesionDecompLib.training.augmentation import HEALTHY_GREY, augment
+from LesionDecompLib.training.config import PRESETS, Augmentation, load_config
+from LesionDecompLib.training.data.ahead import made_ahead
+from LesionDecompLib.training.data.draws import SliceDraws
+from LesionDecompLib.training.data.slices import SliceSet
 from LesionDecompLib.training.lesion_task import LesionTask
 from LesionDecompLib.training.loop import train
-from LesionDecompLib.training.slice_draws import SliceDraws
-from LesionDecompLib.training.slices import SliceSet
+from LesionDecompLib.training.painted_lesions import _kind, paint_lesions
 from LesionDecompLib.training.smooth_fields import interpolated
-from LesionDecompLib.training.synthetic_lesions import _kind, paint_lesions
 from tiny_training import TINY, slice_image, write_training_set
 from torch.nn import functional
 

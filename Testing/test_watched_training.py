@@ -11,9 +11,9 @@ import torch
 from LesionDecompLib.errors import Cancelled
 from LesionDecompLib.training import curves
 from LesionDecompLib.training.config import PRESETS, load_config
+from LesionDecompLib.training.data.slices import SliceSet
 from LesionDecompLib.training.loop import log_rows, train
 from LesionDecompLib.training.run import heat_sources, train_lesions
-from LesionDecompLib.training.slices import SliceSet
 from LesionDecompLib.training.val_precision import ValPrecision, blurred_grey
 from LesionDecompLib.training.watch import Watch
 from skimage.io import imread, imsave

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from LesionDecompLib.ct.volume import Volume
 from LesionDecompLib.errors import LesionDecompError
-from LesionDecompLib.process_tree import library_environment
-from LesionDecompLib.volume import Volume
-from LesionDecompLib.worker.events import Failed, Finished, Step, event_line, parse_event
-from LesionDecompLib.worker.files import JobParameters
-from LesionDecompLib.worker.job import WorkerJob
-from LesionDecompLib.worker.time_left import TimeLeft
+from LesionDecompLib.processes.events import Failed, Finished, Step, event_line, parse_event
+from LesionDecompLib.processes.job_files import JobParameters
+from LesionDecompLib.processes.segmentation import WorkerJob
+from LesionDecompLib.processes.time_left import TimeLeft
+from LesionDecompLib.processes.tree import library_environment
 
 
 @pytest.fixture
@@ -176,9 +176,9 @@ def test_images_do_not_outlive_a_killed_parent(chest_case, parameters, tmp_path,
     (tmp_path / "jobs").mkdir()
     code = (
         "import numpy as np, sys, time\n"
-        "from LesionDecompLib.volume import Volume\n"
-        "from LesionDecompLib.worker.files import JobParameters\n"
-        "from LesionDecompLib.worker.job import WorkerJob\n"
+        "from LesionDecompLib.ct.volume import Volume\n"
+        "from LesionDecompLib.processes.job_files import JobParameters\n"
+        "from LesionDecompLib.processes.segmentation import WorkerJob\n"
         "volume = Volume.from_array(np.load('hu.npy'), np.eye(4))\n"
         "job = WorkerJob(volume, None, JobParameters(), temporary_folder='jobs')\n"
         "while job.process.new_lines() == []: time.sleep(0.01)\n"

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from .bundles import ModelBundle, find_bundle
-from .chest_ct import check_chest_ct
+from .ct.checks import check_chest_ct
+from .ct.grid import AxialView
+from .ct.plausibility import heat_warnings, input_warnings, lung_edge_warnings, lung_warnings
+from .ct.volume import Volume
 from .errors import Cancelled, LesionDecompError
-from .geometry import AxialView
-from .lesions import lesion_labelmap
-from .plausibility import heat_warnings, input_warnings, lung_edge_warnings, lung_warnings
-from .statistics import RegionStatistics, lesion_statistics
-from .volume import Volume
+from .measurement.statistics import RegionStatistics, lesion_statistics
+from .models.bundle import ModelBundle, find_bundle
+from .segmentation.lesions import lesion_labelmap
 
 if TYPE_CHECKING:
     import torch
 
-    from .networks import DecompositionNet
+    from .models.networks import DecompositionNet
 
 DEFAULT_MIN_VOLUME_ML = 0.1
 DEFAULT_BATCH_SIZE = 8
@@ -40,7 +40,7 @@ class SegmentResult:
     :param heat: float32 in [0, 1], 0 outside the lungs.
     :param lungs: uint8, 1 right, 2 left.
     :param lesions: uint8, 0 / 1.
-    :param statistics: 12 rows, see :func:`LesionDecompLib.statistics.lesion_statistics`.
+    :param statistics: 12 rows, see :func:`LesionDecompLib.measurement.statistics.lesion_statistics`.
     :param threshold: on the heat.
     :param min_volume_ml: smaller lesions were removed, mL.
     :param device: in words.
@@ -68,9 +68,9 @@ class Segmenter:
     """Loads the bundles once and segments any number of volumes.
 
     :param lesion_bundle, lung_bundle: name, path or loaded bundle; None for the ones that ship.
-    :param device: see :func:`LesionDecompLib.device.choose_device`.
+    :param device: see :func:`LesionDecompLib.models.device.choose_device`.
     :param batch_size: slices at a time.
-    :param precision: ``"auto"``: see :func:`LesionDecompLib.inference.network_precision`; ``"float32"``: nothing less.
+    :param precision: ``"auto"``: see :func:`.models.runtime.network_precision`; ``"float32"``: nothing less.
     :raises LesionDecompError: a bundle or device that cannot be used.
     """
 
@@ -82,8 +82,8 @@ class Segmenter:
         batch_size: int = DEFAULT_BATCH_SIZE,
         precision: str = "auto",
     ) -> None:
-        from .device import choose_device
-        from .inference import PRECISIONS
+        from .models.device import choose_device
+        from .models.runtime import PRECISIONS
 
         if batch_size < 1:
             raise LesionDecompError("Segmentation", f"a batch size of {batch_size}", "at least 1 slice")
@@ -166,7 +166,7 @@ class Segmenter:
         progress: Progress | None,
         cancelled: Cancel | None,
     ) -> tuple[np.ndarray, list[str]]:
-        from .lungs import segment_lungs
+        from .segmentation.lungs.segment import segment_lungs
 
         if mask is None:
             return segment_lungs(
@@ -190,7 +190,7 @@ class Segmenter:
         progress: Progress | None,
         cancelled: Cancel | None,
     ) -> tuple[np.ndarray, list[str]]:
-        from .decomposition import lesion_heat
+        from .segmentation.heat import lesion_heat
 
         return lesion_heat(
             volume,
@@ -211,7 +211,7 @@ class Segmenter:
 
     def _network(self, bundle: ModelBundle) -> torch.nn.Module:
         if bundle.task not in self._networks:
-            from .inference import inference_network
+            from .models.runtime import inference_network
 
             self._networks[bundle.task] = inference_network(bundle, self.device)
         return self._networks[bundle.task]
@@ -222,7 +222,7 @@ class Segmenter:
         return list(self._networks.values())
 
     def _precision(self, bundle: ModelBundle) -> torch.dtype:
-        from .inference import network_precision
+        from .models.runtime import network_precision
 
         return network_precision(bundle, self.device, self.precision)
 
@@ -234,8 +234,8 @@ def lungs_from_mask(mask: np.ndarray, volume: Volume, view: AxialView) -> tuple[
     :return: ``(k, j, i)`` uint8, 1 the patient's right lung, 2 the left one; warnings.
     :raises LesionDecompError: another shape than the volume's, or empty.
     """
-    from .body_field import body_center
-    from .lungs import LEFT, RIGHT, split_right_left
+    from .segmentation.body_field import body_center
+    from .segmentation.lungs.segment import LEFT, RIGHT, split_right_left
 
     mask = np.asarray(mask)
     if mask.shape != volume.shape:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import slicer
-from LesionDecompLib.anatomy import Structure
-from LesionDecompLib.heat_colors import heat_color_table
+from LesionDecompLib.ct.anatomy import Structure
+from LesionDecompLib.report.colors import heat_color_table
 
 from .scene_nodes import nodes_of_class
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import slicer
 import vtk
+from LesionDecompLib.ct.volume import Volume
 from LesionDecompLib.errors import LesionDecompError
-from LesionDecompLib.volume import Volume
 
 READING = "Reading the input volume"
 READING_MASK = "Reading the lung mask"
@@ -46,7 +46,7 @@ def volume_from_node(node) -> Volume:
     :param node: a scalar volume node holding a CT in HU.
     :return: the volume; its array is a copy, so that nothing that happens in the scene reaches it.
     :raises LesionDecompError: no node, no voxels, a labelmap, several components, a non-linear transform, or anything
-        that :meth:`LesionDecompLib.volume.Volume.from_array` refuses.
+        that :meth:`LesionDecompLib.ct.volume.Volume.from_array` refuses.
     """
     _check_has_voxels(node, READING, "a scalar volume with a chest CT")
     if node.IsA("vtkMRMLLabelMapVolumeNode"):

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import slicer
-from LesionDecompLib.anatomy import LUNG_LESION
+from LesionDecompLib.ct.anatomy import LUNG_LESION
+from LesionDecompLib.ct.grid import AxialView
 from LesionDecompLib.errors import LesionDecompError
-from LesionDecompLib.geometry import AxialView
-from LesionDecompLib.lesions import lung_box
-from LesionDecompLib.live_lesions import Lesions, LiveLesions
+from LesionDecompLib.measurement.live import Lesions, LiveLesions
+from LesionDecompLib.segmentation.lesions import lung_box
 
 from .input_nodes import world_matrix
 from .result_nodes import MINIMUM_VOLUME, UPDATING, ResultNodes, prepare_volume

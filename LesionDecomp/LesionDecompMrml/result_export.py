@@ -12,13 +12,18 @@ from typing import Any
 
 import numpy as np
 import slicer
-from LesionDecompLib.atomic import write_text
+from LesionDecompLib.ct.grid import AxialView
+from LesionDecompLib.ct.volume import Volume
 from LesionDecompLib.errors import LesionDecompError
-from LesionDecompLib.geometry import AxialView
-from LesionDecompLib.manifest import manifest_of_lesions, manifest_text
-from LesionDecompLib.report_page import report_page
-from LesionDecompLib.statistics import RegionStatistics, lesion_statistics, statistics_csv, write_statistics_csv
-from LesionDecompLib.volume import Volume
+from LesionDecompLib.io.atomic import write_text
+from LesionDecompLib.measurement.statistics import (
+    RegionStatistics,
+    lesion_statistics,
+    statistics_csv,
+    write_statistics_csv,
+)
+from LesionDecompLib.report.manifest import manifest_of_lesions, manifest_text
+from LesionDecompLib.report.page import report_page
 
 from .input_nodes import volume_from_node
 from .result_nodes import ResultNodes

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import slicer
-from LesionDecompLib.anatomy import LESIONS, LUNG_LESION, LUNGS, Structure
+from LesionDecompLib.ct.anatomy import LESIONS, LUNG_LESION, LUNGS, Structure
+from LesionDecompLib.ct.volume import Volume
 from LesionDecompLib.errors import LesionDecompError
-from LesionDecompLib.volume import Volume
 
 from .color_nodes import heat_colors, label_colors
 from .scene_nodes import THRESHOLD, nodes_of_class

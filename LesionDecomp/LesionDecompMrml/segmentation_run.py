@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import slicer
 import vtk
+from LesionDecompLib.ct.volume import Volume
 from LesionDecompLib.errors import Cancelled, LesionDecompError
-from LesionDecompLib.volume import Volume
 
 from .input_nodes import lung_mask_from_node, volume_from_node
 from .result_nodes import ResultNodes, check_outputs, write_result
@@ -22,9 +22,9 @@ from .result_nodes import ResultNodes, check_outputs, write_result
 if TYPE_CHECKING:
     import numpy as np
     from LesionDecompLib.pipeline import SegmentResult
-    from LesionDecompLib.worker.events import Step
-    from LesionDecompLib.worker.files import JobParameters
-    from LesionDecompLib.worker.job import WorkerJob
+    from LesionDecompLib.processes.events import Step
+    from LesionDecompLib.processes.job_files import JobParameters
+    from LesionDecompLib.processes.segmentation import WorkerJob
 
 WAIT_STEP_S = 0.02
 
@@ -117,7 +117,7 @@ class SegmentationRun:
         temporary_folder: str | None = None,
         every: Callable[[Callable[[], object]], Callable[[], object]] | None = None,
     ) -> None:
-        from LesionDecompLib.worker.job import WorkerJob
+        from LesionDecompLib.processes.segmentation import WorkerJob
 
         self.request, self._listeners = request, listeners or Listeners()
         self._told: Step | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import slicer
 import vtk
-from LesionDecompLib.anatomy import Structure
+from LesionDecompLib.ct.anatomy import Structure
 from vtk.util.numpy_support import vtk_to_numpy
 
 DRAWN = "LesionDecomp.drawn"  # marks voxels of a segment that are this module's own

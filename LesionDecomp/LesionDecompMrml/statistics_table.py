@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import vtk
-from LesionDecompLib.statistics import MEASUREMENTS, REGION_HEADER, RegionStatistics
+from LesionDecompLib.measurement.statistics import MEASUREMENTS, REGION_HEADER, RegionStatistics
 
 
 def fill_table(node, rows: Sequence[RegionStatistics]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from LesionDecompLib.training_log import MEANINGS, SECONDS, STEP, curve_names
+from LesionDecompLib.training.log import MEANINGS, SECONDS, STEP, curve_names
 
 from .plots import draw_as_line
 from .scene_nodes import nodes_of_class

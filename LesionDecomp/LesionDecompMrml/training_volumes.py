@@ -9,16 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import slicer
+from LesionDecompLib.ct.grid import AxialView
+from LesionDecompLib.ct.volume import Volume
 from LesionDecompLib.errors import LesionDecompError
-from LesionDecompLib.geometry import AxialView
-from LesionDecompLib.training.slice_labels import (
-    STAGE,
-    SliceLabel,
-    SliceRange,
-    labels_of_ranges,
-    read_slice_labels,
-)
-from LesionDecompLib.volume import Volume
+from LesionDecompLib.training.data.labels import STAGE, SliceLabel, SliceRange, labels_of_ranges, read_slice_labels
 
 from .input_nodes import volume_from_node, world_matrix
 

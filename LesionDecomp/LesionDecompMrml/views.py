@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import slicer
-from LesionDecompLib.anatomy import LUNGS
-from LesionDecompLib.overview_panel import LUNG_WINDOW
+from LesionDecompLib.ct.anatomy import LUNGS
+from LesionDecompLib.report.picture import LUNG_WINDOW
 
 from .input_nodes import world_matrix
 from .result_nodes import ResultNodes

@@ -45,13 +45,13 @@ class DeviceChoice:
         """Find out what this computer has, once, without waiting for it."""
         if self._asked:
             return
-        from LesionDecompLib.atomic import private_folder
-        from LesionDecompLib.process_tree import ProcessTree, library_environment
+        from LesionDecompLib.io.atomic import private_folder
+        from LesionDecompLib.processes.tree import ProcessTree, library_environment
 
         self._asked = True
         try:
             self._folder = private_folder()
-            command = [*self._python, "-m", "LesionDecompLib.worker.devices"]
+            command = [*self._python, "-m", "LesionDecompLib.processes.devices"]
             self._process = ProcessTree(command, self._folder, environment=library_environment())
         except (LesionDecompError, OSError):  # the selector keeps what it offers without an answer
             self.close()
@@ -60,7 +60,7 @@ class DeviceChoice:
 
     def poll(self) -> None:
         """Take the answer when it is there."""
-        from LesionDecompLib.worker.devices import parse_devices
+        from LesionDecompLib.processes.devices import parse_devices
 
         if self._process is None or self._process.poll() is None:
             return

@@ -59,7 +59,7 @@ class ModelChoice:
 
         :raises LesionDecompError: no lesion bundle, or a damaged one.
         """
-        from LesionDecompLib.bundles import ModelBundle
+        from LesionDecompLib.models.bundle import ModelBundle
 
         ModelBundle.load(folder, "lesions")
         folders = remembered_folders()

@@ -136,7 +136,7 @@ def _start(arguments: tuple[str, ...], folder: Path) -> int:
         said = os.open("said.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(said, 1)
         os.dup2(said, 2)
-        from LesionDecompLib.cli import main as lesiondecomp
+        from LesionDecompLib.__main__ import main as lesiondecomp
 
         status = lesiondecomp(list(arguments))
     except BaseException:
@@ -166,8 +166,8 @@ def _load_everything(scene: bool) -> None:
     import SimpleITK  # noqa: F401
     import skimage.measure  # noqa: F401
     import torch
-    from LesionDecompLib import case_files, overview, pipeline  # noqa: F401
-    from LesionDecompLib.training import run, slice_export  # noqa: F401
+    from LesionDecompLib import pipeline  # noqa: F401
+    from LesionDecompLib.training.data import export as slice_export  # noqa: F401
 
     torch.set_num_threads(1)  # a forked process has no use for its parent's threads
     if scene:

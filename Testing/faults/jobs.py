@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from command_line import small_ct, small_models
-from LesionDecompLib import bundles
-from LesionDecompLib.bundles import ModelBundle, find_bundle
-from LesionDecompLib.torch_file import read_torch_file
+from LesionDecompLib.models import bundle as bundles
+from LesionDecompLib.models.bundle import ModelBundle, find_bundle
+from LesionDecompLib.models.weights import read_torch_file
 from LesionDecompLib.training.loop import CHECKPOINT_NAME, LOG_NAME, log_rows
 from PIL import Image
 from tiny_training import write_training_set
@@ -53,7 +53,7 @@ def jobs(data_folder: Path, home: Path) -> dict[str, Job]:
 
     def older_results(folder: Path) -> None:
         if not old.exists():  # made once, by another threshold: no file is that of the new results
-            from LesionDecompLib.cli import main
+            from LesionDecompLib.__main__ import main
 
             main([*one[:5], str(old), *one[6:], "--threshold", "0.2"])
             (old / "scene.mrb").write_bytes(b"of the older results")

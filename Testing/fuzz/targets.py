@@ -14,17 +14,17 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 import torch
-from LesionDecompLib.baselines.config import ClassifierConfig, VaGanConfig
-from LesionDecompLib.bundles import METADATA_NAME, WEIGHTS_NAME, ModelBundle
-from LesionDecompLib.image_io import read_mask, read_volume
-from LesionDecompLib.networks import DecompositionNet
-from LesionDecompLib.statistics import CSV_HEADER, read_statistics_csv
+from LesionDecompLib.evaluation.baselines.config import ClassifierConfig, VaGanConfig
+from LesionDecompLib.io.readers import read_mask, read_volume
+from LesionDecompLib.measurement.statistics import CSV_HEADER, read_statistics_csv
+from LesionDecompLib.models.bundle import METADATA_NAME, WEIGHTS_NAME, ModelBundle
+from LesionDecompLib.models.networks import DecompositionNet
 from LesionDecompLib.training import loop
 from LesionDecompLib.training.config import PRESETS, as_dict, load_config
-from LesionDecompLib.training.lung_task import LungConfig
+from LesionDecompLib.training.data.export import read_slice_labels
+from LesionDecompLib.training.data.slices import SliceSet
+from LesionDecompLib.training.lungs.task import LungConfig
 from LesionDecompLib.training.run import record_config
-from LesionDecompLib.training.slice_export import read_slice_labels
-from LesionDecompLib.training.slices import SliceSet
 from LesionDecompLib.training.warm_start import start_from
 from PIL import Image
 

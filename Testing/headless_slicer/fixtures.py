@@ -42,8 +42,8 @@ def untrained_segmenter(tmp_path_factory):
     Right for what has to hold for any model: geometry, nodes, cancelling.
     """
     import torch
-    from LesionDecompLib.bundles import ModelBundle
-    from LesionDecompLib.networks import ARCHITECTURES
+    from LesionDecompLib.models.bundle import ModelBundle
+    from LesionDecompLib.models.networks import ARCHITECTURES
     from LesionDecompLib.pipeline import Segmenter
 
     def bundle(task: str, architecture: str, arguments: dict[str, Any]) -> ModelBundle:

@@ -63,9 +63,9 @@ class FinishedHeat:
 
     def run(self, volume, lung_mask=None, threshold=None, min_volume_ml=0.1, progress=None, cancelled=None):
         """What the pipeline makes of the finished heat."""
-        from LesionDecompLib.geometry import AxialView
-        from LesionDecompLib.lesions import lesion_labelmap
-        from LesionDecompLib.statistics import lesion_statistics
+        from LesionDecompLib.ct.grid import AxialView
+        from LesionDecompLib.measurement.statistics import lesion_statistics
+        from LesionDecompLib.segmentation.lesions import lesion_labelmap
 
         heat, lungs = self._result.heat, self._result.lungs
         lesions = lesion_labelmap(heat, lungs, threshold, min_volume_ml, volume.voxel_volume_ml)

@@ -11,23 +11,29 @@ import importlib
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from .. import __version__
-from ..console_lock import STDERR
 from ..errors import Cancelled, LesionDecompError
+from ..processes.tree import INTERRUPTED
+from ..progress import STDERR
 from .events import tell_error, wants_events
-from .interrupts import INTERRUPTED, interrupts_as_exceptions
+from .interrupts import interrupts_as_exceptions
+
+if TYPE_CHECKING:
+    from ..report.case import SceneWriter
 
 # In the order of the help text. A new command is one more name here.
 COMMANDS = ("segment", "compare", "rerun", "slices", "train", "evaluate", "models", "demo", "bench")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, scene_writer: Callable[[], SceneWriter] | None = None) -> int:
     """Run the command line.
 
     :param argv: arguments less the program's name; default those of the process.
+    :param scene_writer: gives what writes Slicer scenes, when one is asked for; None where none can be written.
     :return: exit status: 0 done, 1 a case or the command failed, 2 wrong usage, 130 interrupted.
     """
     _hold_standard_streams()
@@ -38,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = build_parser().parse_args(argv)
         args.command_line = list(sys.argv[1:] if argv is None else argv)
+        args.scene_writer = scene_writer
     except SystemExit as end:
         return int(end.code or 0)
     try:

@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import Any
 
 from ..errors import LesionDecompError
-from .case_plan import Case
+from .batch.plan import Case
 
 STAGE = "Sharing the cases"
 # A process that has not taken or finished a case for so long is taken for dead.

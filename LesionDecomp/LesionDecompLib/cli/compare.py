@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .argument_types import share
 
 if TYPE_CHECKING:
-    from ..report_comparison import Difference
+    from ..report.comparison import Difference
 
 TROUBLE = 2
 SHOWN_REGION = "both lungs"
@@ -42,7 +42,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     """Print the comparison; 0 the same, 1 different, 2 unreadable."""
     from ..errors import LesionDecompError
-    from ..report_comparison import compare_reports, read_report
+    from ..report.comparison import compare_reports, read_report
     from . import say, tell
 
     try:
@@ -66,7 +66,7 @@ def as_json(differences: list[Difference]) -> str:
 
 def as_table(differences: list[Difference], everything: bool = False) -> str:
     """A line for each section that is the same, and for each value that differs."""
-    from ..report_comparison import SECTIONS, figure_title
+    from ..report.comparison import SECTIONS, figure_title
 
     lines = []
     for section in SECTIONS:

@@ -35,12 +35,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Run ``segment`` on the sample with a picture."""
-    from ..case_files import OVERVIEW
+    from ..report.case import OVERVIEW
     from . import tell
 
     options = [str(sample_path()), "-o", str(args.output), "--overview", "--device", args.device]
     options += [f"--{name}" for name in ("scene", "overwrite", "quiet") if getattr(args, name)]
-    status = segment.run_with(options)
+    status = segment.run_with(options, args.scene_writer)
     if status == 0:
         tell(f"Picture: {(args.output / OVERVIEW).resolve()}")
     return status

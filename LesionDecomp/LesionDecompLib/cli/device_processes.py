@@ -6,7 +6,7 @@ import subprocess
 import sys
 from contextlib import suppress
 
-from ..process_tree import LIFELINE, exit_in_words, library_environment
+from ..processes.tree import LIFELINE, exit_in_words, library_environment
 from .case_sharing import PREFIX, STORE
 
 PATIENCE_S = 10.0

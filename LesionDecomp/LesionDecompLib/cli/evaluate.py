@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .argument_types import device
 
 if TYPE_CHECKING:
-    from ..bundles import ModelBundle
+    from ..models.bundle import ModelBundle
 
 RESULTS_NAME = "results.json"
 # As evaluation.localizers has them; naming them here keeps torch out of --help.
@@ -46,8 +46,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, write everything, print the table."""
-    from ..atomic import existing_error, staged_folder
     from ..errors import LesionDecompError
+    from ..io.atomic import existing_error, staged_folder
 
     file = args.output / RESULTS_NAME
     if file.exists() and not args.overwrite:
@@ -67,11 +67,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _slices(args: argparse.Namespace, output: Path) -> dict[str, Any]:
-    from ..device import choose_device
-    from ..evaluation import comparison_figures as figures
+    from ..evaluation import figures
     from ..evaluation.comparison import evaluate_localizers
     from ..evaluation.localizers import localizers_of
-    from ..training.slices import SliceSet, read_index
+    from ..models.device import choose_device
+    from ..training.data.slices import SliceSet, read_index
     from . import tell
     from .interrupts import interrupts_as_request
     from .progress import Progress
@@ -118,7 +118,7 @@ def _volumes(args: argparse.Namespace, output: Path) -> dict[str, Any]:
 
 
 def _bundles(names: list[str | None]) -> list[ModelBundle]:
-    from ..bundles import ModelBundle, find_bundle
+    from ..models.bundle import ModelBundle, find_bundle
 
     return [
         ModelBundle.load(name) if name is not None and Path(name).is_dir() else find_bundle(name, "lesions")

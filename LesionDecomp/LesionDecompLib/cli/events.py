@@ -1,6 +1,6 @@
 """For the process that started a command: how far it is and why it failed, as lines on stdout that a program reads.
 
-:class:`LesionDecompLib.command_process.CommandProcess` asks for them by an environment variable; people never see them.
+:class:`.processes.command.CommandProcess` asks for them by an environment variable; people never see them.
 """
 
 from __future__ import annotations
@@ -8,9 +8,7 @@ from __future__ import annotations
 import os
 
 from ..errors import LesionDecompError
-from ..worker.events import STAGES, Event, Failed, Step, event_line
-
-VARIABLE = "LESIONDECOMP_EVENTS"
+from ..processes.events import STAGES, VARIABLE, Event, Failed, Step, event_line
 
 
 def wants_events() -> bool:

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from types import FrameType
 
 GRACE_S = 60.0  # to write a checkpoint
-INTERRUPTED = 130  # exit status: 128 + SIGINT, as shells have it
 
 
 @contextmanager
@@ -66,9 +65,9 @@ def interrupts_as_request() -> Iterator[Callable[[], bool]]:
 def interrupt_with_parent() -> None:
     """Treat the end of the process that started this one as Ctrl-C; after a minute's grace this process is ended.
 
-    Does nothing where a person started it; see :func:`LesionDecompLib.process_tree.end_with_parent`.
+    Does nothing where a person started it; see :func:`LesionDecompLib.processes.tree.end_with_parent`.
     """
-    from ..process_tree import end_with_parent
+    from ..processes.tree import end_with_parent
 
     def ask_and_wait() -> None:
         _thread.interrupt_main()

@@ -33,8 +33,8 @@ def run(args: argparse.Namespace) -> int:
     """Print one entry for each bundle; 1 where there is none or one doesn't verify. Or write a model card."""
     if args.card is not None or args.data is not None:
         return _write_card(args)
-    from ..bundles import ModelBundle, bundle_paths, user_model_folder
     from ..errors import LesionDecompError
+    from ..models.bundle import ModelBundle, bundle_paths, user_model_folder
     from . import tell
 
     failed = 0
@@ -58,10 +58,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _write_card(args: argparse.Namespace) -> int:
-    from ..bundles import find_bundle
     from ..errors import LesionDecompError
     from ..evaluation.model_card import write_model_card
-    from ..training.slices import SliceSet
+    from ..models.bundle import find_bundle
+    from ..training.data.slices import SliceSet
     from . import tell
 
     if args.card is None or args.data is None:

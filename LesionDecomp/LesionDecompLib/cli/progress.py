@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from typing import TextIO
 
-from ..console_lock import STDERR
+from ..progress import STDERR
 from .events import tell_step, wants_events
 
 STAGES = {

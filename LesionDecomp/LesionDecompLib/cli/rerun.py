@@ -10,8 +10,8 @@ from . import segment
 from .compare import as_table
 
 if TYPE_CHECKING:
-    from ..bundles import ModelBundle
     from ..errors import LesionDecompError
+    from ..models.bundle import ModelBundle
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -37,8 +37,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Repeat and compare; 0 the same, 1 different or failed."""
-    from ..case_files import OVERVIEW, PAGE, REPORT, SCENE
-    from ..report_comparison import compare_reports, read_report
+    from ..report.case import OVERVIEW, PAGE, REPORT, SCENE
+    from ..report.comparison import compare_reports, read_report
     from . import say, tell
 
     report = read_report(args.report)
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     for option, name in (("--overview", OVERVIEW), ("--report", PAGE), ("--scene", SCENE)):
         options += [option] if name in report["outputs"] else []
     options += [f"--{name}" for name in ("overwrite", "quiet") if getattr(args, name)]
-    status = segment.run_with(options)
+    status = segment.run_with(options, args.scene_writer)
     if status:
         return status
     differences = compare_reports(report, read_report(args.output / REPORT))
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_input(report: dict[str, Any], path: Path) -> None:
-    from ..image_io import read_volume
+    from ..io.readers import read_volume
 
     found = read_volume(path)[1].sha256
     if found != report["input"].get("sha256"):
@@ -81,7 +81,7 @@ def _check_input(report: dict[str, Any], path: Path) -> None:
 
 def _model(report: dict[str, Any], chosen: str | None) -> str:
     """Path of the lesion bundle that the report names; the lung bundle must be the default one."""
-    from ..bundles import find_bundle, installed_bundles
+    from ..models.bundle import find_bundle, installed_bundles
 
     wanted = report["models"]
     if wanted.get("lungs") is not None:

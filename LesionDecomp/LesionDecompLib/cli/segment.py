@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import LesionDecompError
 from .argument_types import batch_size, devices, threshold, volume_ml
-from .case_plan import Case, check_inputs_stay, plan_cases
+from .batch.plan import Case, check_inputs_stay, plan_cases
 
 if TYPE_CHECKING:
-    from ..bundles import ModelBundle
+    from ..models.bundle import ModelBundle
+    from ..report.case import SceneWriter
     from .case_sharing import CaseSharing
 
 SUMMARY = "summary.csv"
@@ -120,7 +121,7 @@ def searched_inputs(given: list[Path], output: Path) -> tuple[list[Path], dict[P
     for path in given:
         found = None
         if path.is_dir():
-            from .case_search import search_folder
+            from .batch.search import search_folder
 
             found = search_folder(path, output)
         if found is None:
@@ -136,11 +137,25 @@ def searched_inputs(given: list[Path], output: Path) -> tuple[list[Path], dict[P
     return inputs, found_in
 
 
-def run_with(arguments: list[str]) -> int:
+def run_with(arguments: list[str], scene_writer: Callable[[], SceneWriter] | None) -> int:
     """Run the command with these arguments, for the commands that are built on it."""
     parser = argparse.ArgumentParser(prog="lesiondecomp")
     add_parser(parser.add_subparsers())
-    return run(parser.parse_args(["segment", *arguments]))
+    args = parser.parse_args(["segment", *arguments])
+    args.scene_writer = scene_writer
+    return run(args)
+
+
+def scene_writer(args: argparse.Namespace) -> SceneWriter | None:
+    """What writes the scenes that were asked for; None where none were.
+
+    :raises LesionDecompError: this program came without one.
+    """
+    if not args.scene:
+        return None
+    if args.scene_writer is None:
+        raise LesionDecompError("Writing the scene", "a program without a scene writer", "the command lesiondecomp")
+    return args.scene_writer()
 
 
 def listed_inputs(file: Path) -> list[Path]:
@@ -159,24 +174,24 @@ def listed_inputs(file: Path) -> list[Path]:
 
 
 def _run_single(args: argparse.Namespace, case: Case) -> int:
-    from ..case_files import check_case_folder
-    from .case_runner import CaseRunner
+    from ..report.case import check_case_folder
+    from .batch.runner import CaseRunner
 
     if len(args.device) > 1:
         args.usage_error("several devices are for several INPUTs")
-    check_case_folder(case.folder, scene=args.scene, dicom_seg=args.dicom_seg, overwrite=args.overwrite)
+    check_case_folder(case.folder, scene=scene_writer(args), dicom_seg=args.dicom_seg, overwrite=args.overwrite)
     lesion_bundle, lung_bundle = _bundles(args)
     CaseRunner(args, lesion_bundle, lung_bundle, args.device[0], quiet=args.quiet).run_one(case)
     return int(case.status == "failed")
 
 
 def _run_several(args: argparse.Namespace, cases: list[Case]) -> int:
-    from ..process_tree import end_with_parent
+    from ..processes.tree import end_with_parent
     from . import say
-    from .case_runner import CaseRunner
+    from .batch.finished import adopt
+    from .batch.runner import CaseRunner
+    from .batch.summary import write_summary
     from .case_sharing import CaseSharing, environment_has_ranks
-    from .finished_cases import adopt
-    from .summary import write_summary
 
     bundles = _bundles(args)
     report_of = _reports(args, bundles)
@@ -226,7 +241,7 @@ def _run_several(args: argparse.Namespace, cases: list[Case]) -> int:
 
 
 def _bundles(args: argparse.Namespace) -> tuple[ModelBundle, ModelBundle]:
-    from ..bundles import find_bundle
+    from ..models.bundle import find_bundle
 
     return find_bundle(args.model, "lesions"), find_bundle(None, "lungs")
 
@@ -235,8 +250,8 @@ def _reports(
     args: argparse.Namespace, bundles: tuple[ModelBundle, ModelBundle]
 ) -> Callable[[Case], dict[str, Any] | None]:
     """What finds the report of a run of a case with these arguments and bundles."""
-    from ..case_files import DICOM_SEG, OVERVIEW, PAGE, SCENE
-    from .finished_cases import earlier_report
+    from ..report.case import DICOM_SEG, OVERVIEW, PAGE, SCENE
+    from .batch.finished import earlier_report
 
     lesions, lungs = bundles
     models = {task: (b.sha256, b.metadata_sha256) for task, b in (("lungs", lungs), ("lesions", lesions))}
@@ -257,12 +272,12 @@ def _earlier_results(
 
     Before any work, results are refused that this run would replace without leave.
     """
-    from ..atomic import check_writable, existing_error
-    from ..case_files import ALL_FILES, check_support
-    from .finished_cases import adopt, is_same_input
-    from .summary import is_summary
+    from ..io.atomic import check_writable, existing_error
+    from ..report.case import ALL_FILES, check_support
+    from .batch.finished import adopt, is_same_input
+    from .batch.summary import is_summary
 
-    check_support(scene=args.scene, dicom_seg=args.dicom_seg)
+    check_support(scene=scene_writer(args), dicom_seg=args.dicom_seg)
     earlier: dict[str, dict[str, Any]] = {}
     skipped: set[str] = set()
     if not args.overwrite:
@@ -303,7 +318,7 @@ def _share_cores(processes: int) -> None:
 
     import torch
 
-    from ..gzip_writer import usable_cores
+    from ..threads import usable_cores
 
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, usable_cores() // processes))

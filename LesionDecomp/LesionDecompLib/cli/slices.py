@@ -33,9 +33,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Write the training set and say what is in it."""
-    from ..bundles import find_bundle
-    from ..device import choose_device
-    from ..training.slice_export import export_slices, read_slice_labels
+    from ..models.bundle import find_bundle
+    from ..models.device import choose_device
+    from ..training.data.export import export_slices, read_slice_labels
     from . import tell
     from .interrupts import interrupt_with_parent
     from .progress import Progress

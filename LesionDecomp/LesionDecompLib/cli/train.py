@@ -10,14 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..training.config import BASELINES, PRESET_NAMES
 from .argument_types import device
 from .large_pages import ask_for_large_pages
 
 if TYPE_CHECKING:
-    from ..bundles import ModelBundle
-
-BASELINES = ("classifier", "va-gan", "biomarker")
-PRESETS = ("default", "paper", "paper-full", "lungs", *BASELINES)
+    from ..models.bundle import ModelBundle
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -38,7 +36,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder of the run")
     parser.add_argument(
         "--preset",
-        choices=PRESETS,
+        choices=PRESET_NAMES,
         default="default",
         help="starting configuration, or a baseline to compare with (default: default)",
     )
@@ -79,21 +77,20 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     """Train, then say where the bundle is."""
     ask_for_large_pages()
-    from ..baselines.config import BASELINES as BASELINE_CONFIGS
-    from ..baselines.run import train_baseline
-    from ..device import choose_device
     from ..errors import LesionDecompError
-    from ..training.config import PRESETS as LESION_PRESETS
-    from ..training.config import load_config
+    from ..evaluation.baselines.config import BASELINES as BASELINE_CONFIGS
+    from ..evaluation.baselines.run import train_baseline
+    from ..models.device import choose_device
+    from ..training.config import PRESETS, load_config
     from ..training.loop import limit_threads
-    from ..training.lung_task import LungConfig
+    from ..training.lungs.task import LungConfig
     from ..training.run import train_lesions, train_lungs
     from . import tell
     from .interrupts import interrupt_with_parent, interrupts_as_request
     from .progress import Progress
 
     lungs, baseline = args.preset == "lungs", args.preset in BASELINES
-    preset = LungConfig() if lungs else BASELINE_CONFIGS[args.preset]() if baseline else LESION_PRESETS[args.preset]
+    preset = LungConfig() if lungs else BASELINE_CONFIGS[args.preset]() if baseline else PRESETS[args.preset]
     config: Any = load_config(preset, args.config, args.settings)
     limit_threads(args.threads)
     device, in_words = choose_device(args.device)
@@ -132,8 +129,8 @@ def run(args: argparse.Namespace) -> int:
 @contextmanager
 def _only_run_in(folder: Path) -> Iterator[None]:
     """Refuse a second run into ``folder`` while one is under way: their checkpoints and logs would mix."""
-    from ..atomic import writing_error
-    from ..folder_lock import sole_writer
+    from ..io.atomic import writing_error
+    from ..io.folder_lock import sole_writer
 
     if os.environ.get("RANK", "0") != "0":  # the first rank alone writes
         yield

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .pixel_metrics import BINS, HeatCounts
+from ..metrics.pixels import BINS, HeatCounts
 
 RESAMPLES = 1000
 AT_ONCE = 50  # resamples in memory at a time

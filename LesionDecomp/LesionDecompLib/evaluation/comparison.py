@@ -11,11 +11,11 @@ import numpy as np
 
 from .. import __version__
 from ..errors import Cancelled, LesionDecompError
+from ..metrics.pixels import THRESHOLDS, HeatCounts
+from ..training.data.slices import SliceSet
 from ..training.heat_scale import MASKS, has_masks
-from ..training.slices import SliceSet
 from .bootstrap import RESAMPLES, interval, resampled_figures, scan_weights
 from .localizers import FLOORS, Localizer
-from .pixel_metrics import THRESHOLDS, HeatCounts
 
 STAGE = "Evaluation"
 FIGURES = ("average_precision", "auc_pr", "best_dice", "dice_at_default")

@@ -13,12 +13,11 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ..bundles import ModelBundle
-from ..decomposition import HeatDefinition
 from ..errors import LesionDecompError
-from ..smoothing import blur_inside, shrink_inside
+from ..models.bundle import ModelBundle
+from ..segmentation.smoothing import blur_inside, shrink_inside
+from ..training.data.slices import lung_crops
 from ..training.heat_scale import slice_heat
-from ..training.slices import lung_crops
 from ..training.val_precision import blurred_grey
 
 STAGE = "Evaluation"
@@ -66,14 +65,14 @@ class Method:
 
 
 def _own_heat(bundle: ModelBundle, device: torch.device) -> HeatOf:
-    network, definition = bundle.network(device), HeatDefinition.of(bundle)
+    network, definition = bundle.network(device), bundle.heat_definition
     return lambda images: slice_heat(network, definition, images, device)
 
 
 def _of_source(source: str) -> Callable[[ModelBundle, torch.device], HeatOf]:
     def heat_of(bundle: ModelBundle, device: torch.device) -> HeatOf:
         network = bundle.network(device)
-        definition = replace(HeatDefinition.of(bundle), source=source, raw=(0.0, 1.0), scaled=(0.0, 1.0))
+        definition = replace(bundle.heat_definition, source=source, raw=(0.0, 1.0), scaled=(0.0, 1.0))
         return lambda images: slice_heat(network, definition, images, device)
 
     return heat_of
@@ -82,7 +81,7 @@ def _of_source(source: str) -> Callable[[ModelBundle, torch.device], HeatOf]:
 def _cam(bundle: ModelBundle, device: torch.device) -> HeatOf:
     from monai.visualize import CAM
 
-    from ..baselines.classifier import CAM_LAYER, LESION, NORMAL
+    from ..models.classifier import CAM_LAYER, LESION, NORMAL
 
     network = bundle.network(device)
     cam = CAM(network, target_layers=CAM_LAYER, fc_layers="resnet.fc", postprocessing=_as_it_is)
@@ -100,7 +99,7 @@ def _cam(bundle: ModelBundle, device: torch.device) -> HeatOf:
 def _grad_cam(bundle: ModelBundle, device: torch.device) -> HeatOf:
     from monai.visualize import GradCAM
 
-    from ..baselines.classifier import GRAD_CAM_LAYER, LESION
+    from ..models.classifier import GRAD_CAM_LAYER, LESION
 
     # Backward through channels-last weights with hooks crashes torch 2.13 on CPU.
     network = bundle.network(device).requires_grad_(True)
@@ -118,7 +117,7 @@ def _grad_cam(bundle: ModelBundle, device: torch.device) -> HeatOf:
 
 
 def _slice_scores(bundle: ModelBundle, device: torch.device) -> HeatOf:
-    from ..baselines.classifier import LESION, NORMAL
+    from ..models.classifier import LESION, NORMAL
 
     network = bundle.network(device)
     crop = tuple(bundle.metadata["training"]["configuration"]["crop"])
@@ -167,7 +166,7 @@ def _is_baseline(name: str) -> Callable[[ModelBundle], bool]:
 
 
 def _own_source(bundle: ModelBundle) -> str | None:
-    return HeatDefinition.of(bundle).source if bundle.task == "lesions" else None
+    return bundle.heat_definition.source if bundle.task == "lesions" else None
 
 
 METHODS: dict[str, Method] = {

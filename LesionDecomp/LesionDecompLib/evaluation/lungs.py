@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..atomic import write_text
-from ..bundles import ModelBundle, find_bundle
+from ..ct.grid import AxialView
+from ..ct.volume import Volume
 from ..errors import LesionDecompError
-from ..geometry import AxialView
-from ..image_io import read_mask, read_volume
-from ..lung_sides import LEFT, RIGHT, split_right_left
-from ..lungs import segment_lungs
-from ..volume import Volume
+from ..io.atomic import write_text
+from ..io.readers import read_mask, read_volume
+from ..models.bundle import ModelBundle, find_bundle
+from ..segmentation.lungs.segment import segment_lungs
+from ..segmentation.lungs.sides import LEFT, RIGHT, split_right_left
 from .volumes import dice
 
 if TYPE_CHECKING:

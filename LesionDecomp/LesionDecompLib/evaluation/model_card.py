@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from ..atomic import write_bytes, write_text
-from ..bundles import ModelBundle
-from ..decomposition import HeatDefinition
 from ..errors import LesionDecompError
-from ..overview_panel import LUNG_WINDOW, Frame, Plane, draw_panel
+from ..io.atomic import write_bytes, write_text
+from ..models.bundle import ModelBundle
+from ..report.picture import LUNG_WINDOW, Frame, Plane, draw_panel
+from ..training.data.slices import SliceSet, lung_crops
 from ..training.heat_scale import MASKS, has_masks, slice_heat
-from ..training.slices import SliceSet, lung_crops
 
 CARD_NAME = "MODEL_CARD.md"
 GOOD_NAME, BAD_NAME = "good.png", "bad.png"
@@ -42,7 +41,7 @@ def write_model_card(bundle: ModelBundle, data: SliceSet, folder: str | Path, co
         raise LesionDecompError(STAGE, "slices without pixel masks", "a split with masks to compare with")
     folder = Path(folder)
     images, masks = data.images[data.lesion], data.masks(MASKS[0])
-    heat = slice_heat(bundle.network(), HeatDefinition.of(bundle), images, torch.device("cpu"))
+    heat = slice_heat(bundle.network(), bundle.heat_definition, images, torch.device("cpu"))
     found = (heat >= bundle.default_threshold) & (images > 0)
     dice = 2 * (found & masks).sum((1, 2)) / np.maximum(1, found.sum((1, 2)) + masks.sum((1, 2)))
     worth = np.flatnonzero(masks.sum((1, 2)) >= LEAST_PIXELS)

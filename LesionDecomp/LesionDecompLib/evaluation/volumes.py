@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
-from ..atomic import write_bytes
 from ..errors import LesionDecompError
-from ..image_io import read_mask, read_volume
-from ..overview import draw_overview
+from ..io.atomic import write_bytes
+from ..io.readers import read_mask, read_volume
 from ..pipeline import Segmenter
+from ..report.overview import draw_overview
 
 STAGE = "Evaluation"
 CT_SUFFIX, LESION_SUFFIX = "_ct.nii.gz", "_lesion.nii.gz"

@@ -3,45 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch.nn import functional
 
-from .slice_draws import SliceDraws
+from .config import Augmentation
+from .data.draws import SliceDraws
 from .smooth_fields import interpolated
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """Ranges of the random changes; 0 switches one off.
-
-    :param rotation: largest turn, degrees.
-    :param scale: largest relative change of size.
-    :param shift: largest shift, pixels.
-    :param flip: probability of a left-right flip.
-    :param offset: standard deviation of a gray offset, in units of the [-1, 1] range. The bound of the slices' lung
-        window is known to ±60 HU only, which is ±0.10 of this range.
-    :param gain: standard deviation of a relative change of contrast about the healthy-lung gray.
-    :param noise: largest standard deviation of white noise.
-    :param blur: largest Gaussian blur, pixels.
-    :param rim: probability of a bright rim, one or two pixels wide in places: lung masks of other makers take in some
-        chest wall, those of the slices none.
-    :param gravity: standard deviation of a density gradient from front to back, in units of the [-1, 1] range over
-        100 pixels: supine lungs are denser behind, by scanner table, breath and age.
-    """
-
-    rotation: float = 15.0
-    scale: float = 0.15
-    shift: float = 4.0
-    flip: float = 0.5
-    offset: float = 0.08
-    gain: float = 0.08
-    noise: float = 0.06
-    blur: float = 0.8
-    rim: float = 0.5
-    gravity: float = 0.1
-
 
 HEALTHY_GREY = 97 / 127.5 - 1  # mode of healthy lung in the slices
 
@@ -107,7 +75,7 @@ def _grown(mask: torch.Tensor) -> torch.Tensor:
 
 
 def _blur(x: torch.Tensor, lung: torch.Tensor, sigma: float) -> torch.Tensor:
-    """:func:`LesionDecompLib.smoothing.blur_inside`, for a small ``sigma``, by sums of shifted slices."""
+    """:func:`LesionDecompLib.segmentation.smoothing.blur_inside`, for a small ``sigma``, by sums of shifted slices."""
     reach = max(1, math.ceil(3 * sigma))
     weights = [math.exp(-0.5 * (step / sigma) ** 2) for step in range(reach + 1)]
     weights = [weight / (2 * sum(weights) - 1) for weight in weights if weight > 1e-3]

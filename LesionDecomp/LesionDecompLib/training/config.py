@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar, get_type_hints
 
 from ..errors import LesionDecompError
-from .augmentation import Augmentation
 from .config_ranges import out_of_range
 
 MAX_FILE_BYTES = 1 << 20
 STAGE_KEYS = ("self_steps", "identity_steps", "rise_steps")  # when the stages of a lesion training begin and end
 STAGE = "Training configuration"
+BASELINES = ("classifier", "va-gan", "biomarker")  # methods to compare with
+PRESET_NAMES = ("default", "paper", "paper-full", "lungs", *BASELINES)
 
 
 class Settings(Protocol):
@@ -27,8 +28,39 @@ Config = TypeVar("Config", bound=Settings)
 
 
 @dataclass(frozen=True)
+class Augmentation:
+    """Ranges of the random changes; 0 switches one off.
+
+    :param rotation: largest turn, degrees.
+    :param scale: largest relative change of size.
+    :param shift: largest shift, pixels.
+    :param flip: probability of a left-right flip.
+    :param offset: standard deviation of a gray offset, in units of the [-1, 1] range. The bound of the slices' lung
+        window is known to ±60 HU only, which is ±0.10 of this range.
+    :param gain: standard deviation of a relative change of contrast about the healthy-lung gray.
+    :param noise: largest standard deviation of white noise.
+    :param blur: largest Gaussian blur, pixels.
+    :param rim: probability of a bright rim, one or two pixels wide in places: lung masks of other makers take in some
+        chest wall, those of the slices none.
+    :param gravity: standard deviation of a density gradient from front to back, in units of the [-1, 1] range over
+        100 pixels: supine lungs are denser behind, by scanner table, breath and age.
+    """
+
+    rotation: float = 15.0
+    scale: float = 0.15
+    shift: float = 4.0
+    flip: float = 0.5
+    offset: float = 0.08
+    gain: float = 0.08
+    noise: float = 0.06
+    blur: float = 0.8
+    rim: float = 0.5
+    gravity: float = 0.1
+
+
+@dataclass(frozen=True)
 class NetworkConfig:
-    """Arguments of :class:`LesionDecompLib.networks.DecompositionNet`."""
+    """Arguments of :class:`LesionDecompLib.models.networks.DecompositionNet`."""
 
     channels: int = 16
     levels: int = 5

@@ -6,7 +6,7 @@ import io
 import math
 from pathlib import Path
 
-from ..atomic import write_bytes
+from ..io.atomic import write_bytes
 from .loop import log_rows
 from .val_precision import FLOOR
 

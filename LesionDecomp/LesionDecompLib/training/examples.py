@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from ..atomic import write_bytes
-from ..heat_colors import heat_color_table
-from ..networks import DecompositionNet
-from ..smoothing import shrink_inside
-from .slices import SliceSet, lung_crops
+from ..io.atomic import write_bytes
+from ..models.networks import DecompositionNet
+from ..report.colors import heat_color_table
+from ..segmentation.smoothing import shrink_inside
+from .data.slices import SliceSet, lung_crops
 
 COLUMNS = ("slice", "healthy version G1", "lesion part G2", "heat", "|slice - G1|")
 SIZE = (160, 192)

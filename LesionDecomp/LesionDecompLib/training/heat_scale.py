@@ -13,11 +13,12 @@ from typing import cast
 import numpy as np
 import torch
 
-from ..decomposition import HeatDefinition
 from ..errors import LesionDecompError
-from ..evaluation.pixel_metrics import BINS, HeatCounts
-from ..networks import DecompositionNet
-from .slices import SliceSet
+from ..metrics.pixels import BINS, HeatCounts
+from ..models.networks import DecompositionNet
+from ..models.records import HeatDefinition
+from ..segmentation.heat import heat_of_slices
+from .data.slices import SliceSet
 
 MASKS = ("ann0", "ann1", "sel")
 DEFAULT_THRESHOLD = 0.4
@@ -47,7 +48,9 @@ def slice_heat(
         window = [_span(np.any(part, axis=(0, 2 - axis))) for axis in (0, 1)]
         x = torch.from_numpy(part[:, window[0], window[1]]).to(device, torch.float32).unsqueeze(1) / 127.5 - 1.0
         x = x.contiguous(memory_format=torch.channels_last)
-        heat[start : start + batch, window[0], window[1]] = definition.heat(decomposition, x)[:, 0].cpu().numpy()
+        heat[start : start + batch, window[0], window[1]] = (
+            heat_of_slices(definition, decomposition, x)[:, 0].cpu().numpy()
+        )
     return heat
 
 

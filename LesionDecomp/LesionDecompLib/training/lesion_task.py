@@ -9,16 +9,15 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ..memory_layout import channels_last
-from ..networks import Critic, DecompositionNet
-from ..precision import mixed_precision
-from ..smoothing import shrink_inside
+from ..models.networks import Critic, DecompositionNet
+from ..models.precision import channels_last, mixed_precision
+from ..segmentation.smoothing import shrink_inside
 from . import losses, ranks
 from .config import LesionConfig, as_dict
-from .labelled_slices import LabelledSlices
+from .data.labeled import LabelledSlices
+from .data.slices import SliceSet
 from .loop import cosine, set_rate
-from .slices import SliceSet
-from .synthetic_lesions import paint_lesions
+from .painted_lesions import paint_lesions
 
 Terms = dict[str, torch.Tensor]
 

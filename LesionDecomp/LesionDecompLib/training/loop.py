@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..atomic import write_bytes
 from ..errors import Cancelled, LesionDecompError
-from ..torch_file import read_torch_file
+from ..io.atomic import write_bytes
+from ..models.weights import read_torch_file
 from . import ranks
-from .ahead import made_ahead
+from .data.ahead import made_ahead
 from .watch import Watch
 
 CHECKPOINT_NAME = "checkpoint.pt"

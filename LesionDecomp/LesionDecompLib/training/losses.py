@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ..networks import Critic
+from ..models.networks import Critic
 from .ranks import total
 
 

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..bundles import ModelBundle
 from ..errors import LesionDecompError
+from ..models.bundle import ModelBundle
 
 DERIVED = ("format_version", "weights_sha256")
 NAMES = {"lungs": "lungs-unet", "lesions": "lesions-decomposition"}

@@ -14,22 +14,22 @@ import torch
 from torch import nn
 
 from .. import __version__
-from ..atomic import write_text
-from ..bundles import ModelBundle
-from ..decomposition import HeatDefinition
 from ..errors import LesionDecompError
-from ..evaluation.healthy import healthy_version_metrics, train_judge
-from ..networks import DecompositionNet
+from ..io.atomic import write_text
+from ..models.bundle import ModelBundle
+from ..models.networks import DecompositionNet
+from ..models.records import HeatDefinition
 from . import ranks
 from .config import STAGE_KEYS, LesionConfig, NetworkConfig, as_dict, change
 from .curves import draw_curves
+from .data.input import slice_input
+from .data.slices import SliceSet
 from .examples import ExampleSlices
+from .healthy import healthy_version_metrics, train_judge
 from .heat_scale import DEFAULT_THRESHOLD, fit_scale, fit_scale_without_masks, has_masks, slice_heat, slice_metrics
 from .lesion_task import LesionTask
 from .loop import LOG_NAME, Task, steps_within, train
-from .lung_task import LungConfig, lung_task
-from .slice_input import slice_input
-from .slices import SliceSet
+from .lungs.task import LungConfig, lung_task
 from .taught_heat import taught_heat
 from .val_precision import CHIEF, HeatOf, ValPrecision
 from .warm_start import start_from
@@ -64,7 +64,7 @@ def train_lesions(
 
     Image-level labels alone are trained on. Once training has ended, the heat's scale is fitted on ``val``.
 
-    :param data: a training set, see :class:`LesionDecompLib.training.slices.SliceSet`.
+    :param data: a training set, see :class:`LesionDecompLib.training.data.slices.SliceSet`.
     :param folder: for checkpoints, log and bundle.
     :param hours: train for about so long: the steps that fit are measured, recorded and kept when resumed.
     :param warm_start: folder of another run whose weights to begin with.

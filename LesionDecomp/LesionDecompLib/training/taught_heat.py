@@ -13,11 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..bundles import ModelBundle
-from ..decomposition import HeatDefinition
 from ..errors import Cancelled
+from ..models.bundle import ModelBundle
+from .data.slices import SliceSet
 from .heat_scale import UNIT, slice_heat
-from .slices import SliceSet
 
 STAGE = "Teachers' heat"
 CHUNK = 64  # slices between two looks at the cancel hook
@@ -44,7 +43,7 @@ def taught_heat(
     total = np.zeros(images.shape, dtype=np.float32)
     for number, folder in enumerate(teachers):
         bundle = ModelBundle.load(folder, "lesions")
-        definition = replace(HeatDefinition.of(bundle), raw=UNIT.raw, scaled=UNIT.scaled, smoothing_px=0.0)
+        definition = replace(bundle.heat_definition, raw=UNIT.raw, scaled=UNIT.scaled, smoothing_px=0.0)
         if definition.source == "both":  # P is learned: a mean with G1's difference is no share of certainty
             definition = replace(definition, source="gate")
         network = bundle.network(device)

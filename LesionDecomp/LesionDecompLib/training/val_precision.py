@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..evaluation.pixel_metrics import HeatCounts
-from ..smoothing import blur_inside
+from ..metrics.pixels import HeatCounts
+from ..segmentation.smoothing import blur_inside
+from .data.slices import SliceSet
 from .heat_scale import MASKS
-from .slices import SliceSet
 
 CHIEF = "val_AP"
 FLOOR = "_floor"  # ends the names of figures that are the floor of others

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ..errors import LesionDecompError
-from ..torch_file import read_torch_file
+from ..models.weights import read_torch_file
 from .loop import CHECKPOINT_NAME, STAGE
 
 

@@ -1,0 +1,1 @@
+"""Many cases in one command: found, planned, run, resumed and summarized."""

@@ -1,0 +1,74 @@
+"""Cases that an earlier run has finished, told by their reports: a batch that was ended goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from ... import __version__
+from ...measurement.statistics import MEASUREMENTS
+from ...report.case import REPORT
+from .plan import Case
+
+# Keys of a report's parameters that make another result; the others say where and how fast it was computed.
+DECISIVE = ("threshold", "min_volume_ml", "precision")
+
+
+def source_state(path: Path) -> dict[str, int]:
+    """How an input lies on the disk, read without opening it: files, bytes, and the newest change in nanoseconds."""
+    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    states = [file.stat() for file in files]
+    return {
+        "files": len(states),
+        "bytes": sum(state.st_size for state in states),
+        "newest_change_ns": max((state.st_mtime_ns for state in states), default=0),
+    }
+
+
+def earlier_report(
+    case: Case, models: Mapping[str, tuple[str, str]], parameters: Mapping[str, Any], names: Collection[str]
+) -> dict[str, Any] | None:
+    """The report of an earlier run of this case with the same models and parameters, all of whose files are there.
+
+    :param models: SHA-256 of weights and of metadata, by task.
+    :param parameters: what ``report.json`` calls so.
+    :param names: files asked for.
+    :return: None where there is none. Whether the input is still the same is another question: :func:`is_same_input`.
+    """
+    try:
+        report = json.loads((case.folder / REPORT).read_text("utf-8"))
+        outputs = report["outputs"]
+        same = (
+            report["software"]["version"] == __version__
+            and {task: _identity(model) for task, model in report["models"].items()} == dict(models)
+            and all(report["parameters"][key] == parameters[key] for key in DECISIVE)
+            and set(names) <= set(outputs)
+            and all((case.folder / name).is_file() for name in outputs)
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return report if same else None
+
+
+def is_same_input(case: Case, report: Mapping[str, Any]) -> bool:
+    """Whether the input lies on the disk as it did then; if not, it may still hold the same CT."""
+    try:
+        return report["run"]["source"] == source_state(case.path)
+    except (OSError, KeyError, TypeError):
+        return False
+
+
+def adopt(case: Case, report: Mapping[str, Any]) -> None:
+    """Take over what an earlier run's report says: the case is done."""
+    row = report["statistics"][0]
+    figures = {m.key: row.get(m.key) for m in MEASUREMENTS}
+    case.figures = {key: math.nan if value is None else float(value) for key, value in figures.items()}
+    case.input_sha256 = report["input"]["sha256"]
+    case.status, case.message = "done", " ".join(report["warnings"])
+
+
+def _identity(model: Mapping[str, Any]) -> tuple[str, str]:
+    return model["sha256"], model["metadata_sha256"]

@@ -1,0 +1,103 @@
+"""Which input goes into which folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...errors import LesionDecompError
+
+RESERVED = "summary.csv"
+
+
+@dataclass(eq=False)
+class Case:
+    """One input of a run, and how it went.
+
+    :param status: ``""`` while not run, then ``"done"`` or ``"failed"``.
+    :param message: the error, or the warnings of a case that was done.
+    :param figures: of both lungs, by the measurements' keys.
+    """
+
+    name: str
+    path: Path
+    folder: Path
+    status: str = ""
+    message: str = ""
+    input_sha256: str = ""
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+def plan_cases(
+    inputs: list[Path], output: Path, found_in: Mapping[Path, Path] | None = None, several: bool = False
+) -> list[Case]:
+    """Give each input its output folder: ``output`` for a single one, a subfolder named after the input otherwise.
+
+    Names that clash (also where only the case of letters differs) are told apart by the folder the input lies in, and
+    by a number where that doesn't help. An input given twice is run once.
+
+    :param found_in: the folder that was searched, of inputs that were found so: names that clash are then told apart
+        by as many of the folders in between as it takes.
+    :param several: a subfolder for a single input, too.
+    :return: the cases in the order of the inputs.
+    """
+    from ...io.readers import case_name
+
+    found_in = found_in or {}
+    unique = list({path.absolute(): path for path in inputs}.values())
+    if len(unique) == 1 and len(inputs) == 1 and not several:
+        return [Case(case_name(unique[0]), unique[0], output)]
+    names, level = [case_name(path) for path in unique], 0
+    above = [_folders_above(path, found_in.get(path)) for path in unique]
+    while level < max(map(len, above), default=0):
+        level, counts = level + 1, _counts(names)
+        names = [
+            f"{folders[-level]}_{name}" if counts[name.casefold()] > 1 and len(folders) >= level else name
+            for name, folders in zip(names, above, strict=True)
+        ]
+    taken = {RESERVED}
+    cases = []
+    for name, path in zip(names, unique, strict=True):
+        number, free = 1, name
+        while free.casefold() in taken:
+            number += 1
+            free = f"{name}-{number}"
+        taken.add(free.casefold())
+        cases.append(Case(free, path, output / free))
+    return cases
+
+
+def _folders_above(path: Path, searched: Path | None) -> tuple[str, ...]:
+    """Names of the folders that tell an input from others of its name, the nearest last."""
+    if searched is not None:
+        return path.relative_to(searched).parts[:-1]
+    nearest = path.absolute().parent.name
+    return (nearest,) if nearest else ()
+
+
+def check_inputs_stay(cases: list[Case], output: Path, others: list[Path]) -> None:
+    """Refuse a run whose results would take the place of one of its inputs.
+
+    :param others: files that are read beside the cases' own, e.g. the lung mask.
+    :raises LesionDecompError: naming the input.
+    """
+    from ...report.case import ALL_FILES
+
+    inputs = {path.resolve(): path for path in [*(case.path for case in cases), *others]}
+    results = [output / RESERVED, *(case.folder / name for case in cases for name in ALL_FILES)]
+    for result in results:
+        if result.resolve() in inputs:
+            raise LesionDecompError(
+                "Opening the output folder",
+                f"the input '{result.name}' where a result of that name goes",
+                "inputs that stay as they are",
+                "Choose another output folder.",
+            )
+
+
+def _counts(names: list[str]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for name in names:
+        counts[name.casefold()] = counts.get(name.casefold(), 0) + 1
+    return counts

@@ -1,0 +1,225 @@
+"""Cases through the pipeline: the next one is read and the last one written while the networks run."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...errors import Cancelled
+from ..progress import Progress
+from .plan import Case
+
+if TYPE_CHECKING:
+    from ...ct.volume import Volume
+    from ...io.readers import ReadInfo
+    from ...models.bundle import ModelBundle
+    from ...pipeline import Segmenter, SegmentResult
+
+
+@dataclass(frozen=True, eq=False)
+class ReadCase:
+    """What was read of a case, and how long that took."""
+
+    volume: Volume
+    info: ReadInfo
+    mask: np.ndarray | None
+    source: dict[str, int]
+    seconds: float
+
+
+class CaseRunner:
+    """Runs cases with networks that are loaded once, when the first readable case needs them.
+
+    :param args: of ``lesiondecomp segment``.
+    :param device: the one that this process computes on.
+    :param earlier: reports of earlier runs by case name, which spare a case that still is the same CT.
+    :param quiet: show no progress.
+    """
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        lesion_bundle: ModelBundle,
+        lung_bundle: ModelBundle,
+        device: str,
+        earlier: dict[str, dict[str, Any]] | None = None,
+        quiet: bool = False,
+    ) -> None:
+        self._args, self._device = args, device
+        self._bundles = lesion_bundle, lung_bundle
+        self._earlier = earlier or {}
+        self._segmenter: Segmenter | None = None
+        self._progress = Progress(quiet)
+
+    def run_one(self, case: Case) -> None:
+        """Run a single case; when this returns it is written, or has failed."""
+        self._progress.begin_case("")
+        try:
+            read = self._read(case)
+            if read is None:
+                return
+            result = self._segment(read)
+            self._write(case, read, result)
+        except Cancelled:
+            raise
+        except Exception as error:
+            self._failed(case, "", error)
+        else:
+            self._done(case, "", result)
+
+    def run_all(self, cases: Iterator[tuple[Case, str]], after_each: Callable[[], None]) -> None:
+        """Run cases, at most three at a time: one being read, one in the networks, one being written.
+
+        :param cases: with the label that stands before what is said of them; asked for one ahead.
+        :param after_each: called when another case is done or has failed.
+        """
+        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+            writing: tuple[Case, str, SegmentResult, Future[None]] | None = None
+            try:
+                ahead = self._start_reading(cases, reader)
+                while ahead is not None:
+                    case, label, reading = ahead
+                    ahead = None
+                    self._progress.begin_case(label)
+                    read: ReadCase | None = None
+                    result: SegmentResult | None = None
+                    try:
+                        read = reading.result()
+                        ahead = self._start_reading(cases, reader)
+                        if read is not None:
+                            result = self._segment(read)
+                    except Cancelled:
+                        raise
+                    except Exception as error:
+                        self._failed(case, label, error)
+                        ahead = ahead or self._start_reading(cases, reader)
+                    self._settle(writing)
+                    writing = None
+                    if read is not None and result is not None:
+                        writing = case, label, result, writer.submit(self._write, case, read, result)
+                    after_each()
+            finally:
+                reader.shutdown(wait=False, cancel_futures=True)
+                self._settle(writing)
+            after_each()
+
+    def _start_reading(
+        self, cases: Iterator[tuple[Case, str]], reader: ThreadPoolExecutor
+    ) -> tuple[Case, str, Future[ReadCase | None]] | None:
+        following = next(cases, None)
+        return None if following is None else (*following, reader.submit(self._read, following[0]))
+
+    def _settle(self, writing: tuple[Case, str, SegmentResult, Future[None]] | None) -> None:
+        """Wait until a case is written, and say how it went."""
+        if writing is None:
+            return
+        case, label, result, future = writing
+        try:
+            future.result()
+        except Cancelled:
+            raise
+        except Exception as error:
+            self._failed(case, label, error)
+        else:
+            self._done(case, label, result)
+
+    def _read(self, case: Case) -> ReadCase | None:
+        """Read a case; None when an earlier run has done it with this very CT."""
+        from ...ct.checks import check_chest_ct
+        from ...io.atomic import existing_error
+        from ...io.dicom.seg import check_dicom_input
+        from ...io.readers import read_mask, read_volume
+        from ...report.case import REPORT
+        from .finished import adopt, source_state
+
+        args, began = self._args, time.perf_counter()
+        if args.dicom_seg:
+            check_dicom_input(case.path)
+        source = source_state(case.path) if case.path.exists() else {}
+        volume, info = read_volume(case.path)
+        case.input_sha256 = info.sha256
+        if (report := self._earlier.get(case.name)) is not None:
+            if report["input"]["sha256"] == info.sha256:
+                adopt(case, report)
+                return None
+            raise existing_error("Opening the output folder", case.folder, [REPORT])
+        check_chest_ct(volume)  # before the networks are loaded, which takes longer
+        mask = read_mask(args.lung_mask, volume) if args.lung_mask is not None else None
+        return ReadCase(volume, info, mask, source, time.perf_counter() - began)
+
+    def _segment(self, read: ReadCase) -> SegmentResult:
+        result = self._load().run(
+            read.volume,
+            lung_mask=read.mask,
+            threshold=self._args.threshold,
+            min_volume_ml=self._args.min_volume_ml,
+            progress=self._progress.update,
+        )
+        own = [text for text in result.warnings if text not in read.info.warnings]
+        timings = {"reading": read.seconds, **result.timings_s}
+        return replace(result, warnings=[*read.info.warnings, *own], timings_s=timings)
+
+    def _write(self, case: Case, read: ReadCase, result: SegmentResult) -> None:
+        from ...report.case import write_case
+        from ..segment import scene_writer
+
+        args = self._args
+        write_case(
+            case.folder,
+            read.volume,
+            result,
+            read.info,
+            overview=args.overview,
+            scene=scene_writer(args),
+            page=args.report,
+            dicom_source=case.path if args.dicom_seg else None,
+            overwrite=args.overwrite,
+            parameters={"device": self._device, "batch_size": args.batch_size, "precision": args.precision},
+            source=read.source,
+        )
+
+    def _failed(self, case: Case, label: str, error: Exception) -> None:
+        from .. import error_sentence, say
+
+        self._progress.clear()
+        case.status, case.message = "failed", error_sentence(error)
+        say(f"{label} {case.message}".lstrip())
+
+    def _done(self, case: Case, label: str, result: SegmentResult) -> None:
+        from .. import say, tell
+
+        self._progress.clear()
+        case.status, case.message, case.figures = "done", " ".join(result.warnings), result.statistics[0].values
+        for warning in result.warnings:
+            say(f"{label} Warning: {warning}".lstrip())
+        tell(f"{label} {figures_line(result)}".lstrip())
+
+    def _load(self) -> Segmenter:
+        if self._segmenter is None:
+            from ...pipeline import Segmenter
+
+            lesion_bundle, lung_bundle = self._bundles
+            args = self._args
+            self._segmenter = Segmenter(
+                lesion_bundle, lung_bundle, self._device, batch_size=args.batch_size, precision=args.precision
+            )
+        return self._segmenter
+
+
+def figures_line(result: SegmentResult) -> str:
+    """The key figures of both lungs in one line."""
+    from ...measurement.statistics import measurement
+
+    values = result.statistics[0].values
+    keys = ("lung_volume_ml", "lesion_volume_ml", "involvement_percent", "lesion_count", "largest_lesion_ml")
+    parts = []
+    for key in keys:
+        figure = measurement(key)
+        parts.append(f"{figure.title} {figure.text(values[key])} {figure.unit}".rstrip())
+    return ", ".join(parts)

@@ -1,0 +1,174 @@
+"""A folder of studies searched for CTs: image files and DICOM series, whatever tree they lie in.
+
+A folder that holds one DICOM series is that series, wherever in it the files lie. The search opens a few files of each
+folder only; what is wrong with a CT is found, and told, when its turn comes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...io.dicom.files import DicomSlice, is_dicom_file, read_header
+from ...io.readers import READERS
+from ...io.stored_image import captured_stderr
+from ...report.case import ALL_FILES, REPORT
+
+RESULTS = "results of an earlier run"
+OUTPUT = "the output folder"
+EIGHT_BITS = "8-bit image: a labelmap or a picture"
+NO_CT = "DICOM folder without a CT volume"
+BESIDE = "image file beside a DICOM series"
+OTHER = "file of another type"
+SPREAD = "series in several folders that hold others, too"
+UNREADABLE = "folder that cannot be opened"
+NAMED = 3  # of each reason's, in the message
+
+
+@dataclass
+class FolderSearch:
+    """What was found in a folder.
+
+    :param cases: image files and DICOM folders, in the order of their paths.
+    :param left_out: reason -> names.
+    """
+
+    cases: list[Path] = field(default_factory=list)
+    left_out: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    def sentence(self, folder: Path) -> str:
+        """How many CTs were found, what was left out and why."""
+        count = len(self.cases)
+        text = f"Found {count} CT{'' if count == 1 else 's'} in '{folder.name or folder.resolve().name}'."
+        reasons = []
+        for reason, names in sorted(item for item in self.left_out.items() if item[1]):
+            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+            reasons.append(f"{len(names)} × {reason} ({', '.join(names[:NAMED])}{more})")
+        return f"{text} Left out: {'; '.join(reasons)}." if reasons else text
+
+
+def search_folder(folder: Path, output: Path) -> FolderSearch | None:
+    """Find the CTs in a folder and its subfolders; the same ones in the same order on every machine.
+
+    Names that begin with a dot, the output folder and results of earlier runs are passed over, and image files beside
+    the slices of a DICOM series.
+
+    :param output: where results go.
+    :return: None when the folder is to be read as one DICOM series (it may hold none, which reading it tells).
+    """
+    search, volumes = FolderSearch(), []
+    series_folders: list[tuple[Path, list[Path]]] = []
+    for place, files in _folders(folder, output.resolve(), search):
+        images = [file for file in files if _is_volume(file)]
+        rest = [file for file in files if not _is_volume(file)]
+        first = next((file for file in rest if _is_dicom(file)), None)
+        if first is None:
+            volumes += images
+            stems = {file.stem for file in images}  # of headers whose voxels lie beside them
+            search.left_out[OTHER] += [_name(file, folder) for file in rest if file.stem not in stems]
+        else:
+            series_folders.append((place, [first, rest[len(rest) // 2], rest[-1]]))
+            search.left_out[BESIDE] += [_name(file, folder) for file in images]
+    if any(place == folder for place, _ in series_folders) or (not volumes and len(series_folders) < 2):
+        return None
+    series = _by_series(series_folders, search, folder)
+    if not volumes and len(series) < 2:
+        return None
+    for file in volumes:
+        if _has_eight_bits(file):
+            search.left_out[EIGHT_BITS].append(_name(file, folder))
+        else:
+            search.cases.append(file)
+    for places in series.values():
+        case = _common_folder(places, series)
+        if case is None:
+            search.left_out[SPREAD] += [_name(place, folder) for place in places]
+        else:
+            search.cases.append(case)
+    search.cases.sort(key=lambda path: path.relative_to(folder).parts)
+    return search
+
+
+def _folders(folder: Path, output: Path, search: FolderSearch) -> Iterator[tuple[Path, list[Path]]]:
+    """Folders that hold files, with these in the order of their names."""
+
+    def tell(error: OSError) -> None:
+        search.left_out[UNREADABLE].append(_name(Path(error.filename), folder))
+
+    for parent, names, files in os.walk(folder, onerror=tell):
+        place = Path(parent)
+        names[:] = sorted(name for name in names if not name.startswith("."))
+        for name in [name for name in names if name == output.name and (place / name).resolve() == output]:
+            names.remove(name)
+            search.left_out[OUTPUT].append(_name(place / name, folder))
+        kept = [place / name for name in sorted(files) if not name.startswith(".") and name.upper() != "DICOMDIR"]
+        if REPORT in files:
+            kept = [file for file in kept if file.name not in ALL_FILES]
+            search.left_out[RESULTS].append(_name(place, folder))
+        if kept:
+            yield place, kept
+
+
+def _by_series(folders: list[tuple[Path, list[Path]]], search: FolderSearch, root: Path) -> dict[str, list[Path]]:
+    """The folders of each CT series, by its UID.
+
+    :param folders: each with some of its files.
+    """
+    series: dict[str, list[Path]] = defaultdict(list)
+    for place, files in folders:
+        header = _ct_header(files)
+        if header is None:
+            search.left_out[NO_CT].append(_name(place, root))
+        else:
+            series[header.tags["series_uid"]].append(place)
+    return series
+
+
+def _ct_header(files: list[Path]) -> DicomSlice | None:
+    """The header of the first CT slice among some files; None where all are something else."""
+    for file in dict.fromkeys(files):
+        header = read_header(file) if _is_dicom(file) else None
+        if header is not None and header.tags["modality"] == "CT" and header.is_placed and not header.is_localizer:
+            return header
+    return None
+
+
+def _common_folder(places: list[Path], series: dict[str, list[Path]]) -> Path | None:
+    """The folder to read a series from; None where it would hold others, too."""
+    if len(places) == 1:
+        return places[0]
+    common = Path(os.path.commonpath(places))
+    others = (place for group in series.values() if group is not places for place in group)
+    return None if any(place.is_relative_to(common) for place in others) else common
+
+
+def _is_dicom(file: Path) -> bool:
+    try:
+        return file.is_file() and is_dicom_file(file)
+    except OSError:
+        return False
+
+
+def _is_volume(file: Path) -> bool:
+    return file.name.lower().endswith(tuple(READERS))
+
+
+def _has_eight_bits(file: Path) -> bool:
+    """Whether the header says so; what cannot be read is left to the reader, which says why."""
+    import SimpleITK as sitk  # noqa: N813
+
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(file))
+    try:
+        with captured_stderr():
+            reader.ReadImageInformation()
+    except RuntimeError:
+        return False
+    return reader.GetPixelID() in (sitk.sitkUInt8, sitk.sitkInt8)
+
+
+def _name(place: Path, folder: Path) -> str:
+    return place.name if place == folder else place.relative_to(folder).as_posix()

@@ -1,0 +1,43 @@
+"""``summary.csv``: one row for each case of a run with several inputs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from pathlib import Path
+
+from ...io.atomic import write_text
+from ...measurement.statistics import MEASUREMENTS
+from .plan import Case
+
+NOT_RUN = "not run"
+HEADER = ["Case", "Status", "Message", "Input SHA-256", *(m.header for m in MEASUREMENTS)]
+
+
+def write_summary(path: Path, cases: list[Case]) -> None:
+    """Write case, status, message, the input's identity and the figures of both lungs, sorted by case.
+
+    :raises LesionDecompError: the file can't be written; an earlier one is then as it was.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(HEADER)
+    for case in sorted(cases, key=lambda case: case.name):
+        cells = [_cell(case.figures.get(m.key, math.nan)) for m in MEASUREMENTS]
+        writer.writerow([case.name, case.status or NOT_RUN, case.message, case.input_sha256, *cells])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, text.getvalue(), "Writing the summary")
+
+
+def is_summary(path: Path) -> bool:
+    """Whether a file is one that :func:`write_summary` wrote, which a later run may write anew."""
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            return next(csv.reader(stream), None) == HEADER
+    except (OSError, UnicodeError, csv.Error):
+        return False
+
+
+def _cell(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.9g}"

@@ -1,0 +1,84 @@
+"""``lesiondecomp bench``: how fast the main job is on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from ..argument_types import device
+from ..large_pages import ask_for_large_pages
+
+PRESETS = ("default", "paper", "paper-full")
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "bench",
+        help="measure how fast a CT is segmented on this machine",
+        description="Measure a case end to end against the forward passes of its networks, against lungmask's R231 "
+        "network where that is installed, and against a plain matrix product; the threshold slider; and, where asked "
+        "for, start-up, time and memory for other numbers of slices. With --train, measure the steps of a training.",
+    )
+    parser.add_argument("input", nargs="?", type=Path, metavar="INPUT", help="a chest CT (default: the bundled sample)")
+    parser.add_argument("--device", type=device, default="auto", metavar="D", help="as for segment (default: auto)")
+    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="turns (default: %(default)s)")
+    parser.add_argument(
+        "--slices", type=int, nargs="*", default=[], metavar="N", help="also the same chest cut into this many slices"
+    )
+    parser.add_argument("--start-up", action="store_true", help="also the time to the first slice and to --help")
+    parser.add_argument(
+        "--train", type=Path, metavar="DIR", help="measure training on this training set instead of segmentation"
+    )
+    parser.add_argument(
+        "--presets",
+        nargs="+",
+        choices=PRESETS,
+        default=PRESETS[:2],
+        metavar="NAME",
+        help=f"with --train: {', '.join(PRESETS)}",
+    )
+    parser.add_argument("--steps", type=int, metavar="N", help="with --train: steps (default: 40, of paper-full 2)")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="also write the figures as JSON")
+    parser.set_defaults(run=run, usage_error=parser.error)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print a table."""
+    if args.repeats < 1 or any(not 3 <= count <= 4096 for count in args.slices):
+        args.usage_error("--repeats from 1, --slices from 3 to 4096")
+    if args.steps is not None and not 2 <= args.steps <= 10_000:
+        args.usage_error("--steps from 2 to 10000")
+    from ...io.atomic import write_text
+    from .. import tell
+
+    table, figures = _of_segmentation(args) if args.train is None else _of_training(args)
+    tell(table)
+    if args.output is not None:
+        write_text(args.output, json.dumps(figures, indent=2, ensure_ascii=False) + "\n", "Writing the figures")
+    return 0
+
+
+def _of_segmentation(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    from .. import say
+    from ..demo import sample_path
+    from .job import as_table, run_benchmark, scaling, start_up
+
+    path = args.input if args.input is not None else sample_path()
+    figures = run_benchmark(path, args.device, args.repeats, say)
+    if args.start_up:
+        figures["start_up"] = start_up(path, args.device, args.repeats)
+    if args.slices:
+        figures["scaling"] = scaling(path, args.slices, args.device, say)
+    return as_table(figures), figures
+
+
+def _of_training(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    ask_for_large_pages()
+    from .. import say
+    from .training import as_table, run_training_benchmark
+
+    figures = run_training_benchmark(args.train, args.presets, args.steps, args.device, say)
+    return as_table(figures), figures

@@ -1,0 +1,61 @@
+"""Train a baseline and write it as a bundle for ``lesiondecomp evaluate``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import torch
+
+from ...errors import LesionDecompError
+from ...models.bundle import ModelBundle
+from ...training import ranks
+from ...training.data.input import slice_input
+from ...training.data.slices import SliceSet
+from ...training.run import BUNDLE_NAME, bundle_metadata, record_config, train_and_draw
+from .config import BaselineConfig, ClassifierConfig, CriticConfig
+from .tasks import TASKS, unet_arguments
+
+
+def train_baseline(
+    method: str,
+    data: str | Path,
+    folder: str | Path,
+    config: BaselineConfig,
+    *,
+    name: str | None = None,
+    device: torch.device | str = "cpu",
+    resume: bool = False,
+    checkpoint_seconds: float = 120.0,
+    progress: Callable[[str, int, int], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> ModelBundle:
+    """Train ``method`` on the image labels of the ``train`` slices and write ``folder/bundle``.
+
+    :param method: a key of :data:`LesionDecompLib.evaluation.baselines.config.BASELINES`.
+    :param config: of that method.
+    :raises LesionDecompError: unusable data, configuration or checkpoint, or several ranks.
+    :raises Cancelled: the hook said so.
+    """
+    folder = Path(folder)
+    with ranks.joined(torch.device(device)) as device:
+        if ranks.world_size() > 1:
+            raise LesionDecompError("Training", f"{ranks.world_size()} ranks", "one: baselines are not distributed")
+        record_config(folder, method, config, resume, None, lambda _: config)
+        task = TASKS[method](config, SliceSet.load(data, "train"), device)
+        network = train_and_draw(task, folder, config, resume, checkpoint_seconds, progress, cancelled)
+    if isinstance(config, ClassifierConfig):
+        architecture, arguments = "resnet18", {"width": config.width}
+    else:
+        architecture, arguments = "unet", unet_arguments(cast(CriticConfig, config))
+    metadata = bundle_metadata(name or method, "localizer", architecture, arguments, config, Path(data)) | {
+        "description": f"Baseline of the comparison: {method}",
+        "method": method,
+        "input": slice_input(),
+        "default_threshold": 0.5,
+        "heat": {"shrink": config.shrink},
+        "metrics": {},
+        "default": False,
+    }
+    return ModelBundle.save(folder / BUNDLE_NAME, network, metadata)

@@ -1,0 +1,1 @@
+"""DICOM: CT series found, checked and read onto one grid; DICOM segmentations written."""

@@ -1,0 +1,205 @@
+"""Lungs and lesions as a DICOM segmentation (DICOM SEG) that refers to the CT series they were found in.
+
+highdicom writes it; the optional extra ``dicom`` installs that. Nothing of it is imported with this file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from ... import __version__
+from ...ct.anatomy import LUNG_LESION, LUNGS, NO_CODE, Code, Structure
+from ...errors import LesionDecompError
+from ..atomic import atomic_file
+from .series import series_files
+
+if TYPE_CHECKING:
+    from ...ct.volume import Volume
+
+STAGE = "Writing the DICOM segmentation"
+SERIES_DESCRIPTION = "LesionDecomp lungs and lesions (research use only)"
+DESCRIPTION = "Lungs and lung lesions found by LesionDecomp"
+SUPPLIED_MASK = "Lung mask supplied by the user"
+# Context group 7162, surface processing algorithm families, which segmentations use too.
+MANUAL: Code = ("DCM", "123109", "Manual Processing")
+ARTIFICIAL_INTELLIGENCE: Code = ("DCM", "123110", "Artificial Intelligence")
+SERIES_NUMBERS = 10_000_000  # series numbers beyond are cut, so that ours stays within the 31 bits it may have
+
+
+class Algorithm(Protocol):
+    """What found a structure, as the file names it; a model bundle is one."""
+
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+
+    @property
+    def version(self) -> str:
+        """Version of the model."""
+
+    @property
+    def sha256(self) -> str:
+        """Hash of its weights, hexadecimal."""
+
+
+def check_dicom_seg_support() -> None:
+    """Refuse early, before any work is done, where no DICOM segmentation can be written.
+
+    :raises LesionDecompError: highdicom is missing.
+    """
+    try:
+        import highdicom  # noqa: F401
+    except ImportError as error:
+        raise LesionDecompError(
+            STAGE,
+            f"no usable 'highdicom' package ({error})",
+            "highdicom",
+            "Install it with: pip install lesiondecomp[dicom]",
+        ) from error
+
+
+def check_dicom_input(source: str | Path) -> None:
+    """Refuse an input that no DICOM segmentation can refer to.
+
+    :raises LesionDecompError: it is not a folder.
+    """
+    if not Path(source).is_dir():
+        raise LesionDecompError(
+            STAGE,
+            f"the input '{Path(source).name}', which is no DICOM series",
+            "a folder with a DICOM series, to whose images the segmentation refers",
+            "Give the DICOM folder, or leave out --dicom-seg.",
+        )
+
+
+def write_dicom_seg(
+    path: str | Path,
+    source: str | Path,
+    volume: Volume,
+    lungs: np.ndarray,
+    lesions: np.ndarray,
+    *,
+    lesion_algorithm: Algorithm,
+    lung_algorithm: Algorithm | None,
+) -> list[str]:
+    """Write right lung, left lung and lesion as a binary DICOM SEG beside the study of its CT.
+
+    It carries the patient and study of the series, as every object of a study does, a new series of its own, SNOMED CT
+    codes, and for each frame a reference to the CT image it lies on. Structures without a voxel are left out, and
+    so are slices that were interpolated because their images are missing.
+
+    :param path: file to write.
+    :param source: folder of the DICOM series that ``volume`` was read from.
+    :param lungs, lesions: labelmaps ``(k, j, i)`` uint8 on the volume's grid.
+    :param lesion_algorithm, lung_algorithm: what found them; None for a lung mask that was supplied.
+    :return: names of the segments written.
+    :raises LesionDecompError: highdicom missing, the series is not there as it was read, or lacks what a DICOM
+        segmentation must say about the patient and the study; no voxel at all.
+    """
+    check_dicom_seg_support()
+    check_dicom_input(source)
+    files = series_files(Path(source), STAGE)
+    if len(files) != volume.shape[0]:
+        found = f"{len(files)} images in '{Path(source).name}'"
+        raise LesionDecompError(STAGE, found, f"the {volume.shape[0]} that were read before")
+    masks = {lung: lungs == lung.label for lung in LUNGS} | {LUNG_LESION: lesions != 0}
+    masks = {structure: mask for structure, mask in masks.items() if mask.any()}
+    if not masks:
+        raise LesionDecompError(STAGE, "neither lung nor lesion", "at least one voxel")
+    used = [k for k, file in enumerate(files) if file is not None and any(mask[k].any() for mask in masks.values())]
+    if not used:
+        raise LesionDecompError(STAGE, "no image in the slices with lung or lesion", "a series with an image in each")
+    frames = np.stack([mask[used] for mask in masks.values()], axis=-1).view(np.uint8)
+    images = [file for file in (files[k] for k in used) if file is not None]
+    algorithms = {structure: lesion_algorithm if structure is LUNG_LESION else lung_algorithm for structure in masks}
+    segmentation = _segmentation(images, frames, algorithms, volume, lesion_algorithm.sha256)
+    with atomic_file(path, "wb", STAGE) as stream:
+        segmentation.save_as(stream)
+    return [structure.name for structure in masks]
+
+
+def _segmentation(
+    files: list[Path],
+    frames: np.ndarray,
+    algorithms: dict[Structure, Algorithm | None],
+    volume: Volume,
+    model_sha256: str,
+) -> Any:
+    """The DICOM object; ``frames`` is ``(n, rows, columns, structures)`` uint8, a frame for each of the files."""
+    import highdicom
+    import pydicom
+
+    try:
+        # Without a preamble, which older archives leave out, pydicom wants to be told that it is DICOM.
+        images = [pydicom.dcmread(file, stop_before_pixels=True, force=True) for file in files]
+        for image in images:
+            # As the positions have it: what the images themselves say about it is often wrong, and would be copied.
+            image.SpacingBetweenSlices = round(_slice_distance(volume), 6)
+        return highdicom.seg.Segmentation(
+            source_images=images,
+            pixel_array=frames,
+            segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
+            segment_descriptions=[_described(number, *one) for number, one in enumerate(algorithms.items(), start=1)],
+            series_instance_uid=highdicom.UID(),
+            series_number=int(images[0].get("SeriesNumber") or 0) % SERIES_NUMBERS * 100 + 1,
+            sop_instance_uid=highdicom.UID(),
+            instance_number=1,
+            manufacturer="LesionDecomp contributors",
+            manufacturer_model_name="LesionDecomp",
+            software_versions=__version__,
+            # What tells one such device from another is the model that it ran.
+            device_serial_number=model_sha256[:16],
+            content_label="LUNG_LESIONS",
+            content_description=DESCRIPTION,
+            series_description=SERIES_DESCRIPTION,
+        )
+    except (AttributeError, KeyError, TypeError, ValueError, pydicom.errors.InvalidDicomError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise LesionDecompError(
+            STAGE, f"a series that no segmentation can refer to ({reason})", "a complete DICOM CT series"
+        ) from error
+
+
+def _slice_distance(volume: Volume) -> float:
+    along_i, along_j, along_k = volume.ijk_to_ras[:3, :3].T
+    normal = np.cross(along_i, along_j)
+    return float(abs(along_k @ normal) / np.linalg.norm(normal))
+
+
+def _described(number: int, structure: Structure, model: Algorithm | None) -> Any:
+    import highdicom
+
+    supplied = model is None
+    kinds = highdicom.seg.SegmentAlgorithmTypeValues
+    algorithm = highdicom.AlgorithmIdentificationSequence(
+        name=f"LesionDecomp {model.name}"[:64] if model is not None else SUPPLIED_MASK,
+        version=model.version if model is not None else __version__,
+        family=_concept(MANUAL if supplied else ARTIFICIAL_INTELLIGENCE),
+    )
+    description = highdicom.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=structure.name,
+        segmented_property_category=_concept(structure.category),
+        segmented_property_type=_concept(structure.type),
+        # How a supplied mask came about is not known to us: somebody chose it.
+        algorithm_type=kinds.SEMIAUTOMATIC if supplied else kinds.AUTOMATIC,
+        algorithm_identification=algorithm,
+        tracking_uid=highdicom.UID(),
+        tracking_id=structure.segment_id,
+        anatomic_regions=[_concept(structure.region)] if structure.region != NO_CODE else None,
+        display_color=highdicom.color.CIELabColor.from_rgb(*(round(255 * part) for part in structure.color)),
+    )
+    if structure.modifier != NO_CODE:
+        type_code = description.SegmentedPropertyTypeCodeSequence[0]
+        type_code.SegmentedPropertyTypeModifierCodeSequence = [_concept(structure.modifier)]
+    return description
+
+
+def _concept(code: Code) -> Any:
+    from highdicom.sr import CodedConcept
+
+    scheme, value, meaning = code
+    return CodedConcept(value=value, scheme_designator=scheme, meaning=meaning)

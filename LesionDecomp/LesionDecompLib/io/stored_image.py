@@ -1,0 +1,189 @@
+"""What every file format's reader returns, and the checks that all of them share."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path, PureWindowsPath
+from typing import Protocol
+
+import numpy as np
+
+from ..errors import LesionDecompError
+from ..progress import STDERR
+
+CT = "a 3-D chest CT in HU"
+MAX_VOXELS = 2**31  # a 1024×1024 scan of 2,048 slices; a header that claims more is damaged
+MAX_DEFLATE_RATIO = 1032  # no deflate stream grows more when unpacked
+INT16 = np.iinfo(np.int16)
+
+
+class Readable(Protocol):
+    """What voxels are read from."""
+
+    def readinto(self, target: memoryview, /) -> int:
+        """Fill the beginning of ``target``; return how many bytes that were, 0 at the end."""
+
+
+@dataclass(frozen=True, eq=False)
+class StoredImage:
+    """Voxels and geometry as a file holds them.
+
+    :param array: ``(k, j, i)``, native byte order, rescaled as the header says; int16 wherever that loses nothing.
+    :param ijk_to_ras: ``(4, 4)`` float64, mm.
+    :param format: ``"NIfTI"``, ``"NRRD"``, ``"MetaImage"`` or ``"DICOM"``.
+    :param stored_type: numpy's name of the voxel type in the file, e.g. ``"int16"``.
+    :param facts: what else the header says about how the image was made; nothing about the patient.
+    """
+
+    array: np.ndarray
+    ijk_to_ras: np.ndarray
+    format: str
+    stored_type: str
+    warnings: tuple[str, ...] = ()
+    facts: dict[str, str | float | bool] = field(default_factory=dict)
+
+
+def check_size(stage: str, size_ijk: tuple[int, ...], components: int = 1) -> tuple[int, int, int]:
+    """Return the size (i, j, k) of a 3-D image, or of a 4-D one with a single time point.
+
+    :raises LesionDecompError: several components, not 3-D, several time points, or an absurd size.
+    """
+    text = "×".join(str(n) for n in size_ijk)
+    if components != 1:
+        what = "a color or vector image" if components in (3, 4) else "a multi-component image"
+        raise LesionDecompError(stage, f"{what} with {components} components per voxel ({text})", f"{CT} (one)")
+    if any(n < 1 for n in size_ijk):
+        raise LesionDecompError(stage, f"a header that claims {text} voxels", CT)
+    if len(size_ijk) > 3 and any(n > 1 for n in size_ijk[3:]):
+        points = int(np.prod([float(n) for n in size_ijk[3:]]))
+        raise LesionDecompError(
+            stage, f"a {len(size_ijk)}-D image of {text} ({points} time points)", CT, "Save one time point."
+        )
+    if len(size_ijk) < 3:
+        raise LesionDecompError(
+            stage,
+            f"a {len(size_ijk)}-D image of {text} pixels",
+            CT,
+            "Give the whole stack of slices as one volume.",
+        )
+    size = (int(size_ijk[0]), int(size_ijk[1]), int(size_ijk[2]))
+    if size[0] * size[1] * size[2] > MAX_VOXELS:
+        raise LesionDecompError(stage, f"a header that claims {text} voxels", f"{CT} of at most 2,147,483,648 voxels")
+    return size
+
+
+def check_spacing(stage: str, spacing: list[float] | tuple[float, ...] | np.ndarray) -> None:
+    """Refuse a header with a spacing that is zero, negative or not a number.
+
+    :raises LesionDecompError: naming the spacing found.
+    """
+    if not all(np.isfinite(s) and s > 0 for s in spacing):
+        text = "×".join(f"{s:g}" for s in spacing)
+        raise LesionDecompError(
+            stage, f"a voxel spacing of {text} mm", "a positive spacing along each axis", "Correct the file's header."
+        )
+
+
+def damaged(stage: str, what: str, detail: str = "") -> LesionDecompError:
+    """Error for a file of a known kind whose content can't be read."""
+    found = f"a damaged or truncated {what}" + (f" ({detail})" if detail else "")
+    return LesionDecompError(stage, found, "a complete file", "Copy or export it again.")
+
+
+def fill(array: np.ndarray, stream: Readable, stage: str, what: str) -> None:
+    """Read all of a C-ordered ``array`` from a binary stream.
+
+    :raises LesionDecompError: the stream ends before the array does.
+    """
+    target, done = memoryview(array).cast("B"), 0
+    while done < array.nbytes:
+        try:
+            count = stream.readinto(target[done : done + 2**24])
+        except EOFError:
+            count = 0
+        if not count:
+            raise damaged(stage, what, f"{done} of {array.nbytes} bytes of voxels")
+        done += count
+
+
+def check_data_file(path: Path, data_file: str, kind: str, stage: str) -> Path:
+    """Find the data file that a header names; a name, not a list or a pattern, in the header's folder or below it.
+
+    :raises LesionDecompError: there is no such regular file, or it lies elsewhere.
+    """
+    target = path.parent / data_file
+    if any(system(data_file).is_absolute() or ".." in system(data_file).parts for system in (Path, PureWindowsPath)):
+        found = f"a {kind} header that names a data file outside its folder"
+        raise LesionDecompError(stage, found, "both files in one folder")
+    try:
+        if target.is_file():
+            return target
+    except ValueError:  # a name that no file can have
+        pass
+    if data_file.upper().startswith("LIST") or "%" in data_file:
+        raise LesionDecompError(stage, f"a {kind} header with its voxels in several files", "one data file")
+    name = Path(data_file).name[:100]
+    raise LesionDecompError(stage, f"a {kind} header without its data file '{name}'", "both files in one folder")
+
+
+def compact(array: np.ndarray) -> np.ndarray:
+    """Make integral values that fit int16, without a second copy of the volume on the way; others stay as they are."""
+    if array.dtype == np.int16 or array.size == 0:
+        return array
+    if array.dtype.kind in "iu":
+        fits = int(array.min()) >= INT16.min and int(array.max()) <= INT16.max
+        return array.astype(np.int16) if fits else array
+    result = np.empty(array.shape, np.int16)
+    for source, target in zip(array, result, strict=True):
+        if not (np.isfinite(source).all() and source.min() >= INT16.min and source.max() <= INT16.max):
+            return array
+        target[...] = source
+        if not np.array_equal(source, target):
+            return array
+    return result
+
+
+def lps_to_ras(matrix: np.ndarray) -> np.ndarray:
+    """Turn a ``(4, 4)`` index to LPS matrix into index to RAS, or back (the same sign flips); no negative zeros."""
+    flipped = np.array(matrix, dtype=np.float64)
+    flipped[:2] *= -1.0
+    return flipped + 0.0
+
+
+def corner_distance(shape_kji: tuple[int, int, int], a: np.ndarray, b: np.ndarray) -> float:
+    """Largest distance, mm, between the places two index to RAS matrices give a grid's corner voxels."""
+    corners = np.array([[i, j, k, 1.0] for i in (0, shape_kji[2] - 1) for j in (0, shape_kji[1] - 1)
+                        for k in (0, shape_kji[0] - 1)]).T  # fmt: skip
+    return float(np.linalg.norm(((a - b) @ corners)[:3], axis=0).max())
+
+
+@contextmanager
+def captured_stderr() -> Iterator[None]:
+    """Keep what C++ readers print on the process's stderr out of the user's sight; their exceptions still arrive."""
+    with STDERR, _captured():
+        yield
+
+
+@contextmanager
+def _captured() -> Iterator[None]:
+    try:
+        sys.stderr.flush()
+        saved = os.dup(2)
+    except (OSError, AttributeError, ValueError):  # no stderr at all, as in a windowed application
+        yield
+        return
+    try:
+        with tempfile.TemporaryFile() as sink:
+            os.dup2(sink.fileno(), 2)
+            try:
+                yield
+            finally:
+                os.dup2(saved, 2)
+    finally:
+        with suppress(OSError):
+            os.close(saved)

@@ -1,0 +1,394 @@
+"""The figures of a segmented CT: what each one means, how it is computed, and how it is written down.
+
+A figure is defined once, as a :class:`Measurement`; the header of the CSV file, the table and its tooltips are all made
+from that. :func:`lesion_statistics` computes them for the two lungs and their thirds.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..ct.anatomy import LEFT_LUNG, RIGHT_LUNG
+from ..ct.hu_distribution import HuHistogram, HuSamples, empty_distribution
+from ..errors import LesionDecompError
+from ..io.atomic import write_text
+from ..segmentation.components import Components, components_of_positions
+from ..segmentation.lesions import lung_box, memory_order
+from ..threads import over_slices
+from .tally import ListedVoxels, StoredOrder, list_voxels
+
+STAGE = "Statistics"
+# Ground glass below, consolidation from here up. One cut inside an outlined lesion, so that the two add up to it; of
+# eight cuts compared by Lu et al. (BMC Infect Dis 2021; 21:836, doi 10.1186/s12879-021-06556-z) this served best.
+CONSOLIDATION_HU = -300
+_SPLIT_SOURCE = (
+    f"The cut at {CONSOLIDATION_HU} HU follows Lu et al., BMC Infect Dis 2021, doi 10.1186/s12879-021-06556-z; "
+    "ground glass and consolidation add up to the lesion volume."
+)
+_PERCENTILE_RULE = "linear between the two nearest voxels"
+REGION_HEADER = "Region"
+WARNINGS_HEADER = "Warnings"
+
+RIGHT, LEFT = RIGHT_LUNG.label, LEFT_LUNG.label
+SIDES = {"both lungs": (RIGHT, LEFT), "right lung": (RIGHT,), "left lung": (LEFT,)}
+# Thirds are numbered along the axial stack, which runs from inferior to superior.
+THIRDS = {"upper third": 2, "middle third": 1, "lower third": 0}
+# Voxels are counted in six cells, lung by third: cell 2 * third + label - 1.
+CELLS = 6
+REGIONS: dict[str, list[int]] = {
+    **{name: [2 * third + side - 1 for side in sides for third in range(3)] for name, sides in SIDES.items()},
+    **{
+        f"{name}, {third_name}": [2 * third + side - 1 for side in sides]
+        for name, sides in SIDES.items()
+        for third_name, third in THIRDS.items()
+    },
+}
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A figure that is told of every region.
+
+    :param key: name in code and JSON.
+    :param title: name for people.
+    :param unit: may be empty.
+    :param definition: one or two sentences for a tooltip.
+    :param decimals: digits worth showing in a table.
+    """
+
+    key: str
+    title: str
+    unit: str
+    definition: str
+    decimals: int = 1
+
+    @property
+    def header(self) -> str:
+        """Title and unit, e.g. ``"Lesion volume (mL)"``."""
+        return f"{self.title} ({self.unit})" if self.unit else self.title
+
+    @property
+    def tooltip(self) -> str:
+        """Header and definition, for a column's tooltip."""
+        return f"{self.header}: {self.definition}"
+
+    def text(self, value: float) -> str:
+        """A value for people: with :attr:`decimals` digits, or a hyphen where it is undefined."""
+        return "-" if math.isnan(value) else f"{value:.{self.decimals}f}"
+
+
+def _hu_measurements(key: str, title: str, voxels: str) -> tuple[Measurement, ...]:
+    return (
+        Measurement(f"{key}_hu_mean", f"{title} mean", "HU", f"Mean HU of {voxels}."),
+        Measurement(
+            f"{key}_hu_sd", f"{title} SD", "HU", f"Standard deviation (n - 1) of the HU of {voxels}; needs two voxels."
+        ),
+        Measurement(
+            f"{key}_hu_p05", f"{title} 5th percentile", "HU", f"5th percentile of {voxels}, {_PERCENTILE_RULE}."
+        ),
+        Measurement(f"{key}_hu_p50", f"{title} median", "HU", f"50th percentile of {voxels}, {_PERCENTILE_RULE}."),
+        Measurement(
+            f"{key}_hu_p95", f"{title} 95th percentile", "HU", f"95th percentile of {voxels}, {_PERCENTILE_RULE}."
+        ),
+    )
+
+
+MEASUREMENTS: tuple[Measurement, ...] = (
+    Measurement(
+        "lung_volume_ml", "Lung volume", "mL", "Voxels of the lung mask, lesions included, times the voxel volume."
+    ),
+    Measurement("lesion_volume_ml", "Lesion volume", "mL", "Voxels of the lesion labelmap times the voxel volume.", 2),
+    Measurement("involvement_percent", "Involvement", "%", "Lesion volume over lung volume of the same region.", 2),
+    Measurement(
+        "ground_glass_ml",
+        "Ground-glass volume",
+        "mL",
+        f"Lesion voxels below {CONSOLIDATION_HU} HU, times the voxel volume. {_SPLIT_SOURCE}",
+        2,
+    ),
+    Measurement(
+        "consolidation_ml",
+        "Consolidation volume",
+        "mL",
+        f"Lesion voxels of {CONSOLIDATION_HU} HU and more, times the voxel volume. {_SPLIT_SOURCE}",
+        2,
+    ),
+    Measurement(
+        "lesion_count",
+        "Lesion count",
+        "",
+        "Connected lesions (26 neighbors) of the whole labelmap with at least one voxel in the region; a lesion that "
+        "crosses a border counts on both sides of it.",
+        0,
+    ),
+    Measurement(
+        "largest_lesion_ml",
+        "Largest lesion",
+        "mL",
+        "Volume inside the region of the connected lesion with most voxels there; 0 without lesions.",
+        2,
+    ),
+    *_hu_measurements("lesion", "Lesion", "the lesion voxels"),
+    *_hu_measurements("lung", "Lung", "all voxels of the lung mask, lesions included"),
+    Measurement(
+        "lung_heat_mean", "Lung heat mean", "", "Mean of the heatmap (0 to 1) over the lung mask, lesions included.", 3
+    ),
+    Measurement("lesion_heat_mean", "Lesion heat mean", "", "Mean of the heatmap (0 to 1) over the lesion voxels.", 3),
+)
+# The first of them tell how much there is, the others how dense and how warm it is.
+AMOUNTS: tuple[str, ...] = tuple(one.key for one in MEASUREMENTS[:7])
+
+
+@dataclass(frozen=True)
+class RegionStatistics:
+    """The figures of one region.
+
+    :param region: e.g. ``"both lungs"`` or ``"right lung, upper third"``.
+    :param values: a float for each key of :data:`MEASUREMENTS`; NaN where undefined.
+    """
+
+    region: str
+    values: dict[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Tally:
+    """What is counted voxel by voxel, for each of six cells: lung (right, left) by third (lower, middle, upper).
+
+    :param box: of the lungs, along the axial axes.
+    :param voxels: ``(6,)`` int64.
+    :param heat: ``(6,)`` float64, sum of the heat.
+    :param hu: their HU.
+    :param components: ``(count, 6)`` int64, voxels of each connected component; no rows where it does not matter.
+    """
+
+    box: tuple[slice, slice, slice]
+    voxels: np.ndarray
+    heat: np.ndarray
+    hu: HuHistogram | HuSamples
+    components: np.ndarray
+
+
+def measurement(key: str) -> Measurement:
+    """The measurement with this key; ``KeyError`` if there is none.
+
+    >>> measurement("involvement_percent").header
+    'Involvement (%)'
+    >>> measurement("involvement_percent").text(3.14159)
+    '3.14'
+    """
+    return _BY_KEY[key]
+
+
+def lesion_statistics(
+    hu: np.ndarray,
+    lungs: np.ndarray,
+    lesions: np.ndarray,
+    heat: np.ndarray,
+    voxel_volume_ml: float,
+    lung_tally: Tally | None = None,
+) -> list[RegionStatistics]:
+    """Compute all measurements for both lungs, each lung, and the upper, middle and lower third of these.
+
+    All arrays are axial stacks ``(z, y, x)``, z from inferior to superior, of any memory layout. The thirds divide the
+    height of both lungs together, so that the volumes of the rows add up.
+
+    :param hu: int16 or float32, HU.
+    :param lungs: uint8, 0 / 1 right / 2 left.
+    :param lesions: uint8, lesion where not 0; voxels outside the lungs are left out.
+    :param heat: float32 in [0, 1].
+    :param voxel_volume_ml: volume of a voxel, mL.
+    :param lung_tally: :func:`tally_lungs` of the same CT, lungs and heat where already known, as when only the
+        lesions change; it is most of the work.
+    :return: 12 rows.
+    :raises LesionDecompError: shapes that differ, or lung labels other than 0, 1 and 2.
+    """
+    _check(hu, lungs, lesions, heat)
+    if lung_tally is None:
+        lung_tally = tally_lungs(hu, lungs, heat)
+    order = StoredOrder.of(lungs)
+    lesions_stored, lungs_stored = order(lesions), order(lungs)
+
+    def chosen(plane: int, part: tuple[slice, slice]) -> np.ndarray:
+        return np.logical_and(lesions_stored[plane][part], lungs_stored[plane][part])
+
+    voxels = list_voxels(chosen, order(hu), lungs_stored, order(heat), order(axial_thirds(lungs)))
+    components = components_of_positions(voxels.positions, lungs_stored.shape)
+    return rows_of_tallies(lung_tally, tally_lesions(lung_tally, voxels, components), voxel_volume_ml)
+
+
+def tally_lesions(lungs: Tally, voxels: ListedVoxels, components: Components) -> Tally:
+    """Count lesion voxels.
+
+    :param lungs: of the same scan.
+    :param voxels: of all lesions.
+    :param components: of these voxels, whose runs follow one another in their order.
+    """
+    hu = lungs.hu.blank()
+    hu.add(voxels.cells, voxels.hu)
+    labels = np.repeat(components.labels.astype(np.intp) * CELLS, components.lengths)
+    labels += voxels.cells
+    return Tally(
+        lungs.box,
+        np.bincount(voxels.cells, minlength=CELLS),
+        np.bincount(voxels.cells, weights=voxels.heat, minlength=CELLS),
+        hu,
+        np.bincount(labels, minlength=components.count * CELLS).reshape(-1, CELLS),
+    )
+
+
+def rows_of_tallies(lungs: Tally, lesions: Tally, voxel_volume_ml: float) -> list[RegionStatistics]:
+    """The 12 rows that tallies of lungs and lesions amount to."""
+    return [
+        RegionStatistics(region, _figures(lungs, lesions, cells, voxel_volume_ml)) for region, cells in REGIONS.items()
+    ]
+
+
+def tally_lungs(hu: np.ndarray, lungs: np.ndarray, heat: np.ndarray) -> Tally:
+    """Count the lungs' voxels, HU and heat: the part of :func:`lesion_statistics` that no threshold changes.
+
+    :param hu: ``(z, y, x)`` int16 or float32.
+    :param lungs: uint8, 0 / 1 right / 2 left.
+    :param heat: float32.
+    :raises LesionDecompError: as :func:`lesion_statistics`.
+    """
+    _check(hu, lungs, lungs, heat)
+    box, order = lung_box(lungs), memory_order(lungs)
+    lungs_box, hu_box, heat_box, thirds = (a[box].transpose(order) for a in (lungs, hu, heat, axial_thirds(lungs)))
+    highest = int(lungs_box.max(initial=0))
+    if highest > LEFT:
+        raise LesionDecompError(STAGE, f"lung label {highest}", "0 background, 1 right lung, 2 left lung")
+    tally = Tally(
+        box,
+        np.zeros(CELLS, np.int64),
+        np.zeros(CELLS),
+        empty_distribution(CELLS, hu_box),
+        np.zeros((0, CELLS), np.int64),
+    )
+
+    def of_slices(part: slice) -> tuple[HuHistogram | HuSamples, list[tuple[np.ndarray, np.ndarray]]]:
+        distribution, counts = tally.hu.blank(), []
+        stacks = (stack[part] for stack in (lungs_box, thirds, hu_box, heat_box))
+        for labels, third, values, heats in zip(*stacks, strict=True):
+            inside = np.flatnonzero(labels)
+            cell = (labels + 2 * third).reshape(-1)[inside] - np.uint8(1)
+            voxels = np.bincount(cell, minlength=CELLS)
+            counts.append((voxels, np.bincount(cell, weights=heats.reshape(-1)[inside], minlength=CELLS)))
+            distribution.add(cell, values.reshape(-1)[inside])
+        return distribution, counts
+
+    for distribution, counts in over_slices(of_slices, len(lungs_box)):
+        tally.hu.extend(distribution)  # type: ignore[arg-type]  # both are of one kind
+        for voxels, heat_sum in counts:  # slice by slice: sums of floats depend on their order
+            tally.voxels[:] += voxels
+            tally.heat[:] += heat_sum
+    return tally
+
+
+def thirds_of_slices(slices: int) -> np.ndarray:
+    """Third (0 lower, 1 middle, 2 upper) of each slice of lungs ``slices`` high, by the slice's middle; int64."""
+    return ((2 * np.arange(slices) + 1) * 3) // (2 * max(slices, 1))
+
+
+def axial_thirds(lungs: np.ndarray) -> np.ndarray:
+    """Third of each voxel (:func:`thirds_of_slices` of the slices that hold lung; 0 elsewhere), uint8.
+
+    :param lungs: ``(z, y, x)``, lung where not 0.
+    :return: the same shape; read-only, one number for each slice.
+    """
+    levels = lung_box(lungs)[0]
+    thirds = np.zeros(lungs.shape[0], dtype=np.uint8)
+    thirds[levels] = thirds_of_slices(levels.stop - levels.start)
+    return np.broadcast_to(thirds[:, None, None], lungs.shape)
+
+
+def write_statistics_csv(path: str | Path, rows: list[RegionStatistics], warnings: Sequence[str] = ()) -> None:
+    """Write rows as CSV: UTF-8, a header with units, region first, nine digits, empty cells where undefined.
+
+    The file appears whole or not at all.
+
+    :param warnings: what looked wrong; the last column repeats it in each row, so that no row goes without.
+    :raises LesionDecompError: it can't be written.
+    """
+    write_text(path, statistics_csv(rows, warnings), "Writing the statistics")
+
+
+def statistics_csv(rows: list[RegionStatistics], warnings: Sequence[str] = (), delimiter: str = ",") -> str:
+    """The text of :func:`write_statistics_csv`; with tabs between the cells a spreadsheet takes it when pasted."""
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
+    writer.writerow(CSV_HEADER)
+    for row in rows:
+        writer.writerow([row.region, *(_csv_cell(row.values[m.key]) for m in MEASUREMENTS), " ".join(warnings)])
+    return text.getvalue()
+
+
+def read_statistics_csv(path: str | Path) -> list[RegionStatistics]:
+    """Read the figures that :func:`write_statistics_csv` wrote; files without the column of warnings will do too.
+
+    :raises LesionDecompError: unreadable, other columns than those of a statistics file, or no numbers in them.
+    """
+    stage = "Reading statistics"
+    try:
+        with Path(path).open(encoding="utf-8", newline="") as file:
+            header, *lines = list(csv.reader(file)) or [[]]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise LesionDecompError(stage, f"a file that cannot be read ({error})", "a statistics file") from error
+    if header not in (CSV_HEADER, CSV_HEADER[:-1]):
+        raise LesionDecompError(stage, f"other columns in {Path(path).name}", "those of a statistics file")
+    if any(len(line) != len(header) for line in lines):
+        raise LesionDecompError(stage, f"a line cut short in {Path(path).name}", "a cell in each column")
+    try:
+        return [
+            RegionStatistics(line[0], {m.key: float(c or "nan") for m, c in zip(MEASUREMENTS, line[1:], strict=False)})
+            for line in lines
+        ]
+    except ValueError as error:
+        raise LesionDecompError(stage, f"a damaged line in {Path(path).name}", "a number in each cell") from error
+
+
+CSV_HEADER = [REGION_HEADER, *(m.header for m in MEASUREMENTS), WARNINGS_HEADER]
+_BY_KEY = {m.key: m for m in MEASUREMENTS}
+
+
+def _csv_cell(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.9g}"
+
+
+def _figures(lungs: Tally, lesions: Tally, cells: list[int], voxel_volume_ml: float) -> dict[str, float]:
+    lung_voxels, lesion_voxels = int(lungs.voxels[cells].sum()), int(lesions.voxels[cells].sum())
+    ground_glass = lesions.hu.count_below(cells, CONSOLIDATION_HU)
+    in_region = lesions.components[:, cells].sum(axis=1)
+    values = {
+        "lung_volume_ml": lung_voxels * voxel_volume_ml,
+        "lesion_volume_ml": lesion_voxels * voxel_volume_ml,
+        "involvement_percent": _ratio(100.0 * lesion_voxels, lung_voxels),
+        "ground_glass_ml": ground_glass * voxel_volume_ml,
+        "consolidation_ml": (lesion_voxels - ground_glass) * voxel_volume_ml,
+        "lesion_count": float(np.count_nonzero(in_region)),
+        "largest_lesion_ml": int(in_region.max(initial=0)) * voxel_volume_ml,
+        "lung_heat_mean": _ratio(float(lungs.heat[cells].sum()), lung_voxels),
+        "lesion_heat_mean": _ratio(float(lesions.heat[cells].sum()), lesion_voxels),
+    }
+    for name, tally in (("lesion", lesions), ("lung", lungs)):
+        for figure, value in tally.hu.figures(cells)._asdict().items():
+            values[f"{name}_hu_{figure}"] = value
+    return {m.key: values[m.key] for m in MEASUREMENTS}
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else float("nan")
+
+
+def _check(hu: np.ndarray, lungs: np.ndarray, lesions: np.ndarray, heat: np.ndarray) -> None:
+    shapes = {"CT": hu.shape, "lungs": lungs.shape, "lesions": lesions.shape, "heat": heat.shape}
+    if len(set(shapes.values())) != 1 or hu.ndim != 3:
+        found = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise LesionDecompError(STAGE, found, "four 3-D arrays of the same shape")

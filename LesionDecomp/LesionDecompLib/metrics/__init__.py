@@ -1,0 +1,1 @@
+"""Measures of agreement that training and evaluation share."""

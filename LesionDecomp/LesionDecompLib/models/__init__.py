@@ -1,0 +1,1 @@
+"""Model bundles, the networks in them, and the device and precision they compute in."""

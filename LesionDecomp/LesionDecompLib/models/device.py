@@ -1,0 +1,56 @@
+"""Where the networks run, and why."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from ..errors import LesionDecompError
+
+if TYPE_CHECKING:
+    import torch
+
+STAGE = "Choosing the device"
+
+
+def choose_device(name: str = "auto") -> tuple[torch.device, str]:
+    """The torch device called ``name``, and the choice in words.
+
+    :param name: ``auto`` (CUDA, else MPS, else the CPU), ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+    :raises LesionDecompError: no such device here.
+    """
+    import torch
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda"), f"CUDA GPU {torch.cuda.get_device_name()} (automatic: a usable GPU was found)"
+        if torch.backends.mps.is_available():
+            return torch.device("mps"), "Apple GPU (automatic: MPS is available)"
+        reason = "no CUDA or Apple GPU was found" if not torch.version.cuda else "torch finds no usable CUDA GPU"
+        return torch.device("cpu"), f"CPU, {torch.get_num_threads()} threads (automatic: {reason})"
+    if name == "cpu":
+        return torch.device("cpu"), f"CPU, {torch.get_num_threads()} threads (as asked)"
+    if name == "mps" and torch.backends.mps.is_available():
+        return torch.device("mps"), "Apple GPU (as asked)"
+    cuda = re.fullmatch(r"cuda(?::(\d+))?", name)
+    if cuda and torch.cuda.is_available() and int(cuda[1] or 0) < torch.cuda.device_count():
+        device = torch.device(name)
+        return device, f"CUDA GPU {torch.cuda.get_device_name(device)} (as asked)"
+    available = ["cpu", *(f"cuda:{n}" for n in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        available.append("mps")
+    raise LesionDecompError(STAGE, f"the device '{name}'", f"auto or one of {', '.join(available)}")
+
+
+def available_devices() -> dict[str, str]:
+    """Name of each device that :func:`choose_device` takes here -> what it is, in words; ``auto`` comes first."""
+    import torch
+
+    devices = {"auto": choose_device("auto")[1]}
+    for number in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        memory = torch.cuda.get_device_properties(number).total_memory / 2**30
+        devices[f"cuda:{number}"] = f"{torch.cuda.get_device_name(number)}, {memory:.0f} GiB"
+    if torch.backends.mps.is_available():
+        devices["mps"] = "Apple GPU"
+    devices["cpu"] = f"CPU, {torch.get_num_threads()} threads"
+    return devices

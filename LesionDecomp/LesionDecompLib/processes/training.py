@@ -1,0 +1,193 @@
+"""A training in a process of its own: started, watched, stopped with a checkpoint, and gone on with."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import LesionDecompError
+from ..training.config import BASELINES, PRESET_NAMES
+from ..training.log import LOG_NAME, read_log
+from .command import CommandProcess
+
+TITLE = "Training"
+CHECKPOINT, CONFIG = "checkpoint.pt", "config.json"
+BUNDLE, EXAMPLES = "bundle", "examples.png"
+NOT_SETTINGS = ("task", "version", "hours")
+LESION_PRESET = "default"
+MAX_HOURS = 24 * 365
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """What to train, as ``lesiondecomp train`` has it.
+
+    :param data: training set: a folder with index.csv; for the preset ``lungs`` one with CT and lung contours.
+    :param output: folder of the run.
+    :param preset: where the configuration begins.
+    :param steps: updates, or None for the preset's.
+    :param hours: train for about so long instead.
+    :param resume: go on from the run's checkpoint, with the configuration that it was started with.
+    :param name: of the bundle; empty for the output folder's.
+    :param settings: ``key=value`` each, e.g. ``seed=1``.
+    :param threads: of the CPU, None for torch's own choice.
+    :param checkpoint_seconds: time between checkpoints.
+    """
+
+    data: Path
+    output: Path
+    preset: str = LESION_PRESET
+    steps: int | None = None
+    hours: float | None = None
+    device: str = "auto"
+    resume: bool = False
+    name: str = ""
+    settings: tuple[str, ...] = field(default_factory=tuple)
+    threads: int | None = None
+    checkpoint_seconds: float = 60.0
+
+    def check(self) -> None:
+        """Refuse what the trainer would refuse after a while.
+
+        :raises LesionDecompError: no training set, an unknown preset, both steps and hours, a run that is there already
+            or, to resume, is not.
+        """
+        if self.preset not in PRESET_NAMES:
+            raise LesionDecompError(TITLE, f"the preset '{self.preset}'", f"one of {', '.join(PRESET_NAMES)}")
+        if self.steps is not None and self.steps < 1:
+            raise LesionDecompError(TITLE, f"{self.steps} steps", "at least one")
+        if self.hours is not None and not 0 < self.hours <= MAX_HOURS:
+            raise LesionDecompError(TITLE, f"{self.hours:g} hours", f"more than 0, at most {MAX_HOURS}")
+        if self.hours is not None and (self.steps is not None or self.preset in BASELINES):
+            other = "steps" if self.steps is not None else f"the preset '{self.preset}'"
+            raise LesionDecompError(TITLE, f"hours together with {other}", "one or the other")
+        check_training_set(self.data, self.preset)
+        here = (self.output / CHECKPOINT).is_file()
+        if here and not self.resume:
+            advice = "Resume it, or choose another output folder."
+            raise LesionDecompError(
+                TITLE, f"a run that was started before in '{self.output.name}'", "a new one", advice
+            )
+        if self.resume and not here:
+            advice = "Choose the folder of a run that was stopped, or start a new one."
+            raise LesionDecompError(TITLE, f"no checkpoint in '{self.output.name}'", "a run to go on with", advice)
+
+    def arguments(self) -> list[str]:
+        """The command line, less the program."""
+        preset, settings, hours = self.preset, list(self.settings), self.hours
+        if self.resume:
+            preset, settings = recorded_configuration(self.output)
+            hours = None
+        elif self.steps is not None:
+            settings.append(f"steps={self.steps}")
+        arguments = ["train", "--data", str(self.data), "-o", str(self.output), "--preset", preset]
+        arguments += ["--device", self.device, "--checkpoint-seconds", f"{self.checkpoint_seconds:g}"]
+        arguments += ["--name", self.name or self.output.resolve().name or LESION_PRESET]
+        arguments += ["--hours", f"{hours:g}"] if hours is not None else []
+        arguments += ["--threads", str(self.threads)] if self.threads is not None else []
+        arguments += ["--resume"] if self.resume else []
+        return [*arguments, *(part for text in settings for part in ("--set", text))]
+
+
+class TrainingProcess(CommandProcess):
+    """A running or ended training; ``settings`` and ``folder`` tell which.
+
+    :raises LesionDecompError: settings that will not do; nothing has been started then.
+    """
+
+    def __init__(
+        self,
+        settings: TrainingSettings,
+        *,
+        python: Sequence[str] | None = None,
+        temporary_folder: str | Path | None = None,
+    ) -> None:
+        settings.check()
+        self.settings, self.folder = settings, settings.output
+        self._log: dict[str, np.ndarray] = {}
+        self._log_stamp: tuple[int, int] | None = None
+        super().__init__(settings.arguments(), TITLE, python=python, temporary_folder=temporary_folder)
+
+    @property
+    def log(self) -> dict[str, np.ndarray]:
+        """Columns of the run's log so far, see :func:`LesionDecompLib.training.log.read_log`."""
+        try:
+            found = (self.folder / LOG_NAME).stat()
+        except OSError:
+            return self._log
+        stamp = (found.st_mtime_ns, found.st_size)
+        if stamp != self._log_stamp:
+            self._log, self._log_stamp = read_log(self.folder), stamp
+        return self._log
+
+    @property
+    def examples(self) -> Path | None:
+        """Picture of example decompositions, once there is one."""
+        return _existing(self.folder / EXAMPLES)
+
+    @property
+    def bundle(self) -> Path | None:
+        """Folder of the finished bundle, or None."""
+        folder = self.folder / BUNDLE
+        return folder if self.state == "finished" and (folder / "bundle.json").is_file() else None
+
+
+def recorded_configuration(folder: str | Path) -> tuple[str, list[str]]:
+    """Preset and ``key=value`` settings that give the configuration a run was started with.
+
+    :raises LesionDecompError: there is none, or it does not read.
+    """
+    try:
+        record = json.loads((Path(folder) / CONFIG).read_text("utf-8"))
+        task = record["task"]
+        preset = LESION_PRESET if task == "lesions" else task
+        if preset not in PRESET_NAMES:
+            raise ValueError(f"task {task}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LesionDecompError(
+            TITLE, f"no readable {CONFIG} in '{Path(folder).name}'", "the one that the run wrote", "Start a new run."
+        ) from error
+    # JSON's numbers, truth values, strings and lists of these are TOML as well.
+    return preset, [f"{key}={json.dumps(value)}" for key, value in _flat(record) if key not in NOT_SETTINGS]
+
+
+def check_training_set(data: str | Path, preset: str = LESION_PRESET) -> None:
+    """Refuse a folder that is no training set for a preset.
+
+    :raises LesionDecompError: saying what is missing.
+    """
+    data = Path(data)
+    if preset == "lungs":
+        if not any(data.glob("*_ct.nii.gz")):
+            raise LesionDecompError(TITLE, f"no NAME_ct.nii.gz in '{data.name}'", "CT beside NAME_lung.nii.gz")
+        return
+    expected = "a training set: slices and index.csv"
+    try:
+        with open(data / "index.csv", encoding="utf-8", newline="") as stream:
+            rows = list(csv.DictReader(stream))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        advice = "Choose another folder, or make a training set from volumes."
+        raise LesionDecompError(TITLE, f"no readable index.csv in '{data.name}'", expected, advice) from error
+    for split in ("train", "val"):
+        for label in ("lesion", "normal"):
+            if not any((row.get("split"), row.get("label")) == (split, label) for row in rows):
+                found = f"a training set without {label} slices in '{split}'"
+                advice = "Add volumes, or say for which split each is."
+                raise LesionDecompError(TITLE, found, "slices of both labels in 'train' and in 'val'", advice)
+
+
+def _flat(values: dict[str, Any], before: str = "") -> list[tuple[str, Any]]:
+    flat = []
+    for key, value in values.items():
+        flat += _flat(value, f"{before}{key}.") if isinstance(value, dict) else [(f"{before}{key}", value)]
+    return flat
+
+
+def _existing(path: Path) -> Path | None:
+    return path if path.is_file() else None

@@ -1,0 +1,145 @@
+"""The files of one segmented case, written as a set: all of them, or none."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..io.atomic import check_writable, existing_error, staged_folder
+from ..io.nrrd import write_image
+from ..measurement.statistics import write_statistics_csv
+from .manifest import build_manifest, file_sha256, manifest_text
+
+if TYPE_CHECKING:
+    from ..ct.volume import Volume
+    from ..io.readers import ReadInfo
+    from ..pipeline import SegmentResult
+
+HEATMAP, LUNGS, LESIONS = "heatmap.nrrd", "lungs.nrrd", "lesions.nrrd"
+STATISTICS, REPORT, OVERVIEW, SCENE = "statistics.csv", "report.json", "overview.png", "scene.mrb"
+PAGE, DICOM_SEG = "report.html", "segmentation.dcm"
+ALL_FILES = (HEATMAP, LUNGS, LESIONS, STATISTICS, REPORT, OVERVIEW, SCENE, PAGE, DICOM_SEG)
+
+
+class SceneWriter(Protocol):
+    """What writes a result as a 3D Slicer scene; the caller brings it, since it needs Slicer's own library."""
+
+    def check_scene_support(self) -> None:
+        """Refuse where no scene can be written.
+
+        :raises LesionDecompError: what it needs is not installed.
+        """
+
+    def write_scene(
+        self,
+        path: str | os.PathLike[str],
+        volume: Volume,
+        result: SegmentResult,
+        *,
+        manifest: Mapping[str, Any] | None = None,
+    ) -> Path:
+        """Write CT and result as one ``.mrb`` file, whole or not at all; return its path."""
+
+
+def check_case_folder(
+    folder: str | Path, *, scene: SceneWriter | None = None, dicom_seg: bool = False, overwrite: bool = False
+) -> None:
+    """Refuse, before any work is done, what :func:`write_case` would refuse after it.
+
+    :raises LesionDecompError: earlier results without ``overwrite``, a folder that can't be written to, or a scene or
+        DICOM segmentation asked for where none can be made.
+    """
+    folder = Path(folder)
+    taken = [name for name in ALL_FILES if (folder / name).exists()]
+    if taken and not overwrite:
+        raise existing_error("Opening the output folder", folder, taken)
+    check_writable(folder)
+    check_support(scene=scene, dicom_seg=dicom_seg)
+
+
+def check_support(*, scene: SceneWriter | None = None, dicom_seg: bool = False) -> None:
+    """Refuse outputs that cannot be made here.
+
+    :raises LesionDecompError: what they need is not installed.
+    """
+    if scene is not None:
+        scene.check_scene_support()
+    if dicom_seg:
+        from ..io.dicom.seg import check_dicom_seg_support
+
+        check_dicom_seg_support()
+
+
+def write_case(
+    folder: str | Path,
+    volume: Volume,
+    result: SegmentResult,
+    info: ReadInfo | None = None,
+    *,
+    overview: bool = False,
+    scene: SceneWriter | None = None,
+    page: bool = False,
+    dicom_source: str | Path | None = None,
+    overwrite: bool = False,
+    parameters: Mapping[str, Any] | None = None,
+    source: Mapping[str, int] | None = None,
+) -> list[Path]:
+    """Write heatmap, labelmaps, statistics and report, and on demand a picture, a page, a Slicer scene, a DICOM SEG.
+
+    The files are complete before the first of them appears in ``folder``; the report comes last. Files of an earlier
+    run that are not part of this one are removed when ``overwrite`` is given; anything else in the folder stays.
+
+    :param info: what the reader found about the input; its warnings go into report, picture and scene.
+    :param scene: writes ``scene.mrb``.
+    :param page: write ``report.html``.
+    :param dicom_source: folder of the DICOM series that was read, to write a DICOM segmentation that refers to it; this
+        file alone says who the patient is.
+    :param parameters: for the report, those that the result doesn't tell.
+    :param source: for the report, how the input lay on the disk, see
+        :func:`LesionDecompLib.cli.batch.finished.source_state`.
+    :return: the files written.
+    :raises LesionDecompError: earlier results without ``overwrite``, full disk, no permission, no slicer-core for the
+        scene, no highdicom for the DICOM segmentation; the folder is then as it was.
+    """
+    folder = Path(folder)
+    if info is not None:
+        own = [text for text in result.warnings if text not in info.warnings]
+        result = replace(result, warnings=[*info.warnings, *own])
+    with staged_folder(folder, overwrite, last=REPORT, retired=ALL_FILES) as staging:
+        write_image(staging / HEATMAP, result.heat, volume)
+        write_image(staging / LUNGS, result.lungs, volume)
+        write_image(staging / LESIONS, result.lesions, volume)
+        write_statistics_csv(staging / STATISTICS, result.statistics, result.warnings)
+        manifest = build_manifest(volume, result, info, parameters=parameters, source=source)
+        title = f"CT {manifest['input']['sha256'][:12]}"
+        if overview:
+            from .overview import draw_overview
+
+            draw_overview(volume, result, title).save(staging / OVERVIEW)
+        if scene is not None:
+            # The volume is called after its file, which may be called after the patient.
+            scene.write_scene(staging / SCENE, replace(volume, name=title), result, manifest=manifest)
+        if page:
+            from .page import report_page
+
+            html = report_page(volume, result.heat, result.lungs, result.lesions, manifest)
+            (staging / PAGE).write_text(html, encoding="utf-8", newline="\n")
+        if dicom_source is not None:
+            from ..io.dicom.seg import write_dicom_seg
+
+            write_dicom_seg(
+                staging / DICOM_SEG,
+                dicom_source,
+                volume,
+                result.lungs,
+                result.lesions,
+                lesion_algorithm=result.lesion_bundle,
+                lung_algorithm=result.lung_bundle,
+            )
+        names = sorted(path.name for path in staging.iterdir())
+        manifest["outputs"] = {name: file_sha256(staging / name) for name in names}
+        (staging / REPORT).write_text(manifest_text(manifest), encoding="utf-8", newline="\n")
+    return [folder / name for name in [*names, REPORT]]

@@ -1,0 +1,146 @@
+"""The report of a run: what went in, what it was done with, what came out; enough to repeat the run.
+
+The report identifies the input by hashes and geometry. It holds no path, and nothing about the patient.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import __version__
+from ..ct.volume import Volume
+from ..io.readers import ReadInfo, volume_identity
+from ..measurement.statistics import MEASUREMENTS, RegionStatistics
+from .memory import peak_memory_mib
+
+if TYPE_CHECKING:
+    from ..models.bundle import ModelBundle
+    from ..pipeline import SegmentResult
+
+FORMAT_VERSION = 1
+RESEARCH_USE = "For research use only. Not a medical device; not for diagnosis or treatment decisions."
+PACKAGES = ("torch", "numpy", "SimpleITK", "scikit-image", "scipy", "pillow", "slicer-core")
+
+
+def build_manifest(
+    volume: Volume,
+    result: SegmentResult,
+    info: ReadInfo | None = None,
+    *,
+    parameters: Mapping[str, Any] | None = None,
+    source: Mapping[str, int] | None = None,
+) -> dict[str, Any]:
+    """Describe a run as a JSON object.
+
+    Everything outside ``run`` is the same whenever the same input meets the same models, parameters and device.
+
+    :param info: what the reader found; ``None`` for a volume that came from no file.
+    :param parameters: those the result doesn't tell, e.g. batch size and the device asked for.
+    :param source: how the input lay on the disk: files, bytes, newest change.
+    :return: strings, numbers, lists and objects only; undefined figures are ``None``.
+    """
+    voxels, identity = (info.voxels_sha256, info.sha256) if info else volume_identity(volume)
+    return {
+        "report": "LesionDecomp",
+        "report_version": FORMAT_VERSION,
+        "notice": RESEARCH_USE,
+        "software": {"name": "LesionDecomp", "version": __version__},
+        "input": {
+            "sha256": identity,
+            "voxels_sha256": voxels,
+            "format": info.format if info else "memory",
+            "stored_type": info.stored_type if info else volume.array.dtype.name,
+            "size_ijk": [int(n) for n in reversed(volume.shape)],
+            "spacing_mm": [float(value) for value in volume.spacing],
+            "ijk_to_ras": [[float(value) for value in row] for row in volume.ijk_to_ras],
+            "dicom": dict(info.dicom) if info else {},
+        },
+        "lung_mask": {
+            "source": "supplied" if result.lung_bundle is None else "model",
+            "sha256": hashlib.sha256(np.ascontiguousarray(result.lungs)).hexdigest(),
+        },
+        "models": {"lungs": _bundle(result.lung_bundle), "lesions": _bundle(result.lesion_bundle)},
+        "parameters": {
+            "threshold": float(result.threshold),
+            "min_volume_ml": float(result.min_volume_ml),
+            **(parameters or {}),
+        },
+        "warnings": list(result.warnings),
+        "statistics": _rows(result.statistics),
+        "measurements": {m.key: {"title": m.title, "unit": m.unit, "definition": m.definition} for m in MEASUREMENTS},
+        "outputs": {},  # file name -> SHA-256, filled in by whoever writes files
+        "run": {
+            "finished_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+            "device": result.device,
+            "precision": dict(result.precision),
+            "source": dict(source or {}),
+            "timings_s": {stage: round(float(seconds), 3) for stage, seconds in result.timings_s.items()},
+            "peak_memory_mib": peak_memory_mib(),
+            "environment": environment(),
+        },
+    }
+
+
+def manifest_of_lesions(
+    manifest: Mapping[str, Any], threshold: float, min_volume_ml: float, statistics: Sequence[RegionStatistics]
+) -> dict[str, Any]:
+    """The manifest of a run whose threshold or smallest lesion was changed afterwards; the rest stays as it was.
+
+    :param threshold: on the heat.
+    :param min_volume_ml: mL.
+    :param statistics: of the lesions that these give.
+    """
+    parameters = {**manifest["parameters"], "threshold": float(threshold), "min_volume_ml": float(min_volume_ml)}
+    return {**manifest, "parameters": parameters, "statistics": _rows(statistics)}
+
+
+def manifest_text(manifest: Mapping[str, Any]) -> str:
+    """The manifest as the text of ``report.json``."""
+    return json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def environment() -> dict[str, str]:
+    """Versions of Python, the system and the libraries that results can depend on."""
+    versions = {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _rows(statistics: Sequence[RegionStatistics]) -> list[dict[str, Any]]:
+    return [{"region": row.region, **{key: _number(value) for key, value in row.values.items()}} for row in statistics]
+
+
+def _bundle(bundle: ModelBundle | None) -> dict[str, str] | None:
+    if bundle is None:
+        return None
+    return {
+        "name": bundle.name,
+        "version": bundle.version,
+        "task": bundle.task,
+        "sha256": bundle.sha256,
+        "metadata_sha256": bundle.metadata_sha256,
+    }
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

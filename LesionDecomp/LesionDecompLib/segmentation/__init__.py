@@ -1,0 +1,1 @@
+"""From a CT to its lungs, its lesion heat and its lesions."""

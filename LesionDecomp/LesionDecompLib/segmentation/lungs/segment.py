@@ -1,0 +1,209 @@
+"""A chest CT goes in, a labelmap of the right and left lung comes out.
+
+Axial slices -> 256×256 pixels of 2 mm around the body -> U-Net -> clean-up in 3-D -> labels on the scan's own grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from ...ct.grid import AxialView
+from ...ct.plausibility import lung_edge_warnings, lung_warnings
+from ...ct.volume import Volume
+from ...errors import Cancelled, LesionDecompError
+from ...models.precision import computing_in
+from ...models.runtime import network_precision
+from ...threads import over_slices
+from ..body_field import FieldOfView, body_center, body_extent, scale_window
+from .cleanup import CleanLungs, clean_lungs
+from .sides import LEFT, RIGHT, bounding_box, split_right_left
+
+if TYPE_CHECKING:
+    from ...models.bundle import ModelBundle
+
+__all__ = ["LEFT", "RIGHT", "segment_lungs", "split_right_left"]
+
+STAGE = "Lung segmentation"
+# Thinner slices are averaged up to this thickness for the network: less noise, less work, nothing lost at 2 mm pixels.
+SLAB_MM = 2.0
+LEAST_LUNG_ML = 200.0
+# A scan of few slices holds less: this much lung for each slice is asked for then.
+LEAST_SECTION_CM2 = 20.0
+
+Progress = Callable[[str, int, int], None]
+
+
+def segment_lungs(
+    volume: Volume,
+    view: AxialView,
+    network: torch.nn.Module,
+    bundle: ModelBundle,
+    device: torch.device | str = "cpu",
+    batch_size: int = 8,
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
+    precision: torch.dtype | None = None,
+) -> tuple[np.ndarray, list[str]]:
+    """Segment both lungs, disease included, trachea and main bronchi not.
+
+    :param network: of ``bundle``, in evaluation mode on ``device``: ``(n, 1, h, w)`` in [-1, 1] to logits
+        ``(n, 3, h, w)`` of background, right and left lung.
+    :param batch_size: slices at a time.
+    :param progress: called with ``("lungs", slices done, slices)``.
+    :param cancelled: asked once for each batch.
+    :param precision: that the network computes in; None for :func:`LesionDecompLib.models.runtime.network_precision`.
+    :return: ``(k, j, i)`` uint8 labels on the volume's grid (0 background, 1 the patient's right lung, 2 the left
+        one), and warnings, a sentence each.
+    :raises LesionDecompError: no lungs found.
+    :raises Cancelled: ``cancelled`` said so.
+    """
+    stack = view.to_axial(volume.array)
+    distance = (view.slice_distance, *view.spacing[1:])
+    image = bundle.slice_input
+    size, pixel, window = image.size, image.spacing_mm, image.hu_window
+    threshold = bundle.default_threshold
+    field = FieldOfView.around(stack.shape[1:], distance[1:], body_center(stack), size, pixel, device)
+    thickness = max(1, int(SLAB_MM / distance[0] + 1e-6))
+
+    precision = network_precision(bundle, torch.device(device)) if precision is None else precision
+    probability, evidence, hu = _network_opinion(
+        stack, field, network, precision, window, thickness, batch_size, progress, cancelled
+    )
+    _check(cancelled)
+    lungs = clean_lungs(probability, evidence, (thickness * distance[0], pixel, pixel), threshold, hu=hu)
+    del probability, evidence, hu
+    least = min(LEAST_LUNG_ML, LEAST_SECTION_CM2 * stack.shape[0] * distance[0] / 10.0)
+    if lungs.volume_ml < least:
+        raise LesionDecompError(
+            STAGE,
+            f"{lungs.volume_ml:.0f} mL of lung",
+            f"at least {least:.0f} mL in a chest CT in Hounsfield units",
+            "Check that the volume shows the chest and that its spacing is right, or supply a lung mask.",
+        )
+    labels = np.zeros(volume.shape, dtype=np.uint8)
+    sections = _write_labels(lungs, field, threshold, thickness, view.to_axial(labels), batch_size, cancelled)
+    warnings = lung_warnings(sections * (distance[1] * distance[2] / 100.0), distance[0])
+    warnings += lung_edge_warnings(stack, view.to_axial(labels), view)
+    if progress is not None:
+        progress("lungs", stack.shape[0], stack.shape[0])
+    return labels, warnings
+
+
+def _network_opinion(
+    stack: np.ndarray,
+    field: FieldOfView,
+    network: torch.nn.Module,
+    precision: torch.dtype,
+    window: tuple[float, float],
+    thickness: int,
+    batch_size: int,
+    progress: Progress | None,
+    cancelled: Callable[[], bool] | None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Each slab's probability of lung, evidence of side (-1 right, 1 left), both float32, and HU within the window as
+    int16, ``(slabs, size, size)``."""
+    size = field.rows.shape[0]
+    device = field.rows.device
+    slabs = -(-stack.shape[0] // thickness)
+    probability = np.zeros((slabs, size, size), dtype=np.float32)
+    evidence = np.zeros_like(probability)
+    hu = np.full(probability.shape, round(window[0]), dtype=np.int16)
+    rows, columns = body_extent(stack, field)
+    held = field.part((rows, columns), (slice(None), slice(None)))
+    with torch.inference_mode():
+        for start in range(0, slabs, batch_size):
+            _check(cancelled)
+            stop = min(start + batch_size, slabs)
+            slices = _averaged(_clipped(stack[start * thickness : stop * thickness], window).to(device), thickness)
+            pixels = held.to_pixels(slices, window[0])
+            hu[start:stop, rows, columns] = pixels.round().to(torch.int16).cpu().numpy()
+            x = scale_window(pixels, window).unsqueeze(1)
+            with computing_in(precision, device):
+                logits = network(x.contiguous(memory_format=torch.channels_last))
+            _, right, left = torch.softmax(logits.float(), dim=1).unbind(dim=1)
+            probability[start:stop, rows, columns] = (right + left).cpu().numpy()
+            evidence[start:stop, rows, columns] = (left - right).cpu().numpy()
+            if progress is not None:
+                progress("lungs", min(stop * thickness, stack.shape[0]), stack.shape[0])
+    return probability, evidence, hu
+
+
+def _clipped(slices: np.ndarray, window: tuple[float, float]) -> torch.Tensor:
+    """HU cut off at the window's bounds, float32: air far below must not darken pixels at the body's edge."""
+    clipped = np.empty(slices.shape, dtype=np.float32)
+
+    def clip(part: slice) -> None:
+        clipped[part] = slices[part]
+        np.clip(clipped[part], *window, out=clipped[part])
+
+    over_slices(clip, len(slices), fewest=1)
+    return torch.from_numpy(clipped)
+
+
+def _averaged(slices: torch.Tensor, thickness: int) -> torch.Tensor:
+    """Means of each ``thickness`` slices; the last one of what is left."""
+    if thickness == 1:
+        return slices
+    whole = len(slices) // thickness
+    means = slices[: whole * thickness].unflatten(0, (whole, thickness)).mean(dim=1)
+    if whole * thickness < len(slices):
+        means = torch.cat([means, slices[whole * thickness :].mean(dim=0, keepdim=True)])
+    return means
+
+
+def _write_labels(
+    lungs: CleanLungs,
+    field: FieldOfView,
+    threshold: float,
+    thickness: int,
+    labels: np.ndarray,
+    batch_size: int,
+    cancelled: Callable[[], bool] | None,
+) -> np.ndarray:
+    """Bring the lungs back to the scan's slices; returns the voxels of right and left lung in each, ``(z, 2)``."""
+    sections = np.zeros((labels.shape[0], 2))
+    position = (np.arange(labels.shape[0]) + 0.5) / thickness - 0.5
+    low = np.clip(np.floor(position).astype(int), 0, len(lungs.side) - 1)
+    high = np.minimum(low + 1, len(lungs.side) - 1)
+    weight = torch.from_numpy(np.clip(position - low, 0.0, 1.0).astype(np.float32)).view(-1, 1, 1)
+    box = bounding_box(lungs.probability > 0, margin=1)
+    if box is None:
+        return sections
+    pixels = box[1:]
+    held = (_touched(field.rows_back[:, pixels[0]]), _touched(field.columns_back[:, pixels[1]]))
+    part_field = field.part(pixels, held)
+    probability, side = (torch.from_numpy(image[:, pixels[0], pixels[1]]) for image in (lungs.probability, lungs.side))
+    filled = np.any(lungs.probability, axis=(1, 2))
+    device = field.rows.device
+    with torch.inference_mode():
+        for start in range(0, labels.shape[0], batch_size):
+            _check(cancelled)
+            part = slice(start, start + batch_size)
+            if not (filled[low[part]].any() or filled[high[part]].any()):
+                continue
+            planes = torch.cat(
+                [torch.lerp(image[low[part]], image[high[part]], weight[part]) for image in (probability, side)]
+            )
+            lung, side_of = part_field.to_slices(planes.to(device)).chunk(2)
+            lung = lung >= threshold
+            right = lung & (side_of <= 0)
+            batch = (lung.to(torch.uint8) * LEFT - right.to(torch.uint8)).cpu().numpy()
+            labels[(part, *held)] = batch
+            sections[part, 0] = np.count_nonzero(batch == RIGHT, axis=(1, 2))
+            sections[part, 1] = np.count_nonzero(batch == LEFT, axis=(1, 2))
+    return sections
+
+
+def _touched(matrix: torch.Tensor) -> slice:
+    """The rows of a matrix between the first and the last that is not 0."""
+    rows = np.flatnonzero((matrix != 0).any(dim=1).cpu().numpy())
+    return slice(int(rows[0]), int(rows[-1]) + 1) if len(rows) else slice(0, 0)
+
+
+def _check(cancelled: Callable[[], bool] | None) -> None:
+    if cancelled is not None and cancelled():
+        raise Cancelled(STAGE)

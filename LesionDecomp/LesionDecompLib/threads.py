@@ -1,0 +1,51 @@
+"""Work shared out among threads, as the slices of a stack: numpy and scipy release the interpreter meanwhile."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+Part = TypeVar("Part")
+MOST_THREADS = 8
+# More blocks than threads, as some slices take longer; few enough that a block is worth its calls.
+BLOCKS_PER_THREAD = 4
+FEWEST_SLICES = 4
+
+
+def usable_cores() -> int:
+    """Processor cores that this process may use."""
+    try:
+        return max(1, len(os.sched_getaffinity(0)))
+    except AttributeError:  # Windows, macOS
+        return os.cpu_count() or 1
+
+
+def usable_threads() -> int:
+    """As many as torch computes on, where it is loaded: OMP_NUM_THREADS and processes that share a machine count."""
+    torch = sys.modules.get("torch")
+    return min(MOST_THREADS, usable_cores() if torch is None else torch.get_num_threads())
+
+
+def over_slices(work: Callable[[slice], T], count: int, fewest: int = FEWEST_SLICES) -> list[T]:
+    """Do some work on all slices of a stack, block by block; the outcome must not depend on where blocks begin.
+
+    :param work: takes the slices ``start`` to ``stop`` of a block; several run at a time.
+    :param count: slices.
+    :param fewest: slices of a block.
+    :return: what ``work`` returned, in the order of the slices.
+    """
+    length = max(fewest, -(-count // (usable_threads() * BLOCKS_PER_THREAD)))
+    return in_threads(work, [slice(start, min(start + length, count)) for start in range(0, count, length)])
+
+
+def in_threads(work: Callable[[Part], T], parts: Sequence[Part]) -> list[T]:
+    """Do some work on several parts, at a time where there are several threads; what it returned, in order."""
+    threads = min(usable_threads(), len(parts))
+    if threads < 2:
+        return [work(part) for part in parts]
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(work, parts))

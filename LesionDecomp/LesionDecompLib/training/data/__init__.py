@@ -1,0 +1,1 @@
+"""Labeled slices: made from CT volumes, read, drawn and handed to the training loop."""
