@@ -31,7 +31,15 @@ def test_examples_in_docstrings_are_true(name):
 
 
 def test_the_functions_people_begin_with_have_examples():
-    needed = {"errors", "volume", "geometry", "lesions", "statistics", "training.config", "bundles"}
+    needed = {
+        "errors",
+        "ct.volume",
+        "ct.grid",
+        "models.bundle",
+        "segmentation.lesions",
+        "measurement.statistics",
+        "training.config",
+    }
     assert {f"LesionDecompLib.{name}" for name in needed} <= set(WITH_EXAMPLES)
 
 

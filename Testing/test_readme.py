@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 from LesionDecompLib import __version__
-from LesionDecompLib.cli import main
+from LesionDecompLib.__main__ import main
 from LesionDecompLib.measurement.statistics import read_statistics_csv
 from LesionDecompLib.training import run as training_run
 from test_evaluation import slices  # noqa: F401

@@ -53,7 +53,7 @@ class LungConfig:
     norm: str = "batch"
 
     def architecture(self) -> dict[str, Any]:
-        """Arguments of :class:`~.models.networks.UNet`: one channel in; background, right and left lung out."""
+        """Arguments of :class:`.models.networks.UNet`: one channel in; background, right and left lung out."""
         return {
             "in_channels": 1,
             "out_channels": 3,
