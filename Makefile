@@ -15,6 +15,7 @@ test: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m mypy
+	PYTHONPATH=LesionDecomp $(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest $(PYTEST_ARGUMENTS)
 
 coverage: $(VENV)/installed-test

@@ -22,9 +22,9 @@ from LesionDecompLib.models.networks import Critic, DecompositionNet
 from LesionDecompLib.training import losses
 from LesionDecompLib.training.augmentation import augment
 from LesionDecompLib.training.config import PRESETS, Augmentation, load_config
-from LesionDecompLib.training.data.draws import SliceDraws
 from LesionDecompLib.training.data.labeled import LabelledSlices
 from LesionDecompLib.training.data.slices import SliceSet, lung_crops
+from LesionDecompLib.training.draws import SliceDraws
 from LesionDecompLib.training.lesion_task import LesionTask, learning_rate
 from LesionDecompLib.training.loop import log_rows
 from LesionDecompLib.training.painted_lesions import paint_lesions

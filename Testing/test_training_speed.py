@@ -13,8 +13,8 @@ from LesionDecompLib.training import losses
 from LesionDecompLib.training.augmentation import HEALTHY_GREY, augment
 from LesionDecompLib.training.config import PRESETS, Augmentation, load_config
 from LesionDecompLib.training.data.ahead import made_ahead
-from LesionDecompLib.training.data.draws import SliceDraws
 from LesionDecompLib.training.data.slices import SliceSet
+from LesionDecompLib.training.draws import SliceDraws
 from LesionDecompLib.training.lesion_task import LesionTask
 from LesionDecompLib.training.loop import train
 from LesionDecompLib.training.painted_lesions import _kind, paint_lesions

@@ -1,3 +1,57 @@
-"""LesionDecomp: weakly supervised lung-lesion decomposition of chest CT (the method, free of Slicer)."""
+"""LesionDecomp: weakly supervised lung-lesion decomposition of chest CT (the method, free of Slicer).
+
+The names below are what scripts need; each is imported with its package when it is first used, so that importing this
+library loads neither torch nor SimpleITK.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .ct.volume import Volume
+    from .errors import Cancelled, LesionDecompError
+    from .io.readers import read_mask, read_volume
+    from .measurement.statistics import lesion_statistics
+    from .models.bundle import ModelBundle, find_bundle, installed_bundles
+    from .pipeline import Segmenter, SegmentResult
+    from .report.case import write_case
+
+_HOMES = {
+    "Cancelled": "errors",
+    "LesionDecompError": "errors",
+    "ModelBundle": "models.bundle",
+    "SegmentResult": "pipeline",
+    "Segmenter": "pipeline",
+    "Volume": "ct.volume",
+    "find_bundle": "models.bundle",
+    "installed_bundles": "models.bundle",
+    "lesion_statistics": "measurement.statistics",
+    "read_mask": "io.readers",
+    "read_volume": "io.readers",
+    "write_case": "report.case",
+}
+__all__ = [
+    "Cancelled",
+    "LesionDecompError",
+    "ModelBundle",
+    "SegmentResult",
+    "Segmenter",
+    "Volume",
+    "__version__",
+    "find_bundle",
+    "installed_bundles",
+    "lesion_statistics",
+    "read_mask",
+    "read_volume",
+    "write_case",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)

@@ -146,18 +146,6 @@ def run_with(arguments: list[str], scene_writer: Callable[[], SceneWriter] | Non
     return run(args)
 
 
-def scene_writer(args: argparse.Namespace) -> SceneWriter | None:
-    """What writes the scenes that were asked for; None where none were.
-
-    :raises LesionDecompError: this program came without one.
-    """
-    if not args.scene:
-        return None
-    if args.scene_writer is None:
-        raise LesionDecompError("Writing the scene", "a program without a scene writer", "the command lesiondecomp")
-    return args.scene_writer()
-
-
 def listed_inputs(file: Path) -> list[Path]:
     """The inputs that a text file names, one a line; relative ones lie where the command runs, as on its own line.
 
@@ -175,7 +163,7 @@ def listed_inputs(file: Path) -> list[Path]:
 
 def _run_single(args: argparse.Namespace, case: Case) -> int:
     from ..report.case import check_case_folder
-    from .batch.runner import CaseRunner
+    from .batch.runner import CaseRunner, scene_writer
 
     if len(args.device) > 1:
         args.usage_error("several devices are for several INPUTs")
@@ -275,6 +263,7 @@ def _earlier_results(
     from ..io.atomic import check_writable, existing_error
     from ..report.case import ALL_FILES, check_support
     from .batch.finished import adopt, is_same_input
+    from .batch.runner import scene_writer
     from .batch.summary import is_summary
 
     check_support(scene=scene_writer(args), dicom_seg=args.dicom_seg)

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from .config import Augmentation
-from .data.draws import SliceDraws
+from .draws import SliceDraws
 from .smooth_fields import interpolated
 
 HEALTHY_GREY = 97 / 127.5 - 1  # mode of healthy lung in the slices

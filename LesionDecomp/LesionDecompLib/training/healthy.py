@@ -10,8 +10,8 @@ from ..models.networks import Critic, DecompositionNet
 from ..segmentation.smoothing import shrink_inside
 from .augmentation import augment
 from .config import Augmentation
-from .data.draws import SliceDraws
 from .data.slices import SliceSet, lung_crops
+from .draws import SliceDraws
 
 SIZE = (160, 192)
 SHRINK = 2

@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from .data.draws import SliceDraws
+from .draws import SliceDraws
 from .smooth_fields import interpolated
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...errors import Cancelled
+from ...errors import Cancelled, LesionDecompError
 from ..progress import Progress
 from .plan import Case
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ...io.readers import ReadInfo
     from ...models.bundle import ModelBundle
     from ...pipeline import Segmenter, SegmentResult
+    from ...report.case import SceneWriter
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +168,6 @@ class CaseRunner:
 
     def _write(self, case: Case, read: ReadCase, result: SegmentResult) -> None:
         from ...report.case import write_case
-        from ..segment import scene_writer
 
         args = self._args
         write_case(
@@ -223,3 +223,15 @@ def figures_line(result: SegmentResult) -> str:
         figure = measurement(key)
         parts.append(f"{figure.title} {figure.text(values[key])} {figure.unit}".rstrip())
     return ", ".join(parts)
+
+
+def scene_writer(args: argparse.Namespace) -> SceneWriter | None:
+    """What writes the scenes that were asked for; None where none were.
+
+    :raises LesionDecompError: this program came without one.
+    """
+    if not args.scene:
+        return None
+    if args.scene_writer is None:
+        raise LesionDecompError("Writing the scene", "a program without a scene writer", "the command lesiondecomp")
+    return args.scene_writer()

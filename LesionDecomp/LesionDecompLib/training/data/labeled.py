@@ -11,7 +11,7 @@ from torch.nn import functional
 from .. import ranks
 from ..augmentation import augment
 from ..config import Augmentation
-from .draws import SliceDraws
+from ..draws import SliceDraws
 from .slices import SliceSet, lung_crops
 
 SHAPE_BLOCKS = (20, 24)  # the lungs' shape: how much of each of so many blocks of the crop they fill
