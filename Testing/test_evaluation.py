@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,9 @@ from LesionDecompLib.cli import evaluate, main
 from LesionDecompLib.errors import Cancelled, LesionDecompError
 from LesionDecompLib.evaluation.baselines.config import BASELINES
 from LesionDecompLib.evaluation.baselines.run import train_baseline
+from LesionDecompLib.evaluation.baselines.tasks import VaGanTask
 from LesionDecompLib.evaluation.bootstrap import interval, resampled_figures, scan_weights
-from LesionDecompLib.evaluation.comparison import slice_figures, surface_distances_95
+from LesionDecompLib.evaluation.comparison import evaluate_localizers, slice_figures, surface_distances_95
 from LesionDecompLib.evaluation.figures import example_slices
 from LesionDecompLib.evaluation.localizers import FLOORS, METHODS, localizers_of
 from LesionDecompLib.evaluation.volumes import agreement, dice, find_cases
@@ -30,6 +32,7 @@ from LesionDecompLib.training.config import BASELINES as BASELINE_NAMES
 from LesionDecompLib.training.config import change
 from LesionDecompLib.training.data.slices import SliceSet
 from LesionDecompLib.training.heat_scale import count_heat, fit_scale, slice_heat
+from LesionDecompLib.training.loop import log_rows
 from PIL import Image
 
 LIBRARY = Path(__file__).resolve().parents[1] / "LesionDecomp"
@@ -135,6 +138,34 @@ def test_a_baseline_resumes_to_the_same_weights(slices, tmp_path):
     again = train_baseline("biomarker", slices, tmp_path / "broken", config, resume=True)
     for a, b in zip(whole.network().parameters(), again.network().parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_baseline_is_watched_on_val_and_ends_where_it_gains_no_more(slices, tmp_path):
+    """At a learning rate of 0 nothing is gained after the first look."""
+    still = {"steps": 50, "val_every": 2, "patience_steps": 4, "learning_rate": 0.0, "final_learning_rate": 0.0}
+    for method, ways in (("classifier", {"cam", "grad-cam"}), ("va-gan", set())):
+        plain = {} if method == "classifier" else {"norm": "none"}  # batch norm goes on learning
+        config = change(BASELINES[method](), SMALL | SMALLER[method] | still | plain | {"ema": 0.0})
+        bundle = train_baseline(method, slices, tmp_path / method, config)
+        rows = log_rows(tmp_path / method / "log.csv")
+        assert [row["step"] for row in rows if row["val_AP"]] == ["2", "4", "6"], method
+        assert {key.removeprefix("val_AP_") for key in rows[0] if key.startswith("val_AP_")} == ways | {"floor"}
+        # What was logged is what the comparison says of the bundle.
+        val = SliceSet.load(slices, "val")
+        _, results = evaluate_localizers(localizers_of([bundle]), val, val, "val")
+        of_ways = [entry["mean"]["average_precision"] for name, entry in results["methods"].items() if method in name]
+        assert max(float(row["val_AP"]) for row in rows) == pytest.approx(max(of_ways), abs=0.01)
+
+
+def test_the_critic_of_va_gan_meets_matching_normal_slices(slices):
+    data = SliceSet.load(slices, "train")
+    images = data.images.copy()
+    images[::2, :28] = images[::2, 36:] = 0
+    config = change(BASELINES["va-gan"](), SMALL | SMALLER["va-gan"] | {"batch_lesion": 4, "matched_normals": 3})
+    task = VaGanTask(config, replace(data, images=images), torch.device("cpu"))
+    for seed in range(4):
+        lesion, normal = ((part > -1).flatten(1).sum(dim=1) > 600 for part in task.both(np.random.default_rng(seed)))
+        assert len(lesion) == 4 and torch.equal(lesion[::2], normal)
 
 
 def test_the_command_writes_figures_table_and_pictures(slices, bundles, tmp_path, capsys):

@@ -28,6 +28,7 @@ GRAD_CAM_DECADES = 6.0
 
 Evidence = Callable[[torch.Tensor], torch.Tensor]
 HeatOf = Callable[[np.ndarray], np.ndarray]
+Way = Callable[[torch.nn.Module, int, torch.device], HeatOf]  # network, how far its slices are shrunk, device
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,12 +79,11 @@ def _of_source(source: str) -> Callable[[ModelBundle, torch.device], HeatOf]:
     return heat_of
 
 
-def _cam(bundle: ModelBundle, device: torch.device) -> HeatOf:
+def _cam(network: torch.nn.Module, shrink: int, device: torch.device) -> HeatOf:
     from monai.visualize import CAM
 
     from ..models.classifier import CAM_LAYER, LESION, NORMAL
 
-    network = bundle.network(device)
     cam = CAM(network, target_layers=CAM_LAYER, fc_layers="resnet.fc", postprocessing=_as_it_is)
 
     def of_class(x: torch.Tensor, number: int) -> torch.Tensor:
@@ -93,16 +93,16 @@ def _cam(bundle: ModelBundle, device: torch.device) -> HeatOf:
         with torch.no_grad():
             return torch.sigmoid(of_class(x, LESION) - of_class(x, NORMAL))
 
-    return _smoothed(evidence, bundle, device)
+    return _smoothed(evidence, shrink, device)
 
 
-def _grad_cam(bundle: ModelBundle, device: torch.device) -> HeatOf:
+def _grad_cam(network: torch.nn.Module, shrink: int, device: torch.device) -> HeatOf:
     from monai.visualize import GradCAM
 
     from ..models.classifier import GRAD_CAM_LAYER, LESION
 
     # Backward through channels-last weights with hooks crashes torch 2.13 on CPU.
-    network = bundle.network(device).requires_grad_(True)
+    network.requires_grad_(True)
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     grad_cam = GradCAM(network, target_layers=GRAD_CAM_LAYER, postprocessing=_as_it_is)
 
@@ -113,7 +113,7 @@ def _grad_cam(bundle: ModelBundle, device: torch.device) -> HeatOf:
     def decades(value: torch.Tensor) -> torch.Tensor:
         return (1 + value.clamp_min(1e-30).log10() / GRAD_CAM_DECADES).clamp(0.0, 1.0)
 
-    return _smoothed(evidence, bundle, device, decades)
+    return _smoothed(evidence, shrink, device, decades)
 
 
 def _slice_scores(bundle: ModelBundle, device: torch.device) -> HeatOf:
@@ -136,29 +136,37 @@ def _slice_scores(bundle: ModelBundle, device: torch.device) -> HeatOf:
     return scores
 
 
-def _added_map(bundle: ModelBundle, device: torch.device) -> HeatOf:
-    network = bundle.network(device)
-
+def _added_map(network: torch.nn.Module, shrink: int, device: torch.device) -> HeatOf:
     @torch.inference_mode()
     def evidence(x: torch.Tensor) -> torch.Tensor:
         return (-network(x).float() / 2).clamp(0.0, 1.0)  # what M(x) takes away
 
-    return _smoothed(evidence, bundle, device)
+    return _smoothed(evidence, shrink, device)
 
 
-def _taken_away(bundle: ModelBundle, device: torch.device) -> HeatOf:
-    network = bundle.network(device)
-
+def _taken_away(network: torch.nn.Module, shrink: int, device: torch.device) -> HeatOf:
     @torch.inference_mode()
     def evidence(x: torch.Tensor) -> torch.Tensor:
         return ((x - torch.tanh(network(x).float())) / 2).clamp(0.0, 1.0)
 
-    return _smoothed(evidence, bundle, device)
+    return _smoothed(evidence, shrink, device)
 
 
 def _as_it_is(value: torch.Tensor | np.ndarray) -> torch.Tensor | np.ndarray:
     """No normalization of each slice by itself: heat must be comparable between slices."""
     return value
+
+
+# What each baseline offers.
+BASELINE_WAYS: dict[str, dict[str, Way]] = {
+    "classifier": {"cam": _cam, "grad-cam": _grad_cam},
+    "va-gan": {"va-gan": _added_map},
+    "biomarker": {"biomarker": _taken_away},
+}
+
+
+def _of_bundle(way: Way) -> Callable[[ModelBundle, torch.device], HeatOf]:
+    return lambda bundle, device: way(bundle.network(device), int(bundle.metadata["heat"].get("shrink", 1)), device)
 
 
 def _is_baseline(name: str) -> Callable[[ModelBundle], bool]:
@@ -180,10 +188,10 @@ METHODS: dict[str, Method] = {
         ),
         _of_source("difference"),
     ),
-    "cam": Method(_is_baseline("classifier"), _cam, _slice_scores),
-    "grad-cam": Method(_is_baseline("classifier"), _grad_cam, _slice_scores),
-    "va-gan": Method(_is_baseline("va-gan"), _added_map),
-    "biomarker": Method(_is_baseline("biomarker"), _taken_away),
+    "cam": Method(_is_baseline("classifier"), _of_bundle(_cam), _slice_scores),
+    "grad-cam": Method(_is_baseline("classifier"), _of_bundle(_grad_cam), _slice_scores),
+    "va-gan": Method(_is_baseline("va-gan"), _of_bundle(_added_map)),
+    "biomarker": Method(_is_baseline("biomarker"), _of_bundle(_taken_away)),
 }
 
 
@@ -233,9 +241,7 @@ def localizers_of(
     return rows
 
 
-def _smoothed(evidence: Evidence, bundle: ModelBundle, device: torch.device, finish: Evidence | None = None) -> HeatOf:
-    shrink = int(bundle.metadata["heat"].get("shrink", 1))
-
+def _smoothed(evidence: Evidence, shrink: int, device: torch.device, finish: Evidence | None = None) -> HeatOf:
     def mirrored(x: torch.Tensor) -> torch.Tensor:
         return (evidence(x) + evidence(x.flip(3)).flip(3)) / 2
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import torch
+from torch import nn
 
 from ...errors import LesionDecompError
 from ...models.bundle import ModelBundle
 from ...training import ranks
 from ...training.data.input import slice_input
 from ...training.data.slices import SliceSet
-from ...training.run import BUNDLE_NAME, bundle_metadata, record_config, train_and_draw
+from ...training.run import BUNDLE_NAME, bundle_metadata, record_config, train_and_draw, watch_of
+from ...training.val_precision import HeatOf
+from ..localizers import BASELINE_WAYS, Way
 from .config import BaselineConfig, ClassifierConfig, CriticConfig
 from .tasks import TASKS, unet_arguments
 
@@ -33,6 +38,8 @@ def train_baseline(
 ) -> ModelBundle:
     """Train ``method`` on the image labels of the ``train`` slices and write ``folder/bundle``.
 
+    It ends where average precision on ``val`` gains no more, and the bundle has the weights where that was best.
+
     :param method: a key of :data:`LesionDecompLib.evaluation.baselines.config.BASELINES`.
     :param config: of that method.
     :raises LesionDecompError: unusable data, configuration or checkpoint, or several ranks.
@@ -44,7 +51,8 @@ def train_baseline(
             raise LesionDecompError("Training", f"{ranks.world_size()} ranks", "one: baselines are not distributed")
         record_config(folder, method, config, resume, None, lambda _: config)
         task = TASKS[method](config, SliceSet.load(data, "train"), device)
-        network = train_and_draw(task, folder, config, resume, checkpoint_seconds, progress, cancelled)
+        watch = watch_of(config, SliceSet.load(data, "val"), heat_ways(method, config, device))
+        network = train_and_draw(task, folder, config, resume, checkpoint_seconds, progress, cancelled, watch=watch)
     if isinstance(config, ClassifierConfig):
         architecture, arguments = "resnet18", {"width": config.width}
     else:
@@ -59,3 +67,16 @@ def train_baseline(
         "default": False,
     }
     return ModelBundle.save(folder / BUNDLE_NAME, network, metadata)
+
+
+def heat_ways(method: str, config: BaselineConfig, device: torch.device) -> dict[str, HeatOf]:
+    """The ways in which a baseline gives heat, as functions of a network in training and slices."""
+
+    def heat_of(way: Way) -> HeatOf:
+        def heat(network: nn.Module, images: np.ndarray) -> np.ndarray:
+            # A copy: some ways hook into the network, and change it.
+            return way(deepcopy(network).eval(), config.shrink, device)(images)
+
+        return heat
+
+    return {name: heat_of(way) for name, way in BASELINE_WAYS[method].items()}

@@ -51,9 +51,14 @@ class BaselineTask:
         """Lesion slices ``(n, 1, h, w)`` in [-1, 1]."""
         return self._shrunk(self.slices.draw_lesion(self.config.batch_lesion, rng))
 
-    def normal(self, rng: np.random.Generator) -> torch.Tensor:
-        """Normal slices ``(n, 1, h, w)`` in [-1, 1]."""
-        return self._shrunk(self.slices.draw_normal(self.config.batch_normal, rng))
+    def both(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Lesion slices, and normal ones that match them where the configuration asks for it."""
+        counts, nearest = (
+            (self.config.batch_lesion, self.config.batch_normal),
+            getattr(self.config, "matched_normals", 0),
+        )
+        x = self._shrunk(self.slices.draw(rng, *counts, nearest=nearest)[0])
+        return x[: counts[0]], x[counts[0] :]
 
     def _shrunk(self, x: torch.Tensor) -> torch.Tensor:
         x = shrink_inside(x, self.config.shrink) if self.config.shrink > 1 else x
@@ -86,7 +91,7 @@ class ClassifierTask(BaselineTask):
 
     def step(self, number: int, rng: np.random.Generator, batch: None = None) -> dict[str, float]:
         """One update; returns what to log."""
-        lesion, normal = self.lesion(rng), self.normal(rng)
+        lesion, normal = self.both(rng)
         labels = torch.tensor([LESION] * len(lesion) + [1 - LESION] * len(normal), device=self.device)
         self.network.train()
         logits = self.infer(torch.cat([lesion, normal]))
@@ -139,10 +144,10 @@ class VaGanTask(CriticTask):
         often = number < config.often_first or number % config.often_every == 0
         self.network.train()
         for _ in range(config.critic_steps_often if often else config.critic_steps):
-            x = self.lesion(rng)
+            x, normal = self.both(rng)
             with torch.no_grad():
                 healed = self.healed(x, self.infer(x))
-            distance = self.train_critic(self.normal(rng), healed, rng)
+            distance = self.train_critic(normal, healed, rng)
         x = self.lesion(rng)
         change = self.infer(x) * (x > -1)
         adversarial = self.opinion(self.healed(x, change))
@@ -176,7 +181,7 @@ class BiomarkerTask(CriticTask):
     def step(self, number: int, rng: np.random.Generator, batch: None = None) -> dict[str, float]:
         """One update of the critic, of the classifier, of G; returns what to log."""
         config = self.config
-        lesion, normal = self.lesion(rng), self.normal(rng)
+        lesion, normal = self.both(rng)
         x = torch.cat([lesion, normal])
         inside = x > -1
         self.network.train()

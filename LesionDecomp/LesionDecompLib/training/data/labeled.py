@@ -96,10 +96,6 @@ class LabelledSlices:
         """This rank's share of ``count`` lesion slices, as :meth:`draw` gives them."""
         return self.draw(rng, count)[0]
 
-    def draw_normal(self, count: int, rng: np.random.Generator) -> torch.Tensor:
-        """This rank's share of ``count`` normal slices, as :meth:`draw` gives them."""
-        return self.draw(rng, 0, count)[0]
-
 
 def _lung_shapes(crops: torch.Tensor) -> torch.Tensor:
     """``(n, h, w)`` uint8 crops to ``(n, blocks)``: the share of each block that is lung."""
