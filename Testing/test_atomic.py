@@ -68,7 +68,7 @@ class TestFolder:
     def test_without_leave_nothing_is_replaced(self, tmp_path):
         (tmp_path / "report.json").write_text("old")
         before = snapshot(tmp_path)
-        with pytest.raises(LesionDecompError, match="--overwrite"), staged_folder(tmp_path) as staging:
+        with pytest.raises(LesionDecompError, match="an earlier"), staged_folder(tmp_path) as staging:
             (staging / "report.json").write_text("new")
             (staging / "a.csv").write_text("new")
         assert snapshot(tmp_path) == before
@@ -265,7 +265,7 @@ class TestSeveralProcesses:
         # Windows' call stands on this system's own: one byte, refused with EACCES, free when its process is gone.
         as_there = (
             "import errno, fcntl, sys, time, types\n"
-            "from LesionDecompLib import folder_lock\n"
+            "from LesionDecompLib.io import folder_lock\n"
             "def locking(descriptor, mode, count):\n"
             "    try: fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, count)\n"
             "    except BlockingIOError as error: raise PermissionError(errno.EACCES, 'locked') from error\n"

@@ -195,7 +195,7 @@ def test_a_file_that_cannot_be_opened_is_refused(bundle, name):
 
 
 def test_a_folder_without_a_bundle_is_refused_with_advice(bundle, tmp_path):
-    with pytest.raises(LesionDecompError, match=r"no bundle\.json in 'empty'.*lesiondecomp train"):
+    with pytest.raises(LesionDecompError, match=r"no bundle\.json in 'empty'.*that a training made"):
         ModelBundle.load(tmp_path / "empty")
     (bundle.path / "weights.pt").unlink()
     with pytest.raises(LesionDecompError, match=r"no weights file in 'tiny'.*Install the bundle again"):

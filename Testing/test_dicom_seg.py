@@ -207,5 +207,5 @@ def test_an_input_that_is_not_dicom_and_a_missing_extra_are_said_before_any_work
     monkeypatch.setitem(sys.modules, "highdicom", None)
     done = run_here(capsys, "segment", series, "-o", tmp_path / "out", "--dicom-seg")
     assert done.status == 1
-    assert "pip install lesiondecomp[dicom]" in done.err
+    assert "pip install 'lesiondecomp[dicom]'" in done.err
     assert snapshot(tmp_path) == before

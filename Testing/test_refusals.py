@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 from command_line import names, run_here
@@ -9,7 +11,7 @@ from dicom_files import copy_slice, series_files
 from LesionDecompLib.cli import error_sentence
 from LesionDecompLib.ct.checks import check_chest_ct
 from LesionDecompLib.ct.volume import Volume
-from LesionDecompLib.errors import LesionDecompError
+from LesionDecompLib.errors import ConfigError, InputError, LesionDecompError, ModelError, OutputError
 from LesionDecompLib.io.readers import read_volume
 
 GRID = np.diag([-1.0, -1.0, 2.0, 1.0])
@@ -118,3 +120,11 @@ def test_what_a_dicom_header_says_of_slices_is_warned_about(data_folder, tmp_pat
         copy_slice(path, tmp_path / path.name, **changes)
     _, source = read_volume(tmp_path)
     assert said in source.warnings
+
+
+@pytest.mark.parametrize("kind", [InputError, ModelError, OutputError, ConfigError])
+def test_each_kind_of_error_is_one_and_travels_between_processes(kind):
+    error = kind("Stage", "this", "that", "Do so.", remedy="overwrite")
+    copy = pickle.loads(pickle.dumps(error))
+    assert isinstance(copy, LesionDecompError) and type(copy) is kind
+    assert (str(copy), copy.remedy) == (str(error), "overwrite")

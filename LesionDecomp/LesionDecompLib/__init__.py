@@ -12,13 +12,18 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .ct.volume import Volume
-    from .errors import Cancelled, LesionDecompError
-    from .io.readers import read_mask, read_volume
-    from .measurement.statistics import lesion_statistics
-    from .models.bundle import ModelBundle, find_bundle, installed_bundles
-    from .pipeline import Segmenter, SegmentResult
-    from .report.case import write_case
+    from .ct.volume import Volume as Volume
+    from .errors import Cancelled as Cancelled
+    from .errors import LesionDecompError as LesionDecompError
+    from .io.readers import read_mask as read_mask
+    from .io.readers import read_volume as read_volume
+    from .measurement.statistics import lesion_statistics as lesion_statistics
+    from .models.bundle import ModelBundle as ModelBundle
+    from .models.bundle import find_bundle as find_bundle
+    from .models.bundle import installed_bundles as installed_bundles
+    from .pipeline import Segmenter as Segmenter
+    from .pipeline import SegmentResult as SegmentResult
+    from .report.case import write_case as write_case
 
 _HOMES = {
     "Cancelled": "errors",
@@ -34,24 +39,13 @@ _HOMES = {
     "read_volume": "io.readers",
     "write_case": "report.case",
 }
-__all__ = [
-    "Cancelled",
-    "LesionDecompError",
-    "ModelBundle",
-    "SegmentResult",
-    "Segmenter",
-    "Volume",
-    "__version__",
-    "find_bundle",
-    "installed_bundles",
-    "lesion_statistics",
-    "read_mask",
-    "read_volume",
-    "write_case",
-]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
     return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -1,4 +1,7 @@
-"""The two ways in which work ends early: an error a person can act upon, and a cancel."""
+"""The two ways in which work ends early: an error a person can act upon, and a cancel.
+
+Errors are told apart by what a person has to change: what went in, the model, where results go, or a setting.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +15,37 @@ class LesionDecompError(Exception):
     :param found: what was there, e.g. ``"a 2-D image of 512×512 pixels"``.
     :param expected: what would have worked, e.g. ``"a 3-D chest CT"``.
     :param advice: what to do about it, a sentence of its own; may be empty.
+    :param remedy: name of the option that would help, for programs that offer it under a name of their own (as the
+        command line does with ``--overwrite``); may be empty.
 
     >>> print(LesionDecompError("Lung mask", "an empty mask", "lung marked by values other than 0"))
     Lung mask: found an empty mask; expected lung marked by values other than 0.
     """
 
-    def __init__(self, stage: str, found: str, expected: str, advice: str = "") -> None:
-        self.stage, self.found, self.expected, self.advice = stage, found, expected, advice
+    def __init__(self, stage: str, found: str, expected: str, advice: str = "", remedy: str = "") -> None:
+        self.stage, self.found, self.expected, self.advice, self.remedy = stage, found, expected, advice, remedy
         short = found if len(found) <= MAX_FOUND else f"{found[:MAX_FOUND]}…"
         text = f"{stage}: found {short}; expected {expected}." + (f" {advice}" if advice else "")
         super().__init__(_one_line(text))
 
-    def __reduce__(self) -> tuple[type[LesionDecompError], tuple[str, str, str, str]]:
-        return type(self), (self.stage, self.found, self.expected, self.advice)
+    def __reduce__(self) -> tuple[type[LesionDecompError], tuple[str, str, str, str, str]]:
+        return type(self), (self.stage, self.found, self.expected, self.advice, self.remedy)
+
+
+class InputError(LesionDecompError):
+    """A CT, lung mask, label list or training set that cannot be used."""
+
+
+class ModelError(LesionDecompError):
+    """A model bundle or its weights that cannot be used."""
+
+
+class OutputError(LesionDecompError):
+    """Results that cannot be written, or would replace earlier ones."""
+
+
+class ConfigError(LesionDecompError):
+    """A setting, parameter or device that cannot be, or a package that it needs and that is missing."""
 
 
 def _one_line(text: str) -> str:

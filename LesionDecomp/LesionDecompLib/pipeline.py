@@ -15,7 +15,7 @@ from .ct.checks import check_chest_ct
 from .ct.grid import AxialView
 from .ct.plausibility import heat_warnings, input_warnings, lung_edge_warnings, lung_warnings
 from .ct.volume import Volume
-from .errors import Cancelled, LesionDecompError
+from .errors import Cancelled, ConfigError, InputError
 from .measurement.statistics import RegionStatistics, lesion_statistics
 from .models.bundle import ModelBundle, find_bundle
 from .segmentation.lesions import lesion_labelmap
@@ -86,9 +86,9 @@ class Segmenter:
         from .models.runtime import PRECISIONS
 
         if batch_size < 1:
-            raise LesionDecompError("Segmentation", f"a batch size of {batch_size}", "at least 1 slice")
+            raise ConfigError("Segmentation", f"a batch size of {batch_size}", "at least 1 slice")
         if precision not in PRECISIONS:
-            raise LesionDecompError("Segmentation", f"the precision '{precision}'", f"one of {', '.join(PRECISIONS)}")
+            raise ConfigError("Segmentation", f"the precision '{precision}'", f"one of {', '.join(PRECISIONS)}")
         self.device, self.device_in_words = choose_device(device)
         self.precision = precision
         self.batch_size = batch_size
@@ -241,10 +241,10 @@ def lungs_from_mask(mask: np.ndarray, volume: Volume, view: AxialView) -> tuple[
     if mask.shape != volume.shape:
         found, expected = ("×".join(str(n) for n in reversed(shape)) for shape in (mask.shape, volume.shape))
         advice = "Resample the mask to the CT's grid."
-        raise LesionDecompError(MASK_STAGE, f"a mask of {found} voxels", f"{expected}, as the CT has", advice)
+        raise InputError(MASK_STAGE, f"a mask of {found} voxels", f"{expected}, as the CT has", advice)
     inside = mask != 0
     if not inside.any():
-        raise LesionDecompError(MASK_STAGE, "an empty mask", "lung marked by values other than 0")
+        raise InputError(MASK_STAGE, "an empty mask", "lung marked by values other than 0")
     if {RIGHT, LEFT} == set(np.unique(mask[inside]).tolist()):
         labels = mask.astype(np.uint8)
     else:
@@ -266,9 +266,9 @@ def _bundle(bundle: ModelBundle | str | Path | None, task: str) -> ModelBundle:
 
 def _check_parameters(threshold: float, min_volume_ml: float) -> None:
     if not 0 < threshold <= 1:
-        raise LesionDecompError("Segmentation", f"a threshold of {threshold:g}", "a number above 0, at most 1")
+        raise ConfigError("Segmentation", f"a threshold of {threshold:g}", "a number above 0, at most 1")
     if not 0 <= min_volume_ml < float("inf"):
-        raise LesionDecompError("Segmentation", f"a minimum volume of {min_volume_ml:g} mL", "0 mL or more")
+        raise ConfigError("Segmentation", f"a minimum volume of {min_volume_ml:g} mL", "0 mL or more")
 
 
 def _check_cancel(cancelled: Cancel | None) -> None:
@@ -297,7 +297,5 @@ def _memory_errors(stage: str, volume: Volume) -> Iterator[None]:
         if isinstance(error, MemoryError) or "out of memory" in text or "not enough memory" in text:
             size = "×".join(str(n) for n in reversed(volume.shape))
             advice = "Use a smaller batch size or the CPU, or crop the volume."
-            raise LesionDecompError(
-                stage, f"too little memory for {size} voxels", "memory for one batch", advice
-            ) from error
+            raise ConfigError(stage, f"too little memory for {size} voxels", "memory for one batch", advice) from error
         raise

@@ -28,6 +28,14 @@ if TYPE_CHECKING:
 # In the order of the help text. A new command is one more name here.
 COMMANDS = ("segment", "compare", "rerun", "slices", "train", "evaluate", "models", "demo", "bench")
 
+# What an error's remedy is called here.
+REMEDIES = {
+    "overwrite": "On the command line: --overwrite.",
+    "dicom_seg": "On the command line: the DICOM folder as INPUT, or no --dicom-seg.",
+    "models": "On the command line: --models and --methods; lesiondecomp train --help.",
+    "name": "On the command line: lesiondecomp train --name.",
+}
+
 
 def main(argv: Sequence[str] | None = None, scene_writer: Callable[[], SceneWriter] | None = None) -> int:
     """Run the command line.
@@ -80,7 +88,8 @@ def build_parser() -> argparse.ArgumentParser:
 def error_sentence(error: Exception) -> str:
     """One sentence for any error; with the environment variable LESIONDECOMP_DEBUG set, it is raised instead."""
     if isinstance(error, LesionDecompError):
-        return str(error)
+        option = REMEDIES.get(error.remedy)
+        return f"{error} {option}" if option else str(error)
     if os.environ.get("LESIONDECOMP_DEBUG"):
         raise error
     text = " ".join(str(error).split())[:200]

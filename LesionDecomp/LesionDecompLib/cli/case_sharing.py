@@ -14,7 +14,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
-from ..errors import LesionDecompError
+from ..errors import OutputError
 from .batch.plan import Case
 
 STAGE = "Sharing the cases"
@@ -126,7 +126,7 @@ def _store(size: int) -> Any:
         return distributed.PrefixStore(PREFIX, store)
     except (RuntimeError, ValueError, OSError) as error:
         reason = str(error).splitlines()[0][:200]
-        raise LesionDecompError(
+        raise OutputError(
             STAGE,
             f"{size} processes that do not find each other ({reason})",
             "MASTER_ADDR and MASTER_PORT of the first",

@@ -51,11 +51,11 @@ def sample_path() -> Path:
 
     :raises LesionDecompError: it is missing.
     """
-    from ..errors import LesionDecompError
+    from ..errors import InputError
 
     library = Path(__file__).resolve().parents[1]
     for home in (library.parent, library):
         path = home / "Resources" / "SampleData" / SAMPLE
         if path.is_file():
             return path
-    raise LesionDecompError("Demo", "no sample CT", f"{SAMPLE} beside the program", "Install LesionDecomp again.")
+    raise InputError("Demo", "no sample CT", f"{SAMPLE} beside the program", "Install LesionDecomp again.")

@@ -46,7 +46,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, write everything, print the table."""
-    from ..errors import LesionDecompError
+    from ..errors import ConfigError
     from ..io.atomic import existing_error, staged_folder
 
     file = args.output / RESULTS_NAME
@@ -54,13 +54,13 @@ def run(args: argparse.Namespace) -> int:
         raise existing_error("Evaluation", args.output, [RESULTS_NAME])
     slices = (args.data / "index.csv").is_file()
     if not slices and (args.split is not None or args.methods is not None):
-        raise LesionDecompError("Evaluation", f"no index.csv in '{args.data.name}'", "slices, for --split or --methods")
+        raise ConfigError("Evaluation", f"no index.csv in '{args.data.name}'", "slices, for --split or --methods")
     try:
         with staged_folder(args.output, args.overwrite, stage="Evaluation", last=RESULTS_NAME) as staging:
             results = _slices(args, staging) if slices else _volumes(args, staging)
             (staging / RESULTS_NAME).write_text(json.dumps(results, indent=2) + "\n", "utf-8")
     except ModuleNotFoundError as error:
-        raise LesionDecompError(
+        raise ConfigError(
             "Evaluation", f"no module '{error.name}'", "the evaluation extras", "pip install 'lesiondecomp[evaluation]'"
         ) from error
     return 0
@@ -94,14 +94,14 @@ def _slices(args: argparse.Namespace, output: Path) -> dict[str, Any]:
 
 
 def _volumes(args: argparse.Namespace, output: Path) -> dict[str, Any]:
-    from ..errors import LesionDecompError
+    from ..errors import ConfigError
     from ..evaluation.volumes import evaluate_volumes
     from ..pipeline import Segmenter
     from . import tell
     from .progress import Progress
 
     if len(args.models) > 1:
-        raise LesionDecompError("Evaluation", f"{len(args.models)} models for whole CT", "one: a run for each")
+        raise ConfigError("Evaluation", f"{len(args.models)} models for whole CT", "one: a run for each")
     progress = Progress()
     results = evaluate_volumes(args.data, Segmenter(args.models[0], device=args.device), output, progress.update)
     progress.clear()

@@ -58,14 +58,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _write_card(args: argparse.Namespace) -> int:
-    from ..errors import LesionDecompError
+    from ..errors import ModelError
     from ..evaluation.model_card import write_model_card
     from ..models.bundle import find_bundle
     from ..training.data.slices import SliceSet
     from . import tell
 
     if args.card is None or args.data is None:
-        raise LesionDecompError("Model card", "one of --card and --data", "both: where to write, and slices to show")
+        raise ModelError("Model card", "one of --card and --data", "both: where to write, and slices to show")
     card = write_model_card(find_bundle(args.model, "lesions"), SliceSet.load(args.data, "val"), args.card)
     tell(f"The model card is {card}.")
     return 0

@@ -107,6 +107,6 @@ def _check_model(bundle: ModelBundle, wanted: dict[str, Any]) -> None:
 
 
 def _error(found: str, expected: str, advice: str = "") -> LesionDecompError:
-    from ..errors import LesionDecompError
+    from ..errors import InputError
 
-    return LesionDecompError("Repeating the run", found, expected, advice)
+    return InputError("Repeating the run", found, expected, advice)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import LesionDecompError
+from ..errors import InputError
 from .argument_types import batch_size, devices, threshold, volume_ml
 from .batch.plan import Case, check_inputs_stay, plan_cases
 
@@ -133,7 +133,7 @@ def searched_inputs(given: list[Path], output: Path) -> tuple[list[Path], dict[P
         found_in.update(dict.fromkeys(found.cases, path))
         if not found.cases:
             expected = "NIfTI, NRRD or MetaImage files, or folders with a DICOM series"
-            raise LesionDecompError("Searching the folder", f"no CT in '{path.name}'", expected)
+            raise InputError("Searching the folder", f"no CT in '{path.name}'", expected)
     return inputs, found_in
 
 
@@ -155,7 +155,7 @@ def listed_inputs(file: Path) -> list[Path]:
         text = sys.stdin.read() if str(file) == "-" else file.read_text("utf-8-sig")
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "no UTF-8 text"
-        raise LesionDecompError(
+        raise InputError(
             "Reading the list of inputs", f"'{file.name}', which cannot be read ({reason})", "one input a line"
         ) from error
     return [Path(line) for line in (line.strip() for line in text.splitlines()) if line]

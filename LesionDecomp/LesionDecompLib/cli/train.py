@@ -77,7 +77,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     """Train, then say where the bundle is."""
     ask_for_large_pages()
-    from ..errors import LesionDecompError
+    from ..errors import ConfigError
     from ..evaluation.baselines.config import BASELINES as BASELINE_CONFIGS
     from ..evaluation.baselines.run import train_baseline
     from ..models.device import choose_device
@@ -96,9 +96,9 @@ def run(args: argparse.Namespace) -> int:
     device, in_words = choose_device(args.device)
     tell(f"Training on {in_words}.")
     if (lungs or baseline) and (args.warm_start is not None or args.teachers):
-        raise LesionDecompError("Training", f"--warm-start or --teacher with --preset {args.preset}", "a lesion preset")
+        raise ConfigError("Training", f"--warm-start or --teacher with --preset {args.preset}", "a lesion preset")
     if baseline and args.hours is not None:
-        raise LesionDecompError("Training", f"--hours with --preset {args.preset}", "--set steps=N")
+        raise ConfigError("Training", f"--hours with --preset {args.preset}", "--set steps=N")
     train: Callable[..., ModelBundle | None]
     if baseline:
         train = partial(train_baseline, args.preset)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..errors import LesionDecompError
+from ..errors import InputError
 from .grid import AxialView
 from .plausibility import sampled
 from .volume import Volume
@@ -30,26 +30,26 @@ def _check_size(view: AxialView) -> None:
     slices, rows, columns = view.shape
     if slices < LEAST_SLICES:
         found = f"{slices} axial slice{'s' if slices > 1 else ''} of {columns}×{rows} pixels"
-        raise LesionDecompError(STAGE, found, f"a chest CT of at least {LEAST_SLICES} slices")
+        raise InputError(STAGE, found, f"a chest CT of at least {LEAST_SLICES} slices")
     if min(rows, columns) < LEAST_PIXELS:
         found = f"axial slices of {columns}×{rows} pixels"
-        raise LesionDecompError(STAGE, found, f"at least {LEAST_PIXELS}×{LEAST_PIXELS} pixels")
+        raise InputError(STAGE, found, f"at least {LEAST_PIXELS}×{LEAST_PIXELS} pixels")
 
 
 def _check_values(hu: np.ndarray) -> None:
     expected = "Hounsfield units: air near -1000, soft tissue near 0"
     low, high = float(hu.min()), float(hu.max())
     if low == high:
-        raise LesionDecompError(STAGE, f"{low:g} in every voxel", expected)
+        raise InputError(STAGE, f"{low:g} in every voxel", expected)
     if high <= AIR_HU:
-        raise LesionDecompError(STAGE, f"nothing but air ({low:g} to {high:g} HU)", expected)
+        raise InputError(STAGE, f"nothing but air ({low:g} to {high:g} HU)", expected)
     if low >= 0 and high <= 255:
         advice = "Load the original CT instead of a picture of it."
-        raise LesionDecompError(STAGE, f"8-bit gray levels ({low:g} to {high:g})", expected, advice)
+        raise InputError(STAGE, f"8-bit gray levels ({low:g} to {high:g})", expected, advice)
     if low > AIR_HU:
         advice = "If it is a CT, apply the rescale slope and intercept first; MR is not supported."
-        raise LesionDecompError(STAGE, f"no air: values from {low:g} to {high:g}", expected, advice)
+        raise InputError(STAGE, f"no air: values from {low:g} to {high:g}", expected, advice)
     tissue = np.count_nonzero((hu >= TISSUE_HU[0]) & (hu <= TISSUE_HU[1])) / hu.size
     if tissue < 0.002:
         found = f"{100 * tissue:.2g} % of voxels between {TISSUE_HU[0]} and {TISSUE_HU[1]} HU"
-        raise LesionDecompError(STAGE, found, "a patient: at least 0.2 % soft tissue")
+        raise InputError(STAGE, found, "a patient: at least 0.2 % soft tissue")

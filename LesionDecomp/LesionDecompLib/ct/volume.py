@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import LesionDecompError
+from ..errors import InputError
 
 STAGE = "Input volume"
 
@@ -40,11 +40,11 @@ class Volume:
         array = np.asarray(array)
         if array.ndim != 3:
             shape = "×".join(str(n) for n in array.shape) or "a single number"
-            raise LesionDecompError(STAGE, f"an array with {array.ndim} dimensions ({shape})", "a 3-D chest CT")
+            raise InputError(STAGE, f"an array with {array.ndim} dimensions ({shape})", "a 3-D chest CT")
         if array.size == 0:
-            raise LesionDecompError(STAGE, "a volume without voxels", "a 3-D chest CT")
+            raise InputError(STAGE, "a volume without voxels", "a 3-D chest CT")
         if array.dtype.kind not in "iuf":
-            raise LesionDecompError(STAGE, f"voxels of type {array.dtype}", "real numbers (HU)")
+            raise InputError(STAGE, f"voxels of type {array.dtype}", "real numbers (HU)")
         return cls(_as_hu(array), _checked_matrix(ijk_to_ras), name)
 
     @property
@@ -66,10 +66,10 @@ class Volume:
 def _checked_matrix(ijk_to_ras: np.ndarray) -> np.ndarray:
     matrix = np.array(ijk_to_ras, dtype=np.float64)
     if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
-        raise LesionDecompError(STAGE, "an IJK to RAS matrix that is not a finite 4×4 affine", "a finite 4×4 affine")
+        raise InputError(STAGE, "an IJK to RAS matrix that is not a finite 4×4 affine", "a finite 4×4 affine")
     spacing = np.linalg.norm(matrix[:3, :3], axis=0)
     if (spacing <= 0).any():
-        raise LesionDecompError(
+        raise InputError(
             STAGE,
             "a voxel spacing of {:g}×{:g}×{:g} mm".format(*spacing),
             "a positive spacing along each axis",
@@ -77,9 +77,9 @@ def _checked_matrix(ijk_to_ras: np.ndarray) -> np.ndarray:
         )
     # The volume spanned by unit axes: 1 for a right-angled grid, 0 when two axes are parallel.
     if abs(np.linalg.det(matrix[:3, :3] / spacing)) < 1e-3:
-        raise LesionDecompError(STAGE, "axes that span no volume", "three independent axes")
+        raise InputError(STAGE, "axes that span no volume", "three independent axes")
     if not np.allclose(matrix[3], (0, 0, 0, 1)):
-        raise LesionDecompError(STAGE, "a projective IJK to RAS matrix", "an affine one (last row 0 0 0 1)")
+        raise InputError(STAGE, "a projective IJK to RAS matrix", "an affine one (last row 0 0 0 1)")
     return matrix
 
 
@@ -88,7 +88,7 @@ def _as_hu(array: np.ndarray) -> np.ndarray:
         # One reduction finds NaN and infinity without a boolean copy of the volume.
         if array.dtype.kind == "f" and not np.isfinite(np.add.reduce(array, axis=None, dtype=np.float64)):
             bad = int(array.size - np.count_nonzero(np.isfinite(array)))
-            raise LesionDecompError(STAGE, f"{bad} voxels that are NaN or infinite", "finite HU everywhere")
+            raise InputError(STAGE, f"{bad} voxels that are NaN or infinite", "finite HU everywhere")
         return array if array.dtype == np.int16 else array.astype(np.float32, copy=False)
     low, high = int(array.min()), int(array.max())
     int16 = np.iinfo(np.int16)

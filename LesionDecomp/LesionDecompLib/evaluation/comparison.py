@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
-from ..errors import Cancelled, LesionDecompError
+from ..errors import Cancelled, InputError
 from ..metrics.pixels import THRESHOLDS, HeatCounts
 from ..training.data.slices import SliceSet
 from ..training.heat_scale import MASKS, has_masks
@@ -57,7 +57,7 @@ class Comparison:
     def __init__(self, data: SliceSet, val: SliceSet | None) -> None:
         for part in (data, val):
             if part is not None and not has_masks(part):
-                raise LesionDecompError(
+                raise InputError(
                     STAGE, "lesion slices without pixel masks", f"the columns {', '.join(f'mask_{m}' for m in MASKS)}"
                 )
         self.data, self.val = data, val
@@ -82,7 +82,7 @@ class Comparison:
             on_val = _best_threshold(_count(localizer, self.val, masks, cancelled)[0])
         threshold = on_val if localizer.threshold is None else localizer.threshold
         if threshold is None:
-            raise LesionDecompError(STAGE, f"'{localizer.name}' without threshold", "a val split to choose it on")
+            raise InputError(STAGE, f"'{localizer.name}' without threshold", "a val split to choose it on")
         inside = self.data.images[self.data.lesion] > 0
         slices = {name: slice_figures((heat >= threshold) & inside, mask & inside) for name, mask in self.masks.items()}
         measured = self.measured[localizer.name] = Measured(lesion, normal, threshold, slices)
@@ -188,7 +188,7 @@ def _count(
         heat, inside = localizer.heat(data.images[chunk]), data.images[chunk] > 0
         if not np.isfinite(heat).all() or heat.min() < 0 or heat.max() > 1 or heat[~inside].any():
             found = f"values of '{localizer.name}' that are no heat"
-            raise LesionDecompError(STAGE, found, "heat in [0, 1], 0 outside the lungs")
+            raise InputError(STAGE, found, "heat in [0, 1], 0 outside the lungs")
         for number, (warm, lung) in enumerate(zip(heat, inside, strict=True), start):
             values = warm[lung]
             if not data.lesion[number]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ..errors import LesionDecompError
+from ..errors import InputError
 from ..models.bundle import ModelBundle
 from ..segmentation.smoothing import blur_inside, shrink_inside
 from ..training.data.slices import lung_crops
@@ -216,7 +216,7 @@ def localizers_of(
     known = [*METHODS, *FLOORS]
     for name in methods or ():
         if name not in known:
-            raise LesionDecompError(STAGE, f"the unknown method '{name}'", f"one of {', '.join(known)}")
+            raise InputError(STAGE, f"the unknown method '{name}'", f"one of {', '.join(known)}")
     rows = []
     for bundle in bundles:
         for name, method in METHODS.items():
@@ -230,14 +230,20 @@ def localizers_of(
     found = {row.method for row in rows}
     for name in methods or ():
         if name in METHODS and name not in found:
-            raise LesionDecompError(
-                STAGE, f"no bundle that offers '{name}'", "one among --models", "Train it: lesiondecomp train --help."
+            raise InputError(
+                STAGE,
+                f"no bundle that offers '{name}'",
+                "one among the given models",
+                "Train it first.",
+                remedy="models",
             )
     rows += [Localizer(name, name, heat) for name, heat in FLOORS.items() if methods is None or name in methods]
     names = [row.name for row in rows]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise LesionDecompError(STAGE, f"two bundles named '{twice}'", "a name each", "Train with --name.")
+        raise InputError(
+            STAGE, f"two bundles named '{twice}'", "a name each", "Train again under another name.", remedy="name"
+        )
     return rows
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from ..ct.grid import AxialView
 from ..ct.volume import Volume
-from ..errors import LesionDecompError
+from ..errors import InputError, LesionDecompError
 from ..io.atomic import write_text
 from ..io.readers import read_mask, read_volume
 from ..models.bundle import ModelBundle, find_bundle
@@ -168,7 +168,7 @@ def _evaluate(args: argparse.Namespace, bundle: ModelBundle) -> list[LungScore]:
     names = [name.strip() for name in args.only.split(",") if name.strip()] or list(cases)
     for name in names:
         if name not in cases:
-            raise LesionDecompError("Evaluating lungs", f"no case '{name}'", "one of " + ", ".join(cases))
+            raise InputError("Evaluating lungs", f"no case '{name}'", "one of " + ", ".join(cases))
     network = bundle.network("cpu")
     if args.pictures is not None:
         args.pictures.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from ..errors import LesionDecompError
+from ..errors import InputError
 from ..io.atomic import write_bytes, write_text
 from ..models.bundle import ModelBundle
 from ..report.picture import LUNG_WINDOW, Frame, Plane, draw_panel
@@ -36,9 +36,9 @@ def write_model_card(bundle: ModelBundle, data: SliceSet, folder: str | Path, co
     :raises LesionDecompError: no lesion bundle, or slices without pixel masks.
     """
     if bundle.task != "lesions":
-        raise LesionDecompError(STAGE, f"a bundle for the task '{bundle.task}'", "a lesion bundle")
+        raise InputError(STAGE, f"a bundle for the task '{bundle.task}'", "a lesion bundle")
     if not has_masks(data):
-        raise LesionDecompError(STAGE, "slices without pixel masks", "a split with masks to compare with")
+        raise InputError(STAGE, "slices without pixel masks", "a split with masks to compare with")
     folder = Path(folder)
     images, masks = data.images[data.lesion], data.masks(MASKS[0])
     heat = slice_heat(bundle.network(), bundle.heat_definition, images, torch.device("cpu"))

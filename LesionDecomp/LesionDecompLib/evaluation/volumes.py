@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
-from ..errors import LesionDecompError
+from ..errors import InputError
 from ..io.atomic import write_bytes
 from ..io.readers import read_mask, read_volume
 from ..pipeline import Segmenter
@@ -62,7 +62,7 @@ def find_cases(data: Path) -> dict[str, tuple[Path, Path | None]]:
         mask = ct.with_name(f"{name}{LESION_SUFFIX}")
         if mask.is_file() or name.startswith("normal"):
             if name in cases:
-                raise LesionDecompError(STAGE, f"two cases named '{name}'", "a name of its own for each case")
+                raise InputError(STAGE, f"two cases named '{name}'", "a name of its own for each case")
             cases[name] = (ct, mask if mask.is_file() else None)
     return cases
 
@@ -134,7 +134,7 @@ def evaluate_volumes(
     """
     cases = find_cases(data)
     if not cases:
-        raise LesionDecompError(STAGE, f"no case in '{data.name}'", "NAME_ct.nii.gz and NAME_lesion.nii.gz")
+        raise InputError(STAGE, f"no case in '{data.name}'", "NAME_ct.nii.gz and NAME_lesion.nii.gz")
     pictures.mkdir(parents=True, exist_ok=True)
     scores = []
     for number, (name, (ct, mask)) in enumerate(cases.items()):

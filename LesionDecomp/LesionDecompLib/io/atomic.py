@@ -20,7 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
-from ..errors import LesionDecompError
+from ..errors import LesionDecompError, OutputError
 from .folder_lock import sole_writer
 
 _UMASK = threading.Lock()
@@ -49,7 +49,7 @@ def writing_error(error: OSError, stage: str, name: str = "") -> LesionDecompErr
     found, expected, advice = _REASONS.get(
         error.errno or 0, (f"the system's error '{error.strerror or error}'", "a file that can be written", "")
     )
-    return LesionDecompError(stage, f"{found} for '{name}'" if name else found, expected, advice)
+    return OutputError(stage, f"{found} for '{name}'" if name else found, expected, advice)
 
 
 @contextmanager
@@ -145,11 +145,12 @@ def staged_folder(
 def existing_error(stage: str, folder: Path, names: list[str]) -> LesionDecompError:
     """Error for results that would be replaced without leave."""
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return LesionDecompError(
+    return OutputError(
         stage,
         f"an earlier {names[0]}{more} in '{folder.name}'",
         "a folder without results",
-        "Choose another folder or add --overwrite.",
+        "Choose another folder, or have earlier results replaced.",
+        remedy="overwrite",
     )
 
 

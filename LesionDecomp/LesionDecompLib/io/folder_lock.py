@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ..errors import LesionDecompError
+from ..errors import OutputError
 
 fcntl: Any
 msvcrt: Any
@@ -43,7 +43,7 @@ def sole_writer(folder: str | Path, wait: bool = True, stage: str = "Opening the
         if not _lock(descriptor, wait):
             found = f"another run that writes into '{Path(folder).name}'"
             advice = "Wait for its end or choose another folder."
-            raise LesionDecompError(stage, found, "a folder of its own for each run", advice)
+            raise OutputError(stage, found, "a folder of its own for each run", advice)
         yield
     finally:
         os.close(descriptor)  # and with it the lock

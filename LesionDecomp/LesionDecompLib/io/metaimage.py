@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import LesionDecompError
+from ..errors import InputError
 from .inflated import Inflated
 from .stored_image import (
     CT,
@@ -87,7 +87,7 @@ def _fields(stream: io.BufferedReader, stage: str) -> dict[str, str]:
         elif not line or line.strip():
             break
     if "ElementDataFile" not in fields or "DimSize" not in fields:
-        raise LesionDecompError(stage, "a file without a MetaImage header", "a MetaImage (.mha or .mhd)")
+        raise InputError(stage, "a file without a MetaImage header", "a MetaImage (.mha or .mhd)")
     return fields
 
 
@@ -104,9 +104,9 @@ def _size(fields: dict[str, str], stage: str) -> tuple[int, int, int]:
 def _voxel_type(fields: dict[str, str], stage: str) -> np.dtype:
     name = fields.get("ElementType", "")
     if name not in TYPES:
-        raise LesionDecompError(stage, f"voxels of type '{name[:40]}'", f"{CT} with real numbers")
+        raise InputError(stage, f"voxels of type '{name[:40]}'", f"{CT} with real numbers")
     if fields.get("BinaryData", "True").upper().startswith("F"):
-        raise LesionDecompError(stage, "a MetaImage with its voxels as text", "binary voxels", "Save it as NRRD.")
+        raise InputError(stage, "a MetaImage with its voxels as text", "binary voxels", "Save it as NRRD.")
     big = any(fields.get(key, "").upper().startswith("T") for key in BIG_ENDIAN)
     return np.dtype((">" if big else "<") + TYPES[name])
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import LesionDecompError
+from ..errors import InputError
 from .inflated import Inflated
 from .stored_image import (
     CT,
@@ -65,9 +65,9 @@ class _Header:
         if not self.order or data[344:348] not in (b"n+1\0", b"ni1\0"):
             second = struct.unpack("<i", data[:4])[0] in (540, 469893120)
             found = "a NIfTI-2 file" if second else "a file without a NIfTI-1 header"
-            raise LesionDecompError(stage, found, "a NIfTI-1 file (.nii or .nii.gz)", "Save it as NIfTI-1 or NRRD.")
+            raise InputError(stage, found, "a NIfTI-1 file (.nii or .nii.gz)", "Save it as NIfTI-1 or NRRD.")
         if data[344:348] == b"ni1\0":
-            raise LesionDecompError(stage, "half of a .hdr/.img pair", "a single NIfTI-1 file (.nii or .nii.gz)")
+            raise InputError(stage, "half of a .hdr/.img pair", "a single NIfTI-1 file (.nii or .nii.gz)")
         dims = self._get(data, 40, "8h")
         if not 1 <= dims[0] <= 7:
             raise damaged(stage, "NIfTI file", f"{dims[0]} dimensions")
@@ -77,7 +77,7 @@ class _Header:
         components = COLOR.get(code, max(1, dims[5]) if dims[0] >= 5 else 1)
         self.size = check_size(stage, sizes[:4], components)
         if code not in TYPES:
-            raise LesionDecompError(stage, f"NIfTI voxels of type code {code}", f"{CT} with real numbers")
+            raise InputError(stage, f"NIfTI voxels of type code {code}", f"{CT} with real numbers")
         self.dtype = np.dtype(self.order + TYPES[code])
         pixdim = self._get(data, 76, "8f")
         check_spacing(stage, pixdim[1:4])
@@ -152,7 +152,7 @@ def _geometry(path: Path, header: _Header, stage: str) -> tuple[np.ndarray, tupl
     if shown is not None and (header.sform_code != 1 or _is_right_angled(header.sform)):
         return shown, (*warnings, "The NIfTI header holds two different orientations (qform and sform).")
     if not usable:
-        raise LesionDecompError(stage, "a NIfTI header without a usable orientation", "a valid qform or sform")
+        raise InputError(stage, "a NIfTI header without a usable orientation", "a valid qform or sform")
     if not _is_right_angled(header.sform):
         warnings = (*warnings, "The voxel grid is sheared (as by a tilted gantry); the sform was followed.")
     return header.sform + 0.0, warnings

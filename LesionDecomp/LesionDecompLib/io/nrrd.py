@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..ct.volume import Volume
-from ..errors import LesionDecompError
+from ..errors import InputError, OutputError
 from .atomic import atomic_file
 from .gzip_writer import write_gzip
 from .stored_image import (
@@ -107,7 +107,7 @@ def read_nrrd(path: Path, stage: str) -> StoredImage:
     if any(length > MAX_LINE for length in nrrd_line_lengths(path)):  # also where a header never ends
         raise damaged(stage, "NRRD file", "a header line of impossible length")
     if not fields:
-        raise LesionDecompError(stage, "a file without a NRRD header", "a NRRD file (.nrrd or .nhdr)")
+        raise InputError(stage, "a file without a NRRD header", "a NRRD file (.nrrd or .nhdr)")
     data_file = fields.get("data file", fields.get("datafile", ""))
     exact = nrrd_geometry(fields, stage)
     image = _read(path, stage, data_file, fields.get("encoding", "").lower())
@@ -144,7 +144,7 @@ def _read(path: Path, stage: str, data_file: str, encoding: str) -> StoredImage:
         raise damaged(stage, "NRRD file") from error
     stored = sitk.GetArrayViewFromImage(image).dtype
     if stored.kind not in "iuf":
-        raise LesionDecompError(stage, f"voxels of type {stored}", f"{CT} with real numbers")
+        raise InputError(stage, f"voxels of type {stored}", f"{CT} with real numbers")
     n = image.GetDimension()
     matrix = np.eye(4)
     matrix[:3, :3] = np.array(image.GetDirection()).reshape(n, n)[:3, :3] * np.array(image.GetSpacing())[:3]
@@ -177,7 +177,7 @@ def write_nrrd(path: str | Path, array: np.ndarray, ijk_to_ras: np.ndarray, stag
     """
     name = TYPE_NAMES.get(array.dtype.name)
     if name is None or array.ndim != 3:
-        raise LesionDecompError(stage, f"{array.ndim}-D voxels of type {array.dtype}", f"3-D {', '.join(TYPE_NAMES)}")
+        raise OutputError(stage, f"{array.ndim}-D voxels of type {array.dtype}", f"3-D {', '.join(TYPE_NAMES)}")
     lps = lps_to_ras(ijk_to_ras)
     header = (
         "NRRD0004\n"
@@ -207,7 +207,7 @@ def write_image(path: str | Path, array: np.ndarray, like: Volume | np.ndarray) 
     """
     if isinstance(like, Volume):
         if array.shape != like.shape:
-            raise LesionDecompError("Writing the results", f"an array of {array.shape}", f"the CT's {like.shape}")
+            raise OutputError("Writing the results", f"an array of {array.shape}", f"the CT's {like.shape}")
         like = like.ijk_to_ras
     write_nrrd(path, array, like)
 

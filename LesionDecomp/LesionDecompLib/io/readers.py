@@ -13,7 +13,7 @@ import numpy as np
 
 from ..ct.grid import AxialView
 from ..ct.volume import Volume
-from ..errors import LesionDecompError
+from ..errors import InputError, LesionDecompError
 from .dicom.files import is_dicom_file
 from .dicom.series import read_dicom_folder
 from .metaimage import read_metaimage
@@ -72,11 +72,11 @@ def read_volume(path: str | Path, stage: str = "Reading the CT") -> tuple[Volume
     stored = _read(path, stage)
     if stored.stored_type in ("int8", "uint8") and stored.array.min() >= -128:
         low, high = stored.array.min(), stored.array.max()
-        raise LesionDecompError(stage, f"8-bit gray levels from {low:g} to {high:g}", "a chest CT in HU (16 bits)")
+        raise InputError(stage, f"8-bit gray levels from {low:g} to {high:g}", "a chest CT in HU (16 bits)")
     try:
         volume = Volume.from_array(stored.array, stored.ijk_to_ras, case_name(path))
     except LesionDecompError as error:
-        raise LesionDecompError(stage, error.found, error.expected, error.advice) from error
+        raise InputError(stage, error.found, error.expected, error.advice) from error
     voxels, identity = volume_identity(volume)
     info = ReadInfo(stored.format, stored.stored_type, voxels, identity, stored.warnings, stored.facts)
     return volume, info
@@ -94,19 +94,19 @@ def read_mask(path: str | Path, like: Volume, stage: str = "Reading the lung mas
     there, here = (AxialView.of(item.array.shape, item.ijk_to_ras) for item in (stored, like))
     expected = f"the CT's grid of {_size(like.array)} voxels"
     if there.shape != here.shape:
-        raise LesionDecompError(stage, f"a mask of {_size(stored.array)} voxels", expected)
+        raise InputError(stage, f"a mask of {_size(stored.array)} voxels", expected)
     distance = corner_distance(here.shape, there.axial_to_ras, here.axial_to_ras)
     if distance > SAME_GRID * like.spacing.min():
-        raise LesionDecompError(stage, f"a mask that lies up to {distance:.3g} mm beside the CT", expected)
+        raise InputError(stage, f"a mask that lies up to {distance:.3g} mm beside the CT", expected)
     array = here.from_axial(there.to_axial(stored.array))
     if not np.isfinite(array).all():
-        raise LesionDecompError(stage, "a mask with NaN or infinite voxels", "whole numbers, 0 outside the lungs")
+        raise InputError(stage, "a mask with NaN or infinite voxels", "whole numbers, 0 outside the lungs")
     if array.min() >= 0 and array.max() <= 2 and np.array_equal(array, np.rint(array)):
         labels = np.ascontiguousarray(array, dtype=np.uint8)
     else:
         labels = np.ascontiguousarray(array > 0).view(np.uint8)
     if not labels.any():
-        raise LesionDecompError(stage, "a mask without a lung voxel", "voxels above 0 inside the lungs")
+        raise InputError(stage, "a mask without a lung voxel", "voxels above 0 inside the lungs")
     return labels
 
 
@@ -138,24 +138,24 @@ def _read(path: Path, stage: str) -> StoredImage:
         if path.is_dir():
             return read_dicom_folder(path, stage)
         if not path.exists():
-            raise LesionDecompError(stage, f"no file or folder '{path.name}'", FORMATS)
+            raise InputError(stage, f"no file or folder '{path.name}'", FORMATS)
         if not path.is_file():
-            raise LesionDecompError(stage, f"'{path.name}', which is no regular file", FORMATS)
+            raise InputError(stage, f"'{path.name}', which is no regular file", FORMATS)
         if path.stat().st_size == 0:
-            raise LesionDecompError(stage, f"an empty file '{path.name}'", FORMATS)
+            raise InputError(stage, f"an empty file '{path.name}'", FORMATS)
         reader = next((READERS[ending] for ending in READERS if path.name.lower().endswith(ending)), None)
         if reader is not None:
             return reader(path, stage)
         if is_dicom_file(path):
-            raise LesionDecompError(
+            raise InputError(
                 stage, "a single DICOM file", "a folder with the whole series", "Give the folder that holds the file."
             )
-        raise LesionDecompError(stage, f"the unknown file type of '{path.name}'", FORMATS)
+        raise InputError(stage, f"the unknown file type of '{path.name}'", FORMATS)
     except OSError as error:
         found = f"'{path.name}', which cannot be opened ({error.strerror or error})"
-        raise LesionDecompError(stage, found, "a readable file or folder") from error
+        raise InputError(stage, found, "a readable file or folder") from error
     except MemoryError as error:
-        raise LesionDecompError(stage, "an image larger than the free memory", "an image that fits") from error
+        raise InputError(stage, "an image larger than the free memory", "an image that fits") from error
     except UnicodeError as error:
         raise damaged(stage, "file") from error
 

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ..errors import LesionDecompError
+from ..errors import InputError, LesionDecompError
 from ..progress import STDERR
 
 CT = "a 3-D chest CT in HU"
@@ -56,16 +56,16 @@ def check_size(stage: str, size_ijk: tuple[int, ...], components: int = 1) -> tu
     text = "×".join(str(n) for n in size_ijk)
     if components != 1:
         what = "a color or vector image" if components in (3, 4) else "a multi-component image"
-        raise LesionDecompError(stage, f"{what} with {components} components per voxel ({text})", f"{CT} (one)")
+        raise InputError(stage, f"{what} with {components} components per voxel ({text})", f"{CT} (one)")
     if any(n < 1 for n in size_ijk):
-        raise LesionDecompError(stage, f"a header that claims {text} voxels", CT)
+        raise InputError(stage, f"a header that claims {text} voxels", CT)
     if len(size_ijk) > 3 and any(n > 1 for n in size_ijk[3:]):
         points = int(np.prod([float(n) for n in size_ijk[3:]]))
-        raise LesionDecompError(
+        raise InputError(
             stage, f"a {len(size_ijk)}-D image of {text} ({points} time points)", CT, "Save one time point."
         )
     if len(size_ijk) < 3:
-        raise LesionDecompError(
+        raise InputError(
             stage,
             f"a {len(size_ijk)}-D image of {text} pixels",
             CT,
@@ -73,7 +73,7 @@ def check_size(stage: str, size_ijk: tuple[int, ...], components: int = 1) -> tu
         )
     size = (int(size_ijk[0]), int(size_ijk[1]), int(size_ijk[2]))
     if size[0] * size[1] * size[2] > MAX_VOXELS:
-        raise LesionDecompError(stage, f"a header that claims {text} voxels", f"{CT} of at most 2,147,483,648 voxels")
+        raise InputError(stage, f"a header that claims {text} voxels", f"{CT} of at most 2,147,483,648 voxels")
     return size
 
 
@@ -84,7 +84,7 @@ def check_spacing(stage: str, spacing: list[float] | tuple[float, ...] | np.ndar
     """
     if not all(np.isfinite(s) and s > 0 for s in spacing):
         text = "×".join(f"{s:g}" for s in spacing)
-        raise LesionDecompError(
+        raise InputError(
             stage, f"a voxel spacing of {text} mm", "a positive spacing along each axis", "Correct the file's header."
         )
 
@@ -92,7 +92,7 @@ def check_spacing(stage: str, spacing: list[float] | tuple[float, ...] | np.ndar
 def damaged(stage: str, what: str, detail: str = "") -> LesionDecompError:
     """Error for a file of a known kind whose content can't be read."""
     found = f"a damaged or truncated {what}" + (f" ({detail})" if detail else "")
-    return LesionDecompError(stage, found, "a complete file", "Copy or export it again.")
+    return InputError(stage, found, "a complete file", "Copy or export it again.")
 
 
 def fill(array: np.ndarray, stream: Readable, stage: str, what: str) -> None:
@@ -119,16 +119,16 @@ def check_data_file(path: Path, data_file: str, kind: str, stage: str) -> Path:
     target = path.parent / data_file
     if any(system(data_file).is_absolute() or ".." in system(data_file).parts for system in (Path, PureWindowsPath)):
         found = f"a {kind} header that names a data file outside its folder"
-        raise LesionDecompError(stage, found, "both files in one folder")
+        raise InputError(stage, found, "both files in one folder")
     try:
         if target.is_file():
             return target
     except ValueError:  # a name that no file can have
         pass
     if data_file.upper().startswith("LIST") or "%" in data_file:
-        raise LesionDecompError(stage, f"a {kind} header with its voxels in several files", "one data file")
+        raise InputError(stage, f"a {kind} header with its voxels in several files", "one data file")
     name = Path(data_file).name[:100]
-    raise LesionDecompError(stage, f"a {kind} header without its data file '{name}'", "both files in one folder")
+    raise InputError(stage, f"a {kind} header without its data file '{name}'", "both files in one folder")
 
 
 def compact(array: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import LesionDecompError
+from ..errors import ConfigError
 from ..segmentation.components import Components, components_of_positions
 from ..segmentation.lesions import STAGE, check_number, lung_box, smallest_count, volume_curve
 from .statistics import RegionStatistics, Tally, axial_thirds, rows_of_tallies, tally_lesions, tally_lungs
@@ -45,7 +45,7 @@ class Lesions:
         """
         if labelmap.shape != self._of.lungs.shape:
             found, expected = f"a labelmap of shape {labelmap.shape}", f"the lungs' {self._of.lungs.shape}"
-            raise LesionDecompError(STAGE, found, expected)
+            raise ConfigError(STAGE, found, expected)
         stored = self._of.order(labelmap)
         stored[...] = 0
         if stored.flags.c_contiguous:

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..ct.anatomy import LEFT_LUNG, RIGHT_LUNG
 from ..ct.hu_distribution import HuHistogram, HuSamples, empty_distribution
-from ..errors import LesionDecompError
+from ..errors import InputError
 from ..io.atomic import write_text
 from ..segmentation.components import Components, components_of_positions
 from ..segmentation.lesions import lung_box, memory_order
@@ -264,7 +264,7 @@ def tally_lungs(hu: np.ndarray, lungs: np.ndarray, heat: np.ndarray) -> Tally:
     lungs_box, hu_box, heat_box, thirds = (a[box].transpose(order) for a in (lungs, hu, heat, axial_thirds(lungs)))
     highest = int(lungs_box.max(initial=0))
     if highest > LEFT:
-        raise LesionDecompError(STAGE, f"lung label {highest}", "0 background, 1 right lung, 2 left lung")
+        raise InputError(STAGE, f"lung label {highest}", "0 background, 1 right lung, 2 left lung")
     tally = Tally(
         box,
         np.zeros(CELLS, np.int64),
@@ -340,18 +340,18 @@ def read_statistics_csv(path: str | Path) -> list[RegionStatistics]:
         with Path(path).open(encoding="utf-8", newline="") as file:
             header, *lines = list(csv.reader(file)) or [[]]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise LesionDecompError(stage, f"a file that cannot be read ({error})", "a statistics file") from error
+        raise InputError(stage, f"a file that cannot be read ({error})", "a statistics file") from error
     if header not in (CSV_HEADER, CSV_HEADER[:-1]):
-        raise LesionDecompError(stage, f"other columns in {Path(path).name}", "those of a statistics file")
+        raise InputError(stage, f"other columns in {Path(path).name}", "those of a statistics file")
     if any(len(line) != len(header) for line in lines):
-        raise LesionDecompError(stage, f"a line cut short in {Path(path).name}", "a cell in each column")
+        raise InputError(stage, f"a line cut short in {Path(path).name}", "a cell in each column")
     try:
         return [
             RegionStatistics(line[0], {m.key: float(c or "nan") for m, c in zip(MEASUREMENTS, line[1:], strict=False)})
             for line in lines
         ]
     except ValueError as error:
-        raise LesionDecompError(stage, f"a damaged line in {Path(path).name}", "a number in each cell") from error
+        raise InputError(stage, f"a damaged line in {Path(path).name}", "a number in each cell") from error
 
 
 CSV_HEADER = [REGION_HEADER, *(m.header for m in MEASUREMENTS), WARNINGS_HEADER]
@@ -391,4 +391,4 @@ def _check(hu: np.ndarray, lungs: np.ndarray, lesions: np.ndarray, heat: np.ndar
     shapes = {"CT": hu.shape, "lungs": lungs.shape, "lesions": lesions.shape, "heat": heat.shape}
     if len(set(shapes.values())) != 1 or hu.ndim != 3:
         found = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-        raise LesionDecompError(STAGE, found, "four 3-D arrays of the same shape")
+        raise InputError(STAGE, found, "four 3-D arrays of the same shape")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ..errors import LesionDecompError
+from ..errors import LesionDecompError, ModelError
 from ..io.atomic import staged_folder
 from .records import HeatDefinition, SliceInput
 
@@ -76,7 +76,7 @@ class ModelBundle:
         path = Path(path)
         metadata = _read_metadata(path)
         if task is not None and metadata["task"] != task:
-            raise LesionDecompError(STAGE, f"bundle '{path.name}' for the task '{metadata['task']}'", f"task '{task}'")
+            raise ModelError(STAGE, f"bundle '{path.name}' for the task '{metadata['task']}'", f"task '{task}'")
         bundle = cls(path, metadata)
         bundle._weights()
         return bundle
@@ -168,7 +168,7 @@ class ModelBundle:
 
         expected = f"weights for the architecture '{self.metadata['architecture']}'"
         if self.metadata["architecture"] not in ARCHITECTURES:
-            raise LesionDecompError(
+            raise ModelError(
                 STAGE,
                 f"the unknown architecture '{self.metadata['architecture']}' in bundle '{self.name}'",
                 f"one of {', '.join(ARCHITECTURES)}",
@@ -189,9 +189,9 @@ class ModelBundle:
             raise
         except Exception as error:  # torch raises half a dozen kinds here; all mean the same to the user
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-            raise LesionDecompError(STAGE, f"weights of '{self.name}' that do not load ({reason})", expected) from error
+            raise ModelError(STAGE, f"weights of '{self.name}' that do not load ({reason})", expected) from error
         if not all(torch.isfinite(value).all() for value in state.values() if value.is_floating_point()):
-            raise LesionDecompError(STAGE, f"weights of '{self.name}' that are not finite", expected)
+            raise ModelError(STAGE, f"weights of '{self.name}' that are not finite", expected)
         network.requires_grad_(False)
         return channels_last(network.eval(), device)
 
@@ -218,18 +218,18 @@ class ModelBundle:
         expected = "the weights the bundle was made with"
         advice = "Install the bundle again."
         if not file.is_file() or file.is_symlink():
-            raise LesionDecompError(STAGE, f"no weights file in '{self.path.name}'", expected, advice)
+            raise ModelError(STAGE, f"no weights file in '{self.path.name}'", expected, advice)
         try:
             if file.stat().st_size > MAX_WEIGHTS_BYTES:
                 found = f"{file.stat().st_size >> 20} MiB of weights in '{self.path.name}'"
-                raise LesionDecompError(STAGE, found, f"at most {MAX_WEIGHTS_BYTES >> 20} MiB", advice)
+                raise ModelError(STAGE, found, f"at most {MAX_WEIGHTS_BYTES >> 20} MiB", advice)
             weights = file.read_bytes()
         except OSError as error:
             raise _unreadable(file, error) from error
         digest = hashlib.sha256(weights).hexdigest()
         if digest != self.sha256:
             found = f"weights with SHA-256 {digest[:12]}… in '{self.path.name}'"
-            raise LesionDecompError(STAGE, found, f"{self.sha256[:12]}…, as bundle.json says", advice)
+            raise ModelError(STAGE, found, f"{self.sha256[:12]}…, as bundle.json says", advice)
         return weights
 
 
@@ -294,14 +294,14 @@ def find_bundle(name_or_path: str | Path | None, task: str) -> ModelBundle:
                 return ModelBundle.load(path, task)
         if broken is not None:
             raise broken
-        raise LesionDecompError(STAGE, f"no bundle for the task '{task}'", "the ones that ship", "Install again.")
+        raise ModelError(STAGE, f"no bundle for the task '{task}'", "the ones that ship", "Install again.")
     if Path(name_or_path).is_dir():
         return ModelBundle.load(name_or_path, task)
     for path in paths:
         if str(name_or_path) in (path.name, _name_in(path)):
             return ModelBundle.load(path, task)
     known = ", ".join(sorted(path.name for path in paths)) or "none"
-    raise LesionDecompError(STAGE, f"no bundle '{name_or_path}'", f"a bundle folder or one of: {known}")
+    raise ModelError(STAGE, f"no bundle '{name_or_path}'", f"a bundle folder or one of: {known}")
 
 
 def _name_in(path: Path) -> str | None:
@@ -313,40 +313,38 @@ def _name_in(path: Path) -> str | None:
 
 def _unreadable(file: Path, error: OSError) -> LesionDecompError:
     found = f"'{file.name}' in '{file.parent.name}', which cannot be opened ({error.strerror or error})"
-    return LesionDecompError(STAGE, found, "a readable file")
+    return ModelError(STAGE, found, "a readable file")
 
 
 def _read_metadata(path: Path) -> dict[str, Any]:
     file = path / METADATA_NAME
-    advice = "Choose a folder made by 'lesiondecomp train'."
+    advice = "Choose a folder that a training made."
     if not file.is_file() or file.is_symlink():
-        raise LesionDecompError(STAGE, f"no {METADATA_NAME} in '{path.name}'", "a model bundle folder", advice)
+        raise ModelError(STAGE, f"no {METADATA_NAME} in '{path.name}'", "a model bundle folder", advice)
     try:
         if file.stat().st_size > MAX_METADATA_BYTES:
             found = f"a {METADATA_NAME} of {file.stat().st_size} bytes"
-            raise LesionDecompError(STAGE, found, "at most 1 MiB", advice)
+            raise ModelError(STAGE, found, "at most 1 MiB", advice)
         metadata = json.loads(file.read_text("utf-8"))
     except OSError as error:
         raise _unreadable(file, error) from error
     except (ValueError, RecursionError) as error:
-        raise LesionDecompError(
-            STAGE, f"a {METADATA_NAME} that is no JSON ({error})", "a JSON object", advice
-        ) from error
+        raise ModelError(STAGE, f"a {METADATA_NAME} that is no JSON ({error})", "a JSON object", advice) from error
     _check_metadata(metadata, path)
     return metadata
 
 
 def _check_metadata(metadata: Any, path: Path) -> None:
     if not isinstance(metadata, dict):
-        raise LesionDecompError(STAGE, f"a {METADATA_NAME} that holds no object in '{path.name}'", "a JSON object")
+        raise ModelError(STAGE, f"a {METADATA_NAME} that holds no object in '{path.name}'", "a JSON object")
     version = metadata.get("format_version")
     if version != FORMAT_VERSION:
         found = f"format version {version!r} in '{path.name}'"
-        raise LesionDecompError(STAGE, found, f"{FORMAT_VERSION}", "Update LesionDecomp or train the model again.")
+        raise ModelError(STAGE, found, f"{FORMAT_VERSION}", "Update LesionDecomp or train the model again.")
     _check_types(metadata, REQUIRED, path.name)
     _check_types(metadata["input"], REQUIRED_INPUT, f"{path.name}: input")
     if metadata["task"] not in TASKS:
-        raise LesionDecompError(STAGE, f"task {metadata['task']!r} in '{path.name}'", f"one of {', '.join(TASKS)}")
+        raise ModelError(STAGE, f"task {metadata['task']!r} in '{path.name}'", f"one of {', '.join(TASKS)}")
     _check_ranges(metadata, path.name)
 
 
@@ -355,9 +353,7 @@ def _check_types(values: dict[str, Any], types: dict[str, type], where: str) -> 
         value = values.get(key)
         fits = isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
         if not fits:
-            raise LesionDecompError(
-                STAGE, f"'{key}' missing or not of type {kind.__name__} in '{where}'", "a full bundle"
-            )
+            raise ModelError(STAGE, f"'{key}' missing or not of type {kind.__name__} in '{where}'", "a full bundle")
 
 
 def _check_ranges(metadata: dict[str, Any], where: str) -> None:
@@ -382,7 +378,7 @@ def _check_ranges(metadata: dict[str, Any], where: str) -> None:
     }
     for key, holds in checks.items():
         if not holds:
-            raise LesionDecompError(STAGE, f"a value of '{key}' out of range in '{where}'", "a bundle as trained")
+            raise ModelError(STAGE, f"a value of '{key}' out of range in '{where}'", "a bundle as trained")
 
 
 def _is_number(value: Any, most: float) -> bool:

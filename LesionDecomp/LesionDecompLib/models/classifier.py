@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ..errors import LesionDecompError
+from ..errors import ConfigError
 
 # The layers whose features become maps: by CAM the last one, by Grad-CAM the one before, twice as fine.
 CAM_LAYER, GRAD_CAM_LAYER = "resnet.layer4", "resnet.layer3"
@@ -23,7 +23,7 @@ class SliceClassifier(nn.Module):
         try:
             from monai.networks.nets import ResNet
         except ImportError as error:
-            raise LesionDecompError(
+            raise ConfigError(
                 "Baseline", "no MONAI", "MONAI's ResNet-18", "pip install 'lesiondecomp[evaluation]'"
             ) from error
         widths = [width * 2**level for level in range(4)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from ..errors import LesionDecompError
+from ..errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +39,7 @@ def choose_device(name: str = "auto") -> tuple[torch.device, str]:
     available = ["cpu", *(f"cuda:{n}" for n in range(torch.cuda.device_count()))]
     if torch.backends.mps.is_available():
         available.append("mps")
-    raise LesionDecompError(STAGE, f"the device '{name}'", f"auto or one of {', '.join(available)}")
+    raise ConfigError(STAGE, f"the device '{name}'", f"auto or one of {', '.join(available)}")
 
 
 def available_devices() -> dict[str, str]:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ..errors import LesionDecompError
+from ..errors import ConfigError
 
 NORMS = ("batch", "group", "none")
 LEAK = 0.2  # slope of the critic's leaky ReLU below 0
@@ -38,7 +38,7 @@ class DoubleConvolution(nn.Sequential):
 
     def __init__(self, n_in: int, n_out: int, norm: str) -> None:
         if norm not in NORMS:
-            raise LesionDecompError("Network", f"norm {norm!r}", f"one of {', '.join(NORMS)}")
+            raise ConfigError("Network", f"norm {norm!r}", f"one of {', '.join(NORMS)}")
         layers: list[nn.Module] = []
         for source in (n_in, n_out):
             layers.append(nn.Conv2d(source, n_out, 3, padding=1, bias=norm == "none"))
@@ -170,7 +170,7 @@ class DecompositionNet(nn.Module):
     ) -> None:
         super().__init__()
         if not normal_decoder and (shared or not lesion_decoder):
-            raise LesionDecompError("Network", "no normal decoder", "a lesion decoder of its own then")
+            raise ConfigError("Network", "no normal decoder", "a lesion decoder of its own then")
         plan = channel_plan(channels, levels, widest)
         self.gated, self.shared, self.stem = gated, shared, stem
         self.encoder = Encoder(stem**2, plan, norm)
@@ -202,7 +202,7 @@ class DecompositionNet(nn.Module):
         :raises LesionDecompError: the network has no normal decoder.
         """
         if not self.has_normal_decoder:
-            raise LesionDecompError("Network", "a network without normal decoder", "one that gives a normal version")
+            raise ConfigError("Network", "a network without normal decoder", "one that gives a normal version")
         return torch.tanh(self._head(self.normal_head, self.normal_trunk(self._encode(x))))
 
     def gate(self, x: torch.Tensor) -> torch.Tensor:

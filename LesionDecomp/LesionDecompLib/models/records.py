@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from ..errors import LesionDecompError
+from ..errors import ModelError
 
 STAGE = "Lesion heat"
 MAX_SMOOTHING_PX, MAX_KNOTS, MAX_RAW = 32.0, 64, 1e6
@@ -94,6 +94,6 @@ class HeatDefinition:
                 raise ValueError("heat of both decoders from a network that is not gated or has no normal decoder")
             return definition
         except (TypeError, ValueError, IndexError, OverflowError) as error:
-            raise LesionDecompError(
+            raise ModelError(
                 STAGE, f"a heat definition that cannot be read ({error})", "a bundle as trained"
             ) from error

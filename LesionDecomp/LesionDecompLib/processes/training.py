@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import LesionDecompError
+from ..errors import ConfigError
 from ..training.config import BASELINES, PRESET_NAMES
 from ..training.log import LOG_NAME, read_log
 from .command import CommandProcess
@@ -59,24 +59,22 @@ class TrainingSettings:
             or, to resume, is not.
         """
         if self.preset not in PRESET_NAMES:
-            raise LesionDecompError(TITLE, f"the preset '{self.preset}'", f"one of {', '.join(PRESET_NAMES)}")
+            raise ConfigError(TITLE, f"the preset '{self.preset}'", f"one of {', '.join(PRESET_NAMES)}")
         if self.steps is not None and self.steps < 1:
-            raise LesionDecompError(TITLE, f"{self.steps} steps", "at least one")
+            raise ConfigError(TITLE, f"{self.steps} steps", "at least one")
         if self.hours is not None and not 0 < self.hours <= MAX_HOURS:
-            raise LesionDecompError(TITLE, f"{self.hours:g} hours", f"more than 0, at most {MAX_HOURS}")
+            raise ConfigError(TITLE, f"{self.hours:g} hours", f"more than 0, at most {MAX_HOURS}")
         if self.hours is not None and (self.steps is not None or self.preset in BASELINES):
             other = "steps" if self.steps is not None else f"the preset '{self.preset}'"
-            raise LesionDecompError(TITLE, f"hours together with {other}", "one or the other")
+            raise ConfigError(TITLE, f"hours together with {other}", "one or the other")
         check_training_set(self.data, self.preset)
         here = (self.output / CHECKPOINT).is_file()
         if here and not self.resume:
             advice = "Resume it, or choose another output folder."
-            raise LesionDecompError(
-                TITLE, f"a run that was started before in '{self.output.name}'", "a new one", advice
-            )
+            raise ConfigError(TITLE, f"a run that was started before in '{self.output.name}'", "a new one", advice)
         if self.resume and not here:
             advice = "Choose the folder of a run that was stopped, or start a new one."
-            raise LesionDecompError(TITLE, f"no checkpoint in '{self.output.name}'", "a run to go on with", advice)
+            raise ConfigError(TITLE, f"no checkpoint in '{self.output.name}'", "a run to go on with", advice)
 
     def arguments(self) -> list[str]:
         """The command line, less the program."""
@@ -150,7 +148,7 @@ def recorded_configuration(folder: str | Path) -> tuple[str, list[str]]:
         if preset not in PRESET_NAMES:
             raise ValueError(f"task {task}")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise LesionDecompError(
+        raise ConfigError(
             TITLE, f"no readable {CONFIG} in '{Path(folder).name}'", "the one that the run wrote", "Start a new run."
         ) from error
     # JSON's numbers, truth values, strings and lists of these are TOML as well.
@@ -165,7 +163,7 @@ def check_training_set(data: str | Path, preset: str = LESION_PRESET) -> None:
     data = Path(data)
     if preset == "lungs":
         if not any(data.glob("*_ct.nii.gz")):
-            raise LesionDecompError(TITLE, f"no NAME_ct.nii.gz in '{data.name}'", "CT beside NAME_lung.nii.gz")
+            raise ConfigError(TITLE, f"no NAME_ct.nii.gz in '{data.name}'", "CT beside NAME_lung.nii.gz")
         return
     expected = "a training set: slices and index.csv"
     try:
@@ -173,13 +171,13 @@ def check_training_set(data: str | Path, preset: str = LESION_PRESET) -> None:
             rows = list(csv.DictReader(stream))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         advice = "Choose another folder, or make a training set from volumes."
-        raise LesionDecompError(TITLE, f"no readable index.csv in '{data.name}'", expected, advice) from error
+        raise ConfigError(TITLE, f"no readable index.csv in '{data.name}'", expected, advice) from error
     for split in ("train", "val"):
         for label in ("lesion", "normal"):
             if not any((row.get("split"), row.get("label")) == (split, label) for row in rows):
                 found = f"a training set without {label} slices in '{split}'"
                 advice = "Add volumes, or say for which split each is."
-                raise LesionDecompError(TITLE, found, "slices of both labels in 'train' and in 'val'", advice)
+                raise ConfigError(TITLE, found, "slices of both labels in 'train' and in 'val'", advice)
 
 
 def _flat(values: dict[str, Any], before: str = "") -> list[tuple[str, Any]]:

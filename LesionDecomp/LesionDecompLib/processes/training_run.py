@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..ct.volume import Volume
-from ..errors import LesionDecompError
+from ..errors import ConfigError, LesionDecompError
 from ..io.atomic import private_folder
 from ..io.readers import write_image
 from ..training.data.labels import SliceLabel, deal_labels, write_slice_labels
@@ -116,7 +116,7 @@ class TrainingRun:
             if (settings.output / CHECKPOINT).exists():
                 advice = "Resume it, or choose another output folder."
                 found = f"a run that was started before in '{settings.output.name}'"
-                raise LesionDecompError(TITLE, found, "a new one", advice)
+                raise ConfigError(TITLE, found, "a new one", advice)
             self._slices = SliceSetProcess(
                 volumes,
                 labels,
@@ -253,7 +253,7 @@ def start_training(
     running = _runs.get(key)
     if running is not None and running.poll() not in (FINISHED, STOPPED, FAILED):
         found = f"a training that is running in '{settings.output.name}'"
-        raise LesionDecompError(TITLE, found, "one at a time", "Stop it, or choose another output folder.")
+        raise ConfigError(TITLE, found, "one at a time", "Stop it, or choose another output folder.")
     run = TrainingRun(settings, volumes, labels, **where)
     _runs.pop(key, None)  # the latest comes last
     _runs[key] = run

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import LesionDecompError
+from ..errors import InputError
 from ..measurement.statistics import MEASUREMENTS
 from .case import DICOM_SEG, PAGE, REPORT, SCENE
 from .manifest import FORMAT_VERSION
@@ -61,27 +61,27 @@ def read_report(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     file = path / REPORT if path.is_dir() else path
-    expected = f"a {REPORT} of 'lesiondecomp segment', or the folder that holds it"
+    expected = f"a {REPORT} of a segmented case, or the folder that holds it"
     try:
         if not file.is_file():
-            raise LesionDecompError(STAGE, f"no file '{file.name}'", expected)
+            raise InputError(STAGE, f"no file '{file.name}'", expected)
         if file.stat().st_size > MAX_BYTES:
-            raise LesionDecompError(STAGE, f"'{file.name}' of {file.stat().st_size >> 20} MiB", expected)
+            raise InputError(STAGE, f"'{file.name}' of {file.stat().st_size >> 20} MiB", expected)
         report = json.loads(file.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise LesionDecompError(STAGE, f"'{file.name}', which is no JSON", expected) from error
+        raise InputError(STAGE, f"'{file.name}', which is no JSON", expected) from error
     except OSError as error:
         found = f"'{file.name}', which cannot be opened ({error.strerror or error})"
-        raise LesionDecompError(STAGE, found, expected) from error
+        raise InputError(STAGE, found, expected) from error
     if not isinstance(report, dict) or report.get("report") != "LesionDecomp":
-        raise LesionDecompError(STAGE, f"'{file.name}', which is no report of LesionDecomp", expected)
+        raise InputError(STAGE, f"'{file.name}', which is no report of LesionDecomp", expected)
     if report.get("report_version") != FORMAT_VERSION:
         found = f"report version {str(report.get('report_version'))[:20]} in '{file.name}'"
-        raise LesionDecompError(STAGE, found, str(FORMAT_VERSION), "Use the LesionDecomp that wrote it.")
+        raise InputError(STAGE, found, str(FORMAT_VERSION), "Use the LesionDecomp that wrote it.")
     kinds = {"statistics": list, "warnings": list}
     for key in ("input", "lung_mask", "models", "software", "parameters", "warnings", "statistics", "outputs", "run"):
         if not isinstance(report.get(key), kinds.get(key, dict)):
-            raise LesionDecompError(STAGE, f"'{file.name}' without '{key}'", expected)
+            raise InputError(STAGE, f"'{file.name}' without '{key}'", expected)
     return report
 
 

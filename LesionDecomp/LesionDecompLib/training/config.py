@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar, get_type_hints
 
-from ..errors import LesionDecompError
+from ..errors import ConfigError
 from .config_ranges import out_of_range
 
 MAX_FILE_BYTES = 1 << 20
@@ -146,16 +146,16 @@ class LesionConfig:
 
     def __post_init__(self) -> None:
         if self.norm_p not in (1, 2):
-            raise LesionDecompError(STAGE, f"norm_p = {self.norm_p}", "1 or 2")
+            raise ConfigError(STAGE, f"norm_p = {self.norm_p}", "1 or 2")
         if self.steps < 1 or self.batch_lesion < 1 or self.batch_normal < 1 or self.batch_painted < 0:
-            raise LesionDecompError(STAGE, "a step or batch count below 1", "at least 1 step, 1 lesion, 1 normal slice")
+            raise ConfigError(STAGE, "a step or batch count below 1", "at least 1 step, 1 lesion, 1 normal slice")
         if not 0 < self.top_fraction <= 1:
-            raise LesionDecompError(STAGE, f"top_fraction = {self.top_fraction:g}", "a share in (0, 1]")
+            raise ConfigError(STAGE, f"top_fraction = {self.top_fraction:g}", "a share in (0, 1]")
         block = self.shrink * self.network.stem * 2 ** (self.network.levels - 1)
         if any(side % block for side in self.crop):
-            raise LesionDecompError(STAGE, f"crop = {list(self.crop)}", f"sides that are multiples of {block}")
+            raise ConfigError(STAGE, f"crop = {list(self.crop)}", f"sides that are multiples of {block}")
         if self.critic and not self.network.normal_decoder:
-            raise LesionDecompError(STAGE, "a critic without normal decoder", "critic = false: it judges G1 alone")
+            raise ConfigError(STAGE, "a critic without normal decoder", "critic = false: it judges G1 alone")
 
     def lasting(self, steps: int) -> LesionConfig:
         """The same schedule in so many steps: what begins half way through still does."""
@@ -235,11 +235,11 @@ def load_config(base: Config, file: str | Path | None = None, overrides: list[st
                 raise ValueError("more than 1 MiB")
             values = tomllib.loads(Path(file).read_text("utf-8"))
         except (OSError, ValueError, RecursionError) as error:
-            raise LesionDecompError(STAGE, f"a file that cannot be read ({error})", "a TOML file") from error
+            raise ConfigError(STAGE, f"a file that cannot be read ({error})", "a TOML file") from error
     for text in overrides or []:
         key, equals, value = text.partition("=")
         if not equals:
-            raise LesionDecompError(STAGE, f"'{text}'", "key=value")
+            raise ConfigError(STAGE, f"'{text}'", "key=value")
         try:
             parsed = tomllib.loads(f"value = {value}")["value"]
         except (ValueError, RecursionError):
@@ -249,7 +249,7 @@ def load_config(base: Config, file: str | Path | None = None, overrides: list[st
         for part in tables:
             table = table.setdefault(part, {})
             if not isinstance(table, dict):
-                raise LesionDecompError(STAGE, f"'{text}'", f"no value of its own for '{part}'")
+                raise ConfigError(STAGE, f"'{text}'", f"no value of its own for '{part}'")
         table[last] = parsed
     if isinstance(base, LesionConfig):
         values = _copying_scaled(base, values)
@@ -275,11 +275,11 @@ def change(config: Config, values: dict[str, Any]) -> Config:
     updates = {}
     for key, value in values.items():
         if key not in known:
-            raise LesionDecompError(STAGE, f"the unknown key '{key[:60]}'", f"one of {', '.join(sorted(known))}")
+            raise ConfigError(STAGE, f"the unknown key '{key[:60]}'", f"one of {', '.join(sorted(known))}")
         current = getattr(config, key)
         if is_dataclass(current) and not isinstance(current, type):
             if not isinstance(value, dict):
-                raise LesionDecompError(STAGE, f"'{key}' = {_short(value)}", "a table of settings")
+                raise ConfigError(STAGE, f"'{key}' = {_short(value)}", "a table of settings")
             updates[key] = change(current, value)
         else:
             updates[key] = _typed(key, value, kinds[key], current)
@@ -295,7 +295,7 @@ def _typed(key: str, value: Any, kind: Any, current: Any) -> Any:
     cast = _cast(value, kind, current)
     expected = f"a value like {current!r}" if cast is None else out_of_range(key, cast)
     if expected:
-        raise LesionDecompError(STAGE, f"'{key}' = {_short(value)}", expected)
+        raise ConfigError(STAGE, f"'{key}' = {_short(value)}", expected)
     return cast
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..errors import Cancelled, LesionDecompError
+from ..errors import Cancelled, ConfigError, InputError, OutputError
 from ..io.atomic import write_bytes
 from ..models.weights import read_torch_file
 from . import ranks
@@ -130,7 +130,7 @@ def train(
     task.teacher = average.network
     start, pending = _restore(task, average, watch, folder, seed, steps) if resume else (0, {})
     if not resume and (folder / CHECKPOINT_NAME).exists():
-        raise LesionDecompError(
+        raise OutputError(
             STAGE, f"a checkpoint in '{folder.name}'", "an empty folder", "Resume it or choose another folder."
         )
     log = _Log(folder / LOG_NAME, start, pending)
@@ -156,7 +156,7 @@ def train(
             broken = [key for key, value in values.items() if not math.isfinite(value)]
             if broken:
                 found = f"{broken[0]} = {values[broken[0]]} at step {number}"
-                raise LesionDecompError(STAGE, found, "finite losses", "Lower the learning rate or resume from before.")
+                raise ConfigError(STAGE, found, "finite losses", "Lower the learning rate or resume from before.")
             done = number + 1
             looks = watch is not None and watch.is_due(done, steps)
             if watch is not None and looks:
@@ -231,11 +231,11 @@ def _restore(
     except Exception as error:  # torch raises half a dozen kinds here; all mean the same to the user
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         advice = "Train with the configuration it was made with, or choose another folder."
-        raise LesionDecompError(
+        raise InputError(
             STAGE, f"a checkpoint that does not fit ({reason})", "a checkpoint of this run", advice
         ) from error
     if saved_seed != seed:
-        raise LesionDecompError(STAGE, f"a checkpoint with seed {saved_seed}", f"seed {seed}")
+        raise InputError(STAGE, f"a checkpoint with seed {saved_seed}", f"seed {seed}")
     return step, pending
 
 
@@ -280,7 +280,7 @@ def log_rows(path: Path) -> list[dict[str, str]]:
                 raise ValueError(f"step {row['step']}")
     except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
         reason = str(error)[:100]
-        raise LesionDecompError(
+        raise InputError(
             STAGE, f"a {LOG_NAME} that cannot be read ({reason})", "the one this run wrote", "Remove it, then resume."
         ) from error
     return rows
@@ -321,7 +321,7 @@ def steps_within(task: Task, hours: float, warm_up: int = 3, timed: int = 12) ->
     :raises LesionDecompError: no positive number of hours.
     """
     if not 0 < hours < 10_000:
-        raise LesionDecompError(STAGE, f"{hours:g} hours", "a positive number of hours")
+        raise ConfigError(STAGE, f"{hours:g} hours", "a positive number of hours")
     for number in range(warm_up):
         task.step(number, np.random.default_rng(number))
     began = time.monotonic()

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import torch
 from torch import distributed, nn
 
-from ..errors import LesionDecompError
+from ..errors import ConfigError
 
 STAGE = "Training on several ranks"
 
@@ -57,7 +57,7 @@ def share(count: int) -> slice:
     """
     each, left = divmod(count, world_size())
     if left:
-        raise LesionDecompError(
+        raise ConfigError(
             STAGE, f"{count} slices of one kind for {world_size()} ranks", "a multiple of the number of ranks"
         )
     return slice(rank() * each, (rank() + 1) * each)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import LesionDecompError
+from ..errors import InputError, LesionDecompError
 from ..models.bundle import ModelBundle
 
 DERIVED = ("format_version", "weights_sha256")
@@ -82,7 +82,7 @@ def score_summary(file: Path) -> dict[str, Any]:
         return summary
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError, RecursionError) as error:
         expected = "a file written by LesionDecompLib.evaluation"
-        raise LesionDecompError("Release", f"no scores in '{file.name}'", expected) from error
+        raise InputError("Release", f"no scores in '{file.name}'", expected) from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from .. import __version__
-from ..errors import LesionDecompError
+from ..errors import ConfigError
 from ..io.atomic import write_text
 from ..models.bundle import ModelBundle
 from ..models.networks import DecompositionNet
@@ -277,7 +277,7 @@ def record_config(
         changed = sorted(key for key in keys if record.get(key) != before.get(key))
         if changed:
             found = f"another '{changed[0]}' than this run was started with"
-            raise LesionDecompError("Training", found, "the same configuration", "Resume without changes.")
+            raise ConfigError("Training", found, "the same configuration", "Resume without changes.")
     if ranks.rank() == 0:
         write_text(file, json.dumps(record, indent=2) + "\n", "Writing the training configuration")
     return config
@@ -290,7 +290,7 @@ def _read_record(file: Path) -> dict[str, Any]:
             raise ValueError("no object")
         return record
     except (OSError, ValueError, RecursionError) as error:
-        raise LesionDecompError("Training", f"a {CONFIG_NAME} that is no JSON", "the one this run wrote") from error
+        raise ConfigError("Training", f"a {CONFIG_NAME} that is no JSON", "the one this run wrote") from error
 
 
 def bundle_metadata(

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..errors import LesionDecompError
+from ..errors import InputError
 from ..models.weights import read_torch_file
 from .loop import CHECKPOINT_NAME, STAGE
 
@@ -22,14 +22,14 @@ def start_from(network: nn.Module, run: str | Path) -> None:
     """
     file = Path(run) / CHECKPOINT_NAME
     if not file.is_file():
-        raise LesionDecompError(STAGE, f"no {CHECKPOINT_NAME} in '{Path(run).name}'", "the folder of a lesion training")
+        raise InputError(STAGE, f"no {CHECKPOINT_NAME} in '{Path(run).name}'", "the folder of a lesion training")
     try:
         weights = read_torch_file(file)["average"]
         network.load_state_dict(spread_over_stem(weights, network.state_dict()))
     except Exception as error:  # torch raises half a dozen kinds here; all mean the same to the user
         reason = str(error).splitlines()[-1].strip()[:200] if str(error) else type(error).__name__
         found = f"weights in '{Path(run).name}' that do not fit ({reason})"
-        raise LesionDecompError(STAGE, found, "a run with the same network settings") from error
+        raise InputError(STAGE, found, "a run with the same network settings") from error
 
 
 def spread_over_stem(weights: dict[str, torch.Tensor], target: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...errors import LesionDecompError
+from ...errors import InputError
 
 RESERVED = "summary.csv"
 
@@ -88,7 +88,7 @@ def check_inputs_stay(cases: list[Case], output: Path, others: list[Path]) -> No
     results = [output / RESERVED, *(case.folder / name for case in cases for name in ALL_FILES)]
     for result in results:
         if result.resolve() in inputs:
-            raise LesionDecompError(
+            raise InputError(
                 "Opening the output folder",
                 f"the input '{result.name}' where a result of that name goes",
                 "inputs that stay as they are",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...errors import Cancelled, LesionDecompError
+from ...errors import Cancelled, OutputError
 from ..progress import Progress
 from .plan import Case
 
@@ -233,5 +233,5 @@ def scene_writer(args: argparse.Namespace) -> SceneWriter | None:
     if not args.scene:
         return None
     if args.scene_writer is None:
-        raise LesionDecompError("Writing the scene", "a program without a scene writer", "the command lesiondecomp")
+        raise OutputError("Writing the scene", "a program without a scene writer", "the command lesiondecomp")
     return args.scene_writer()

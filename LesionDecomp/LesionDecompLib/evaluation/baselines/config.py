@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ...errors import LesionDecompError
+from ...errors import ConfigError
 from ...training.config import Augmentation
 
 
@@ -38,7 +38,7 @@ class BaselineConfig:
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch_lesion, self.batch_normal) < 1:
-            raise LesionDecompError(
+            raise ConfigError(
                 "Training configuration", "a step or batch count below 1", "at least 1 step, 1 lesion, 1 normal slice"
             )
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ...errors import LesionDecompError
+from ...errors import InputError
 from ...models.bundle import ModelBundle
 from ...training import ranks
 from ...training.data.input import slice_input
@@ -48,7 +48,7 @@ def train_baseline(
     folder = Path(folder)
     with ranks.joined(torch.device(device)) as device:
         if ranks.world_size() > 1:
-            raise LesionDecompError("Training", f"{ranks.world_size()} ranks", "one: baselines are not distributed")
+            raise InputError("Training", f"{ranks.world_size()} ranks", "one: baselines are not distributed")
         record_config(folder, method, config, resume, None, lambda _: config)
         task = TASKS[method](config, SliceSet.load(data, "train"), device)
         watch = watch_of(config, SliceSet.load(data, "val"), heat_ways(method, config, device))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...errors import LesionDecompError
+from ...errors import InputError
 from ..stored_image import captured_stderr, damaged
 from .lengths import lengths_fit
 
@@ -100,7 +100,7 @@ def scan_folder(folder: Path, stage: str) -> tuple[list[DicomSlice], int]:
     slices, others, seen = [], 0, 0
     for seen, path in enumerate(_files(folder), start=1):
         if seen > MAX_FILES:
-            raise LesionDecompError(stage, f"more than {MAX_FILES} files in '{folder.name}'", EXPECTED)
+            raise InputError(stage, f"more than {MAX_FILES} files in '{folder.name}'", EXPECTED)
         if not is_dicom_file(path):
             continue
         item = read_header(path)
@@ -112,7 +112,7 @@ def scan_folder(folder: Path, stage: str) -> tuple[list[DicomSlice], int]:
             others += 1
     if not slices:
         found = f"{others} DICOM objects without an image" if others else f"no DICOM file among {seen} files"
-        raise LesionDecompError(stage, f"{found} in '{folder.name}'", EXPECTED)
+        raise InputError(stage, f"{found} in '{folder.name}'", EXPECTED)
     return slices, others
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...errors import LesionDecompError
+from ...errors import InputError
 from ..stored_image import check_spacing, lps_to_ras
 
 ROUNDING_MM = 0.02  # positions are decimal text, often of three digits
@@ -66,10 +66,10 @@ def slice_grid(
     :raises LesionDecompError: an impossible orientation or spacing, two slices in one place, or too much missing.
     """
     if len(pixel_spacing) != 2:
-        raise LesionDecompError(stage, "DICOM slices without a pixel spacing", "a CT series with its pixel spacing")
+        raise InputError(stage, "DICOM slices without a pixel spacing", "a CT series with its pixel spacing")
     check_spacing(stage, pixel_spacing)
     if not np.isfinite(positions).all():
-        raise LesionDecompError(stage, "a DICOM slice position that is not a number", "positions in mm")
+        raise InputError(stage, "a DICOM slice position that is not a number", "positions in mm")
     row, column, normal = _axes(orientation, stage)
     along = positions @ normal
     order = np.argsort(along, kind="stable")
@@ -139,9 +139,7 @@ def _axes(orientation: tuple[float, ...], stage: str) -> tuple[np.ndarray, np.nd
     lengths = np.array([np.linalg.norm(row), np.linalg.norm(column)])
     # Written so that NaN fails the test too.
     if not (np.abs(lengths - 1) < 0.01).all() or not abs(row @ column) < 0.01:
-        raise LesionDecompError(
-            stage, "a DICOM orientation that is not two unit vectors at right angles", "a valid one"
-        )
+        raise InputError(stage, "a DICOM orientation that is not two unit vectors at right angles", "a valid one")
     row = row / lengths[0]
     column = column - (column @ row) * row
     column /= np.linalg.norm(column)
@@ -151,7 +149,7 @@ def _axes(orientation: tuple[float, ...], stage: str) -> tuple[np.ndarray, np.nd
 def _check_together(gaps: np.ndarray, step: float, stage: str) -> None:
     together = int(np.count_nonzero(gaps <= max(SAME_PLACE * step, 1e-4)))
     if together:
-        raise LesionDecompError(
+        raise InputError(
             stage,
             f"{together} slice position{'s' if together > 1 else ''} with more than one image",
             "one image at each position",
@@ -165,7 +163,7 @@ def _check_missing(gaps: np.ndarray, step: float, missing: int, slices: int, sta
     gaps_text = f"a gap of {wide[0]:.3g} mm" if wide.size == 1 else f"{wide.size} gaps of up to {wide.max():.3g} mm"
     gaps_text += f" between slices {step:.3g} mm apart ({missing} missing)"
     if wide.max() > LARGEST_GAP_MM or missing > MOST_FILLED * slices:
-        raise LesionDecompError(
+        raise InputError(
             stage,
             gaps_text,
             f"gaps of at most {LARGEST_GAP_MM:g} mm and {100 * MOST_FILLED:.0f} % of the slices",
@@ -182,7 +180,7 @@ def _shear_warning(
     straight = positions[0] + ahead[:, None] * step
     off = float(np.linalg.norm(positions - straight, axis=1).max())
     if off > max(pixel_spacing):
-        raise LesionDecompError(
+        raise InputError(
             stage, f"slices shifted sideways by up to {off:.3g} mm against each other", "slices in one straight stack"
         )
     degrees = float(np.degrees(np.arccos(np.clip(step @ normal / np.linalg.norm(step), -1, 1))))

@@ -12,7 +12,7 @@ import numpy as np
 
 from ... import __version__
 from ...ct.anatomy import LUNG_LESION, LUNGS, NO_CODE, Code, Structure
-from ...errors import LesionDecompError
+from ...errors import OutputError
 from ..atomic import atomic_file
 from .series import series_files
 
@@ -53,11 +53,11 @@ def check_dicom_seg_support() -> None:
     try:
         import highdicom  # noqa: F401
     except ImportError as error:
-        raise LesionDecompError(
+        raise OutputError(
             STAGE,
             f"no usable 'highdicom' package ({error})",
             "highdicom",
-            "Install it with: pip install lesiondecomp[dicom]",
+            "Install it with: pip install 'lesiondecomp[dicom]'",
         ) from error
 
 
@@ -67,11 +67,12 @@ def check_dicom_input(source: str | Path) -> None:
     :raises LesionDecompError: it is not a folder.
     """
     if not Path(source).is_dir():
-        raise LesionDecompError(
+        raise OutputError(
             STAGE,
             f"the input '{Path(source).name}', which is no DICOM series",
             "a folder with a DICOM series, to whose images the segmentation refers",
-            "Give the DICOM folder, or leave out --dicom-seg.",
+            "Choose the DICOM folder, or leave out the segmentation.",
+            remedy="dicom_seg",
         )
 
 
@@ -104,14 +105,14 @@ def write_dicom_seg(
     files = series_files(Path(source), STAGE)
     if len(files) != volume.shape[0]:
         found = f"{len(files)} images in '{Path(source).name}'"
-        raise LesionDecompError(STAGE, found, f"the {volume.shape[0]} that were read before")
+        raise OutputError(STAGE, found, f"the {volume.shape[0]} that were read before")
     masks = {lung: lungs == lung.label for lung in LUNGS} | {LUNG_LESION: lesions != 0}
     masks = {structure: mask for structure, mask in masks.items() if mask.any()}
     if not masks:
-        raise LesionDecompError(STAGE, "neither lung nor lesion", "at least one voxel")
+        raise OutputError(STAGE, "neither lung nor lesion", "at least one voxel")
     used = [k for k, file in enumerate(files) if file is not None and any(mask[k].any() for mask in masks.values())]
     if not used:
-        raise LesionDecompError(STAGE, "no image in the slices with lung or lesion", "a series with an image in each")
+        raise OutputError(STAGE, "no image in the slices with lung or lesion", "a series with an image in each")
     frames = np.stack([mask[used] for mask in masks.values()], axis=-1).view(np.uint8)
     images = [file for file in (files[k] for k in used) if file is not None]
     algorithms = {structure: lesion_algorithm if structure is LUNG_LESION else lung_algorithm for structure in masks}
@@ -158,7 +159,7 @@ def _segmentation(
         )
     except (AttributeError, KeyError, TypeError, ValueError, pydicom.errors.InvalidDicomError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise LesionDecompError(
+        raise OutputError(
             STAGE, f"a series that no segmentation can refer to ({reason})", "a complete DICOM CT series"
         ) from error
 

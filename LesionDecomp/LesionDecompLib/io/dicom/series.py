@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ...ct.plausibility import THICK_SLICE_MM
-from ...errors import LesionDecompError
+from ...errors import InputError, LesionDecompError
 from ..stored_image import INT16, MAX_DEFLATE_RATIO, StoredImage, captured_stderr, check_size, compact, damaged
 from .files import EXPECTED, DicomSlice, image_reader, scan_folder
 from .grid import SliceGrid, fill_gaps, slice_grid
@@ -87,7 +87,7 @@ def _choose(slices: list[DicomSlice], others: int, stage: str) -> tuple[list[Dic
     if len(usable) > 1:
         listed = "; ".join(_describe(items) for items in sorted(usable.values(), key=len, reverse=True)[:4])
         more = f"; and {len(usable) - 4} more" if len(usable) > 4 else ""
-        raise LesionDecompError(
+        raise InputError(
             stage, f"{len(usable)} CT series ({listed}{more})", EXPECTED, "Put the series you want into its own folder."
         )
     if not usable:
@@ -113,19 +113,19 @@ def _no_ct(slices: list[DicomSlice], stage: str) -> LesionDecompError:
     modalities = Counter(item.tags["modality"] or "not given" for item in slices)
     if "CT" not in modalities:
         found = ", ".join(f"{name} ({count} images)" for name, count in modalities.most_common(3))
-        return LesionDecompError(stage, f"images of modality {found}", EXPECTED)
+        return InputError(stage, f"images of modality {found}", EXPECTED)
     ct = [item for item in slices if item.tags["modality"] == "CT"]
     if any(item.tags["sop_class"] == ENHANCED_CT or (len(item.size) > 2 and item.size[2] > 1) for item in ct):
-        return LesionDecompError(
+        return InputError(
             stage, "an enhanced (multi-frame) CT", "one file for each slice", "Convert it to NRRD or NIfTI first."
         )
     if all(item.is_localizer for item in ct):
-        return LesionDecompError(stage, f"only localizers ({len(ct)} images)", EXPECTED)
+        return InputError(stage, f"only localizers ({len(ct)} images)", EXPECTED)
     if not any(item.is_placed for item in ct):
-        return LesionDecompError(stage, f"{len(ct)} CT images without a position in the patient", EXPECTED)
+        return InputError(stage, f"{len(ct)} CT images without a position in the patient", EXPECTED)
     count = len([item for item in ct if not item.is_localizer])
     word = "slice" if count == 1 else "slices"
-    return LesionDecompError(stage, f"{count} CT {word}", f"{EXPECTED} of at least {MIN_SLICES} slices")
+    return InputError(stage, f"{count} CT {word}", f"{EXPECTED} of at least {MIN_SLICES} slices")
 
 
 def _without_copies(series: list[DicomSlice]) -> tuple[list[DicomSlice], int]:
@@ -143,14 +143,14 @@ def _check_layout(series: list[DicomSlice], stage: str) -> None:
             group.append(item)
     if len(groups) > 1:
         counts = " and ".join(str(len(group)) for group in sorted(groups, key=len, reverse=True)[:4])
-        raise LesionDecompError(
+        raise InputError(
             stage, f"a series of mixed size, orientation or pixel spacing ({counts} slices)", "slices that fit together"
         )
     first = series[0]
     columns, rows = first.size[:2]
     if any(frames != 1 for frames in first.size[2:]):
         frames = "×".join(map(str, first.size[2:]))
-        raise LesionDecompError(stage, f"{frames} frames in one DICOM file", "one slice in each file")
+        raise InputError(stage, f"{frames} frames in one DICOM file", "one slice in each file")
     samples = int(first.numbers("samples")[0]) if first.numbers("samples") else 1
     check_size(stage, (columns, rows, len(series)), samples)
 

@@ -14,7 +14,7 @@ import torch
 from ...ct.grid import AxialView
 from ...ct.plausibility import lung_edge_warnings, lung_warnings
 from ...ct.volume import Volume
-from ...errors import Cancelled, LesionDecompError
+from ...errors import Cancelled, InputError
 from ...models.precision import computing_in
 from ...models.runtime import network_precision
 from ...threads import over_slices
@@ -78,7 +78,7 @@ def segment_lungs(
     del probability, evidence, hu
     least = min(LEAST_LUNG_ML, LEAST_SECTION_CM2 * stack.shape[0] * distance[0] / 10.0)
     if lungs.volume_ml < least:
-        raise LesionDecompError(
+        raise InputError(
             STAGE,
             f"{lungs.volume_ml:.0f} mL of lung",
             f"at least {least:.0f} mL in a chest CT in Hounsfield units",

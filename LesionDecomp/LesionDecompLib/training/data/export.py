@@ -13,7 +13,7 @@ import torch
 from ...ct.checks import check_chest_ct
 from ...ct.grid import AxialView
 from ...ct.volume import Volume
-from ...errors import Cancelled, LesionDecompError
+from ...errors import Cancelled, InputError
 from ...io.atomic import staged_folder, write_text
 from ...io.readers import case_name, read_volume
 from ...models.bundle import ModelBundle
@@ -95,10 +95,10 @@ def _cases(
     """The inputs by the names of their cases, all of which have labels, and no others."""
     cases = {item.name if isinstance(item, Volume) else case_name(item): item for item in inputs}
     if len(cases) < len(inputs):
-        raise LesionDecompError(STAGE, "two inputs of the same name", "a name of its own for each case")
+        raise InputError(STAGE, "two inputs of the same name", "a name of its own for each case")
     for missing, where in ((sorted(set(cases) - set(labels)), "labels"), (sorted(set(labels) - set(cases)), "inputs")):
         if missing:
-            raise LesionDecompError(STAGE, f"no {where} for case '{missing[0]}'", "the same cases in both")
+            raise InputError(STAGE, f"no {where} for case '{missing[0]}'", "the same cases in both")
     return cases
 
 
@@ -106,7 +106,7 @@ def _check_indices(labels: list[SliceLabel], case: str, slices: int) -> None:
     beyond = [item.index for item in labels if item.index >= slices]
     if beyond:
         found = f"a label for slice {beyond[0]} of '{case}'"
-        raise LesionDecompError(STAGE, found, f"slices 0 to {slices - 1}")
+        raise InputError(STAGE, found, f"slices 0 to {slices - 1}")
 
 
 def _images(slices: LungSlices, labels: list[SliceLabel]) -> Iterator[tuple[SliceLabel, np.ndarray | None]]:
@@ -128,7 +128,7 @@ def _check_splits(rows: list[dict[str, str | int]]) -> None:
     for scan, found in splits.items():
         if len(found) > 1:
             text = f"case '{scan}' in the splits {', '.join(sorted(map(str, found)))}"
-            raise LesionDecompError(STAGE, text, "each case in one split: its slices resemble each other")
+            raise InputError(STAGE, text, "each case in one split: its slices resemble each other")
 
 
 def _write_png(path: Path, image: np.ndarray) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import LesionDecompError
+from ...errors import InputError
 from ...io.atomic import write_text
 from .slices import LABELS, SPLITS
 
@@ -41,7 +41,7 @@ def read_slice_labels(path: str | Path) -> dict[str, list[SliceLabel]]:
         with open(path, encoding="utf-8-sig", newline="") as stream:
             rows = list(csv.DictReader(stream))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise LesionDecompError(STAGE, f"labels that cannot be read ({error})", "a UTF-8 CSV file") from error
+        raise InputError(STAGE, f"labels that cannot be read ({error})", "a UTF-8 CSV file") from error
     labels: dict[str, list[SliceLabel]] = {}
     labelled: set[tuple[str, int]] = set()
     for number, row in enumerate(rows, start=2):
@@ -50,17 +50,15 @@ def read_slice_labels(path: str | Path) -> dict[str, list[SliceLabel]]:
         index = (row.get("slice") or "").strip()
         split = (row.get("split") or "").strip()
         if not row.get("case") or word is None or not re.fullmatch("[0-9]{1,6}", index):
-            raise LesionDecompError(
-                STAGE, found, "columns case, slice (from 0 at the lowest) and label (lesion, normal)"
-            )
+            raise InputError(STAGE, found, "columns case, slice (from 0 at the lowest) and label (lesion, normal)")
         if split and split not in SPLITS:
-            raise LesionDecompError(STAGE, found, f"one of the splits {', '.join(SPLITS)}")
+            raise InputError(STAGE, found, f"one of the splits {', '.join(SPLITS)}")
         if (row["case"], int(index)) in labelled:
-            raise LesionDecompError(STAGE, f"{found}, labeled before", "one label for each slice")
+            raise InputError(STAGE, f"{found}, labeled before", "one label for each slice")
         labelled.add((row["case"], int(index)))
         labels.setdefault(row["case"], []).append(SliceLabel(int(index), word, split))
     if not labels:
-        raise LesionDecompError(STAGE, "labels without a line", "a line for each slice: case,slice,label")
+        raise InputError(STAGE, "labels without a line", "a line for each slice: case,slice,label")
     return labels
 
 
@@ -94,21 +92,19 @@ def labels_of_ranges(ranges: Sequence[SliceRange]) -> dict[str, list[SliceLabel]
     :raises LesionDecompError: no range, an impossible one, or a slice in two ranges.
     """
     if not ranges:
-        raise LesionDecompError(STAGE, "no marked slices", "ranges of slices that are normal, and with lesion")
+        raise InputError(STAGE, "no marked slices", "ranges of slices that are normal, and with lesion")
     labels: dict[str, list[SliceLabel]] = {}
     for item in ranges:
         text = f"slices {item.first} to {item.last} of '{item.case}'"
         if not 0 <= item.first <= item.last:
-            raise LesionDecompError(STAGE, text, "a range that runs upwards from 0 at the lowest slice")
+            raise InputError(STAGE, text, "a range that runs upwards from 0 at the lowest slice")
         if item.label not in LABELS or item.split not in ("", *SPLITS):
             found = f"{text} as '{item.label}', '{item.split}'"
-            raise LesionDecompError(STAGE, found, f"labels {', '.join(LABELS)}, splits {', '.join(SPLITS)}")
+            raise InputError(STAGE, found, f"labels {', '.join(LABELS)}, splits {', '.join(SPLITS)}")
         case = labels.setdefault(item.case, [])
         twice = {label.index for label in case} & set(range(item.first, item.last + 1))
         if twice:
-            raise LesionDecompError(
-                STAGE, f"slice {min(twice)} of '{item.case}' in two ranges", "one label for each slice"
-            )
+            raise InputError(STAGE, f"slice {min(twice)} of '{item.case}' in two ranges", "one label for each slice")
         case += [SliceLabel(index, item.label, item.split) for index in range(item.first, item.last + 1)]
     return labels
 
@@ -140,7 +136,7 @@ def deal_labels(labels: Mapping[str, list[SliceLabel]], seed: int = 0) -> dict[s
     for split in ("train", "val"):
         missing = [label for label in LABELS if label not in held(split)]
         if missing:
-            raise LesionDecompError(
+            raise InputError(
                 STAGE,
                 f"no {missing[0]} slices for '{split}' among {len(labels)} volumes",
                 "slices of both labels in volumes to train with (train), and in others to check with (val)",

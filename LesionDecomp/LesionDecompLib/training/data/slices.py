@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import LesionDecompError
+from ...errors import InputError
 
 STAGE = "Training set"
 LABELS = ("lesion", "normal")
@@ -44,7 +44,7 @@ class SliceSet:
         rows = [row for row in read_index(folder) if row["split"] == split]
         for label in LABELS:
             if not any(row["label"] == label for row in rows):
-                raise LesionDecompError(STAGE, f"no {label} slice in split '{split}'", "slices of both labels")
+                raise InputError(STAGE, f"no {label} slice in split '{split}'", "slices of both labels")
         images = np.stack(_read_all(folder, [row["file"] for row in rows]))
         return cls(
             folder,
@@ -63,7 +63,7 @@ class SliceSet:
         files = [by_file[file] for file, lesion in zip(self.files, self.lesion, strict=True) if lesion]
         marked = [file for file in files if file]
         if len(marked) < len(files):
-            raise LesionDecompError(STAGE, f"lesion slices without a '{name}' mask", f"the column mask_{name} filled")
+            raise InputError(STAGE, f"lesion slices without a '{name}' mask", f"the column mask_{name} filled")
         return np.stack(_read_all(self.folder, marked)) > 0
 
 
@@ -74,23 +74,23 @@ def read_index(folder: Path) -> list[dict[str, str]]:
     """
     file = Path(folder) / "index.csv"
     if not file.is_file():
-        raise LesionDecompError(STAGE, f"no index.csv in '{Path(folder).name}'", "a training set folder")
+        raise InputError(STAGE, f"no index.csv in '{Path(folder).name}'", "a training set folder")
     try:
         with open(file, encoding="utf-8", newline="") as stream:
             rows = list(csv.DictReader(stream))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise LesionDecompError(STAGE, f"an index.csv that cannot be read ({error})", "a UTF-8 CSV file") from error
+        raise InputError(STAGE, f"an index.csv that cannot be read ({error})", "a UTF-8 CSV file") from error
     listed: set[str] = set()
     for number, row in enumerate(rows, start=2):
         missing = [key for key in ("file", "label", "split", "scan") if not row.get(key)]
         if missing:
-            raise LesionDecompError(STAGE, f"line {number} of index.csv without {missing[0]}", "file,label,split,scan")
+            raise InputError(STAGE, f"line {number} of index.csv without {missing[0]}", "file,label,split,scan")
         if row["label"] not in LABELS or row["split"] not in SPLITS:
             found = f"label '{row['label'][:40]}', split '{row['split'][:40]}' in line {number} of index.csv"
-            raise LesionDecompError(STAGE, found, f"labels {LABELS} and splits {SPLITS}")
+            raise InputError(STAGE, found, f"labels {LABELS} and splits {SPLITS}")
         if row["file"] in listed:
             found = f"'{row['file'][:100]}' a second time in line {number} of index.csv"
-            raise LesionDecompError(STAGE, found, "each slice once")
+            raise InputError(STAGE, found, "each slice once")
         listed.add(row["file"])
     return rows
 
@@ -123,7 +123,7 @@ def _read_all(folder: Path, files: list[str]) -> list[np.ndarray]:
     for name in files:
         image = _read_png(folder, name)
         if images and image.shape != images[0].shape:
-            raise LesionDecompError(STAGE, f"'{name}' of size {image.shape}", f"{images[0].shape}, as the others")
+            raise InputError(STAGE, f"'{name}' of size {image.shape}", f"{images[0].shape}, as the others")
         images.append(image)
     return images
 
@@ -134,14 +134,14 @@ def _read_png(folder: Path, name: str) -> np.ndarray:
     try:
         path = (folder / name).resolve()
         if not path.is_relative_to(folder.resolve()):
-            raise LesionDecompError(STAGE, f"the file name '{name[:100]}', which leaves the folder", "a file inside it")
+            raise InputError(STAGE, f"the file name '{name[:100]}', which leaves the folder", "a file inside it")
         if not path.is_file():
             raise FileNotFoundError
         with Image.open(path, formats=["PNG"]) as picture:  # the header alone
             if picture.mode not in ("L", "1") or max(picture.size) > MAX_SIDE:
                 size = "×".join(map(str, picture.size))
                 found = f"'{name[:100]}' of mode {picture.mode}, {size} pixels"
-                raise LesionDecompError(STAGE, found, f"an 8-bit gray PNG of at most {MAX_SIDE} pixels a side")
+                raise InputError(STAGE, found, f"an 8-bit gray PNG of at most {MAX_SIDE} pixels a side")
             image = np.asarray(picture)
     except (
         OSError,
@@ -152,6 +152,6 @@ def _read_png(folder: Path, name: str) -> np.ndarray:
         zlib.error,
         Image.DecompressionBombError,
     ) as error:
-        raise LesionDecompError(STAGE, f"the unreadable slice '{name[:100]}'", "an 8-bit gray PNG") from error
+        raise InputError(STAGE, f"the unreadable slice '{name[:100]}'", "an 8-bit gray PNG") from error
     # One bit for each pixel, as masks have them.
     return image.view(np.uint8) * np.uint8(255) if image.dtype == bool else image

@@ -11,7 +11,7 @@ import torch
 from scipy import ndimage
 
 from ...ct.grid import AxialView
-from ...errors import LesionDecompError
+from ...errors import InputError
 from ...io.readers import read_mask, read_volume
 from ...segmentation.body_field import AIR_HU, FieldOfView, body_center
 from ...segmentation.lungs.sides import LEFT, RIGHT, split_right_left
@@ -44,9 +44,7 @@ def patient_names(folder: Path) -> list[str]:
     names = sorted(path.name.removesuffix("_ct.nii.gz") for path in Path(folder).glob("*_ct.nii.gz"))
     names = [name for name in names if (Path(folder) / f"{name}_lung.nii.gz").is_file()]
     if not names:
-        raise LesionDecompError(
-            STAGE, f"no pair of files in '{Path(folder).name}'", "NAME_ct.nii.gz beside NAME_lung.nii.gz"
-        )
+        raise InputError(STAGE, f"no pair of files in '{Path(folder).name}'", "NAME_ct.nii.gz beside NAME_lung.nii.gz")
     return names
 
 
@@ -76,10 +74,10 @@ def read_patients(
     names = patient_names(folder)
     unknown = sorted(set(leave_out) - set(names))
     if unknown:
-        raise LesionDecompError(STAGE, f"no patient named {unknown[0]}", "one of " + ", ".join(names))
+        raise InputError(STAGE, f"no patient named {unknown[0]}", "one of " + ", ".join(names))
     kept = [name for name in names if name not in set(leave_out)]
     if not kept:
-        raise LesionDecompError(STAGE, "every patient left out", "at least one patient to train on")
+        raise InputError(STAGE, "every patient left out", "at least one patient to train on")
     return [read_patient(folder, name, size, pixel_mm) for name in kept]
 
 
