@@ -158,6 +158,7 @@ def workplace(tmp_path_factory, sample_folder, slices) -> Path:  # noqa: F811
         sitk.WriteImage(image, str(folder / where / "a_ct.nii.gz"))
         mask = sitk.Cast(lungs == 0 if label == "lung" else lungs, sitk.sitkUInt8)
         sitk.WriteImage(mask, str(folder / where / f"a_{label}.nii.gz"))
+    shutil.copy(folder / "LUNG_CT" / "a_lung.nii.gz", folder / "CT_FOLDER")
     return folder
 
 

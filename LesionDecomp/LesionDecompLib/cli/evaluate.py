@@ -23,8 +23,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "evaluate",
         help="compare models with pixel masks: results.json, curves, examples",
-        description="Evaluate models on slices with pixel masks (a training set's folder), or the whole pipeline on CT "
-        "with lesion masks (NAME_ct.nii.gz beside NAME_lesion.nii.gz). Needs the extras: lesiondecomp[evaluation].",
+        description="Evaluate models on slices with pixel masks (a training set's folder), or on CT with lesion masks "
+        "(NAME_ct.nii.gz beside NAME_lesion.nii.gz): the whole pipeline of one lesion model, and any methods inside "
+        "lungs that are given (NAME_lung.nii.gz). Needs the extras: lesiondecomp[evaluation].",
     )
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="slices with index.csv, or CT volumes")
     parser.add_argument("--split", choices=SPLITS, default=None, help="of the slices (default: test)")
@@ -53,8 +54,8 @@ def run(args: argparse.Namespace) -> int:
     if file.exists() and not args.overwrite:
         raise existing_error("Evaluation", args.output, [RESULTS_NAME])
     slices = (args.data / "index.csv").is_file()
-    if not slices and (args.split is not None or args.methods is not None):
-        raise ConfigError("Evaluation", f"no index.csv in '{args.data.name}'", "slices, for --split or --methods")
+    if not slices and args.split is not None:
+        raise ConfigError("Evaluation", f"no index.csv in '{args.data.name}'", "slices, for --split")
     try:
         with staged_folder(args.output, args.overwrite, stage="Evaluation", last=RESULTS_NAME) as staging:
             results = _slices(args, staging) if slices else _volumes(args, staging)
@@ -94,14 +95,51 @@ def _slices(args: argparse.Namespace, output: Path) -> dict[str, Any]:
 
 
 def _volumes(args: argparse.Namespace, output: Path) -> dict[str, Any]:
-    from ..errors import ConfigError
+    """One lesion model as a user runs it; and every method inside given lungs, where they are given or asked for."""
+    from ..evaluation.given_lungs import given_lungs
+    from ..evaluation.volumes import find_cases
+
+    bundles = _bundles(args.models)
+    several = len(bundles) > 1 or args.methods is not None or bundles[0].task != "lesions"
+    results = {} if several else _pipeline(args, output)
+    given = [given_lungs(ct).is_file() for ct, mask in find_cases(args.data).values() if mask is not None]
+    if several or (given and all(given)):
+        results |= _inside_given_lungs(args, bundles)
+    return results
+
+
+def _inside_given_lungs(args: argparse.Namespace, bundles: list[ModelBundle]) -> dict[str, Any]:
+    from .. import __version__
+    from ..evaluation.given_lungs import evaluate_inside
+    from ..evaluation.localizers import localizers_of
+    from ..models.device import choose_device
+    from . import tell
+    from .interrupts import interrupts_as_request
+    from .progress import Progress
+
+    localizers = localizers_of(bundles, args.methods, choose_device(args.device)[0])
+    progress = Progress()
+    with interrupts_as_request() as cancelled:
+        volumes = evaluate_inside(localizers, args.data, progress.update, cancelled)
+    progress.clear()
+    tell("Inside the given lungs: average precision / best Dice")
+    for name, cases in volumes.items():
+        shown = (
+            f"{case} –"
+            if row["best_dice"] is None
+            else f"{case} {row['average_precision']:.3f} / {row['best_dice']:.3f}"
+            for case, row in cases.items()
+        )
+        tell(f"{name:36s} {'   '.join(shown)}")
+    return {"version": __version__, "data": args.data.resolve().name, "volumes": volumes}
+
+
+def _pipeline(args: argparse.Namespace, output: Path) -> dict[str, Any]:
     from ..evaluation.volumes import evaluate_volumes
     from ..pipeline import Segmenter
     from . import tell
     from .progress import Progress
 
-    if len(args.models) > 1:
-        raise ConfigError("Evaluation", f"{len(args.models)} models for whole CT", "one: a run for each")
     progress = Progress()
     results = evaluate_volumes(args.data, Segmenter(args.models[0], device=args.device), output, progress.update)
     progress.clear()

@@ -110,9 +110,39 @@ def lesion_heat(
     :raises Cancelled: ``cancelled`` said so.
     """
     definition = bundle.heat_definition
-    precision = network_precision(bundle, torch.device(device)) if precision is None else precision
-    heat = np.zeros(volume.shape, dtype=np.float32)
+    chosen = network_precision(bundle, torch.device(device)) if precision is None else precision
+
+    def answer(x: torch.Tensor) -> torch.Tensor:
+        return heat_of_slices(definition, network, x.contiguous(memory_format=torch.channels_last), chosen)
+
     slices = LungSlices.of(volume, view, lungs, bundle.slice_input, device)
+    heat = heat_on_grid(volume, view, slices, answer, batch_size, progress, cancelled)
+    warnings = []
+    if abs(slices.shift_hu) >= LARGE_SHIFT_HU:
+        warnings.append(
+            f"Healthy lung lies {slices.shift_hu:+.0f} HU from what the model was trained on; its window was shifted "
+            "with it. A shallow or deep breath or emphysema can cause this, and so can a CT that is not in HU."
+        )
+    return heat, warnings
+
+
+def heat_on_grid(
+    volume: Volume,
+    view: AxialView,
+    slices: LungSlices,
+    answer: Callable[[torch.Tensor], torch.Tensor],
+    batch_size: int = 8,
+    progress: Callable[[str, int, int], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> np.ndarray:
+    """Heat that any method gives lung slices, back on the volume's grid.
+
+    :param slices: of the volume.
+    :param answer: slices ``(n, 1, h, w)`` in [-1, 1], exactly -1 outside the lungs, to their heat in [0, 1].
+    :return: ``(k, j, i)`` float32 in [0, 1], 0 outside the lungs.
+    :raises Cancelled: ``cancelled`` said so.
+    """
+    heat = np.zeros(volume.shape, dtype=np.float32)
     box = (slice(None), slices.field.rows, slices.field.columns)
     boxed_heat = view.to_axial(heat)[box]
     for start in range(0, len(slices.filled), batch_size):
@@ -121,7 +151,8 @@ def lesion_heat(
         part = slices.filled[start : start + batch_size]
         with torch.inference_mode():
             x, mask = slices.to_input(part)
-            values = heat_of_slices(definition, network, x.contiguous(memory_format=torch.channels_last), precision)
+        values = answer(x)
+        with torch.inference_mode():
             where = compact_index(part)
             out = boxed_heat[where] if isinstance(where, slice) else None
             found = slices.field.to_slices(values, (x > OUTSIDE).float(), mask, out)
@@ -130,13 +161,7 @@ def lesion_heat(
         if progress is not None:
             progress("heat", start + len(part), len(slices.filled))
     _fill_from_neighbors(boxed_heat, slices)
-    warnings = []
-    if abs(slices.shift_hu) >= LARGE_SHIFT_HU:
-        warnings.append(
-            f"Healthy lung lies {slices.shift_hu:+.0f} HU from what the model was trained on; its window was shifted "
-            "with it. A shallow or deep breath or emphysema can cause this, and so can a CT that is not in HU."
-        )
-    return heat, warnings
+    return heat
 
 
 def _fill_from_neighbors(heat: np.ndarray, slices: LungSlices) -> None:
