@@ -298,7 +298,7 @@ def test_a_network_that_does_not_do_what_the_bundle_is_for_is_refused(tmp_path, 
         saved.network()
 
 
-@pytest.mark.parametrize("source", ["gate", "lesion", "difference"])
+@pytest.mark.parametrize("source", ["gate", "lesion", "difference", "change"])
 @pytest.mark.parametrize("size", [[64, 32], [32, 64]])
 def test_slices_need_not_be_square(tmp_path, source, size):
     arguments = {"channels": 4, "levels": 3}

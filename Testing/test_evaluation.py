@@ -20,7 +20,7 @@ from LesionDecompLib.evaluation.baselines.run import train_baseline
 from LesionDecompLib.evaluation.baselines.tasks import VaGanTask
 from LesionDecompLib.evaluation.bootstrap import interval, resampled_figures, scan_weights
 from LesionDecompLib.evaluation.comparison import evaluate_localizers, slice_figures, surface_distances_95
-from LesionDecompLib.evaluation.figures import example_slices
+from LesionDecompLib.evaluation.figures import example_slices, write_table
 from LesionDecompLib.evaluation.localizers import FLOORS, METHODS, localizers_of
 from LesionDecompLib.evaluation.volumes import agreement, dice, find_cases
 from LesionDecompLib.metrics.pixels import HeatCounts
@@ -28,6 +28,7 @@ from LesionDecompLib.models.bundle import ModelBundle, find_bundle
 from LesionDecompLib.models.classifier import CAM_LAYER
 from LesionDecompLib.models.networks import DecompositionNet
 from LesionDecompLib.models.records import HeatDefinition
+from LesionDecompLib.segmentation.heat import heat_of_slices
 from LesionDecompLib.training.config import BASELINES as BASELINE_NAMES
 from LesionDecompLib.training.config import change
 from LesionDecompLib.training.data.slices import SliceSet
@@ -155,6 +156,47 @@ def test_a_baseline_is_watched_on_val_and_ends_where_it_gains_no_more(slices, tm
         _, results = evaluate_localizers(localizers_of([bundle]), val, val, "val")
         of_ways = [entry["mean"]["average_precision"] for name, entry in results["methods"].items() if method in name]
         assert max(float(row["val_AP"]) for row in rows) == pytest.approx(max(of_ways), abs=0.01)
+
+
+def test_heat_of_plain_decoders_is_the_lesion_part_or_what_the_normal_version_changes(slices):
+    torch.manual_seed(1)
+    network = DecompositionNet(channels=4, levels=3, norm="none").eval()
+    x = torch.from_numpy(SliceSet.load(slices, "val").images[:2]).float().unsqueeze(1) / 127.5 - 1
+    lung = x > -1
+    with torch.inference_mode():
+        out = network(x)
+    expected = {
+        "lesion": out.lesion.clamp(0, 1),
+        "difference": (x - out.normal).clamp_min(0) / 2,
+        "change": (x - out.normal).abs() / 2,
+    }
+    for source, heat in expected.items():
+        found = heat_of_slices(HeatDefinition(source, flip=False, smoothing_px=0.0), network, x)
+        torch.testing.assert_close(found[lung], heat[lung])
+        assert not found[~lung].any()
+
+
+def test_trainings_that_differ_in_their_seed_alone_are_put_together(slices, tmp_path):
+    rows = []
+    for seed in (0, 1, 2):
+        for steps in (2, 3):
+            config = change(BASELINES["va-gan"](), SMALL | SMALLER["va-gan"] | {"seed": seed, "steps": steps})
+            name = f"va{steps}-seed{seed}"
+            rows.append(train_baseline("va-gan", slices, tmp_path / name, config, name=name))
+    val = SliceSet.load(slices, "val")
+    localizers = localizers_of(rows[:5])
+    _, results = evaluate_localizers(localizers, val, val, "val")
+    assert {name: row["rows"] for name, row in results["seeds"].items()} == {
+        "va2": ["va2-seed0", "va2-seed1", "va2-seed2"],
+        "va3": ["va3-seed0", "va3-seed1"],
+    }
+    values = [results["methods"][f"va2-seed{seed}"]["mean"]["average_precision"] for seed in (0, 1, 2)]
+    spread = results["seeds"]["va2"]["average_precision"]
+    assert spread["mean"] == pytest.approx(np.mean(values), abs=1e-4)
+    assert spread["sd"] == pytest.approx(np.std(values, ddof=1), abs=1e-4)
+    write_table(results, tmp_path / "table.md")
+    text = (tmp_path / "table.md").read_text("utf-8")
+    assert f"| va2 | 3 | {spread['mean']:.3f} ± {spread['sd']:.3f} |" in text
 
 
 def test_the_critic_of_va_gan_meets_matching_normal_slices(slices):

@@ -121,7 +121,8 @@ def test_a_lesion_training_is_watched_on_val_and_its_bundle_is_the_best_of_it(ma
     assert [row["step"] for row in rows] == ["2", "4", "6"]
     best = max(float(row["val_AP"]) for row in rows)
     for row in rows:
-        assert float(row["val_AP"]) == max(float(row["val_AP_lesion"]), float(row["val_AP_difference"]))
+        of_ways = [float(row[f"val_AP_{way}"]) for way in ("lesion", "difference", "change")]
+        assert float(row["val_AP"]) == max(of_ways)
     assert bundle.metadata["metrics"]["val"]["mean_average_precision"] == pytest.approx(best, abs=0.01)
     kept = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["watch"]
     saved = bundle.network().state_dict()
@@ -162,7 +163,7 @@ def test_a_floor_is_a_line_in_the_picture_of_what_it_is_the_floor_of(tmp_path, m
 
 def test_ways_to_give_heat_are_those_the_decoders_have():
     network = PRESETS["paper"].network
-    assert heat_sources(network) == ("lesion", "difference")
+    assert heat_sources(network) == ("lesion", "difference", "change")
     assert heat_sources(PRESETS["default"].network) == ("gate", "both")
-    for text, expected in (("network.lesion_decoder=false", ("difference",)), ("network.gated=true", ("gate", "both"))):
-        assert heat_sources(load_config(PRESETS["paper"], None, [text]).network) == expected
+    for text, expected in (("lesion_decoder=false", ("difference", "change")), ("gated=true", ("gate", "both"))):
+        assert heat_sources(load_config(PRESETS["paper"], None, [f"network.{text}"]).network) == expected

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 RESULTS_NAME = "results.json"
 # As evaluation.localizers has them; naming them here keeps torch out of --help.
-METHODS = ("heat", "gate", "difference", "cam", "grad-cam", "va-gan", "biomarker", "grey", "blurred_grey")
+METHODS = ("heat", "gate", "difference", "lesion", "change", "cam", "grad-cam", "va-gan", "biomarker")
+METHODS += ("grey", "blurred_grey")
 SPLITS = ("train", "val", "test")
 
 

@@ -16,6 +16,7 @@ from ..training.data.slices import SliceSet
 from ..training.heat_scale import MASKS, has_masks
 from .bootstrap import RESAMPLES, interval, resampled_figures, scan_weights
 from .localizers import FLOORS, Localizer
+from .seeds import over_seeds
 
 STAGE = "Evaluation"
 FIGURES = ("average_precision", "auc_pr", "best_dice", "dice_at_default")
@@ -248,4 +249,4 @@ def evaluate_localizers(
         if progress is not None:
             progress("evaluation", number, len(localizers))
         entries[localizer.name] = comparison.add(localizer, cancelled)
-    return comparison, comparison.results(entries, split)
+    return comparison, comparison.results(entries, split) | {"seeds": over_seeds(localizers, entries)}

@@ -139,7 +139,22 @@ def write_table(results: dict[str, Any], file: Path) -> None:
     lines.append(
         f"| one reader against another ({pairs}) | – | – | – | – | {results['human']['mean']['dice']:.3f} | – | – | – |"
     )
+    lines += _seeds_table(results.get("seeds", {}))
     write_text(file, "\n".join(lines) + "\n", STAGE)
+
+
+def _seeds_table(seeds: dict[str, Any]) -> list[str]:
+    """Lines of what was trained with several seeds, best first: mean ± standard deviation; none where nothing was."""
+    if not seeds:
+        return []
+    lines = ["", "| over seeds | seeds | AP | least – most | best Dice |", "|---|---|---|---|---|"]
+    for name, row in sorted(seeds.items(), key=lambda item: -item[1]["average_precision"]["mean"]):
+        precision, dice = row["average_precision"], row["best_dice"]
+        lines.append(
+            f"| {name} | {len(row['rows'])} | {precision['mean']:.3f} ± {precision['sd']:.3f} | "
+            f"{precision['least']:.3f} – {precision['most']:.3f} | {dice['mean']:.3f} ± {dice['sd']:.3f} |"
+        )
+    return lines
 
 
 def _shown(value: float | None) -> str:

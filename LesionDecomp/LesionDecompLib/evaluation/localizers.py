@@ -177,16 +177,35 @@ def _own_source(bundle: ModelBundle) -> str | None:
     return bundle.heat_definition.source if bundle.task == "lesions" else None
 
 
+def _has_normal_decoder(bundle: ModelBundle) -> bool:
+    return bool(bundle.metadata["architecture_arguments"].get("normal_decoder", True))
+
+
+def _has_lesion_decoder(bundle: ModelBundle) -> bool:
+    return bool(bundle.metadata["architecture_arguments"].get("lesion_decoder", True))
+
+
+def _is_plain(bundle: ModelBundle) -> bool:
+    """Whether it is a decomposition whose G2 ends in a tanh, as in the paper."""
+    return bundle.task == "lesions" and not bundle.metadata["architecture_arguments"].get("gated", False)
+
+
 METHODS: dict[str, Method] = {
     "heat": Method(lambda bundle: bundle.task == "lesions", _own_heat),
     # Each decoder alone, where the bundle's own heat is not that already.
     "gate": Method(lambda bundle: _own_source(bundle) == "both", _of_source("gate")),
     "difference": Method(
-        lambda bundle: (
-            _own_source(bundle) not in (None, "difference")
-            and bundle.metadata["architecture_arguments"].get("normal_decoder", True)
-        ),
+        lambda bundle: _own_source(bundle) not in (None, "difference") and _has_normal_decoder(bundle),
         _of_source("difference"),
+    ),
+    # The paper's decoders, whose own heat is the best of three ways on val.
+    "lesion": Method(
+        lambda bundle: _is_plain(bundle) and _own_source(bundle) != "lesion" and _has_lesion_decoder(bundle),
+        _of_source("lesion"),
+    ),
+    "change": Method(
+        lambda bundle: _is_plain(bundle) and _own_source(bundle) != "change" and _has_normal_decoder(bundle),
+        _of_source("change"),
     ),
     "cam": Method(_is_baseline("classifier"), _of_bundle(_cam), _slice_scores),
     "grad-cam": Method(_is_baseline("classifier"), _of_bundle(_grad_cam), _slice_scores),

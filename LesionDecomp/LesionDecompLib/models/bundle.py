@@ -208,7 +208,7 @@ class ModelBundle:
             out, channels = network.eval()(x), 3
         else:
             decomposition = cast("DecompositionNet", network.eval())
-            out = decomposition.normal(x) if definition.source == "difference" else decomposition.gate(x)
+            out = decomposition.normal(x) if definition.source in ("difference", "change") else decomposition.gate(x)
             channels = 1
         if out.shape != (1, channels, *x.shape[2:]):
             raise ValueError(f"output of shape {tuple(out.shape)} for slices of {height}×{width}")

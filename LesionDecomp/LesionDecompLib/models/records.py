@@ -11,7 +11,7 @@ from ..errors import ModelError
 
 STAGE = "Lesion heat"
 MAX_SMOOTHING_PX, MAX_KNOTS, MAX_RAW = 32.0, 64, 1e6
-SOURCES = ("gate", "lesion", "difference", "both")
+SOURCES = ("gate", "lesion", "difference", "change", "both")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class HeatDefinition:
     """What a bundle calls heat.
 
     :param source: ``"gate"``: P, the sigmoid of the lesion decoder's gate; ``"lesion"``: G2(E(x)) above 0;
-        ``"difference"``: (x - G1(E(x))) / 2 above 0; ``"both"``: the geometric mean of P and that difference, high
+        ``"difference"``: (x - G1(E(x))) / 2 above 0; ``"change"``: |x - G1(E(x))| / 2, as in the paper's released code;
+        ``"both"``: the geometric mean of P and that difference, high
         where both decoders see a lesion.
     :param flip: average with the heat of the mirrored slice.
     :param smoothing_px: Gaussian inside the lungs, pixels.

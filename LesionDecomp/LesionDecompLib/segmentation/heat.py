@@ -66,7 +66,11 @@ def _raw(
     """What the network says, ``(n, 1, h, w)`` in [0, 1]; for ``"both"`` P and the difference, ``(n, 2, h, w)``."""
     if definition.shrink > 1:
         x = shrink_inside(x, definition.shrink)
-    asks: dict[str, Callable[[torch.Tensor], Any]] = {"both": network, "difference": network.normal}
+    asks: dict[str, Callable[[torch.Tensor], Any]] = {
+        "both": network,
+        "difference": network.normal,
+        "change": network.normal,
+    }
     ask = asks.get(definition.source, network.gate)
     with computing_in(precision, x.device):
         answer = ask(x)
@@ -74,6 +78,8 @@ def _raw(
         value = torch.cat([torch.sigmoid(answer.gate.float()), _taken_away(x, answer.normal)], dim=1)
     elif definition.source == "difference":
         value = _taken_away(x, answer)
+    elif definition.source == "change":
+        value = (x - answer.float()).abs() / 2
     else:
         gate = answer.float()
         value = torch.sigmoid(gate) if definition.source == "gate" else gate.clamp(0.0, 1.0)

@@ -141,8 +141,8 @@ def heat_sources(network: NetworkConfig) -> tuple[str, ...]:
     if network.gated:
         return ("gate", "both") if network.normal_decoder else ("gate",)
     if not network.lesion_decoder:
-        return ("difference",)
-    return ("lesion", "difference") if network.normal_decoder else ("lesion",)
+        return ("difference", "change")
+    return ("lesion", "difference", "change") if network.normal_decoder else ("lesion",)
 
 
 def heat_ways(config: LesionConfig, device: torch.device) -> dict[str, HeatOf]:

@@ -1,0 +1,51 @@
+"""Rows of a comparison that differ in nothing but the seed they were trained with: their mean and spread."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .localizers import Localizer
+
+SEED_BEHIND = re.compile(r"[-_ ]?(seed)?\d+$")
+FIGURES = ("average_precision", "best_dice")
+
+
+def over_seeds(localizers: Sequence[Localizer], entries: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Mean and standard deviation over the seeds of each training that was repeated.
+
+    :param entries: of ``results.json``, by the localizers' names.
+    :return: by the name of a training's first row without the seed behind it (``paper`` for ``paper-seed0``); of one seed
+        there is no spread, and no group.
+    """
+    groups: dict[tuple[str, str], list[Localizer]] = defaultdict(list)
+    for localizer in localizers:
+        if localizer.bundle is not None:
+            groups[_training(localizer), localizer.method].append(localizer)
+    spread = {}
+    for rows in groups.values():
+        if len(rows) < 2:
+            continue
+        bundle, slash, method = rows[0].name.partition("/")
+        figures: dict[str, Any] = {"rows": [row.name for row in rows]}
+        for key in FIGURES:
+            values = [float(entries[row.name]["mean"][key]) for row in rows]
+            figures[key] = {
+                "mean": round(float(np.mean(values)), 4),
+                "sd": round(float(np.std(values, ddof=1)), 4),
+                "least": min(values),
+                "most": max(values),
+            }
+        spread[SEED_BEHIND.sub("", bundle) + slash + method] = figures
+    return spread
+
+
+def _training(localizer: Localizer) -> str:
+    bundle = localizer.bundle
+    training = {} if bundle is None else bundle.metadata["training"].get("configuration", {})
+    return json.dumps({key: value for key, value in training.items() if key != "seed"}, sort_keys=True)
