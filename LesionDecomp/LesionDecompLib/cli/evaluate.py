@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 RESULTS_NAME = "results.json"
 # As evaluation.localizers has them; naming them here keeps torch out of --help.
-METHODS = ("heat", "gate", "difference", "lesion", "change", "cam", "grad-cam", "va-gan", "biomarker")
-METHODS += ("grey", "blurred_grey")
+OF_MODELS = ("heat", "gate", "difference", "lesion", "change", "cam", "grad-cam", "va-gan", "biomarker")
+METHODS = (*OF_MODELS, "grey", "blurred_grey")
 SPLITS = ("train", "val", "test")
 
 

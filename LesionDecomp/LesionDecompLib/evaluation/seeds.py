@@ -20,8 +20,8 @@ def over_seeds(localizers: Sequence[Localizer], entries: Mapping[str, Mapping[st
     """Mean and standard deviation over the seeds of each training that was repeated.
 
     :param entries: of ``results.json``, by the localizers' names.
-    :return: by the name of a training's first row without the seed behind it (``paper`` for ``paper-seed0``); of one seed
-        there is no spread, and no group.
+    :return: by the name of a training's first row without the seed behind it (``paper`` for ``paper-seed0``); of one
+        seed there is no spread, and no group.
     """
     groups: dict[tuple[str, str], list[Localizer]] = defaultdict(list)
     for localizer in localizers:
