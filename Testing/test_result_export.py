@@ -113,13 +113,13 @@ def test_every_column_of_the_table_has_its_unit_and_definition(nodes):
 def test_csv_and_clipboard_hold_the_tables_figures(logic, nodes, tmp_path):
     path = tmp_path / "Müller" / "figures.csv"
     path.parent.mkdir()
-    logic.exportStatistics(nodes.heatmap, path)
+    logic.result(nodes.heatmap).write_statistics(path)
     rows = read_statistics_csv(path)
     for row in rows:
         for m in MEASUREMENTS:
             shown = figure(nodes, row.region, m.key)
             assert np.isclose(row.values[m.key], shown, rtol=1e-6, equal_nan=True)
-    lines = logic.statisticsText(nodes.heatmap).splitlines()
+    lines = logic.result(nodes.heatmap).statistics_text().splitlines()
     assert lines[0].split("\t")[:2] == ["Region", "Lung volume (mL)"]
     assert len(lines) == 13 and len({line.count("\t") for line in lines}) == 1
     assert float(lines[1].split("\t")[2]) == pytest.approx(figure(nodes, "both lungs", "lesion_volume_ml"), rel=1e-6)
@@ -128,7 +128,7 @@ def test_csv_and_clipboard_hold_the_tables_figures(logic, nodes, tmp_path):
 def test_manifest_and_report_tell_the_threshold_and_edits_as_they_are_now(logic, nodes, tmp_path):
     threshold = nodes.threshold + 0.01
     logic.updateThreshold(nodes.heatmap, threshold)
-    logic.exportManifest(nodes.heatmap, tmp_path / "run.json")
+    logic.result(nodes.heatmap).write_manifest(tmp_path / "run.json")
     manifest = json.loads((tmp_path / "run.json").read_text("utf-8"))
     assert manifest["parameters"]["threshold"] == threshold
     both = manifest["statistics"][0]
@@ -138,9 +138,9 @@ def test_manifest_and_report_tell_the_threshold_and_edits_as_they_are_now(logic,
     # The user erases every lesion by hand: what is exported follows.
     slicer.util.arrayFromVolume(nodes.lesions)[:] = 0
     slicer.util.arrayFromVolumeModified(nodes.lesions)
-    logic.exportManifest(nodes.heatmap, tmp_path / "run.json")
+    logic.result(nodes.heatmap).write_manifest(tmp_path / "run.json")
     assert json.loads((tmp_path / "run.json").read_text("utf-8"))["statistics"][0]["lesion_volume_ml"] == 0.0
-    logic.exportReport(nodes.heatmap, tmp_path / "report.html")
+    logic.result(nodes.heatmap).write_report(tmp_path / "report.html")
     html = (tmp_path / "report.html").read_text("utf-8")
     assert html.startswith("<!DOCTYPE html>") and html.count("<img ") == 8
     assert f"threshold {threshold:.3g}" in html
@@ -148,13 +148,14 @@ def test_manifest_and_report_tell_the_threshold_and_edits_as_they_are_now(logic,
 
 def test_a_result_without_its_report_is_refused_and_nothing_is_written(logic, nodes, tmp_path):
     nodes.report.SetText("{")
-    for export in (logic.exportManifest, logic.exportReport):
+    result = logic.result(nodes.heatmap)
+    for write in (result.write_manifest, result.write_report):
         with pytest.raises(LesionDecompError, match="Exporting the result: found a report that cannot be read"):
-            export(nodes.heatmap, tmp_path / "file")
+            write(tmp_path / "file")
     slicer.mrmlScene.RemoveNode(nodes.report)
     with pytest.raises(LesionDecompError, match="without its report"):
-        logic.exportManifest(nodes.heatmap, tmp_path / "file")
-    logic.exportStatistics(nodes.heatmap, tmp_path / "figures.csv")
+        logic.result(nodes.heatmap).write_manifest(tmp_path / "file")
+    logic.result(nodes.heatmap).write_statistics(tmp_path / "figures.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["figures.csv"]
 
 

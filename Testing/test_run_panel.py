@@ -14,7 +14,7 @@ slicer = pytest.importorskip("slicer", reason="slicer-core is not installed (pip
 pytest.importorskip("PySide6.QtWidgets", reason="PySide6 is not usable here", exc_type=ImportError)
 
 from headless_slicer import qt_panel  # noqa: E402
-from headless_slicer.qt_panel import choose, text_of, wait_for  # noqa: E402
+from headless_slicer.qt_panel import cells, choose, drag, text_of, wait_for  # noqa: E402
 from headless_slicer.result_arrays import expected_lesions, lesions_of  # noqa: E402
 
 
@@ -41,7 +41,8 @@ def test_panel_opens_ready_with_the_ct_and_the_default_model(ct_node, open_panel
     assert panel.ui.inputSelector.currentNode() == ct_node
     box = panel.ui.modelComboBox
     assert box.itemData(box.property("currentIndex")) == "lesions-decomposition"
-    assert "decomposition" in text_of(panel.ui.modelDescriptionLabel)
+    words = text_of(panel.ui.modelDescriptionLabel)
+    assert words.startswith("2400 training steps; data: slices released with Yang et al.") and "AP 0.62" in words
     assert panel.ui.thresholdSlider.value == pytest.approx(0.4)
     assert panel.ui.applyButton.property("enabled")
     assert panel.ui.applyButton.property("toolTip") == "Find lesions in 'CT'."
@@ -99,7 +100,7 @@ def test_apply_runs_in_a_worker_and_shows_the_result(panel, ct_node):
     nodes = panel.look.nodes()
     assert nodes.ct == ct_node
     assert nodes.segmentation is not None
-    assert panel.ui.statisticsTableView.mrmlTableNode() == nodes.table
+    assert cells(panel.ui.measurementsTable)[0][0] == "both lungs"
     assert composite.GetForegroundVolumeID() == nodes.heatmap.GetID()
     np.testing.assert_allclose(
         lesions_of(nodes).sum() * np.prod(ct_node.GetSpacing()) / 1000.0,
@@ -139,7 +140,8 @@ def test_what_users_do_during_a_run_is_safe(panel, ct_node, event):
     assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLTableNode") == 0
     if event != "panel deleted":
         assert not panel.ui.applyButton.property("enabled")
-        assert text_of(panel.ui.statusLabel) == "Cancelled; nothing was changed."
+        why = {"scene closed": "The scene was closed", "CT removed": "'CT' was removed from the scene"}[event]
+        assert text_of(panel.ui.statusLabel) == f"{why}: the run was ended."
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
@@ -165,28 +167,28 @@ def test_unusable_input_ends_in_one_message(panel, ct_node, shown_errors):
 
 
 def test_running_again_takes_the_outputs_of_the_same_ct_and_another_ct_gets_its_own(panel, result, chest_case):
-    outputs = panel.run._outputs()
-    assert (outputs["heatmapNode"], outputs["lesionsNode"]) == (result.heatmap, result.lesions)
-    assert outputs["reportNode"] == result.report
+    outputs = panel.run.outputs()
+    assert (outputs.heatmap, outputs.lesions) == (result.heatmap, result.lesions)
+    assert outputs.report == result.report
     volume, _ = chest_case
     other = slicer.util.addVolumeFromArray(volume.array, volume.ijk_to_ras, "Another CT")
     panel.ui.inputSelector.setCurrentNode(other)
-    assert not any(panel.run._outputs().values())
+    assert not any(panel.run.outputs().nodes().values())
     # Back to the first CT: its own result is found again, whichever is shown.
     panel.ui.inputSelector.setCurrentNode(result.ct)
-    assert panel.run._outputs()["tableNode"] == result.table
+    assert panel.run.outputs().table == result.table
     # A chosen heatmap is another result, which shares no node with the earlier one.
     mine = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Mine")
     panel.ui.heatmapSelector.setCurrentNode(mine)
-    outputs = panel.run._outputs()
-    assert outputs.pop("heatmapNode") == mine
+    outputs = panel.run.outputs().nodes()
+    assert outputs.pop("heatmap") == mine
     assert not any(outputs.values())
 
 
 def test_sliders_moved_during_a_run_take_effect_when_the_result_is_there(panel, ct_node, lung_node):
     panel.ui.minimumVolumeSlider.value = 0.0
     nodes = panel.logic.process(ct_node, lung_node, threshold=0.4, minimumVolumeMl=0.0)
-    panel.ui.thresholdSlider.value = 0.44
+    drag(panel, 0.44)
     panel.look.show(nodes, 0.4, 0.0)
     assert nodes.threshold == pytest.approx(0.44)
     np.testing.assert_array_equal(lesions_of(nodes) != 0, expected_lesions(nodes, 0.44))
@@ -208,6 +210,7 @@ def test_segments_of_a_segmentation_serve_as_lung_mask(panel, ct_node, lung_node
     assert box.isVisibleTo(panel.parent)
     items = [box.item(row) for row in range(3)]
     assert [item.checkState() == Qt.Checked for item in items] == [True, True, False]
+    assert not panel.ui.lungSegmentsHintLabel.isVisibleTo(panel.parent)
     np.testing.assert_array_equal(lung_mask_from_node(segmentation, ct_node), lungs)
     items[1].setCheckState(Qt.Unchecked)
     assert panel.logic.getParameterNode().lungSegments == '["Right lung"]'
@@ -218,34 +221,95 @@ def test_segments_of_a_segmentation_serve_as_lung_mask(panel, ct_node, lung_node
     assert [box.item(row).checkState() == Qt.Checked for row in range(3)] == [True, False, False]
 
 
+def test_a_segmentation_without_a_lung_segment_ticks_nothing_and_says_so(panel):
+    from PySide6.QtCore import Qt
+
+    segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Mine")
+    for name in ("heart", "liver"):
+        segmentation.GetSegmentation().AddEmptySegment(name, name)
+    panel.ui.lungMaskSelector.setCurrentNode(segmentation)
+    box = panel.ui.lungSegmentsList
+    assert [box.item(row).checkState() for row in range(2)] == [Qt.Unchecked] * 2
+    assert text_of(panel.ui.lungSegmentsHintLabel) == "No segment is called lung. Tick those that are lung."
+    assert panel.ui.lungSegmentsHintLabel.isVisibleTo(panel.parent)
+    assert not panel.ui.applyButton.property("enabled")
+    box.item(1).setCheckState(Qt.Checked)
+    assert not panel.ui.lungSegmentsHintLabel.isVisibleTo(panel.parent)
+    assert panel.ui.applyButton.property("enabled")
+
+
+def test_an_unsuitable_ct_is_refused_before_any_process_or_model(panel, module, ct_node, shown_errors, monkeypatch):
+    monkeypatch.setattr(module.LesionDecompLogic, "createSegmenter", lambda *_arguments: pytest.fail("models loaded"))
+    panel.ui.lungMaskSelector.setCurrentNode(None)
+    slicer.util.updateVolumeFromArray(ct_node, np.full((60, 64, 64), 100, np.int16))
+    panel.ui.applyButton.click()
+    assert not panel.run.is_running and temporary_folders() == []
+    assert len(shown_errors) == 1 and "Hounsfield units" in shown_errors[0]
+    from LesionDecompLib.errors import LesionDecompError
+
+    with pytest.raises(LesionDecompError, match="Hounsfield units"):
+        panel.logic.process(ct_node)
+
+
+def test_the_console_leaves_the_panel_as_apply_does(panel, ct_node, lung_node):
+    panel.ui.inputSelector.setCurrentNode(None)
+    nodes = panel.logic.process(ct_node, lung_node, threshold=0.43)
+    assert panel.ui.inputSelector.currentNode() == ct_node
+    assert panel.ui.resultSelector.currentNode() == nodes.heatmap
+    assert panel.ui.thresholdSlider.value == pytest.approx(0.43)
+    assert cells(panel.ui.measurementsTable)[0][0] == "both lungs"
+    before = text_of(panel.ui.figuresLabel)
+    outputs = {f"{name}Node": getattr(nodes, name) for name in ("heatmap", "lungs", "lesions", "table")}
+    assert panel.logic.process(ct_node, lung_node, threshold=0.47, **outputs).heatmap == nodes.heatmap
+    assert panel.ui.thresholdSlider.value == pytest.approx(0.47)
+    assert text_of(panel.ui.figuresLabel) != before
+
+
+def test_progress_is_one_bar_that_never_goes_back_with_one_time_left():
+    from LesionDecompPanel.run_progress import RunProgress
+
+    now = [0.0]
+    progress = RunProgress(lambda: now[0])
+    fractions = []
+    for at, left in ((1, None), (2, 18.0), (6, 14.0), (10, 12.0), (14, 5.0), (18, None), (18.5, None)):
+        now[0] = at
+        progress.update(left)
+        fractions.append(progress.fraction)
+    assert fractions == sorted(fractions) and 0 < fractions[0] < 0.1 and fractions[-1] <= 0.99
+    assert fractions[2] == pytest.approx(0.3)
+    assert progress.seconds_left == pytest.approx(0.5)  # stages that know nothing let the last estimate run on
+
+
 def test_recompute_takes_the_edited_lungs_and_writes_the_same_nodes(panel, result, monkeypatch):
+    from LesionDecompMrml.segmentation_run import Request
+
     taken = {}
 
-    def start_process(inputVolume, **options):
-        taken.update(
-            options,
-            request=panel.logic._request(
-                inputVolume, options["lungMask"], None, {"lungs": options["lungsNode"]}, False, maskIsOutput=True
-            ),
-        )
+    def start_process(inputVolume, options, **_callbacks):
+        taken.update(options=options, request=Request.read(inputVolume, options))
 
     edited = slicer.util.arrayFromVolume(result.lungs)
     edited[:30] = 0
     slicer.util.arrayFromVolumeModified(result.lungs)
     monkeypatch.setattr(panel.logic, "startProcess", start_process)
+    assert f"'{result.lungs.GetName()}'" in panel.ui.recomputeButton.property("toolTip")
     panel.ui.recomputeButton.click()
-    assert taken["lungMask"] == result.lungs == taken["lungsNode"]
-    assert taken["lungsAreEdited"]
+    options = taken["options"]
+    assert options.lung_mask == result.lungs == options.outputs.lungs
+    assert options.lungs_are_edited
     np.testing.assert_array_equal(taken["request"].mask, edited)
 
 
 def test_packages_are_asked_for_once_and_a_no_ends_it(panel, module, monkeypatch):
+    from LesionDecompPanel import packages
+
     asked = []
     monkeypatch.setattr(module.LesionDecompLogic, "missingPackages", lambda self: ["torch", "scikit-image"])
     monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, *_a, **_k: asked.append(text))
+    monkeypatch.setattr(packages, "PYTORCH_EXTENSION_MODULE", "json")  # it is installed
     panel.ui.applyButton.click()
     assert len(asked) == 1
-    assert "torch, scikit-image" in asked[0]
+    assert "torch: about" in asked[0] and "scikit-image: about 15 MB" in asked[0]
     assert not panel.run.is_running
     assert "missing" in text_of(panel.ui.statusLabel)
 
@@ -257,19 +321,54 @@ def test_installing_packages_never_replaces_what_slicer_ships(panel, monkeypatch
 
     missing = [["scikit-image"], []]
     installed = []
+
+    def pip_install(names, *, completedCallback, blocking, **_options):
+        assert not blocking
+        installed.append(names)
+        completedCallback(0)
+
     monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, *_a, **_k: True)
-    monkeypatch.setattr(slicer.packaging, "pip_install", lambda names, **_options: installed.append(names))
+    monkeypatch.setattr(slicer.packaging, "pip_install", pip_install)
     assert install_missing_packages(lambda: missing.pop(0))
-    pins = [f"{name}=={importlib.metadata.version(name)}" for name in ("numpy", "SimpleITK", "scipy")]
+    pins = [f"{name}=={importlib.metadata.version(name)}" for name in ("numpy", "SimpleITK", "scipy", "pydicom")]
     assert installed == [["scikit-image", *pins]]
 
 
-def test_without_the_pytorch_extension_the_message_says_what_to_install(panel, monkeypatch):
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("ProxyError('Cannot connect to proxy.', OSError('Tunnel connection failed: 407'))", "HTTPS_PROXY"),
+        ("NewConnectionError: Failed to establish: [Errno -3] Temporary failure in name resolution", "reached"),
+        ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "disk is full"),
+        ("ERROR: No matching distribution found for scikit-image", "Update Slicer"),
+        ("ERROR: something nobody foresaw", "something nobody foresaw"),
+    ],
+)
+def test_a_failing_pip_is_told_in_words_with_the_next_step(panel, monkeypatch, said, words):
     from LesionDecompPanel.packages import install_missing_packages
 
+    def pip_install(names, *, logCallback, completedCallback, **_options):
+        logCallback("Collecting scikit-image")
+        logCallback(said)
+        completedCallback(1)
+
     monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, *_a, **_k: True)
-    with pytest.raises(RuntimeError, match="PyTorch extension with the Extensions Manager"):
+    monkeypatch.setattr(slicer.packaging, "pip_install", pip_install)
+    with pytest.raises(RuntimeError) as failure:
+        install_missing_packages(lambda: ["scikit-image"])
+    text = str(failure.value)
+    assert words in text and "scikit-image could not be installed" in text and "Python console" in text
+    assert "==" not in text and "-m pip" not in text
+
+
+def test_without_the_pytorch_extension_nothing_is_asked_and_the_message_says_what_to_install(panel, monkeypatch):
+    from LesionDecompPanel.packages import install_missing_packages
+
+    asked = []
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, *_a, **_k: asked.append(text))
+    with pytest.raises(RuntimeError, match="Extensions Manager"):
         install_missing_packages(lambda: ["torch"])
+    assert asked == []
 
 
 def test_added_model_folders_are_remembered_and_a_wrong_one_is_refused(
@@ -294,7 +393,7 @@ def test_added_model_folders_are_remembered_and_a_wrong_one_is_refused(
     assert remembered_folders() == [str(untrained_segmenter.lesion_bundle.path)]
     assert panel.ui.modelComboBox.property("currentText") == "untrained-lesions"
     assert panel.logic.getParameterNode().model == str(untrained_segmenter.lesion_bundle.path)
-    assert text_of(panel.ui.modelDescriptionLabel) == "Random weights, for tests."
+    assert text_of(panel.ui.modelDescriptionLabel) == "No validation score."
 
 
 def test_device_selector_says_what_automatic_takes_and_why(open_panel):
@@ -321,10 +420,10 @@ def test_leaving_and_entering_the_module_keeps_the_result(panel, result):
     panel.exit()
     panel.enter()
     assert panel.look.nodes() == result
-    assert panel.ui.statisticsTableView.mrmlTableNode() == result.table
+    assert cells(panel.ui.measurementsTable)[0][0] == "both lungs"
     assert panel.ui.thresholdSlider.value == pytest.approx(0.43)
     assert "mL" in text_of(panel.ui.figuresLabel)
-    panel.ui.thresholdSlider.value = 0.46
+    drag(panel, 0.46)
     assert result.threshold == pytest.approx(0.46)
 
 
@@ -352,10 +451,11 @@ def test_a_reloaded_scene_shows_the_same_state(panel, result, tmp_path):
     assert not ui.outlineCheckBox.property("checked")
     assert text_of(ui.figuresLabel) == figures
     np.testing.assert_array_equal(lesions_of(panel.look.nodes()), lesions)
-    ui.thresholdSlider.value = 0.46
+    drag(panel, 0.46)
+    wait_for(lambda: panel.look.is_settled)
     nodes = panel.look.nodes()
     mark = nodes.heatmap.GetNodeReference("LesionDecomp.volumeMark")
-    assert slicer.util.arrayFromTableColumn(mark, "Threshold")[0] == pytest.approx(0.46)
+    assert slicer.util.arrayFromTableColumn(mark, "Threshold")[1] == pytest.approx(0.46)
     assert nodes.threshold == pytest.approx(0.46)
 
 

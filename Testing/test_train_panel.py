@@ -65,9 +65,16 @@ def test_figures_are_copied_and_saved_and_without_a_result_nothing_can_be(
 ):
     from LesionDecompPanel import export_section
 
-    opened, answers = [], []
+    opened, answers, proposed = [], [], []
     monkeypatch.setattr(export_section, "open_in_browser", opened.append)
-    monkeypatch.setattr(export_section, "ask_save_path", lambda *_arguments: answers.pop(0))
+
+    def ask(_parent, _title, start, _kind):
+        proposed.append(Path(start))
+        return answers.pop(0), _kind
+
+    monkeypatch.setattr(qt_panel.QtWidgets.QFileDialog, "getSaveFileName", ask)
+    replaced = []
+    monkeypatch.setattr(slicer.util, "confirmYesNoDisplay", lambda text, *_a, **_k: replaced.append(text))
     buttons = [getattr(panel.ui, name) for name in export_section.BUTTONS]
     assert not any(value(button, "enabled") for button in buttons)
     result = panel.logic.process(ct_node, lung_node, threshold=0.4, minimumVolumeMl=0.0)
@@ -80,13 +87,23 @@ def test_figures_are_copied_and_saved_and_without_a_result_nothing_can_be(
     answers += [str(tmp_path / "figures"), str(tmp_path / "report.html"), str(tmp_path / "run.json"), ""]
     click(panel.ui.saveCsvButton)
     assert len(read_statistics_csv(tmp_path / "figures.csv")) == 12  # the ending was left out
+    assert proposed == [Path.home() / "CT statistics.csv"]
     click(panel.ui.saveReportButton)
     assert opened == [tmp_path / "report.html"] and opened[0].read_text("utf-8").startswith("<!DOCTYPE html>")
     click(panel.ui.saveManifestButton)
     assert json.loads((tmp_path / "run.json").read_text("utf-8"))["report"] == "LesionDecomp"
-    assert value(panel.ui.exportLabel, "text") == "Saved run.json."
-    click(panel.ui.saveCsvButton)  # cancelled
+    assert value(panel.ui.exportLabel, "text") == f"Saved run.json in {tmp_path}."
+    click(panel.ui.saveCsvButton)  # canceled
     assert answers == []
+    assert proposed[1] == tmp_path / "CT report.html"  # the folder is remembered
+    # What the dialog did not ask about, since the ending was missing, is asked here.
+    (tmp_path / "figures.csv").write_text("mine")
+    answers.append(str(tmp_path / "figures"))
+    click(panel.ui.saveCsvButton)
+    assert replaced == ["'figures.csv' is already there. Replace it?"]
+    assert (tmp_path / "figures.csv").read_text("utf-8") == "mine"
+    assert not value(panel.ui.saveDicomButton, "enabled")  # this CT does not come from DICOM
+    assert "DICOM module" in value(panel.ui.saveDicomButton, "toolTip")
 
     slicer.mrmlScene.RemoveNode(result.report)
     panel.export.refresh()
@@ -110,6 +127,9 @@ def test_start_says_what_is_missing_and_marks_are_read_as_they_are_shown(panel, 
     click(ui.addRangeButton)
     panel.train.marks.set(0, first=3, last=20)
     panel.train.marks.set(1, first=21, label="lesion")
+    assert not value(ui.startTrainingButton, "enabled")  # nothing is called normal before somebody says so
+    assert "Choose the label" in value(ui.startTrainingButton, "toolTip")
+    panel.train.marks.set(0, label="normal")
     assert panel.train.marks.marks() == [(ct_node, 3, 20, "normal", ""), (ct_node, 21, 60, "lesion", "")]
     assert value(ui.startTrainingButton, "enabled")
 
@@ -127,6 +147,39 @@ def test_start_says_what_is_missing_and_marks_are_read_as_they_are_shown(panel, 
     assert panel.train.marks.marks()[1][1] == 40
     click(ui.removeRangeButton)
     assert len(panel.train.marks.marks()) == 1
+
+
+def test_marked_slices_never_pass_to_another_patient(panel, ct_node, chest_case):
+    volume, _ = chest_case
+    ui, marks = panel.ui, panel.train.marks
+    choose(ui.trainSourceComboBox, "marked")
+    marks.add(ct_node)
+    marks.set(0, first=10, last=20, label="lesion")
+    assert marks.marks() == [(ct_node, 10, 20, "lesion", "")]
+    identity = ct_node.GetID()
+
+    # The next patient's CT gets the ID that the last one's had.
+    slicer.mrmlScene.Clear(False)
+    assert marks.marks() == [] and value(ui.rangesTable, "rowCount") == 0
+    second = slicer.util.addVolumeFromArray(volume.array[:40], volume.ijk_to_ras, "Second")
+    assert second.GetID() == identity
+    panel.watch._changed.flush()
+    assert marks.marks() == []
+
+    third = slicer.util.addVolumeFromArray(volume.array, volume.ijk_to_ras, "Third")
+    click(ui.addRangeButton)
+    assert marks.marks() == [(second, 0, 39, "", "")]
+    panel.watch._changed.flush()
+    box = ui.rangesTable.cellWidget(0, 0)
+    assert [box.itemText(n) for n in range(box.count())] == ["Second", "Third"]
+    marks.set(0, first=5, last=9, label="normal")
+    box.setProperty("currentIndex", 1)  # slices of one patient mean nothing in the other
+    assert marks.marks() == [(third, 0, 60, "normal", "")]
+    marks.add(second)
+    slicer.mrmlScene.RemoveNode(third)
+    assert [mark[0] for mark in marks.marks()] == [second]
+    panel.watch._changed.flush()
+    assert value(ui.rangesTable, "rowCount") == 1
 
 
 def matrix_of(node):

@@ -100,10 +100,14 @@ def segments_of(segmentation) -> list[tuple[str, str]]:
     return [(i, inside.GetSegment(i).GetName() or "") for i in inside.GetSegmentIDs()]
 
 
+def called_lung(segmentation) -> list[str]:
+    """IDs of the segments that are called lung."""
+    return [i for i, name in segments_of(segmentation) if "lung" in name.lower()]
+
+
 def lung_segments_of(segmentation) -> list[str]:
-    """IDs of the segments that are called lung; of all where none is."""
-    segments = segments_of(segmentation)
-    return [i for i, name in segments if "lung" in name.lower()] or [i for i, _name in segments]
+    """IDs of the segments that are called lung; of all where none is, for scripts that give no list."""
+    return called_lung(segmentation) or [i for i, _name in segments_of(segmentation)]
 
 
 def _mask_from_segments(segmentation, ct, segments: Sequence[str] | None) -> np.ndarray:

@@ -17,7 +17,8 @@ from .input_nodes import world_matrix
 from .result_nodes import MINIMUM_VOLUME, UPDATING, ResultNodes, prepare_volume
 from .scene_nodes import THRESHOLD
 from .segments import draw_segment, write_segment
-from .statistics_table import fill_table
+from .statistics_table import fill_table, show_readable_table
+from .surfaces import has_surfaces, kept_surfaces, make_lesion_surface, put_surface
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,24 +91,42 @@ class LiveResult:
         nodes.heatmap.SetAttribute(THRESHOLD, repr(float(threshold)))
         nodes.heatmap.SetAttribute(MINIMUM_VOLUME, repr(float(min_volume_ml)))
         if nodes.segmentation is not None:
-            part = labelmap[self.box]
-            if settled:
-                write_segment(nodes.segmentation, nodes.ct, LUNG_LESION, part, self.box)
-            elif follows_live(nodes.segmentation):
-                drawn = draw_segment(nodes.segmentation, nodes.ct, LUNG_LESION, part, self.box)
-                if not drawn:
-                    write_segment(nodes.segmentation, nodes.ct, LUNG_LESION, part, self.box)
+            self._update_segment(labelmap[self.box], settled)
         if rows is not None:
             fill_table(nodes.table, rows)
+            show_readable_table(nodes.heatmap, rows, make=False)
         return lesions
+
+    def _update_segment(self, part: np.ndarray, settled: bool) -> None:
+        """Make the segment show the lesions: at once where it is seen in slices, else once the slider rests."""
+        nodes = self.nodes
+        if not settled:
+            if follows_live(nodes.segmentation) and not draw_segment(
+                nodes.segmentation, nodes.ct, LUNG_LESION, part, self.box
+            ):
+                write_segment(nodes.segmentation, nodes.ct, LUNG_LESION, part, self.box)
+            return
+        surfaces = kept_surfaces(nodes.segmentation)
+        if surfaces:  # or Slicer would make all of them anew, which takes ten seconds
+            nodes.segmentation.RemoveClosedSurfaceRepresentation()
+        write_segment(nodes.segmentation, nodes.ct, LUNG_LESION, part, self.box)
+        for segment_id, surface in surfaces.items():
+            if segment_id != LUNG_LESION.segment_id:
+                put_surface(nodes.segmentation, segment_id, surface)
+        if surfaces:
+            make_lesion_surface(nodes)
 
 
 def follows_live(segmentation) -> bool:
-    """Whether a segmentation is worth updating at every step of a slider: it is seen, and has no surface to remake."""
+    """Whether a segmentation is worth updating at every step of a slider: its lesion is seen in the slice views, and it
+    has no surface to remake."""
     display = segmentation.GetDisplayNode()
-    seen = display is not None and display.GetVisibility() and display.GetSegmentVisibility(LUNG_LESION.segment_id)
-    surface = slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
-    return bool(seen) and not segmentation.GetSegmentation().ContainsRepresentation(surface)
+    segment = LUNG_LESION.segment_id
+    if display is None or not (display.GetVisibility() and display.GetVisibility2D()):
+        return False
+    drawn = display.GetVisibility2DOutline() and display.GetSegmentVisibility2DOutline(segment)
+    drawn = drawn or (display.GetVisibility2DFill() and display.GetSegmentVisibility2DFill(segment))
+    return bool(drawn and display.GetSegmentVisibility(segment)) and not has_surfaces(segmentation)
 
 
 def _array_of(node) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -15,9 +16,9 @@ from LesionDecompLib.ct.volume import Volume
 from LesionDecompLib.errors import LesionDecompError
 
 from .color_nodes import heat_colors, label_colors
-from .scene_nodes import THRESHOLD, nodes_of_class
+from .scene_nodes import OUTPUT, THRESHOLD, nodes_of_class
 from .segments import write_segment
-from .statistics_table import fill_table
+from .statistics_table import fill_table, show_readable_table
 
 if TYPE_CHECKING:
     from LesionDecompLib.pipeline import SegmentResult
@@ -34,6 +35,7 @@ OUTPUT_CLASSES = {
 }
 HEAT_SHOWN_FROM = 0.1  # lower heat is transparent, so that the CT stays readable
 MINIMUM_VOLUME = "LesionDecomp.minimumVolumeMl"
+RUN = "LesionDecomp.run"  # attribute of a heatmap: which run has written it
 
 
 @dataclass
@@ -125,8 +127,6 @@ def write_result(
     :return: the nodes, which also refer to one another (:func:`result_of`).
     """
     scene, name = ct.GetScene(), ct.GetName()
-    if scene.GetUndoFlag():
-        scene.SaveStateForUndo()
     with _new_nodes(scene) as add:
         heatmap = heatmap if heatmap is not None else add("heatmap", f"{name} heatmap")
         lungs = lungs if lungs is not None else add("lungs", f"{name} lungs")
@@ -145,6 +145,10 @@ def write_result(
         _write_volume(lesions, result.lesions, ct, np.uint8)
         _display_labels(lesions, "LesionDecomp lesions", LESIONS)
         fill_table(table, result.statistics)
+        show_readable_table(heatmap, result.statistics, make=False)
+        for name, node in (("heatmap", heatmap), ("lungs", lungs), ("lesions", lesions)):
+            node.SetAttribute(OUTPUT, name)
+        heatmap.SetAttribute(RUN, uuid.uuid4().hex)
         heatmap.SetAttribute(THRESHOLD, repr(float(result.threshold)))
         heatmap.SetAttribute(MINIMUM_VOLUME, repr(float(result.min_volume_ml)))
         if segmentation is not None:
@@ -177,17 +181,22 @@ def result_of(heatmap) -> ResultNodes:
     return ResultNodes(**nodes)
 
 
+def complete_result(heatmap) -> ResultNodes | None:
+    """The nodes that belong to a heatmap node, or None where there is no complete result."""
+    try:
+        return result_of(heatmap)
+    except LesionDecompError:
+        return None
+
+
 def results_of_ct(ct) -> list[ResultNodes]:
     """Complete results of a CT in its scene, the latest last."""
     scene = ct.GetScene() if ct is not None else None
     results = []
     for heatmap in nodes_of_class(scene, "vtkMRMLScalarVolumeNode") if scene is not None else []:
         if heatmap.GetAttribute(THRESHOLD) is not None and heatmap.GetNodeReference(_role("ct")) == ct:
-            try:
-                results.append(result_of(heatmap))
-            except LesionDecompError:
-                continue
-    return results
+            results.append(complete_result(heatmap))
+    return [nodes for nodes in results if nodes is not None]
 
 
 def add_segmentation(nodes: ResultNodes) -> ResultNodes:
@@ -294,9 +303,12 @@ def _write_segmentation(node, ct, lungs: np.ndarray, lesions: np.ndarray) -> Non
     masks = {lung: lungs == lung.label for lung in LUNGS} | {LUNG_LESION: lesions != 0}
     for structure, mask in masks.items():
         write_segment(node, ct, structure, mask)
-    # Outlines only, so that the heatmap underneath stays visible.
-    for structure in masks if is_new else ():
-        node.GetDisplayNode().SetSegmentVisibility2DFill(structure.segment_id, False)
+    if is_new:
+        display = node.GetDisplayNode()
+        # Outlines only, so that the heatmap underneath stays visible; the lesions' own is drawn by their labelmap.
+        for structure in masks:
+            display.SetSegmentVisibility2DFill(structure.segment_id, False)
+        display.SetSegmentVisibility2DOutline(LUNG_LESION.segment_id, False)
 
 
 def _place_beside(ct, nodes: ResultNodes) -> None:

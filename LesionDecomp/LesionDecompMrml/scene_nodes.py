@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 THRESHOLD = "LesionDecomp.threshold"  # attribute that a result's heatmap has, and no other volume
+OUTPUT = "LesionDecomp.output"  # attribute of volumes that results are written into: which output
 
 
 def nodes_of_class(scene, class_name: str) -> list:
@@ -13,10 +14,20 @@ def nodes_of_class(scene, class_name: str) -> list:
     return [scene.GetNthNodeByClass(n, class_name) for n in range(scene.GetNumberOfNodesByClass(class_name))]
 
 
+def is_output(node) -> bool:
+    """Whether a volume node holds, or was made for, an output of this module."""
+    return node.GetAttribute(THRESHOLD) is not None or node.GetAttribute(OUTPUT) is not None
+
+
 def chest_volumes(scene) -> list:
-    """Scalar volumes that may be a chest CT: neither labelmaps nor heatmaps of results."""
+    """Scalar volumes that may be a chest CT: neither labelmaps nor outputs of this module."""
+    return [node for node in scalar_volumes(scene) if not is_output(node)]
+
+
+def scalar_volumes(scene) -> list:
+    """Scalar volumes proper, without labelmaps and other subclasses: what a node selector for them lists."""
     return [
         node
         for node in nodes_of_class(scene, "vtkMRMLScalarVolumeNode")
-        if not node.IsA("vtkMRMLLabelMapVolumeNode") and node.GetAttribute(THRESHOLD) is None
+        if node.GetClassName() == "vtkMRMLScalarVolumeNode"
     ]

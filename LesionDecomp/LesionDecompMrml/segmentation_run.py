@@ -6,18 +6,22 @@ is only observed. If the scene is closed, or a node that the run needs is remove
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import slicer
 import vtk
+from LesionDecompLib.ct.checks import check_chest_ct
 from LesionDecompLib.ct.volume import Volume
 from LesionDecompLib.errors import Cancelled, LesionDecompError
 
 from .input_nodes import lung_mask_from_node, volume_from_node
 from .result_nodes import ResultNodes, check_outputs, write_result
+from .run_options import RunOptions
+from .slicer_python import slicer_python
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,28 +49,21 @@ class Request:
     with_segmentation: bool
 
     @classmethod
-    def read(
-        cls,
-        ct,
-        lung_mask=None,
-        lung_segments: Sequence[str] | None = None,
-        outputs: Mapping[str, Any] | None = None,
-        with_segmentation: bool = False,
-        *,
-        mask_is_output: bool = False,
-    ) -> Request:
+    def read(cls, ct, options: RunOptions | None = None) -> Request:
         """Copy the CT and its lung mask out of the scene.
 
-        :param lung_mask: labelmap or segmentation node, or None.
-        :param lung_segments: IDs; None for all that fit.
-        :param mask_is_output: the mask may be written again, as when a result's own lungs were edited.
-        :raises LesionDecompError: input that will not do, or output nodes that cannot take the result.
+        :raises LesionDecompError: input that will not do (a CT that is none is refused here, before any model is
+            loaded), or output nodes that cannot take the result.
         """
+        options = options or RunOptions()
         volume = volume_from_node(ct)
-        mask = lung_mask_from_node(lung_mask, ct, lung_segments) if lung_mask is not None else None
-        outputs = {name: node or None for name, node in (outputs or {}).items()}
-        check_outputs(outputs, inputs=(ct,) if mask_is_output else (ct, lung_mask))
-        return cls(ct, volume, mask, outputs, with_segmentation)
+        check_chest_ct(volume)
+        mask = None
+        if options.lung_mask is not None:
+            mask = lung_mask_from_node(options.lung_mask, ct, options.lung_segments)
+        outputs = options.outputs.nodes()
+        check_outputs(outputs, inputs=(ct,) if options.lungs_are_edited else (ct, options.lung_mask))
+        return cls(ct, volume, mask, outputs, options.outputs.with_segmentation)
 
     @property
     def nodes(self) -> list[Any]:
@@ -89,9 +86,78 @@ class Listeners:
     """Whom to tell; each is called on the main thread, and exactly one of the last three, at the end."""
 
     progress: Callable[[Step], object] | None = None
-    done: Callable[[ResultNodes], object] | None = None
+    done: Callable[[ResultNodes], object] | tuple[Callable[[ResultNodes], object] | None, ...] | None = None
     failed: Callable[[Exception], object] | None = None
     cancelled: Callable[[], object] | None = None
+
+
+def process_here(ct, options: RunOptions, segment: Callable[..., SegmentResult], **callbacks: Any) -> ResultNodes:
+    """Segment a CT of the scene in this process, and write the result; returns when all is done.
+
+    :param segment: ``segment(volume, mask, model=, device=, batchSize=, threshold=, min_volume_ml=, **callbacks)``.
+    :param callbacks: ``progress(stage, done, total)`` and ``cancelled()``.
+    :raises LesionDecompError: unsuitable input.
+    :raises Cancelled: by ``cancelled``, or because a node that the run needs left the scene meanwhile.
+    """
+    from LesionDecompLib.report.manifest import build_manifest, manifest_text
+
+    started = time.monotonic()
+    request = Request.read(ct, options)
+    result = segment(
+        request.volume,
+        request.mask,
+        model=options.model,
+        device=options.device,
+        batchSize=options.batch_size,
+        threshold=options.threshold,
+        min_volume_ml=options.minimum_volume_ml,
+        **callbacks,
+    )
+    asked = {"device": options.device, "batch_size": options.batch_size}
+    nodes = request.write(result, manifest_text(build_manifest(request.volume, result, parameters=asked)))
+    log_run(nodes, time.monotonic() - started, result.device)
+    return nodes
+
+
+def start_run(ct, options: RunOptions, listeners: Listeners, every: Callable | None) -> SegmentationRun:
+    """Start the same in a worker process, and return at once.
+
+    :param every: as of :class:`SegmentationRun`.
+    :raises LesionDecompError: unsuitable input; nothing has been started then.
+    """
+    from LesionDecompLib.processes.job_files import JobParameters
+
+    started = time.monotonic()
+    parameters = JobParameters(
+        lesion_model=str(options.model) if options.model else None,
+        device=options.device,
+        batch_size=int(options.batch_size),
+        threshold=None if options.threshold is None else float(options.threshold),
+        min_volume_ml=float(options.minimum_volume_ml),
+    )
+
+    def done(nodes: ResultNodes) -> None:
+        log_run(nodes, time.monotonic() - started)
+        for listener in listeners.done if isinstance(listeners.done, tuple) else (listeners.done,):
+            if listener is not None:
+                listener(nodes)
+
+    return SegmentationRun(
+        Request.read(ct, options),
+        parameters,
+        replace(listeners, done=done),
+        python=slicer_python(),
+        temporary_folder=slicer.app.temporaryPath or None,
+        every=every,
+    )
+
+
+def log_run(nodes: ResultNodes, seconds: float, device: str = "") -> None:
+    """Tell the application's log how long a run took, and what looked wrong."""
+    where = f" on {device}" if device else ""
+    logging.info(f"LesionDecomp: segmented in {seconds:.1f} s{where}, threshold {nodes.threshold:g}")
+    for warning in nodes.warnings:
+        logging.warning(f"LesionDecomp: {warning}")
 
 
 class SegmentationRun:
@@ -120,6 +186,7 @@ class SegmentationRun:
         from LesionDecompLib.processes.segmentation import WorkerJob
 
         self.request, self._listeners = request, listeners or Listeners()
+        self.lost = ""  # name of the node whose removal ended the run
         self._told: Step | None = None
         self._job: WorkerJob | None = WorkerJob(
             request.volume, request.mask, parameters, python=python, temporary_folder=temporary_folder
@@ -156,7 +223,7 @@ class SegmentationRun:
         self._end()
         try:
             nodes = self.request.write(result, report)
-        except Cancelled:
+        except Cancelled:  # a node left the scene without its event, or between two events
             self._tell(self._listeners.cancelled)
         except Exception as error:  # whatever MRML raises, the user must hear of it, and the panel must go on
             self._tell(self._listeners.failed, error)
@@ -189,7 +256,8 @@ class SegmentationRun:
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _on_node_removed(self, _scene, _event, node) -> None:
-        if any(node is needed or node == needed for needed in self.request.nodes):
+        if any(node == needed for needed in self.request.nodes):
+            self.lost = node.GetName() or ""
             self.cancel()
 
     @staticmethod

@@ -1,11 +1,16 @@
-"""The statistics as a table node whose columns carry their unit and definition."""
+"""The statistics as table nodes: one that holds the numbers, and one for people, with digits that make sense."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import vtk
-from LesionDecompLib.measurement.statistics import MEASUREMENTS, REGION_HEADER, RegionStatistics
+from LesionDecompLib.measurement.statistics import MEASUREMENTS, REGION_HEADER, Measurement, RegionStatistics
+
+READABLE_ROLE = "LesionDecomp.readableTable"  # the heatmap's reference to the table for people
+UNDEFINED = "–"
+MEASUREMENT_HEADER = "Measurement"
 
 
 def fill_table(node, rows: Sequence[RegionStatistics]) -> None:
@@ -14,12 +19,14 @@ def fill_table(node, rows: Sequence[RegionStatistics]) -> None:
     :param node: a table node.
     :param rows: what ``lesion_statistics`` returned.
 
-    Column names are the CSV file's headers ("Lesion volume (mL)"); the unit label and the description of each column
-    hold the measurement's unit and definition. Undefined figures stay NaN.
+    Column names are the CSV file's headers ("Lesion volume (mL)"); title, unit label and description of each column
+    hold the measurement's title, unit and definition. Undefined figures stay NaN.
     """
     modified = node.StartModify()
     try:
         node.SetLocked(True)  # figures are for reading; the user copies the table to edit it
+        node.SetUseColumnTitleAsColumnHeader(True)
+        node.SetUseFirstColumnAsRowHeader(True)
         node.RemoveAllColumns()
         regions = vtk.vtkStringArray()
         regions.SetName(REGION_HEADER)
@@ -33,7 +40,80 @@ def fill_table(node, rows: Sequence[RegionStatistics]) -> None:
             for row in rows:
                 column.InsertNextValue(float(row.values[measurement.key]))
             node.AddColumn(column)
+            node.SetColumnTitle(measurement.header, measurement.title)
             node.SetColumnUnitLabel(measurement.header, measurement.unit)
             node.SetColumnDescription(measurement.header, measurement.definition)
     finally:
         node.EndModify(modified)
+
+
+def read_table(node) -> list[RegionStatistics]:
+    """The statistics that a table node holds; empty where it holds none, or lacks a column.
+
+    :param node: filled by :func:`fill_table`.
+    """
+    table = node.GetTable()
+    columns = [table.GetColumnByName(measurement.header) for measurement in MEASUREMENTS]
+    regions = table.GetColumnByName(REGION_HEADER)
+    if regions is None or any(column is None for column in columns):
+        return []
+    rows = []
+    for n in range(table.GetNumberOfRows()):
+        # A table that was read from a file may hold text.
+        values = [column.GetVariantValue(n).ToDouble() for column in columns]
+        values = dict(zip((m.key for m in MEASUREMENTS), values, strict=True))
+        rows.append(RegionStatistics(regions.GetValue(n), values))
+    return rows
+
+
+def readable(measurement: Measurement, value: float) -> str:
+    """A value with digits that make sense, without its unit: "4104", "65.3", "−752"; a dash where it is undefined."""
+    if math.isnan(value):
+        return UNDEFINED
+    if measurement.unit == "HU" or measurement.key == "lesion_count":
+        decimals = 0
+    elif measurement.unit == "mL":
+        decimals = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
+    else:
+        decimals = 1 if measurement.unit == "%" else 2
+    text = f"{value:.{decimals}f}"
+    if float(text) == 0.0:
+        text = text.lstrip("-")
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def show_readable_table(heatmap, rows: Sequence[RegionStatistics], *, make: bool = True):
+    """Make or update the table for people: measurements as rows, the most important first, regions as columns.
+
+    :param heatmap: node of the result, which refers to the table.
+    :param make: make it where there is none.
+    :return: the table node, or None.
+    """
+    node = heatmap.GetNodeReference(READABLE_ROLE)
+    if node is None:
+        if not make:
+            return None
+        scene = heatmap.GetScene()
+        name = scene.GenerateUniqueName(f"{heatmap.GetName()} measurements")
+        node = scene.AddNewNodeByClass("vtkMRMLTableNode", name)
+        heatmap.SetNodeReferenceID(READABLE_ROLE, node.GetID())
+    modified = node.StartModify()
+    try:
+        node.SetLocked(True)
+        node.SetUseColumnTitleAsColumnHeader(True)
+        node.SetUseFirstColumnAsRowHeader(True)
+        node.RemoveAllColumns()
+        _add_texts(node, MEASUREMENT_HEADER, [measurement.header for measurement in MEASUREMENTS])
+        for row in rows:
+            _add_texts(node, row.region, [readable(one, float(row.values[one.key])) for one in MEASUREMENTS])
+    finally:
+        node.EndModify(modified)
+    return node
+
+
+def _add_texts(node, name: str, texts: Sequence[str]) -> None:
+    column = vtk.vtkStringArray()
+    column.SetName(name)
+    for text in texts:
+        column.InsertNextValue(text)
+    node.AddColumn(column)

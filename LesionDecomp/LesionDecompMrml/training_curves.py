@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from LesionDecompLib.training.log import MEANINGS, SECONDS, STEP, curve_names
 
-from .plots import draw_as_line
+from .plots import draw_as_line, set_texts
 from .scene_nodes import nodes_of_class
 from .table_columns import set_columns
 
@@ -15,6 +15,17 @@ FOLDER = "LesionDecomp.training"  # attribute of the table: which run it shows
 CHART_ROLE = "LesionDecomp.trainingChart"
 SERIES_ROLE = "LesionDecomp.trainingSeries"
 UNITS = {SECONDS: "s"}
+# Names of the curves; others are called as their columns.
+WORDS = {
+    "L_r": "Unexplained (1)",
+    "L_n": "Change of normal slices (2)",
+    "L_c": "Critic (3)",
+    "L_a": "Adversarial (4)",
+    "L_g": "Total loss",
+    "heat_lesion": "Heat, lesion slices",
+    "heat_normal": "Heat, normal slices",
+}
+FEW = 8  # rows; of so few, each is marked, since a line of one is not seen
 # Far apart in hue, and readable on a dark and a light background.
 COLORS = (
     (0.12, 0.47, 0.71),
@@ -42,11 +53,13 @@ def show_log(scene, folder: str | Path, log: dict[str, np.ndarray]):
         )
         table.SetAttribute(FOLDER, str(folder))
         table.SetLocked(True)
+    if len(log[STEP]) == 1:  # the plot view draws lines of two points and more only
+        log = {name: np.repeat(values, 2) for name, values in log.items()}
     if set_columns(table, log):
         for name in log:
             table.SetColumnUnitLabel(name, UNITS.get(name, ""))
             table.SetColumnDescription(name, MEANINGS.get(name, ""))
-    return table, _chart(scene, table, Path(folder).name, curve_names(log))
+    return table, _chart(scene, table, Path(folder).name, curve_names(log), len(log[STEP]) <= FEW)
 
 
 def training_table(scene, folder: str | Path):
@@ -56,25 +69,24 @@ def training_table(scene, folder: str | Path):
     )
 
 
-def _chart(scene, table, title: str, names: list[str]):
+def _chart(scene, table, name: str, columns: list[str], with_marks: bool):
     chart = table.GetNodeReference(CHART_ROLE)
     if chart is None:
-        chart = scene.AddNewNodeByClass("vtkMRMLPlotChartNode", scene.GenerateUniqueName(f"Training {title}"))
-        chart.SetTitle(f"Training {title}")
-        chart.SetXAxisTitle("Step")
-        chart.SetYAxisTitle("Loss, or mean heat")
+        chart = scene.AddNewNodeByClass("vtkMRMLPlotChartNode", scene.GenerateUniqueName(f"Training {name}"))
+        set_texts(chart, "Training", "Step", "Loss, or mean heat")
         table.SetNodeReferenceID(CHART_ROLE, chart.GetID())
-    drawn = {table.GetNthNodeReference(SERIES_ROLE, n).GetYColumnName() for n in _indices(table)}
-    for number, name in enumerate(names):
-        if name in drawn:
-            continue
-        series = scene.AddNewNodeByClass("vtkMRMLPlotSeriesNode", name)
-        draw_as_line(series, table, STEP, name, COLORS[number % len(COLORS)])
-        table.AddNodeReferenceID(SERIES_ROLE, series.GetID())
-        chart.AddAndObservePlotSeriesNodeID(series.GetID())
+    drawn = {series.GetYColumnName(): series for series in _series(table)}
+    for number, column in enumerate(columns):
+        series = drawn.get(column)
+        if series is None:
+            series = scene.AddNewNodeByClass("vtkMRMLPlotSeriesNode", WORDS.get(column, column))
+            draw_as_line(series, table, STEP, column, COLORS[number % len(COLORS)])
+            table.AddNodeReferenceID(SERIES_ROLE, series.GetID())
+            chart.AddAndObservePlotSeriesNodeID(series.GetID())
+        series.SetMarkerStyle(series.MarkerStyleCircle if with_marks else series.MarkerStyleNone)
     return chart
 
 
-def _indices(table) -> list[int]:
-    references = range(table.GetNumberOfNodeReferences(SERIES_ROLE))
-    return [n for n in references if table.GetNthNodeReference(SERIES_ROLE, n) is not None]
+def _series(table) -> list:
+    found = [table.GetNthNodeReference(SERIES_ROLE, n) for n in range(table.GetNumberOfNodeReferences(SERIES_ROLE))]
+    return [series for series in found if series is not None]

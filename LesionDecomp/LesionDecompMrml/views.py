@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import slicer
-from LesionDecompLib.ct.anatomy import LUNGS
+from LesionDecompLib.ct.anatomy import LUNG_LESION, LUNGS
 from LesionDecompLib.report.picture import LUNG_WINDOW
 
 from .input_nodes import world_matrix
 from .result_nodes import ResultNodes
 from .scene_nodes import nodes_of_class
+from .surfaces import LUNG_OPACITY, closed_surface_name, has_surfaces, make_surfaces
 
 HEAT_OPACITY = 0.5
 LESION_OPACITY = 1.0
-LUNG_SURFACE_OPACITY = 0.25
+RED_VIEW = "vtkMRMLSliceNodeRed"
+# Of the view: width and height, and where the legend stands in the room that these leave.
+LEGEND_SIZE, LEGEND_POSITION, LEGEND_FONT = (0.08, 0.35), (0.99, 0.98), 12
 FIELD_OF_VIEW_MARGIN = 1.05
 
 
@@ -27,7 +30,7 @@ def show_result(nodes: ResultNodes, *, set_window: bool = True) -> None:
         display = nodes.ct.GetDisplayNode()
         display.SetAutoWindowLevel(False)
         display.SetWindowLevelMinMax(*LUNG_WINDOW)
-    set_overlay(nodes, heat=True, outline=True)
+    set_overlay(nodes, heat=True, outline=True, opacity=HEAT_OPACITY)
     center = lesion_center(nodes)
     for view in nodes_of_class(scene, "vtkMRMLSliceNode"):
         view.SetUseLabelOutline(True)
@@ -35,23 +38,81 @@ def show_result(nodes: ResultNodes, *, set_window: bool = True) -> None:
             view.JumpSliceByOffsetting(*center)
 
 
-def set_overlay(nodes: ResultNodes, *, heat: bool, outline: bool, opacity: float = HEAT_OPACITY) -> None:
-    """Show the CT in all slice views, with or without the heatmap and the lesions' outline over it.
+def set_overlay(
+    nodes: ResultNodes, *, heat: bool | None = None, outline: bool | None = None, opacity: float | None = None
+) -> None:
+    """Show or hide heatmap and lesion outline in all slice views, over the CT; what is None stays as it is.
 
-    :param opacity: of the heatmap, 0 to 1.
+    :param opacity: of the heatmap, 0 to 1; where another volume is shown instead, that one's opacity is left alone.
     """
     for composite in nodes_of_class(nodes.ct.GetScene(), "vtkMRMLSliceCompositeNode"):
         modified = composite.StartModify()
-        composite.SetBackgroundVolumeID(nodes.ct.GetID())
-        composite.SetForegroundVolumeID(nodes.heatmap.GetID() if heat else None)
-        composite.SetForegroundOpacity(opacity)
-        composite.SetLabelVolumeID(nodes.lesions.GetID() if outline else None)
-        composite.SetLabelOpacity(LESION_OPACITY)
+        if heat or outline:
+            composite.SetBackgroundVolumeID(nodes.ct.GetID())
+        if heat is False and composite.GetBackgroundVolumeID() == nodes.heatmap.GetID():
+            composite.SetBackgroundVolumeID(nodes.ct.GetID())
+        if heat is not None and (heat or _shows_heat(composite, nodes)):
+            composite.SetForegroundVolumeID(nodes.heatmap.GetID() if heat else None)
+        if opacity is not None and _shows_heat(composite, nodes):
+            composite.SetForegroundOpacity(opacity)
+        if outline is not None and (outline or _shows_outline(composite, nodes)):
+            composite.SetLabelVolumeID(nodes.lesions.GetID() if outline else None)
+            composite.SetLabelOpacity(LESION_OPACITY)
         composite.EndModify(modified)
 
 
-def set_legend_visible(nodes: ResultNodes, visible: bool) -> None:
-    """Show or hide the color legend of the heatmap in the slice views."""
+def show_in_view(nodes: ResultNodes, view, *, heat: bool, outline: bool, opacity: float) -> None:
+    """Show a result in a slice view that is new, as after a change of the layout, where the other views stand.
+
+    :param view: its slice node.
+    """
+    scene = nodes.ct.GetScene()
+    for composite in nodes_of_class(scene, "vtkMRMLSliceCompositeNode"):
+        if composite.GetLayoutName() == view.GetLayoutName():
+            modified = composite.StartModify()
+            composite.SetBackgroundVolumeID(nodes.ct.GetID())
+            composite.SetForegroundVolumeID(nodes.heatmap.GetID() if heat else None)
+            composite.SetForegroundOpacity(opacity)
+            composite.SetLabelVolumeID(nodes.lesions.GetID() if outline else None)
+            composite.SetLabelOpacity(LESION_OPACITY)
+            composite.EndModify(modified)
+    view.SetUseLabelOutline(True)
+    center = lesion_center(nodes)
+    if center is not None:
+        view.JumpSliceByOffsetting(*center)
+
+
+def shown_overlay(nodes: ResultNodes) -> tuple[bool, bool] | None:
+    """Whether any slice view shows the heatmap, and the lesions' outline; None where there is no slice view."""
+    composites = nodes_of_class(nodes.ct.GetScene(), "vtkMRMLSliceCompositeNode")
+    if not composites:
+        return None
+    return any(_shows_heat(one, nodes) for one in composites), any(_shows_outline(one, nodes) for one in composites)
+
+
+def _shows_heat(composite, nodes: ResultNodes) -> bool:
+    # The Data module shows a volume as background.
+    return nodes.heatmap.GetID() in (composite.GetForegroundVolumeID(), composite.GetBackgroundVolumeID())
+
+
+def _shows_outline(composite, nodes: ResultNodes) -> bool:
+    return composite.GetLabelVolumeID() == nodes.lesions.GetID()
+
+
+def outline_by_segmentation(nodes: ResultNodes, by_segmentation: bool) -> None:
+    """Have the lesions outlined by their segment, which Segment Editor edits, or by the labelmap that follows the
+    slider; by both they would be drawn twice. A result without segmentation stays as it is."""
+    if nodes.segmentation is None or nodes.segmentation.GetDisplayNode() is None:
+        return
+    nodes.segmentation.GetDisplayNode().SetSegmentVisibility2DOutline(LUNG_LESION.segment_id, by_segmentation)
+    set_overlay(nodes, outline=not by_segmentation)
+
+
+def set_legend_visible(nodes: ResultNodes, visible: bool, view_id: str = RED_VIEW) -> None:
+    """Show or hide the color legend of the heatmap: a small bar at the top right of one slice view, beside the body.
+
+    :param view_id: of that view's node.
+    """
     logic = slicer.vtkSlicerColorLogic
     legend = logic.GetColorLegendDisplayNode(nodes.heatmap)
     if legend is None:
@@ -60,35 +121,52 @@ def set_legend_visible(nodes: ResultNodes, visible: bool) -> None:
         legend = logic.AddDefaultColorLegendDisplayNode(nodes.heatmap)
         if legend is None:
             return
-        legend.SetTitleText("Lesion heat")
+        legend.SetTitleText("Heat")
         legend.SetLabelFormat("%.1f")
-        legend.SetNumberOfLabels(6)
+        legend.SetNumberOfLabels(3)
         legend.SetMaxNumberOfColors(256)
+        legend.SetSize(*LEGEND_SIZE)
+        legend.SetPosition(*LEGEND_POSITION)
+        for text in (legend.GetTitleTextProperty(), legend.GetLabelTextProperty()):
+            text.SetFontSize(LEGEND_FONT)
+    if legend.GetNumberOfViewNodeIDs() != 1 or legend.GetNthViewNodeID(0) != view_id:
+        legend.RemoveAllViewNodeIDs()
+        legend.AddViewNodeID(view_id)
     legend.SetVisibility(visible)
 
 
-def set_surfaces_visible(segmentation, visible: bool) -> None:
-    """Show or hide a segmentation's surfaces in 3-D; they are computed the first time they are shown."""
+def set_surfaces_visible(nodes: ResultNodes, visible: bool) -> None:
+    """Show or hide the surfaces of a result's segmentation in 3-D; they are made the first time they are shown."""
+    display = nodes.segmentation.GetDisplayNode()
     if visible:
-        segmentation.CreateClosedSurfaceRepresentation()
-        display = segmentation.GetDisplayNode()
+        if not has_surfaces(nodes.segmentation):
+            make_surfaces(nodes)
+        display.SetVisibility(True)
         # The lungs are glass, or they would hide what lies in them.
         for structure in LUNGS:
-            display.SetSegmentOpacity3D(structure.segment_id, LUNG_SURFACE_OPACITY)
+            display.SetSegmentVisibility(structure.segment_id, True)
+            display.SetSegmentOpacity3D(structure.segment_id, LUNG_OPACITY)
+        display.SetSegmentVisibility(LUNG_LESION.segment_id, True)
+        display.SetPreferredDisplayRepresentationName3D(closed_surface_name())
     else:
-        segmentation.RemoveClosedSurfaceRepresentation()
-    segmentation.GetDisplayNode().SetVisibility3D(visible)
+        nodes.segmentation.RemoveClosedSurfaceRepresentation()
+    display.SetVisibility3D(visible)
 
 
 def jump_to_voxel(nodes: ResultNodes, voxel: tuple[int, int, int]) -> tuple[float, float, float]:
-    """Move all slice views to a voxel (k, j, i) of the CT.
+    """Bring all slice views to the slice of a voxel (k, j, i) of the CT, the crosshair on it; no view is panned.
 
     :return: its RAS, mm, in the world.
     """
-    r, a, s, _ = world_matrix(nodes.ct) @ (*reversed(voxel), 1.0)
-    for view in nodes_of_class(nodes.ct.GetScene(), "vtkMRMLSliceNode"):
-        view.JumpSliceByCentering(float(r), float(a), float(s))
-    return float(r), float(a), float(s)
+    r, a, s, _ = (float(n) for n in world_matrix(nodes.ct) @ (*reversed(voxel), 1.0))
+    scene = nodes.ct.GetScene()
+    for view in nodes_of_class(scene, "vtkMRMLSliceNode"):
+        view.JumpSliceByOffsetting(r, a, s)
+    for crosshair in nodes_of_class(scene, "vtkMRMLCrosshairNode")[:1]:
+        if crosshair.GetCrosshairMode() == crosshair.NoCrosshair:
+            crosshair.SetCrosshairMode(crosshair.ShowSmallBasic)
+        crosshair.SetCrosshairRAS(r, a, s)
+    return r, a, s
 
 
 def lesion_center(nodes: ResultNodes) -> tuple[float, float, float] | None:

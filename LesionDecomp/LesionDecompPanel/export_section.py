@@ -1,8 +1,7 @@
-"""The panel's third part: measurements to the clipboard, and files for others: CSV, report, manifest."""
+"""The panel's third part: measurements to the clipboard, and files for others: CSV, report, manifest, DICOM SEG."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import qt
@@ -10,13 +9,14 @@ import slicer
 from slicer.i18n import tr as _
 
 from .file_dialogs import ask_save_path
+from .packages import install_for_dicom_seg
 from .signals import connect
 
 BUTTONS = ("copyButton", "saveCsvButton", "saveReportButton", "saveManifestButton")
 
 
 class ExportSection:
-    """Copy, CSV, report and manifest of the result shown.
+    """Copy, CSV, report, manifest and DICOM segmentation of the result shown.
 
     :param ui: the panel's controls.
     :param logic: of the module.
@@ -29,6 +29,7 @@ class ExportSection:
         connect(ui.saveCsvButton, "clicked(bool)", self._on_csv)
         connect(ui.saveReportButton, "clicked(bool)", self._on_report)
         connect(ui.saveManifestButton, "clicked(bool)", self._on_manifest)
+        connect(ui.saveDicomButton, "clicked(bool)", self._on_dicom)
         ui.exportLabel.text = ""
 
     def set_parameter_node(self, _parameters) -> None:
@@ -37,47 +38,65 @@ class ExportSection:
 
     def refresh(self) -> None:
         """Bring the buttons in line with what there is."""
+        from LesionDecompMrml.dicom_export import is_from_dicom
+
         nodes = self._nodes()
         for name in BUTTONS:
             getattr(self._ui, name).enabled = nodes is not None
+        reported = nodes is not None and nodes.report is not None
         for name in ("saveReportButton", "saveManifestButton"):
-            getattr(self._ui, name).enabled = nodes is not None and nodes.report is not None
+            getattr(self._ui, name).enabled = reported
+        dicom = reported and is_from_dicom(nodes.ct)
+        self._ui.saveDicomButton.enabled = dicom
+        self._ui.saveDicomButton.toolTip = (
+            _("Save lungs and lesions as a DICOM segmentation in the CT's study; it names the patient, as the CT does.")
+            if dicom or nodes is None
+            else _("Only for a CT that was loaded with the DICOM module, whose study the segmentation then joins.")
+        )
 
     def cleanup(self) -> None:
         """Nothing is under way here."""
 
     def _on_copy(self, _checked: bool = False) -> None:
         with slicer.util.tryWithErrorDisplay(_("The measurements could not be copied.")):
-            qt.QApplication.clipboard().setText(self._logic.statisticsText(self._nodes().heatmap))
+            qt.QApplication.clipboard().setText(self._result().statistics_text())
             self._ui.exportLabel.text = _("The table is on the clipboard; paste it into a spreadsheet.")
 
     def _on_csv(self, _checked: bool = False) -> None:
-        self._save(_("Save the statistics"), "statistics.csv", "CSV (*.csv)", self._logic.exportStatistics)
+        self._save(_("Save the statistics"), "statistics.csv", "CSV (*.csv)", lambda r, path: r.write_statistics(path))
 
     def _on_manifest(self, _checked: bool = False) -> None:
-        self._save(_("Save the manifest of the run"), "report.json", "JSON (*.json)", self._logic.exportManifest)
+        title = _("Save the manifest of the run")
+        self._save(title, "report.json", "JSON (*.json)", lambda r, path: r.write_manifest(path))
 
     def _on_report(self, _checked: bool = False) -> None:
-        path = self._save(_("Save the report"), "report.html", "HTML (*.html)", self._logic.exportReport)
+        path = self._save(_("Save the report"), "report.html", "HTML (*.html)", lambda r, path: r.write_report(path))
         if path is not None:
             open_in_browser(path)
 
-    def _save(self, title: str, name: str, kind: str, export) -> Path | None:
+    def _on_dicom(self, _checked: bool = False) -> None:
+        ready = False
+        with slicer.util.tryWithErrorDisplay(_("The required Python package could not be installed.")):
+            ready = install_for_dicom_seg()
+        if ready:
+            title = _("Save the DICOM segmentation")
+            self._save(title, "segmentation.dcm", "DICOM (*.dcm)", lambda r, path: r.write_dicom_segmentation(path))
+
+    def _result(self):
+        return self._logic.result(self._nodes().heatmap)
+
+    def _save(self, title: str, name: str, kind: str, write) -> Path | None:
         nodes = self._nodes()
-        if nodes is None:
+        path = ask_save_path(title, nodes.ct.GetName() or "", name, kind) if nodes is not None else None
+        if path is None:
             return None
-        answer = ask_save_path(title, name, kind)
-        if not answer:
-            return None
-        path = Path(answer)
-        ending = Path(name).suffix
-        if not re.fullmatch(r"\.[A-Za-z0-9]{1,5}", path.suffix):
-            path = path.with_name(path.name + ending)
         done = False
         with slicer.util.tryWithErrorDisplay(_("The file could not be written.")):
-            export(nodes.heatmap, path)
+            write(self._result(), path)
             done = True
-        self._ui.exportLabel.text = _("Saved {name}.").format(name=path.name) if done else ""
+        self._ui.exportLabel.text = (
+            _("Saved {name} in {folder}.").format(name=path.name, folder=path.parent) if done else ""
+        )
         return path if done else None
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import qt
 import slicer
-from LesionDecompMrml.scene_nodes import THRESHOLD
+from LesionDecompMrml import views
+from LesionDecompMrml.result_nodes import RUN, ResultNodes
 from slicer.i18n import tr as _
 
-from .signals import connect
+from . import slicer_views
+from .measurements_table import MeasurementsTable
+from .signals import Later, connect
 
-SETTLED_MS = 300  # after the last move of a slider: table, plots and hidden segmentation follow
+SETTLED_MS = 300  # after the last move of a slider: table, plots, surfaces and hidden segmentation follow
 # Controls that need a result.
 RESULT_CONTROLS = (
     "overlayCheckBox",
@@ -19,14 +21,14 @@ RESULT_CONTROLS = (
     "opacitySlider",
     "previousLesionButton",
     "nextLesionButton",
+    "fullTableButton",
     "volumePlotButton",
     "areaPlotButton",
-    "recomputeButton",
 )
+SLIDERS = ("threshold", "minimumVolumeMl")
 # Parameters that lesions and views depend on.
 LOOK_PARAMETERS = (
-    "threshold",
-    "minimumVolumeMl",
+    *SLIDERS,
     "overlayVisible",
     "outlineVisible",
     "legendVisible",
@@ -36,77 +38,147 @@ LOOK_PARAMETERS = (
 
 
 class LookSection:
-    """Threshold, smallest lesion, overlay, outline, legend, surfaces, plots, and the way from lesion to lesion.
+    """Threshold, smallest lesion, overlay, outline, legend, surfaces, table, plots, and the way from lesion to lesion.
 
     :param ui: the panel's controls.
     :param logic: of the module.
-    :param recompute: called as ``recompute(lungs)`` with the node of the edited lungs.
+    :param recompute: called as ``recompute(nodes)`` to run again on a result's CT with its edited lungs.
     """
 
     def __init__(self, ui, logic, recompute) -> None:
         self._ui, self._logic, self._recompute = ui, logic, recompute
         self._parameters = None
-        self._shown = None  # the state (see _state) that the scene shows
+        self._shown: dict | None = None  # the state (see _state) that the scene shows
         self._places: list | None = None
         self._place = -1
         self._with_surfaces = False  # of the result shown, by this panel
-        self._settle_timer = qt.QTimer()
-        self._settle_timer.setProperty("singleShot", True)
-        self._settle_timer.interval = SETTLED_MS
-        connect(self._settle_timer, "timeout()", self.settle)
+        self._lost = ""  # why the result shown is gone
+        self._views: list[str] = []  # IDs of the slice views that have been given the result
+        self._table = MeasurementsTable(ui.measurementsTable)
+        self._steps = Later(self._follow)
+        self._settling = Later(self.settle, SETTLED_MS, restart=True)
         for button, slot in (
             ("nextLesionButton", self._on_next),
             ("previousLesionButton", self._on_previous),
+            ("fullTableButton", self._on_full_table),
             ("volumePlotButton", self._on_volume_plot),
             ("areaPlotButton", self._on_area_plot),
             ("recomputeButton", self._on_recompute),
         ):
             connect(getattr(ui, button), "clicked(bool)", slot)
-        ui.resultSelector.addAttribute("vtkMRMLScalarVolumeNode", THRESHOLD)
 
     @property
     def is_settled(self) -> bool:
         """Whether everything has followed the sliders."""
-        return not self._settle_timer.active
+        return not (self._steps.is_pending or self._settling.is_pending)
 
-    def nodes(self):
+    def nodes(self) -> ResultNodes | None:
         """Nodes of the result shown, or None."""
         return self._logic.resultNodes(self._parameters.heatmap) if self._parameters is not None else None
 
     def set_parameter_node(self, parameters) -> None:
         """Take a parameter node, or none; the scene shows what it says already."""
-        if not self.is_settled:
-            self.settle()
+        self._steps.flush()
+        self._settling.flush()
         self._parameters = parameters
         self._shown = self._state()
         self._with_surfaces = parameters is not None and parameters.surfacesVisible
         self._forget_places()
         if self.nodes() is not None:
             with slicer.util.tryWithErrorDisplay(_("The result could not be shown.")):
-                self._tell_figures(self._lesions())
+                self._tell_result()
         self._tell_warnings()
+
+    def enter(self) -> None:
+        """The panel is being looked at: its labelmap outlines the lesions, and its boxes say what the views show."""
+        nodes = self.nodes()
+        self._views = [view.GetID() for view in slicer_views.slice_nodes()]
+        if nodes is not None and self._parameters.outlineVisible:
+            views.outline_by_segmentation(nodes, False)
+        self.views_changed()
+
+    def exit(self) -> None:
+        """Another module is being looked at: a segmentation, which it may edit, outlines the lesions itself."""
+        nodes = self.nodes()
+        if nodes is not None and nodes.segmentation is not None and self._parameters.outlineVisible:
+            views.outline_by_segmentation(nodes, True)
+
+    def scene_closed(self) -> None:
+        """Nothing of the old scene is told any more."""
+        self._steps.cancel()
+        self._settling.cancel()
+        self._lost = ""
 
     def cleanup(self) -> None:
         """The panel goes."""
-        self._settle_timer.stop()
+        self._steps.cancel()
+        self._settling.cancel()
 
-    def show(self, nodes, threshold, minimum_ml) -> None:
+    def node_removed(self, node) -> None:
+        """A node leaves the scene; where the result shown needs it, the panel says so."""
+        nodes = self.nodes()
+        if nodes is None or node not in (nodes.ct, nodes.heatmap, nodes.lungs, nodes.lesions, nodes.table):
+            return
+        self._steps.cancel()
+        self._settling.cancel()
+        self._lost = _("'{name}' was removed from the scene: its result can no longer be shown.").format(
+            name=node.GetName()
+        )
+
+    def scene_changed(self) -> None:
+        """Nodes were added or removed: new views of another layout show the result, too."""
+        parameters, nodes = self._parameters, self.nodes()
+        new = [view for view in slicer_views.slice_nodes() if view.GetID() not in self._views]
+        self._views += [view.GetID() for view in new]
+        if nodes is not None:
+            for view in new:
+                views.show_in_view(
+                    nodes,
+                    view,
+                    heat=parameters.overlayVisible,
+                    outline=parameters.outlineVisible,
+                    opacity=parameters.overlayOpacity,
+                )
+                slicer_views.fit(view)
+            if new and parameters.legendVisible and parameters.overlayVisible:
+                self._result().set_look(legend=True, legend_view=slicer_views.legend_view())
+        self.refresh()
+
+    def views_changed(self) -> None:
+        """Something else is shown in the views, as when the heatmap was hidden in the Data module."""
+        parameters, nodes = self._parameters, self.nodes()
+        shown = views.shown_overlay(nodes) if nodes is not None else None
+        state = self._state()
+        if shown is None or self._shown is None or state is None or state["heatmap"] != self._shown["heatmap"]:
+            return
+        heat, outline = shown
+        if (heat, outline) == (parameters.overlayVisible, parameters.outlineVisible):
+            return
+        # The views are as they are: they are told, not changed.
+        self._shown = {**self._shown, "overlayVisible": heat, "outlineVisible": outline}
+        modified = parameters.StartModify()
+        try:
+            parameters.overlayVisible, parameters.outlineVisible = heat, outline
+        finally:
+            parameters.EndModify(modified)
+        self._result().set_look(legend=heat and parameters.legendVisible, legend_view=slicer_views.legend_view())
+
+    def show(self, nodes: ResultNodes, threshold: float, minimum_ml: float) -> None:
         """Show a new result; the sliders may have moved since it was asked for."""
         parameters = self._parameters
-        parameters.overlayVisible, parameters.outlineVisible = True, True
+        self._lost = ""
         # The node's own changes must not count as a choice of the user's.
-        self._shown = self._state(nodes.heatmap)
-        parameters.heatmap = nodes.heatmap
-        self._logic.showResult(nodes.heatmap)
-        self._with_surfaces = False
-        self._apply_look(nodes)
-        self._shown = self._state()
-        self._forget_places()
+        self._shown = {**self._state(nodes.heatmap), "overlayVisible": True, "outlineVisible": True}
+        modified = parameters.StartModify()
+        try:
+            parameters.overlayVisible, parameters.outlineVisible = True, True
+            parameters.heatmap = nodes.heatmap
+        finally:
+            parameters.EndModify(modified)
+        self._show_anew()
         if (parameters.threshold, parameters.minimumVolumeMl) != (threshold, minimum_ml):
-            self._follow(nodes)
-        self._tell_figures(self._lesions())
-        self._tell_warnings()
-        self._update_plots()
+            self._follow()
+        self._result().update_plots()
         self.refresh()
 
     def refresh(self) -> None:
@@ -114,38 +186,35 @@ class LookSection:
         nodes = self.nodes()
         for name in RESULT_CONTROLS:
             getattr(self._ui, name).enabled = nodes is not None
-        table = nodes.table if nodes is not None else None
-        if self._ui.statisticsTableView.mrmlTableNode() != table:
-            self._ui.statisticsTableView.setMRMLTableNode(table)
-            self._ui.statisticsTableView.resizeColumnsToContents()
+        self._tell_recompute(nodes)
         if nodes is None:
-            self._ui.figuresLabel.text = _("No result is selected.") if self._parameters is not None else ""
-            self._ui.lesionLabel.text = ""
-            self._tell_warnings()
-            self._shown = None  # whichever result is chosen next is shown anew
+            self._tell_nothing()
             return
-        state = self._state()
-        shown = self._shown
+        state, shown = self._state(), self._shown
         if state == shown:
             return
         self._shown = state
         if shown is None or state["heatmap"] != shown["heatmap"]:
             self._choose_result(nodes)
             return
-        if any(state[key] != shown[key] for key in ("threshold", "minimumVolumeMl")):
-            self._follow(nodes)
-        if any(state[key] != shown[key] for key in state if key not in ("threshold", "minimumVolumeMl")):
-            self._apply_look(nodes)
+        changed = {key for key in state if state[key] != shown[key]}
+        if changed & set(SLIDERS):
+            self._steps.request()
+        if changed - set(SLIDERS):
+            self._apply_look(changed)
 
     def settle(self) -> None:
-        """Write what waited while a slider was dragged: table, plots, segmentation."""
-        self._settle_timer.stop()
-        nodes = self.nodes()
-        if nodes is None:
+        """Write what waited while a slider was dragged: table, plots, surfaces, segmentation."""
+        if self.nodes() is None:
             return
         with slicer.util.tryWithErrorDisplay(_("The statistics could not be updated.")):
-            self._logic.updateThreshold(nodes.heatmap)
-            self._update_plots()
+            result = self._result()
+            result.set_threshold()
+            result.update_plots()
+            self._table.show(result.measurements())
+
+    def _result(self):
+        return self._logic.result(self._parameters.heatmap)
 
     def _state(self, heatmap=None) -> dict | None:
         """What lesions and views depend on, for the result shown or that of another heatmap."""
@@ -153,11 +222,13 @@ class LookSection:
         heatmap = heatmap or (parameters.heatmap if parameters is not None else None)
         if heatmap is None:
             return None
-        return {"heatmap": heatmap.GetID(), **{name: getattr(parameters, name) for name in LOOK_PARAMETERS}}
+        identity = (heatmap.GetID(), heatmap.GetAttribute(RUN))  # another run may have written into the same node
+        return {"heatmap": identity, **{name: getattr(parameters, name) for name in LOOK_PARAMETERS}}
 
-    def _choose_result(self, nodes) -> None:
+    def _choose_result(self, nodes: ResultNodes) -> None:
         """Another result was chosen: the sliders go where it stands, the views show it."""
         parameters = self._parameters
+        self._lost = ""
         threshold = min(max(nodes.threshold, 0.01), 1.0)
         minimum_ml = min(max(nodes.minimum_volume_ml, 0.0), 10.0)
         self._shown = {**self._state(), "threshold": threshold, "minimumVolumeMl": minimum_ml}
@@ -166,42 +237,58 @@ class LookSection:
             parameters.threshold, parameters.minimumVolumeMl = threshold, minimum_ml
         finally:
             parameters.EndModify(modified)
-        self._forget_places()
         with slicer.util.tryWithErrorDisplay(_("The result could not be shown.")):
-            self._logic.showResult(nodes.heatmap)
-            self._with_surfaces = False
-            self._apply_look(nodes)
-            self._tell_figures(self._lesions())
+            self._show_anew()
+
+    def _show_anew(self) -> None:
+        result = self._result()
+        show_as_chosen(result, self._parameters)
+        self._views = [view.GetID() for view in slicer_views.slice_nodes()]
+        self._with_surfaces = False
+        self._apply_look({"surfacesVisible"})
+        self._shown = self._state()
+        self._forget_places()
+        self._tell_result()
         self._tell_warnings()
 
-    def _follow(self, nodes) -> None:
-        """The lesions at the slider's place, at once."""
+    def _follow(self) -> None:
+        """The lesions at the slider's place."""
         parameters = self._parameters
+        if self.nodes() is None:
+            return
         with slicer.util.tryWithErrorDisplay(_("The lesions could not be updated.")):
             self._forget_places()
-            live = self._logic.liveResult(nodes.heatmap)
-            lesions = live.update(
+            result = self._result()
+            lesions = result.set_threshold(
                 parameters.threshold, parameters.minimumVolumeMl, with_statistics=False, settled=False
             )
-            self._tell_figures(lesions)
-            self._logic.markThreshold(nodes.heatmap, parameters.threshold, lesions.volume_ml)
-            self._settle_timer.start()
+            self._tell_summary(result.summary(lesions))
+            self._settling.request()
 
-    def _lesions(self):
-        parameters = self._parameters
-        live = self._logic.liveResult(parameters.heatmap)
-        return live.live.at(parameters.threshold, parameters.minimumVolumeMl)
+    def _tell_result(self) -> None:
+        result = self._result()
+        self._tell_summary(result.summary())
+        self._table.show(result.measurements())
 
-    def _tell_figures(self, lesions) -> None:
-        live = self._logic.liveResult(self._parameters.heatmap).live
-        lung_ml = float(live.lung_tally.voxels.sum()) * live.voxel_volume_ml
-        sizes = lesions.components.sizes
-        largest = float(sizes.max()) * live.voxel_volume_ml if len(sizes) else 0.0
-        share = 100.0 * lesions.volume_ml / lung_ml if lung_ml else 0.0
+    def _tell_summary(self, summary) -> None:
         self._ui.figuresLabel.text = _(
             "Lesions: {volume:.2f} mL, {share:.2f} % of the lungs ({lungs:.0f} mL); {count} lesions, the largest "
             "{largest:.2f} mL."
-        ).format(volume=lesions.volume_ml, share=share, lungs=lung_ml, count=len(sizes), largest=largest)
+        ).format(
+            volume=summary.lesion_ml,
+            share=summary.involvement_percent,
+            lungs=summary.lung_ml,
+            count=summary.count,
+            largest=summary.largest_ml,
+        )
+
+    def _tell_nothing(self) -> None:
+        nothing = self._lost or _("No result is selected.")
+        self._ui.figuresLabel.text = nothing if self._parameters is not None else ""
+        self._forget_places()
+        self._table.show([])
+        self._tell_warnings()
+        self._shown = None  # whichever result is chosen next is shown anew
 
     def _tell_warnings(self) -> None:
         """What looked wrong to the run about the CT, the lungs or the heat, shown with the measurements."""
@@ -210,17 +297,38 @@ class LookSection:
         label = self._ui.warningsLabel
         label.text, label.visible = "\n".join(warnings), bool(warnings)
 
-    def _apply_look(self, nodes) -> None:
-        parameters = self._parameters
-        self._logic.setLook(
-            nodes.heatmap,
-            heat=parameters.overlayVisible,
-            outline=parameters.outlineVisible,
-            opacity=parameters.overlayOpacity,
-            legend=parameters.legendVisible and parameters.overlayVisible,
-            # Surfaces that the user has made elsewhere are left alone.
-            surfaces=parameters.surfacesVisible if parameters.surfacesVisible != self._with_surfaces else None,
-        )
+    def _tell_recompute(self, nodes: ResultNodes | None) -> None:
+        """Say which lungs "Recompute" would take; a result without a segmentation has a labelmap."""
+        button = self._ui.recomputeButton
+        button.enabled = nodes is not None
+        if nodes is None:
+            button.text, button.toolTip = _("Recompute from edited lungs"), _("There is no result with lungs to edit.")
+            return
+        lungs = (nodes.segmentation or nodes.lungs).GetName()
+        button.text = _("Recompute from edited lungs")
+        button.toolTip = _(
+            "Run again on '{ct}' with the lungs of '{lungs}' as they are now. Edit them in Segment Editor first."
+        ).format(ct=nodes.ct.GetName(), lungs=lungs)
+
+    def _apply_look(self, changed: set[str]) -> None:
+        """Bring the views in line with the boxes that have changed, and leave everything else in them alone."""
+        parameters, result = self._parameters, self._result()
+        look: dict = {}
+        if "overlayVisible" in changed:
+            look["heat"] = parameters.overlayVisible
+        if "outlineVisible" in changed:
+            look["outline"] = parameters.outlineVisible
+        if changed & {"overlayOpacity", "overlayVisible"}:
+            look["opacity"] = parameters.overlayOpacity
+        if changed & {"legendVisible", "overlayVisible"}:
+            look["legend"] = parameters.legendVisible and parameters.overlayVisible
+            look["legend_view"] = slicer_views.legend_view()
+        # Surfaces that the user has made elsewhere are left alone.
+        if parameters.surfacesVisible != self._with_surfaces:
+            look["surfaces"] = parameters.surfacesVisible
+        result.set_look(**look)
+        if look.get("surfaces"):
+            slicer_views.center_surfaces()
         self._with_surfaces = parameters.surfacesVisible
 
     def _forget_places(self) -> None:
@@ -235,22 +343,28 @@ class LookSection:
 
     def _go(self, step: int) -> None:
         """To the next smaller (1) or next larger (-1) lesion, around the ends."""
-        nodes = self.nodes()
-        if nodes is None:
+        if self.nodes() is None:
             return
+        self._steps.flush()
         with slicer.util.tryWithErrorDisplay(_("The views could not be moved.")):
             if self._places is None:
-                self._places = self._logic.lesionPlaces(nodes.heatmap)
+                self._places = self._result().places()
             if not self._places:
                 self._ui.lesionLabel.text = _("There is no lesion at this threshold.")
                 return
             first = 0 if step > 0 else -1
             self._place = (self._place + step if self._place >= 0 else first) % len(self._places)
             place = self._places[self._place]
-            self._logic.jumpToVoxel(nodes.heatmap, place.voxel)
+            self._result().jump_to(place.voxel)
             self._ui.lesionLabel.text = _("Lesion {n} of {count}: {volume:.2f} mL").format(
                 n=self._place + 1, count=len(self._places), volume=place.volume_ml
             )
+
+    def _on_full_table(self, _checked: bool = False) -> None:
+        if self.nodes() is not None:
+            with slicer.util.tryWithErrorDisplay(_("The table could not be shown.")):
+                self._settling.flush()
+                self._result().show_table()
 
     def _on_volume_plot(self, _checked: bool = False) -> None:
         self._plot("volume")
@@ -259,15 +373,26 @@ class LookSection:
         self._plot("area")
 
     def _plot(self, which: str) -> None:
-        nodes = self.nodes()
-        if nodes is not None:
+        if self.nodes() is not None:
             with slicer.util.tryWithErrorDisplay(_("The plot could not be shown.")):
-                self._logic.showPlot(nodes.heatmap, which)
-
-    def _update_plots(self) -> None:
-        self._logic.updatePlots(self._parameters.heatmap)
+                self._result().show_plot(which)
 
     def _on_recompute(self, _checked: bool = False) -> None:
         nodes = self.nodes()
         if nodes is not None:
             self._recompute(nodes)
+
+
+def show_as_chosen(result, parameters) -> None:
+    """Show a result in the views, with what the parameter node says of heat, outline and legend.
+
+    :raises LesionDecompError: nodes that no longer fit together.
+    """
+    result.show()
+    result.set_look(
+        heat=parameters.overlayVisible,
+        outline=parameters.outlineVisible,
+        opacity=parameters.overlayOpacity,
+        legend=parameters.legendVisible and parameters.overlayVisible,
+        legend_view=slicer_views.legend_view(),
+    )

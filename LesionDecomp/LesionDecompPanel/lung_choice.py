@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 import qt
-from LesionDecompMrml.input_nodes import lung_segments_of, segments_of
+from LesionDecompMrml.input_nodes import called_lung, segments_of
+from slicer.i18n import tr as _
 
 from .combo_box import silent
 from .signals import connect
@@ -27,10 +28,13 @@ class LungChoice:
     def show(self, mask, text: str) -> None:
         """Bring the list in line with the chosen mask and the parameter node's text."""
         is_segmentation = mask is not None and mask.IsA("vtkMRMLSegmentationNode")
-        self._ui.lungSegmentsList.visible = is_segmentation
-        self._ui.lungSegmentsLabel.visible = is_segmentation
+        for name in ("lungSegmentsList", "lungSegmentsLabel"):
+            getattr(self._ui, name).visible = is_segmentation
         segments = segments_of(mask) if is_segmentation else []
         chosen = chosen_segments(mask, text) if is_segmentation else []
+        hint = self._ui.lungSegmentsHintLabel
+        hint.visible = is_segmentation and not chosen
+        hint.text = _("No segment is called lung. Tick those that are lung.") if segments else _("It has no segments.")
         state = (segments, chosen)
         if state == self._shown:
             return
@@ -51,12 +55,13 @@ class LungChoice:
 
 
 def chosen_segments(mask, text: str) -> list[str]:
-    """IDs of the segments to take as lung: those of the text (a JSON list) that exist, or without one what fits."""
+    """IDs of the segments to take as lung: those of the text (a JSON list) that exist, or without one those that
+    are called lung."""
     if not text:
-        return lung_segments_of(mask)
+        return called_lung(mask)
     try:
         wanted = json.loads(text)
     except ValueError:
-        return lung_segments_of(mask)
+        return called_lung(mask)
     present = [segment_id for segment_id, _name in segments_of(mask)]
     return [segment_id for segment_id in present if segment_id in wanted]

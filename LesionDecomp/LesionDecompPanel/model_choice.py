@@ -5,6 +5,7 @@ from __future__ import annotations
 import qt
 import slicer
 from LesionDecompLib.errors import LesionDecompError
+from LesionDecompLib.models.bundle import ModelBundle
 from slicer.i18n import tr as _
 
 from .combo_box import fill, select
@@ -23,7 +24,7 @@ class ModelChoice:
 
     def __init__(self, ui, logic, chosen) -> None:
         self._ui, self._logic, self._chosen = ui, logic, chosen
-        self._models: list[tuple[str, str, str, float]] = []
+        self._models: list[tuple[str, ModelBundle]] = []
         connect(ui.modelComboBox, "currentIndexChanged(int)", self._on_chosen)
         connect(ui.addModelButton, "clicked(bool)", self._on_add)
         self.refill("")
@@ -35,7 +36,7 @@ class ModelChoice:
 
     def threshold(self, key: str) -> float | None:
         """A model's own threshold."""
-        return next((threshold for k, _name, _text, threshold in self._models if k == key), None)
+        return next((bundle.default_threshold for k, bundle in self._models if k == key), None)
 
     def has(self, key: str) -> bool:
         """Whether there is a model of this key."""
@@ -44,13 +45,16 @@ class ModelChoice:
     def show(self, key: str) -> None:
         """Select a model; one that is not known, as in a scene from elsewhere, leaves the selector as it is."""
         select(self._ui.modelComboBox, key)
-        text = next((text for k, _name, text, _threshold in self._models if k == key), "")
-        self._ui.modelDescriptionLabel.text = text
+        bundle = next((bundle for k, bundle in self._models if k == key), None)
+        text = training_in_words(bundle) if bundle is not None else ""
+        if self._ui.modelDescriptionLabel.text != text:
+            self._ui.modelDescriptionLabel.text = text
+            self._ui.modelDescriptionLabel.toolTip = bundle.description if bundle is not None else ""
 
     def refill(self, key: str) -> None:
         """Look for models anew, and select one."""
         self._models = self._logic.models(remembered_folders())
-        entries = [(name, k, f"{text}\n{k}" if k != name else text) for k, name, text, _threshold in self._models]
+        entries = [(bundle.name, k, _tooltip(k, bundle)) for k, bundle in self._models]
         fill(self._ui.modelComboBox, entries, key or self.default)
         self.show(key or self.default)
 
@@ -59,12 +63,8 @@ class ModelChoice:
 
         :raises LesionDecompError: no lesion bundle, or a damaged one.
         """
-        from LesionDecompLib.models.bundle import ModelBundle
-
         ModelBundle.load(folder, "lesions")
-        folders = remembered_folders()
-        if folder not in folders:
-            remember_folders([*folders, folder])
+        remember_folder(folder)
         self.refill(folder)
         self._chosen(folder)
 
@@ -80,6 +80,35 @@ class ModelChoice:
             self.add_folder(str(folder))
         except LesionDecompError as error:
             slicer.util.errorDisplay(str(error))
+
+
+def training_in_words(bundle: ModelBundle) -> str:
+    """What tells a model from others: how long it was trained, on what, and how well it did on validation slices."""
+    training = bundle.metadata.get("training") or {}
+    steps = (training.get("configuration") or {}).get("steps")
+    scores = (bundle.metadata.get("metrics") or {}).get("val") or {}
+    precision = scores.get("mean_average_precision")
+    parts = []
+    if steps:
+        parts.append(_("{n} training steps").format(n=steps))
+    if training.get("data"):
+        parts.append(_("data: {name}").format(name=str(training["data"]).partition(":")[0]))
+    scored = isinstance(precision, (int, float))
+    parts.append(_("validation AP {score:.2f}").format(score=precision) if scored else _("no validation score"))
+    text = "; ".join(parts)
+    return text[0].upper() + text[1:] + "."
+
+
+def _tooltip(key: str, bundle: ModelBundle) -> str:
+    lines = [bundle.description, training_in_words(bundle)]
+    return "\n".join(lines if key == bundle.name else [*lines, key])
+
+
+def remember_folder(folder: str) -> None:
+    """Offer the bundle in a folder in later sessions too."""
+    folders = remembered_folders()
+    if folder not in folders:
+        remember_folders([*folders, folder])
 
 
 def remembered_folders() -> list[str]:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import slicer
 from slicer.i18n import tr as _
 
+from . import module_panel
 from .device_choice import DeviceChoice
 from .lung_choice import LungChoice, chosen_segments
 from .model_choice import ModelChoice
+from .run_progress import RunProgress
 from .signals import connect
 
-# Node selector -> keyword of the logic's ``startProcess``, and the field of the earlier result it stands for.
-OUTPUTS = {
-    "heatmapSelector": ("heatmapNode", "heatmap"),
-    "lungsSelector": ("lungsNode", "lungs"),
-    "lesionsSelector": ("lesionsNode", "lesions"),
-    "tableSelector": ("tableNode", "table"),
-    "segmentationSelector": ("segmentationNode", "segmentation"),
-}
+INPUT_SECTIONS = ("inputsCollapsibleButton", "outputsCollapsibleButton", "advancedCollapsibleButton")
+BAR_STEPS = 1000
+
+# Outputs that may be chosen: fields of OutputNodes, and of the earlier result they stand for.
+OUTPUTS = ("heatmap", "lungs", "lesions", "table", "segmentation")
 
 
 class RunSection:
@@ -34,10 +33,13 @@ class RunSection:
         self._ui, self._logic, self._finished = ui, logic, finished
         self._parameters = None
         self._run = None
+        self._ended_by_closing = False
+        self._progress = RunProgress()
         self.models = ModelChoice(ui, logic, self.choose_model)
         self.devices = DeviceChoice(ui, self._choose_device, logic.every, slicer_python())
         self.lungs = LungChoice(ui, self._choose_segments)
         ui.progressBar.visible = False
+        ui.progressBar.maximum = BAR_STEPS
         ui.statusLabel.text = ""
         connect(ui.applyButton, "clicked(bool)", self._on_apply)
 
@@ -59,6 +61,23 @@ class RunSection:
         if not self._logic.missingPackages():
             self.devices.ask()
 
+    def scene_closing(self) -> None:
+        """The scene goes, and with it what a run would write."""
+        self._ended_by_closing = self.is_running
+        self.cancel()
+
+    def scene_closed(self) -> None:
+        """Nothing of the old scene is told any more, and the panel begins at its top again."""
+        self._ui.statusLabel.text = _("The scene was closed: the run was ended.") if self._ended_by_closing else ""
+        self._ended_by_closing = False
+        self._ui.inputsCollapsibleButton.setProperty("collapsed", False)
+
+    def node_removed(self, node) -> None:
+        """The CT of the last run leaves the scene: "Done." would be a lie from now on."""
+        parameters = self._parameters
+        if parameters is not None and not self.is_running and node == parameters.inputVolume:
+            self._ui.statusLabel.text = _("'{name}' was removed from the scene.").format(name=node.GetName())
+
     def cleanup(self) -> None:
         """End what is under way: the panel goes."""
         self.cancel()
@@ -74,7 +93,7 @@ class RunSection:
         parameters = self._parameters
         running = self.is_running
         self._ui.progressBar.visible = running
-        for section in ("inputsCollapsibleButton", "outputsCollapsibleButton", "advancedCollapsibleButton"):
+        for section in INPUT_SECTIONS:
             getattr(self._ui, section).enabled = not running
         if parameters is not None:
             self.models.show(parameters.model)
@@ -135,53 +154,65 @@ class RunSection:
         if not complete:
             self._end(_("Not started: required Python packages are missing."))
             return
+        self.devices.ask()  # packages that were installed just now can tell
         # The sliders may move while the run goes on; the result then follows when it is there.
-        threshold, minimum_ml = parameters.threshold, parameters.minimumVolumeMl
-        mask, segments = parameters.lungMask, None
-        if edited_lungs is not None:
-            mask = edited_lungs
-        elif mask is not None and mask.IsA("vtkMRMLSegmentationNode"):
-            segments = chosen_segments(mask, parameters.lungSegments)
+        options = self.options(edited_lungs)
         try:
             self._run = self._logic.startProcess(
                 parameters.inputVolume,
-                lungMask=mask,
-                lungSegments=segments,
-                lungsAreEdited=edited_lungs is not None,
-                model=parameters.model or None,
-                threshold=threshold,
-                minimumVolumeMl=minimum_ml,
-                device=parameters.device,
-                batchSize=parameters.batchSize,
-                **self._outputs(),
+                options=options,
                 onProgress=self._on_progress,
-                onDone=lambda nodes: self._on_done(nodes, threshold, minimum_ml),
+                onDone=lambda nodes: self._on_done(nodes, options),
                 onFailed=self._on_failed,
                 onCancelled=self._on_cancelled,
             )
         except (LesionDecompError, MemoryError) as error:
             self._on_failed(error)
             return
+        self._progress = RunProgress()
+        self._ui.progressBar.value = 0
         installed = _("Installed {packages}. ").format(packages=", ".join(missing)) if missing else ""
         self._ui.statusLabel.text = installed + _("Starting...")
         self.refresh()
 
-    def _outputs(self) -> dict:
-        """Nodes to write into: those chosen; else those of the same result; else new ones (None)."""
+    def options(self, edited_lungs=None):
+        """The ``RunOptions`` that the panel shows."""
+        from LesionDecompMrml.run_options import RunOptions
+
+        parameters = self._parameters
+        mask, segments = parameters.lungMask, None
+        if edited_lungs is not None:
+            mask = edited_lungs
+        elif mask is not None and mask.IsA("vtkMRMLSegmentationNode"):
+            segments = chosen_segments(mask, parameters.lungSegments)
+        return RunOptions(
+            lung_mask=mask,
+            lung_segments=segments,
+            lungs_are_edited=edited_lungs is not None,
+            model=parameters.model or None,
+            threshold=parameters.threshold,
+            minimum_volume_ml=parameters.minimumVolumeMl,
+            device=parameters.device,
+            batch_size=parameters.batchSize,
+            outputs=self.outputs(),
+        )
+
+    def outputs(self):
+        """The ``OutputNodes`` to write into: those chosen; else those of the same result; else new ones."""
+        from LesionDecompMrml.result_nodes import results_of_ct
+        from LesionDecompMrml.run_options import OutputNodes
+
         parameters = self._parameters
         if parameters.heatmapOutput is not None:
             # Another heatmap is another result: it must not share the nodes of the CT's earlier one.
             earlier = self._logic.resultNodes(parameters.heatmapOutput)
         else:
-            earlier = self._logic.resultOf(parameters.inputVolume)
-        outputs = {}
-        for selector, (keyword, field) in OUTPUTS.items():
-            chosen = getattr(parameters, selector.replace("Selector", "Output"))
-            outputs[keyword] = chosen or (getattr(earlier, field) if earlier is not None else None)
-        if outputs["segmentationNode"] is None:
-            outputs["segmentationNode"] = parameters.makeSegmentation or None
-        outputs["reportNode"] = earlier.report if earlier is not None else None
-        return outputs
+            results = results_of_ct(parameters.inputVolume)
+            earlier = results[-1] if results else None
+        nodes = {name: getattr(parameters, f"{name}Output") or getattr(earlier, name, None) for name in OUTPUTS}
+        if nodes["segmentation"] is None:
+            nodes["segmentation"] = parameters.makeSegmentation or None
+        return OutputNodes(**nodes, report=getattr(earlier, "report", None))
 
     def _on_apply(self, _checked: bool = False) -> None:
         if self.is_running:
@@ -198,35 +229,41 @@ class RunSection:
             self._parameters.lungSegments = text
 
     def _on_progress(self, step) -> None:
-        bar = self._ui.progressBar
-        bar.maximum = max(step.total, 1) if step.stage != "start" else 0
-        bar.value = step.done
-        self._ui.statusLabel.text = step_in_words(step)
+        self._progress.update(step.seconds_left)
+        self._ui.progressBar.value = round(BAR_STEPS * self._progress.fraction)
+        self._ui.statusLabel.text = step_in_words(step, self._progress.seconds_left)
 
-    def _on_done(self, nodes, threshold, minimum_ml) -> None:
+    def _on_done(self, nodes, options) -> None:
         self._run = None
         count = len(nodes.warnings)
         told = _("Done. Warnings: {count}, shown with the measurements.").format(count=count)
         self._end(told if count else _("Done."))
-        self._finished(nodes, threshold, minimum_ml)
+        self._finished(nodes, options.threshold, options.minimum_volume_ml)
+        # What comes next is below: the input makes room for it.
+        self._ui.inputsCollapsibleButton.setProperty("collapsed", True)
+        self._ui.resultCollapsibleButton.setProperty("collapsed", False)
+        module_panel.scroll_to(self._ui.resultCollapsibleButton)
 
     def _on_failed(self, error) -> None:
         self._end(_("Stopped; nothing was changed."))
         slicer.util.errorDisplay(str(error))
 
     def _on_cancelled(self) -> None:
-        self._end(_("Cancelled; nothing was changed."))
+        lost = self._run.lost if self._run is not None else ""
+        if lost:
+            self._end(_("'{name}' was removed from the scene: the run was ended.").format(name=lost))
+        else:
+            self._end(_("Cancelled; nothing was changed."))
 
     def _end(self, status: str) -> None:
         self._run = None
-        self._ui.progressBar.maximum = 1
         self._ui.progressBar.value = 0
         self._ui.statusLabel.text = status
         self.refresh()
 
 
-def step_in_words(step) -> str:
-    """A step of the worker for the status line: stage, slice n of N, time left."""
+def step_in_words(step, seconds_left: float | None) -> str:
+    """A step of the worker for the status line: stage, slice n of N, time left of the whole run."""
     stages = {
         "start": _("Loading the models"),
         "lungs": _("Finding the lungs"),
@@ -238,8 +275,8 @@ def step_in_words(step) -> str:
     text = stages[step.stage]
     if step.total > 1:
         text = _("{stage}: slice {done} of {total}").format(stage=text, done=step.done, total=step.total)
-    if step.seconds_left is not None:
-        seconds = max(1, round(step.seconds_left))
+    if seconds_left is not None and seconds_left >= 1:
+        seconds = round(seconds_left)
         left = _("{n} s left").format(n=seconds) if seconds < 90 else _("{n} min left").format(n=round(seconds / 60))
         text = f"{text}, {left}"
     return text

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import qt
 import slicer
+from LesionDecompMrml.result import show_chart
 from LesionDecompMrml.scene_nodes import chest_volumes
+from LesionDecompMrml.training import show_curves
 from slicer.i18n import tr as _
 
 from .combo_box import fill
@@ -18,7 +20,7 @@ from .signals import connect
 WATCH_MS = 500
 FOLDER, MARKED, LABEL_FILE = "folder", "marked", "file"
 PRESET_STEPS, STEPS, HOURS = "preset", "steps", "hours"
-PICTURE_WIDTH = 380
+PICTURE_MARGIN = 30  # pixels of the panel beside the picture of the examples
 # Text field -> where Slicer's settings keep what was in it when a training was last started.
 REMEMBERED = {"trainDataEdit": "LesionDecomp/TrainingFolder", "trainOutputEdit": "LesionDecomp/TrainingOutput"}
 INPUTS = (
@@ -84,6 +86,14 @@ class TrainSection:
         """Take a parameter node, or none; the training does not depend on it."""
         self._parameters = parameters
 
+    def scene_closed(self) -> None:
+        """The marked volumes are gone."""
+        self.marks.clear()
+
+    def scene_changed(self) -> None:
+        """Volumes were added or removed."""
+        self.marks.scene_changed()
+
     def cleanup(self) -> None:
         """The panel goes; the training goes on."""
         self._timer.stop()
@@ -133,7 +143,10 @@ class TrainSection:
             return True, _("Resume from the last checkpoint, with the settings the training was started with.")
         if source == FOLDER and self._data() is None:
             return False, _("Choose a training folder: one with slices and index.csv.")
-        if source == MARKED and {mark[3] for mark in self.marks.marks()} != {"normal", "lesion"}:
+        labels = {mark[3] for mark in self.marks.marks()}
+        if source == MARKED and "" in labels:
+            return False, _("Choose the label of each range: normal or lesion.")
+        if source == MARKED and labels != {"normal", "lesion"}:
             return False, _("Mark some slices as normal and some as lesion.")
         if source == LABEL_FILE and not self._ui.labelsEdit.text.strip():
             return False, _("Choose a label file.")
@@ -176,7 +189,7 @@ class TrainSection:
         if len(run.log.get("step", ())) != self._rows:
             self._rows = len(run.log["step"])
             with slicer.util.tryWithErrorDisplay(_("The curves could not be shown.")):
-                self._logic.showTrainingCurves(run)
+                show_curves(run)
         self._show_examples()
         if not run.is_running:
             self._timer.stop()
@@ -249,7 +262,9 @@ class TrainSection:
             return
         self._picture = stamp
         # The comment makes it another text, or Qt would keep the old picture.
-        picture = f'<p><img src="{escape(path.absolute().as_uri())}" width="{PICTURE_WIDTH}"><!-- {stamp} --></p>'
+        # As wide as the panel is, which it must not widen.
+        width = max(self._ui.trainCollapsibleButton.width - PICTURE_MARGIN, 100)
+        picture = f'<p><img src="{escape(path.absolute().as_uri())}" width="{width}"><!-- {stamp} --></p>'
         self._ui.examplesLabel.text = picture
 
     def _fill_choices(self) -> None:
@@ -332,10 +347,9 @@ class TrainSection:
 
     def _on_curves(self, _checked: bool = False) -> None:
         with slicer.util.tryWithErrorDisplay(_("The curves could not be shown.")):
-            _table, chart = self._logic.showTrainingCurves(self._run)
-            plots = getattr(slicer.modules, "plots", None)
-            if chart is not None and plots is not None:
-                plots.logic().ShowChartInLayout(chart)
+            _table, chart = show_curves(self._run)
+            if chart is not None:
+                show_chart(chart)
 
 
 def state_in_words(run) -> str:

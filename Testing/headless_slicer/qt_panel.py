@@ -17,7 +17,7 @@ from typing import Any
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
-from PySide6 import QtCore, QtUiTools, QtWidgets
+from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets
 from shibokensupport import feature
 
 TRUE_PROPERTY = 0x02  # widget.text is a property, as in Slicer's PythonQt
@@ -112,6 +112,25 @@ class SliderWidget(QtWidgets.QWidget):
         self._box.setValue(value)
 
 
+class NodeFilter:
+    """qMRMLSortFilterProxyModel: which nodes a selector must not offer.
+
+    :param changed: called when the IDs have changed.
+    """
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self._hidden, self._changed = [], changed
+
+    @property
+    def hiddenNodeIDs(self) -> list[str]:
+        return self._hidden
+
+    @hiddenNodeIDs.setter
+    def hiddenNodeIDs(self, identities: list[str]) -> None:
+        self._hidden = list(identities)
+        self._changed()
+
+
 class NodeComboBox(QtWidgets.QComboBox):
     """qMRMLNodeComboBox: the nodes of some classes in the scene."""
 
@@ -119,7 +138,8 @@ class NodeComboBox(QtWidgets.QComboBox):
 
     def __init__(self, parent=None) -> None:
         super().__init__(parent)
-        self._scene, self._nodes, self._attribute, self._tags = None, [None], None, []
+        self._scene, self._nodes, self._tags = None, [None], []
+        self._filter = NodeFilter(self._refill)
         QtWidgets.QComboBox.setSizeAdjustPolicy(self, QtWidgets.QComboBox.AdjustToMinimumContentsLengthWithIcon)
         QtWidgets.QComboBox.setMinimumContentsLength(self, 12)
         self.activated.connect(lambda _index: self.currentNodeChanged.emit(self.currentNode()))
@@ -138,9 +158,12 @@ class NodeComboBox(QtWidgets.QComboBox):
             self._scene.RemoveObserver(tag)
         self._tags = []
 
-    def addAttribute(self, _class_name: str, attribute: str) -> None:
-        self._attribute = attribute
-        self._refill()
+    def sortFilterProxyModel(self) -> NodeFilter:
+        return self._filter
+
+    def offered(self) -> list[str]:
+        """Names of the nodes in the list."""
+        return [node.GetName() for node in self._nodes if node is not None]
 
     def currentNode(self):
         index = QtCore.QObject.property(self, "currentIndex")
@@ -156,6 +179,8 @@ class NodeComboBox(QtWidgets.QComboBox):
             self.currentNodeChanged.emit(node)
 
     def _refill(self) -> None:
+        if self._scene is None:
+            return
         current = self.currentNode()
         classes = QtCore.QObject.property(self, "nodeTypes") or []
         nodes = []
@@ -163,8 +188,7 @@ class NodeComboBox(QtWidgets.QComboBox):
             found = [self._scene.GetNthNodeByClass(n, name) for n in range(self._scene.GetNumberOfNodesByClass(name))]
             exact = QtCore.QObject.property(self, "showChildNodeTypes") is False
             nodes += [node for node in found if not exact or node.GetClassName() == name]
-        if self._attribute:
-            nodes = [node for node in nodes if node.GetAttribute(self._attribute) is not None]
+        nodes = [node for node in nodes if node.GetID() not in self._filter.hiddenNodeIDs]
         self._nodes = [None, *nodes]
         blocked = self.blockSignals(True)
         self.clear()
@@ -174,32 +198,6 @@ class NodeComboBox(QtWidgets.QComboBox):
         self.blockSignals(blocked)
         if current not in self._nodes:
             self.currentNodeChanged.emit(None)
-
-
-class TableView(QtWidgets.QTableWidget):
-    """qMRMLTableView: shows a table node."""
-
-    def __init__(self, parent=None) -> None:
-        super().__init__(parent)
-        self._node = None
-
-    def setMRMLScene(self, _scene) -> None:
-        pass
-
-    def mrmlTableNode(self):
-        return self._node
-
-    def setMRMLTableNode(self, node) -> None:
-        self._node = node
-        self.clear()
-        columns = node.GetNumberOfColumns() if node is not None else 0
-        rows = node.GetNumberOfRows() if node is not None else 0
-        for name, count in (("rowCount", rows), ("columnCount", columns)):
-            QtCore.QObject.setProperty(self, name, count)
-        self.setHorizontalHeaderLabels([node.GetColumnName(c) for c in range(columns)])
-        for row in range(rows):
-            for column in range(columns):
-                self.setItem(row, column, QtWidgets.QTableWidgetItem(node.GetCellText(row, column)))
 
 
 class MRMLWidget(QtWidgets.QWidget):
@@ -215,7 +213,6 @@ STAND_INS = {
     "ctkCollapsibleButton": CollapsibleButton,
     "ctkSliderWidget": SliderWidget,
     "qMRMLNodeComboBox": NodeComboBox,
-    "qMRMLTableView": TableView,
     "qMRMLWidget": MRMLWidget,
 }
 # What a parameter is shown as: control -> the types it can hold, its signal, how it is read and how it is set.
@@ -302,6 +299,18 @@ def text_of(control: QtWidgets.QWidget) -> str:
     return control.property("text")
 
 
+def drag(panel, threshold: float) -> None:
+    """Move the threshold slider, and let the lesions follow, as they do before the next frame is drawn."""
+    panel.ui.thresholdSlider.value = threshold
+    panel.look._steps.flush()
+
+
+def cells(table: QtWidgets.QTableWidget) -> list[list[str]]:
+    """What a table says."""
+    rows, columns = table.property("rowCount"), table.property("columnCount")
+    return [[table.item(row, column).text() for column in range(columns)] for row in range(rows)]
+
+
 class Parent(QtWidgets.QWidget):
     """The module panel's own widget."""
 
@@ -325,7 +334,8 @@ def install(folder: Path) -> None:
     QtCore.QCoreApplication.setApplicationName("Tests")
     qt = types.ModuleType("qt")
     # Names are looked up when they are used: PySide6 makes its classes on demand.
-    qt.__getattr__ = lambda name: getattr(QtCore if hasattr(QtCore, name) else QtWidgets, name)
+    places = (QtCore, QtGui, QtWidgets)
+    qt.__getattr__ = lambda name: getattr(next((p for p in places if hasattr(p, name)), QtWidgets), name)
     sys.modules["qt"] = qt
 
 
@@ -340,10 +350,9 @@ def open_panel(module, monkeypatch, folder: Path):
     import LesionDecompPanel.signals
 
     monkeypatch.setattr(LesionDecompPanel.signals, "connect", connect)
-    names = ["export_section", "file_dialogs", "marked_slices", "train_section"]
-    names += ["combo_box", "device_choice", "look_section", "lung_choice", "model_choice", "run_section", "packages"]
-    names = [f"LesionDecompPanel.{name}" for name in names]
-    for name in [*names, "LesionDecompPanel.signals"]:
+    folder_of_panel = Path(LesionDecompPanel.signals.__file__).parent
+    names = [f"LesionDecompPanel.{file.stem}" for file in folder_of_panel.glob("*.py") if file.stem != "__init__"]
+    for name in names:
         feature.set_selection(TRUE_PROPERTY, name)
         imported = __import__(name, fromlist=["connect"])
         if hasattr(imported, "connect"):

@@ -1,0 +1,261 @@
+"""One finished result in the scene, and everything that can be done with it: threshold, views, plots, files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import slicer
+from LesionDecompLib.measurement.live import Lesions
+from LesionDecompLib.measurement.places import LesionPlace, area_along_body, lesions_by_size
+from LesionDecompLib.measurement.statistics import RegionStatistics
+
+from . import plots, result_export, views
+from .live_result import LiveResult
+from .result_nodes import ResultNodes, add_segmentation, result_of
+from .scene_nodes import nodes_of_class
+from .statistics_table import read_table, show_readable_table
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The key measurements of a result at its threshold."""
+
+    lesion_ml: float
+    lung_ml: float
+    count: int
+    largest_ml: float
+
+    @property
+    def involvement_percent(self) -> float:
+        """Share of the lungs that is lesion, %; 0 without lungs."""
+        return 100.0 * self.lesion_ml / self.lung_ml if self.lung_ml else 0.0
+
+
+class Result:
+    """A complete result; the voxels that its slider works on are listed once, when they are first needed.
+
+    :param nodes: of the result.
+    """
+
+    def __init__(self, nodes: ResultNodes) -> None:
+        self.nodes = nodes
+        self._live: LiveResult | None = None
+
+    @classmethod
+    def of(cls, heatmap) -> Result:
+        """The result that a heatmap node belongs to.
+
+        :raises LesionDecompError: the node is not a heatmap of LesionDecomp, or nodes it needs were removed.
+        """
+        return cls(result_of(heatmap))
+
+    @property
+    def heatmap(self):
+        """Its heatmap node, by which it is known."""
+        return self.nodes.heatmap
+
+    @property
+    def table(self):
+        """The table node with its measurements."""
+        return self.nodes.table
+
+    @property
+    def threshold(self) -> float:
+        """Threshold on the heat that its lesions were made with."""
+        return self.nodes.threshold
+
+    @property
+    def minimum_volume_ml(self) -> float:
+        """Lesions smaller than this were left out, mL."""
+        return self.nodes.minimum_volume_ml
+
+    @property
+    def live(self) -> LiveResult:
+        """What the slider needs; made anew when voxels or places of the nodes have changed.
+
+        :raises LesionDecompError: nodes whose grids have become different, or labels that are not lungs.
+        """
+        if self._live is None or not self._live.is_of(self.nodes):
+            self._live = LiveResult.of(self.nodes)
+        return self._live
+
+    def is_of(self, nodes: ResultNodes) -> bool:
+        """Whether it is about these very nodes."""
+        return self.nodes == nodes
+
+    def forget(self) -> None:
+        """Release the voxels that the slider works on."""
+        self._live = None
+
+    # Threshold
+
+    def set_threshold(
+        self,
+        threshold: float | None = None,
+        minimum_volume_ml: float | None = None,
+        *,
+        with_statistics: bool = True,
+        settled: bool = True,
+    ) -> Lesions:
+        """Make lesions (and table) at another threshold; quick, no model is needed.
+
+        :param threshold: None keeps the present one.
+        :param minimum_volume_ml: smaller lesions are left out, mL; None keeps the present one.
+        :param with_statistics: write the table, too.
+        :param settled: False while a slider is dragged; see :meth:`~.live_result.LiveResult.update`.
+        """
+        return self.live.update(
+            self.threshold if threshold is None else threshold,
+            self.minimum_volume_ml if minimum_volume_ml is None else minimum_volume_ml,
+            with_statistics=with_statistics,
+            settled=settled,
+        )
+
+    def lesions(self) -> Lesions:
+        """The lesions at the present threshold, computed anew from the heat."""
+        return self.live.live.at(self.threshold, self.minimum_volume_ml)
+
+    def summary(self, lesions: Lesions | None = None) -> Summary:
+        """Key measurements of some lesions of this result; without any, of the present ones."""
+        lesions = self.lesions() if lesions is None else lesions
+        live = self.live.live
+        sizes = lesions.components.sizes
+        return Summary(
+            lesions.volume_ml,
+            float(live.lung_tally.voxels.sum()) * live.voxel_volume_ml,
+            len(sizes),
+            float(sizes.max()) * live.voxel_volume_ml if len(sizes) else 0.0,
+        )
+
+    def places(self) -> list[LesionPlace]:
+        """The lesions from the largest to the smallest, with volume_ml and voxel (k, j, i)."""
+        return lesions_by_size(self.lesions().components, self.live.live.voxel_volume_ml)
+
+    # Views
+
+    def show(self) -> None:
+        """Show CT, heatmap and lesion outline in the slice views, at the slice with most lesion."""
+        views.show_result(self.nodes)
+
+    def set_look(
+        self,
+        *,
+        heat: bool | None = None,
+        outline: bool | None = None,
+        opacity: float | None = None,
+        legend: bool | None = None,
+        legend_view: str = views.RED_VIEW,
+        surfaces: bool | None = None,
+    ) -> None:
+        """Show or hide heatmap, outline, color legend and 3-D surfaces; what is None stays as it is.
+
+        :param opacity: of the heatmap, 0 to 1.
+        :param legend_view: ID of the slice view that has the legend.
+        :param surfaces: True makes the segmentation where there is none yet.
+        """
+        if not (heat is None and outline is None and opacity is None):
+            views.set_overlay(self.nodes, heat=heat, outline=outline, opacity=opacity)
+        if legend is not None:
+            views.set_legend_visible(self.nodes, legend, legend_view)
+        if surfaces:
+            self.nodes = add_segmentation(self.nodes)
+        if surfaces is not None and self.nodes.segmentation is not None:
+            views.set_surfaces_visible(self.nodes, surfaces)
+
+    def jump_to(self, voxel: tuple[int, int, int]) -> tuple[float, float, float]:
+        """Move all slice views to a voxel (k, j, i).
+
+        :return: its RAS, mm.
+        """
+        return views.jump_to_voxel(self.nodes, voxel)
+
+    # Plots
+
+    def show_plot(self, which: str):
+        """Show a plot in Slicer's plot view: "volume" (against the threshold) or "area" (along the body).
+
+        :return: the chart node.
+        """
+        self.update_plots(make=True)
+        chart = self.heatmap.GetNodeReference(f"LesionDecomp.{which}Chart")
+        show_chart(chart)
+        return chart
+
+    def update_plots(self, *, make: bool = False) -> None:
+        """Update the plots, if there are any.
+
+        :param make: make them if there are none.
+        """
+        if not (make or plots.has_plots(self.heatmap)):
+            return
+        live, lesions = self.live, self.lesions()
+        plots.show_volume_curve(self.heatmap, live.live.curve, self.threshold, lesions.volume_ml)
+        areas = area_along_body(lesions.components, live.view, live.live.voxel_volume_ml)
+        plots.show_area_along_body(self.heatmap, *areas)
+
+    # Tables
+
+    def measurements(self) -> list[RegionStatistics]:
+        """The measurements that the table node holds, a row for each region."""
+        return read_table(self.table)
+
+    def show_table(self):
+        """Show all measurements, readable, in Slicer's table view.
+
+        :return: the table node for people: measurements as rows, regions as columns.
+        """
+        table = show_readable_table(self.heatmap, self.measurements())
+        show_table(table)
+        return table
+
+    # Files
+
+    def statistics_text(self) -> str:
+        """The measurements for the clipboard, tab-separated, measured on the nodes as they are now."""
+        return result_export.statistics_text(self.nodes)
+
+    def write_statistics(self, path: str | Path) -> None:
+        """Write the measurements as CSV, measured on the nodes as they are now.
+
+        :raises LesionDecompError: the file cannot be written; likewise the other files.
+        """
+        result_export.write_statistics(self.nodes, path)
+
+    def write_manifest(self, path: str | Path) -> None:
+        """Write the manifest as JSON, with threshold and measurements as they are now."""
+        result_export.write_manifest(self.nodes, path)
+
+    def write_report(self, path: str | Path) -> None:
+        """Write the report: one HTML page with pictures, measurements, definitions and warnings."""
+        result_export.write_report(self.nodes, path)
+
+    def write_dicom_segmentation(self, path: str | Path) -> list[str]:
+        """Write lungs and lesions as a DICOM segmentation in the study of the CT, which must come from DICOM.
+
+        :return: names of the segments written.
+        """
+        from .dicom_export import write_segmentation
+
+        return write_segmentation(self.nodes, path)
+
+
+def show_chart(chart: Any) -> None:
+    """Show a chart node in Slicer's plot view; does nothing where there is no application."""
+    module = getattr(slicer.modules, "plots", None) if hasattr(slicer, "modules") else None
+    if module is not None:
+        module.logic().ShowChartInLayout(chart)
+
+
+def show_table(table: Any) -> None:
+    """Show a table node in Slicer's table view; does nothing where there is no application."""
+    module = getattr(slicer.modules, "tables", None) if hasattr(slicer, "modules") else None
+    layouts = nodes_of_class(table.GetScene(), "vtkMRMLLayoutNode")
+    selection = slicer.app.applicationLogic().GetSelectionNode()
+    if module is None or selection is None:
+        return
+    for layout in layouts[:1]:
+        layout.SetViewArrangement(module.logic().GetLayoutWithTable(layout.GetViewArrangement()))
+    selection.SetActiveTableID(table.GetID())
+    slicer.app.applicationLogic().PropagateTableSelection()

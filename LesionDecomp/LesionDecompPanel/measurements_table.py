@@ -1,0 +1,48 @@
+"""The compact table of the panel: regions, and how much lung and lesion they hold."""
+
+from __future__ import annotations
+
+import qt
+from LesionDecompLib.measurement.statistics import RegionStatistics, measurement
+from LesionDecompMrml.statistics_table import readable
+from slicer.i18n import tr as _
+
+COLUMNS = ("lung_volume_ml", "lesion_volume_ml", "involvement_percent")
+
+NUMBERS_ALIGNMENT = 0x0082  # Qt's right and vertical center, as the number that models take
+
+
+class MeasurementsTable:
+    """Rows of region, lung mL, lesion mL and share.
+
+    :param table: a ``QTableWidget``.
+    """
+
+    def __init__(self, table) -> None:
+        self._table = table
+        table.columnCount = 1 + len(COLUMNS)
+        table.setHorizontalHeaderLabels([_("Region"), _("Lung mL"), _("Lesion mL"), "%"])
+        for column, key in enumerate(COLUMNS, start=1):
+            table.horizontalHeaderItem(column).setToolTip(measurement(key).tooltip)
+        table.verticalHeader().visible = False
+        header = table.horizontalHeader()
+        header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
+        for column in range(1, 1 + len(COLUMNS)):
+            header.setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
+        header.minimumSectionSize = 20
+
+    def show(self, rows: list[RegionStatistics]) -> None:
+        """Fill the table; without rows it is empty."""
+        table = self._table
+        table.rowCount = len(rows)
+        for n, row in enumerate(rows):
+            texts = [row.region, *(readable(measurement(key), row.values[key]) for key in COLUMNS)]
+            for column, text in enumerate(texts):
+                item = table.item(n, column)
+                if item is None:
+                    item = qt.QTableWidgetItem()
+                    if column:
+                        item.setData(qt.Qt.TextAlignmentRole, NUMBERS_ALIGNMENT)
+                    table.setItem(n, column, item)
+                item.setText(text)
+        table.resizeRowsToContents()

@@ -1,0 +1,34 @@
+"""Which nodes the panel's selectors offer: no output as chest CT, no CT as output, no result without its CT."""
+
+from __future__ import annotations
+
+import slicer
+from LesionDecompMrml.result_nodes import complete_result
+from LesionDecompMrml.scene_nodes import OUTPUT, is_output, scalar_volumes
+
+
+class NodeFilters:
+    """Keeps the selectors in line with the scene.
+
+    :param ui: the panel's controls.
+    """
+
+    def __init__(self, ui) -> None:
+        self._ui = ui
+
+    def refresh(self, parameters) -> None:
+        """Hide what a selector must not offer; a volume that was made for the heatmap is an output from then on."""
+        made = parameters.heatmapOutput if parameters is not None else None
+        if made is not None and made.GetImageData() is None:
+            made.SetAttribute(OUTPUT, "heatmap")
+        volumes = scalar_volumes(slicer.mrmlScene)
+        _hide(self._ui.inputSelector, [node for node in volumes if is_output(node)])
+        _hide(self._ui.resultSelector, [node for node in volumes if complete_result(node) is None])
+        _hide(self._ui.heatmapSelector, [n for n in volumes if not is_output(n) and n.GetImageData() is not None])
+
+
+def _hide(selector, nodes: list) -> None:
+    model = selector.sortFilterProxyModel()
+    identities = [node.GetID() for node in nodes]
+    if list(model.hiddenNodeIDs or ()) != identities:
+        model.hiddenNodeIDs = identities
