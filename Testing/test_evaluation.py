@@ -30,10 +30,10 @@ from LesionDecompLib.models.networks import DecompositionNet
 from LesionDecompLib.models.records import HeatDefinition
 from LesionDecompLib.segmentation.heat import heat_of_slices
 from LesionDecompLib.training.config import BASELINES as BASELINE_NAMES
-from LesionDecompLib.training.config import change
 from LesionDecompLib.training.data.slices import SliceSet
 from LesionDecompLib.training.heat_scale import count_heat, fit_scale, slice_heat
 from LesionDecompLib.training.loop import log_rows
+from LesionDecompLib.training.settings import change
 from PIL import Image
 
 LIBRARY = Path(__file__).resolve().parents[1] / "LesionDecomp"

@@ -62,6 +62,9 @@ def test_the_campaign_notices_what_it_is_there_for(tmp_path, monkeypatch):
     assert kept == ["statistics-1-0", "statistics-1-1"]
 
 
+SETTINGS = ["steps", "schedule", "crop", "batch.crop", "optimizer.betas", "network.norm", "critic", "augmentation"]
+
+
 class TestAnyText:
     @FEW
     @given(text=st.text(max_size=200) | st.from_regex(r"(case,slice,label(,split)?\n)?([^\n]{0,12},){2,3}[^\n]{0,8}\n"))
@@ -73,7 +76,20 @@ class TestAnyText:
 
     @FEW
     @given(
-        key=st.sampled_from(["steps", "crop", "betas", "network", "network.norm", "critic", "augmentation"]), value=JSON
+        key=st.sampled_from(
+            [
+                "steps",
+                "schedule",
+                "crop",
+                "batch.crop",
+                "optimizer.betas",
+                "network",
+                "network.norm",
+                "critic",
+                "augmentation",
+            ]
+        ),
+        value=JSON,
     )
     def test_settings(self, key, value):
         with suppress(LesionDecompError):

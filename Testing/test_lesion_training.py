@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from LesionDecompLib.io.folder_lock import sole_writer
 from LesionDecompLib.models.networks import Critic, DecompositionNet
 from LesionDecompLib.training import losses
 from LesionDecompLib.training.augmentation import augment
-from LesionDecompLib.training.config import PRESETS, Augmentation, load_config
+from LesionDecompLib.training.config import PRESETS, Augmentation, LesionConfig, load_config
 from LesionDecompLib.training.data.labeled import LabelledSlices
 from LesionDecompLib.training.data.slices import SliceSet, lung_crops
 from LesionDecompLib.training.draws import SliceDraws
@@ -133,7 +134,7 @@ def test_a_warm_start_takes_the_other_run_s_weights(training_set, tmp_path):
 def test_a_resumed_run_must_keep_its_configuration(training_set, tmp_path):
     config = load_config(PRESETS["default"], None, TINY)
     train_lesions(training_set, tmp_path / "run", config)
-    with pytest.raises(LesionDecompError, match="another 'learning_rate'"):
+    with pytest.raises(LesionDecompError, match=r"another 'optimizer\.learning_rate'"):
         other = load_config(config, None, ["learning_rate=0.5"])
         train_lesions(training_set, tmp_path / "run", other, resume=True)
 
@@ -159,42 +160,44 @@ def test_a_wrong_setting_is_refused(text):
 
 def test_the_full_paper_preset_has_the_paper_s_constants():
     paper = PRESETS["paper-full"]
-    assert (paper.penalty, paper.alpha_adversarial, paper.alpha_reconstruction, paper.alpha_normal) == (
+    assert (paper.critic.penalty, paper.weights.adversarial, paper.weights.reconstruction, paper.weights.normal) == (
         10,
         0.01,
         100,
         100,
     )
-    assert paper.learning_rate == paper.final_learning_rate == 2e-4
-    assert paper.batch_lesion + paper.batch_normal == 8
-    assert paper.alpha_image == paper.alpha_painted == paper.alpha_sparse == 0
+    assert paper.optimizer.learning_rate == paper.optimizer.final_learning_rate == 2e-4
+    assert paper.batch.lesion + paper.batch.normal == 8
+    assert paper.weights.image == paper.weights.painted == paper.weights.sparse == 0
     assert (paper.network.channels, paper.network.gated, paper.network.shared) == (64, False, False)
 
 
 def test_the_reduced_paper_preset_keeps_its_equations_and_decoders():
     paper, full = PRESETS["paper"], PRESETS["paper-full"]
-    for key in ("penalty", "alpha_reconstruction", "alpha_normal", "norm_p", "critic_steps", "critic_every"):
-        assert getattr(paper, key) == getattr(full, key), key
-    assert paper.alpha_image == paper.alpha_painted == paper.alpha_sparse == paper.alpha_self == 0
-    assert paper.batch_painted == 0 and not paper.edge_weighting
+    for group, key in (("weights", "reconstruction"), ("weights", "normal"), ("weights", "norm_p")):
+        assert getattr(getattr(paper, group), key) == getattr(getattr(full, group), key), key
+    assert replace(paper.critic, channels=full.critic.channels) == full.critic
+    assert paper.weights.image == paper.weights.painted == paper.weights.sparse == paper.self_training.weight == 0
+    assert paper.batch.painted == 0 and not paper.weights.edge_weighting
     assert (paper.network.gated, paper.network.shared, paper.network.norm) == (False, False, "none")
-    assert paper.network.normal_decoder and paper.network.lesion_decoder and paper.critic
+    assert paper.network.normal_decoder and paper.network.lesion_decoder and paper.critic.enabled
 
 
 def test_other_steps_keep_the_share_of_copying_steps():
     short = load_config(PRESETS["paper"], None, ["steps=1400"])
-    assert (short.identity_steps, short.rise_steps) == (600, 100)
-    assert load_config(PRESETS["paper"], None, ["steps=1400", "identity_steps=5"]).identity_steps == 5
-    assert load_config(PRESETS["default"], None, ["steps=10"]).self_steps == PRESETS["default"].self_steps
-    assert PRESETS["paper"].lasting(1400) == replace(short, self_steps=PRESETS["paper"].lasting(1400).self_steps)
+    assert (short.schedule.identity_steps, short.schedule.rise_steps) == (600, 100)
+    assert load_config(PRESETS["paper"], None, ["steps=1400", "identity_steps=5"]).schedule.identity_steps == 5
+    default = PRESETS["default"]
+    assert load_config(default, None, ["steps=10"]).self_training == default.self_training
+    assert replace(PRESETS["paper"].lasting(1400), self_training=short.self_training) == short
 
 
 def test_a_staged_training_copies_then_raises_the_adversarial_term_then_ends_quietly(training_set):
     settings = [*TINY, "steps=400", "batch_painted=0", "identity_steps=150", "rise_steps=10", "val_every=0"]
     config = load_config(PRESETS["paper"], None, settings)
     rates = [learning_rate(number, config) for number in range(400)]
-    assert rates[120:150] == [config.learning_rate] * 30 and rates[150] < rates[149]
-    assert rates[399] == pytest.approx(config.final_learning_rate, rel=0.02)
+    assert rates[120:150] == [config.optimizer.learning_rate] * 30 and rates[150] < rates[149]
+    assert rates[399] == pytest.approx(config.optimizer.final_learning_rate, rel=0.02)
     assert all(late <= early for early, late in itertools.pairwise(rates[251:]))
     task = LesionTask(config, SliceSet.load(training_set, "train"), torch.device("cpu"))
     logged = [task.step(number, np.random.default_rng(number)) for number in (0, 149)]
@@ -204,7 +207,7 @@ def test_a_staged_training_copies_then_raises_the_adversarial_term_then_ends_qui
     shares = []
     for number in (150, 154, 159, 300):
         terms: dict[str, torch.Tensor] = {}
-        shares.append(float(task.adversarial(number, batch, g1, terms) / (config.alpha_adversarial * terms["L_a"])))
+        shares.append(float(task.adversarial(number, batch, g1, terms) / (config.weights.adversarial * terms["L_a"])))
     assert shares == pytest.approx([0.1, 0.5, 1.0, 1.0])
     assert {"L_a", "L_c", "wasserstein"} <= task.step(150, np.random.default_rng(1)).keys()
 
@@ -314,16 +317,14 @@ def test_a_broken_training_set_is_refused(tmp_path, broken, said):
 
 
 def test_a_time_budget_sets_the_steps_and_resuming_keeps_them(training_set, tmp_path):
-    import json
-
     config = load_config(PRESETS["default"], None, TINY)
     train_lesions(training_set, tmp_path / "run", config, hours=1e-4)
     record = json.loads((tmp_path / "run" / "config.json").read_text("utf-8"))
-    assert record["hours"] == 1e-4 and record["steps"] >= 1
+    assert record["hours"] == 1e-4 and record["schedule"]["steps"] >= 1
     with open(tmp_path / "run" / "log.csv", encoding="utf-8") as stream:
-        assert int(list(csv.DictReader(stream))[-1]["step"]) == record["steps"]
+        assert int(list(csv.DictReader(stream))[-1]["step"]) == record["schedule"]["steps"]
     train_lesions(training_set, tmp_path / "run", config, hours=1e-4, resume=True)
-    assert json.loads((tmp_path / "run" / "config.json").read_text("utf-8"))["steps"] == record["steps"]
+    assert json.loads((tmp_path / "run" / "config.json").read_text("utf-8"))["schedule"] == record["schedule"]
     with pytest.raises(LesionDecompError, match="hours"):
         train_lesions(training_set, tmp_path / "other", config, hours=-1.0)
 
@@ -383,3 +384,28 @@ def test_a_second_run_into_a_folder_is_refused_while_one_is_under_way(training_s
         assert main(["train", "--data", str(training_set), "-o", str(tmp_path), "--device", "cpu"]) == 1
     assert "another run that writes into" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_settings_of_earlier_versions_are_understood():
+    """Every former key, in a file and on the command line, means what it meant."""
+    base = load_config(PRESETS["default"], None, ["crop=[]"])
+    for key, (group, name) in LesionConfig.FORMER.items():
+        old = getattr(getattr(base, group), name)
+        special = {"shrink": 2, "crop": [128, 160], "betas": [0.5, 0.9], "norm_p": 2}
+        value = special.get(key, not old if isinstance(old, bool) else old + 1 if isinstance(old, int) else 0.123)
+        text = json.dumps(value)
+        changed = load_config(base, None, [f"{key}={text}"])
+        assert changed == load_config(base, None, [f"{group}.{name}={text}"]) != base, key
+
+
+def test_a_run_of_an_earlier_version_is_resumed(training_set, tmp_path):
+    config = load_config(PRESETS["default"], None, TINY)
+    train_lesions(training_set, tmp_path / "run", config)
+    file = tmp_path / "run" / "config.json"
+    record = json.loads(file.read_text("utf-8"))
+    flat = {key: record[group][name] for key, (group, name) in LesionConfig.FORMER.items()}
+    groups = {group for group, _ in LesionConfig.FORMER.values()}
+    file.write_text(json.dumps({key: value for key, value in record.items() if key not in groups} | flat), "utf-8")
+    assert train_lesions(training_set, tmp_path / "run", config, resume=True) is not None
+    with pytest.raises(LesionDecompError, match="same configuration"):
+        train_lesions(training_set, tmp_path / "run", load_config(config, None, ["seed=9"]), resume=True)

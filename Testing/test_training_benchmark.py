@@ -49,7 +49,7 @@ def test_operations_are_those_of_a_convolution_forward_and_backward():
 def test_a_shortened_run_keeps_its_schedule():
     short = PRESETS["default"].lasting(40)
     assert short.steps == 40
-    assert short.self_steps / short.steps == PRESETS["default"].self_steps / PRESETS["default"].steps
+    assert short.self_training.start / short.steps == PRESETS["default"].self_training.start / PRESETS["default"].steps
 
 
 def test_the_command_measures_the_presets_that_were_asked_for(tmp_path, capsys, monkeypatch):

@@ -62,7 +62,7 @@ def test_stopped_training_keeps_its_checkpoint_and_resumes_to_a_bundle(settings)
     assert all(np.isfinite(resumed.log[name]).any() for name in curve_names(resumed.log))
     assert resumed.examples is not None
     config = json.loads((settings.output / "config.json").read_text("utf-8"))
-    assert config["steps"] == 30 and config["network"]["channels"] == 4
+    assert config["schedule"]["steps"] == 30 and config["network"]["channels"] == 4
 
 
 def test_a_training_that_fails_says_stage_finding_and_advice(settings, data, tmp_path):

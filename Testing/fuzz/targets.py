@@ -20,11 +20,12 @@ from LesionDecompLib.measurement.statistics import CSV_HEADER, read_statistics_c
 from LesionDecompLib.models.bundle import METADATA_NAME, WEIGHTS_NAME, ModelBundle
 from LesionDecompLib.models.networks import DecompositionNet
 from LesionDecompLib.training import loop
-from LesionDecompLib.training.config import PRESETS, as_dict, load_config
+from LesionDecompLib.training.config import PRESETS, load_config
 from LesionDecompLib.training.data.export import read_slice_labels
 from LesionDecompLib.training.data.slices import SliceSet
 from LesionDecompLib.training.lungs.task import LungConfig
 from LesionDecompLib.training.run import record_config
+from LesionDecompLib.training.settings import as_dict
 from LesionDecompLib.training.warm_start import start_from
 from PIL import Image
 

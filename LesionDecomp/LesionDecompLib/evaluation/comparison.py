@@ -136,7 +136,7 @@ class Comparison:
             entry["bundle"] = {
                 "name": localizer.bundle.name,
                 "sha256": localizer.bundle.sha256,
-                "steps": training.get("steps"),
+                "steps": training.get("schedule", training).get("steps"),
                 "seed": training.get("seed"),
             }
         if localizer.scores is not None:

@@ -7,13 +7,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..errors import ConfigError
 from ..training.config import BASELINES, PRESET_NAMES
 from ..training.log import LOG_NAME, read_log
+from ..training.settings import flat
 from .command import CommandProcess
 
 TITLE = "Training"
@@ -152,7 +152,7 @@ def recorded_configuration(folder: str | Path) -> tuple[str, list[str]]:
             TITLE, f"no readable {CONFIG} in '{Path(folder).name}'", "the one that the run wrote", "Start a new run."
         ) from error
     # JSON's numbers, truth values, strings and lists of these are TOML as well.
-    return preset, [f"{key}={json.dumps(value)}" for key, value in _flat(record) if key not in NOT_SETTINGS]
+    return preset, [f"{key}={json.dumps(value)}" for key, value in flat(record) if key not in NOT_SETTINGS]
 
 
 def check_training_set(data: str | Path, preset: str = LESION_PRESET) -> None:
@@ -178,13 +178,6 @@ def check_training_set(data: str | Path, preset: str = LESION_PRESET) -> None:
                 found = f"a training set without {label} slices in '{split}'"
                 advice = "Add volumes, or say for which split each is."
                 raise ConfigError(TITLE, found, "slices of both labels in 'train' and in 'val'", advice)
-
-
-def _flat(values: dict[str, Any], before: str = "") -> list[tuple[str, Any]]:
-    flat = []
-    for key, value in values.items():
-        flat += _flat(value, f"{before}{key}.") if isinstance(value, dict) else [(f"{before}{key}", value)]
-    return flat
 
 
 def _existing(path: Path) -> Path | None:

@@ -13,11 +13,12 @@ from ..models.networks import Critic, DecompositionNet
 from ..models.precision import channels_last, mixed_precision
 from ..segmentation.smoothing import shrink_inside
 from . import losses, ranks
-from .config import LesionConfig, as_dict
+from .config import LesionConfig
 from .data.labeled import LabelledSlices
 from .data.slices import SliceSet
 from .loop import cosine, set_rate
 from .painted_lesions import paint_lesions
+from .settings import as_dict
 
 Terms = dict[str, torch.Tensor]
 
@@ -88,17 +89,17 @@ class LesionTask:
         self.network = channels_last(DecompositionNet(**as_dict(config.network)), device)
         self.modules: dict[str, torch.nn.Module] = {"network": self.network}
         self.optimizers: dict[str, torch.optim.Optimizer] = {
-            "network": _adam(self.network, config.learning_rate, config)
+            "network": _adam(self.network, config.optimizer.learning_rate, config)
         }
-        if config.critic:
-            self.critic = channels_last(Critic(config.critic_channels), device)
+        if config.critic.enabled:
+            self.critic = channels_last(Critic(config.critic.channels), device)
             self.modules["critic"] = self.critic
-            self.optimizers["critic"] = _adam(self.critic, config.critic_learning_rate, config)
-            self._critic_loss = ranks.data_parallel(_CriticLoss(self.critic, config.penalty))
+            self.optimizers["critic"] = _adam(self.critic, config.critic.learning_rate, config)
+            self._critic_loss = ranks.data_parallel(_CriticLoss(self.critic, config.critic.penalty))
         # Before the image-level terms begin, or without any, the gate has no gradient.
-        unused = config.identity_steps > 0 or config.alpha_image == config.alpha_painted == 0
+        unused = config.schedule.identity_steps > 0 or config.weights.image == config.weights.painted == 0
         self._forward = ranks.data_parallel(self.network, unused)
-        self.slices = LabelledSlices(data, config.crop, config.augmentation, device, taught)
+        self.slices = LabelledSlices(data, config.batch.crop, config.augmentation, device, taught)
 
     def step(self, number: int, rng: np.random.Generator, batch: Batch | None = None) -> dict[str, float]:
         """One update of E, G1 and G2 by equation 5 with the image-level and painted terms, and of D by equation 3."""
@@ -130,13 +131,13 @@ class LesionTask:
         """L_g, equation 5 and the terms beyond it; D is updated on the way."""
         config, gate = self.config, parts.gate
         total = self._decomposition(batch, parts.g1, parts.g2, terms)
-        if number >= config.identity_steps:
+        if number >= config.schedule.identity_steps:
             image_level = self._image_level(batch, gate, parts.heat, terms)
             total = total + image_level + self._taught(number, batch, gate, terms)
-            if config.batch_painted > 0 and config.alpha_painted > 0:
+            if config.batch.painted > 0 and config.weights.painted > 0:
                 total = total + self._painted(batch, parts.g1, gate, terms)
-            if config.critic:
-                if number % config.critic_every == 0:
+            if config.critic.enabled:
+                if number % config.critic.every == 0:
                     self.train_critic(batch, parts.g1.detach(), rng, terms)
                 total = total + self.adversarial(number, batch, parts.g1, terms)
         terms["L_g"] = total
@@ -157,18 +158,18 @@ class LesionTask:
     def batch(self, rng: np.random.Generator) -> Batch:
         """This rank's share of a batch; all ranks draw the same from ``rng``."""
         config = self.config
-        counts = config.batch_lesion, config.batch_normal, config.batch_painted
+        counts = config.batch.lesion, config.batch.normal, config.batch.painted
         n_lesion, n_normal, n_painted = (len(range(count)[ranks.share(count)]) for count in counts)
-        targets, taught, draws = self.slices.draw(rng, *counts, nearest=config.matched_normals)
+        targets, taught, draws = self.slices.draw(rng, *counts, nearest=config.batch.matched_normals)
         images, extent = targets, targets[:0]
         if n_painted > 0:
             last = slice(n_lesion + n_normal, None)
             painted, extent = paint_lesions(targets[last], draws.part(last))
             images = torch.cat([targets[: last.start], painted])
-        if config.shrink > 1:
-            images, targets = shrink_inside(images, config.shrink), shrink_inside(targets, config.shrink)
-            extent = functional.avg_pool2d(extent, config.shrink) if len(extent) else extent
-            taught = None if taught is None else functional.avg_pool2d(taught, config.shrink)
+        if config.batch.shrink > 1:
+            images, targets = shrink_inside(images, config.batch.shrink), shrink_inside(targets, config.batch.shrink)
+            extent = functional.avg_pool2d(extent, config.batch.shrink) if len(extent) else extent
+            taught = None if taught is None else functional.avg_pool2d(taught, config.batch.shrink)
         images = images.contiguous(memory_format=torch.channels_last)
         return Batch(images, images > -1, targets, extent, taught, n_lesion, n_normal)
 
@@ -177,41 +178,43 @@ class LesionTask:
         config = self.config
         if not config.network.normal_decoder:
             return g2.new_zeros(())
-        weight = batch.lung * losses.edge_weight(batch.x) if config.edge_weighting else batch.lung.float()
+        weight = batch.lung * losses.edge_weight(batch.x) if config.weights.edge_weighting else batch.lung.float()
         normal = batch.normal
-        terms["L_r"] = losses.reconstruction_loss(batch.x, g1, g2, weight, config.norm_p)
-        terms["L_n"] = losses.difference(batch.target[normal], g1[normal], weight[normal], config.norm_p)
-        return config.alpha_reconstruction * terms["L_r"] + config.alpha_normal * terms["L_n"]
+        terms["L_r"] = losses.reconstruction_loss(batch.x, g1, g2, weight, config.weights.norm_p)
+        terms["L_n"] = losses.difference(batch.target[normal], g1[normal], weight[normal], config.weights.norm_p)
+        return config.weights.reconstruction * terms["L_r"] + config.weights.normal * terms["L_n"]
 
     def _image_level(self, batch: Batch, gate: torch.Tensor, heat: torch.Tensor, terms: Terms) -> torch.Tensor:
         """L_m: the brightest heat of a slice must say what its label says; L_s: normal slices stay cold."""
         config = self.config
         total = gate.new_zeros(())
-        if config.alpha_image > 0:
+        if config.weights.image > 0:
             part = batch.labelled
             labels = gate.new_zeros(batch.n_lesion + batch.n_normal)
             labels[batch.lesion] = 1.0
-            scores = losses.slice_logits(gate[part], batch.lung[part], config.top_fraction)
+            scores = losses.slice_logits(gate[part], batch.lung[part], config.weights.top_fraction)
             terms["L_m"] = losses.label_loss(scores, labels)
-            total = total + config.alpha_image * terms["L_m"]
-        if config.alpha_sparse > 0:
+            total = total + config.weights.image * terms["L_m"]
+        if config.weights.sparse > 0:
             terms["L_s"] = losses.weighted_mean(heat[batch.normal], batch.lung[batch.normal].float())
-            total = total + config.alpha_sparse * terms["L_s"]
+            total = total + config.weights.sparse * terms["L_s"]
         return total
 
     def _taught(self, number: int, batch: Batch, gate: torch.Tensor, terms: Terms) -> torch.Tensor:
         """L_t: heat that other models, or the averaged network itself, give the lesion slices is the target."""
         config, part = self.config, batch.lesion
-        if config.alpha_self == 0 or (batch.taught is None and (number < config.self_steps or self.teacher is None)):
+        if config.self_training.weight == 0 or (
+            batch.taught is None and (number < config.self_training.start or self.teacher is None)
+        ):
             return gate.new_zeros(())
         target, known = batch.taught, batch.lung[part]
         if target is None:
             heat = self.teachers_heat(batch.x[part])
-            target = (heat >= config.self_positive).float()
-            known = known & ((heat >= config.self_positive) | (heat <= config.self_negative))
+            target = (heat >= config.self_training.positive).float()
+            known = known & ((heat >= config.self_training.positive) | (heat <= config.self_training.negative))
         each = functional.binary_cross_entropy_with_logits(gate[part], target, reduction="none")
         terms["L_t"] = losses.weighted_mean(each, known.float())
-        return config.alpha_self * terms["L_t"]
+        return config.self_training.weight * terms["L_t"]
 
     @torch.no_grad()
     def teachers_heat(self, x: torch.Tensor) -> torch.Tensor:
@@ -229,9 +232,9 @@ class LesionTask:
         overlap = losses.overlap_loss(torch.sigmoid(logits), batch.extent, inside)
         terms["L_p_heat"] = total = losses.weighted_mean(each, inside) + overlap
         if self.config.network.normal_decoder:
-            terms["L_p_normal"] = losses.difference(batch.target[part], g1[part], inside, self.config.norm_p)
+            terms["L_p_normal"] = losses.difference(batch.target[part], g1[part], inside, self.config.weights.norm_p)
             total = total + terms["L_p_normal"]
-        return self.config.alpha_painted * total
+        return self.config.weights.painted * total
 
     def adversarial(self, number: int, batch: Batch, g1: torch.Tensor, terms: Terms) -> torch.Tensor:
         """L_a, equation 4, under α1: rising while D, new to what G1 gives, has nothing to say yet."""
@@ -240,8 +243,8 @@ class LesionTask:
         with mixed_precision(self.device):
             terms["L_a"] = losses.adversarial_loss(self.critic, g1[batch.labelled])
         self.critic.requires_grad_(True)
-        risen = min(1.0, (number + 1 - config.identity_steps) / max(1, config.rise_steps))
-        return config.alpha_adversarial * risen * terms["L_a"]
+        risen = min(1.0, (number + 1 - config.schedule.identity_steps) / max(1, config.schedule.rise_steps))
+        return config.weights.adversarial * risen * terms["L_a"]
 
     def train_critic(self, batch: Batch, g1: torch.Tensor, rng: np.random.Generator, terms: Terms) -> None:
         """Updates of D by equation 3."""
@@ -251,10 +254,10 @@ class LesionTask:
         # Each real slice with the healthy version of a lesion slice: the same pairs on any number of ranks.
         counts = (batch.n_normal, len(batch.x) - batch.n_lesion - batch.n_normal)
         partners = torch.cat([g1[torch.arange(count) * batch.n_lesion // max(count, 1)] for count in counts])
-        for _ in range(config.critic_steps):
+        for _ in range(config.critic.steps):
             mix = [
                 rng.random((count, 1, 1, 1), dtype=np.float32)[ranks.share(count)]
-                for count in (config.batch_normal, config.batch_painted)
+                for count in (config.batch.normal, config.batch.painted)
             ]
             place = torch.from_numpy(np.concatenate(mix)).to(self.device)
             with mixed_precision(self.device):
@@ -267,10 +270,10 @@ class LesionTask:
 
 def learning_rate(number: int, config: LesionConfig) -> float:
     """Of E, G1 and G2 at update ``number``: held while they learn to copy, then falling; each warms up."""
-    copying, first = config.identity_steps, config.learning_rate
+    copying, first = config.schedule.identity_steps, config.optimizer.learning_rate
     if number < copying:
         return cosine(number, copying, first, first)
-    return cosine(number - copying, config.steps - copying, first, config.final_learning_rate)
+    return cosine(number - copying, config.steps - copying, first, config.optimizer.final_learning_rate)
 
 
 class _CriticLoss(torch.nn.Module):
@@ -287,4 +290,5 @@ class _CriticLoss(torch.nn.Module):
 
 
 def _adam(module: torch.nn.Module, rate: float, config: LesionConfig) -> torch.optim.Adam:
-    return torch.optim.Adam(module.parameters(), lr=rate, betas=(config.betas[0], config.betas[1]), fused=True)
+    first, second = config.optimizer.betas
+    return torch.optim.Adam(module.parameters(), lr=rate, betas=(first, second), fused=True)

@@ -20,7 +20,7 @@ from ..models.bundle import ModelBundle
 from ..models.networks import DecompositionNet
 from ..models.records import HeatDefinition
 from . import ranks
-from .config import STAGE_KEYS, LesionConfig, NetworkConfig, as_dict, change
+from .config import LesionConfig, NetworkConfig
 from .curves import draw_curves
 from .data.input import slice_input
 from .data.slices import SliceSet
@@ -30,6 +30,7 @@ from .heat_scale import DEFAULT_THRESHOLD, fit_scale, fit_scale_without_masks, h
 from .lesion_task import LesionTask
 from .loop import LOG_NAME, Task, steps_within, train
 from .lungs.task import LungConfig, lung_task
+from .settings import as_dict, change, flat, grouped
 from .taught_heat import taught_heat
 from .val_precision import CHIEF, HeatOf, ValPrecision
 from .warm_start import start_from
@@ -39,7 +40,6 @@ CONFIG_NAME = "config.json"
 BUNDLE_NAME = "bundle"
 CURVES_NAME = "curves.png"
 EXAMPLES_NAME = "examples.png"
-STEP_KEYS = ("steps", *STAGE_KEYS)
 
 Progress = Callable[[str, int, int], None]
 Cancel = Callable[[], bool]
@@ -79,7 +79,7 @@ def train_lesions(
 
         def steps_in(hours: float) -> LesionConfig:
             # Clocked as they are once nothing is merely copied any more.
-            timed = replace(config, identity_steps=0, rise_steps=0)
+            timed = replace(config, schedule=replace(config.schedule, identity_steps=0, rise_steps=0))
             return config.lasting(steps_within(LesionTask(timed, slices, device), hours))
 
         config = record_config(folder, "lesions", config, resume, hours, steps_in)
@@ -88,8 +88,8 @@ def train_lesions(
         if warm_start is not None:
             start_from(task.network, warm_start)
         val = SliceSet.load(data, "val")
-        draw = partial(ExampleSlices(val, config.shrink).draw, picture=folder / EXAMPLES_NAME)
-        watch = watch_of(config, val, heat_ways(config, device))
+        draw = partial(ExampleSlices(val, config.batch.shrink).draw, picture=folder / EXAMPLES_NAME)
+        watch = watch_of(config.schedule, val, heat_ways(config, device))
         network = train_and_draw(task, folder, config, resume, checkpoint_seconds, progress, cancelled, draw, watch)
         if ranks.rank() > 0:
             return None
@@ -109,7 +109,7 @@ def lesion_bundle(
     device = torch.device(device)
     network = network.eval().to(device)
     sources = heat_sources(config.network)
-    definition = HeatDefinition(sources[0], shrink=config.shrink)
+    definition = HeatDefinition(sources[0], shrink=config.batch.shrink)
     val = SliceSet.load(data, "val")
     metrics: dict[str, Any] = {}
     if has_masks(val):
@@ -119,10 +119,10 @@ def lesion_bundle(
     else:
         definition = fit_scale_without_masks(network, definition, val, device)
     if config.network.normal_decoder:
-        judge = train_judge(SliceSet.load(data, "train"), config.judge_steps, config.seed)
+        judge = train_judge(SliceSet.load(data, "train"), config.schedule.judge_steps, config.seed)
         heat = slice_heat(network, definition, val.images, device)
         healthy = healthy_version_metrics(
-            cast(DecompositionNet, network), judge, val, heat, DEFAULT_THRESHOLD, config.shrink
+            cast(DecompositionNet, network), judge, val, heat, DEFAULT_THRESHOLD, config.batch.shrink
         )
         metrics["healthy_version_val"] = healthy
     metadata = bundle_metadata(name, "lesions", "decomposition", as_dict(config.network), config, Path(data)) | {
@@ -149,20 +149,20 @@ def heat_ways(config: LesionConfig, device: torch.device) -> dict[str, HeatOf]:
     """The heat of each of :func:`heat_sources`, as a function of a network and slices."""
 
     def way(source: str) -> HeatOf:
-        definition = HeatDefinition(source, shrink=config.shrink)
+        definition = HeatDefinition(source, shrink=config.batch.shrink)
         return lambda network, images: slice_heat(network, definition, images, device)
 
     return {source: way(source) for source in heat_sources(config.network)}
 
 
-def watch_of(config: Any, val: SliceSet, ways: dict[str, HeatOf]) -> Watch | None:
+def watch_of(schedule: Any, val: SliceSet, ways: dict[str, HeatOf]) -> Watch | None:
     """What looks at a run's average precision on ``val``; None where the configuration or ``val`` has it not.
 
-    :param config: with ``val_every``, ``patience_steps`` and ``least_gain``.
+    :param schedule: with ``val_every``, ``patience_steps`` and ``least_gain``.
     """
-    if config.val_every == 0 or not has_masks(val):
+    if schedule.val_every == 0 or not has_masks(val):
         return None
-    return Watch(ValPrecision(val, ways), CHIEF, config.val_every, config.patience_steps, config.least_gain)
+    return Watch(ValPrecision(val, ways), CHIEF, schedule.val_every, schedule.patience_steps, schedule.least_gain)
 
 
 def train_lungs(
@@ -266,21 +266,36 @@ def record_config(
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / CONFIG_NAME
-    before = _read_record(file) if resume and file.exists() else None
+    before = grouped(type(config), _read_record(file)) if resume and file.exists() else None
     if hours is not None and before is not None:
-        config = change(config, {key: before[key] for key in STEP_KEYS if hasattr(config, key) and key in before})
+        config = change(config, _steps_of(before))
     elif hours is not None:
         config = steps_in(hours)
     record = json.loads(json.dumps({"task": task, "version": __version__, "hours": hours, **as_dict(config)}))
     if before is not None:
-        keys = (record.keys() | before.keys()) - {"version", "hours"}
-        changed = sorted(key for key in keys if record.get(key) != before.get(key))
+        now, then = dict(flat(record)), dict(flat(before))
+        keys = (now.keys() | then.keys()) - {"version", "hours"}
+        changed = sorted(key for key in keys if now.get(key) != then.get(key))
         if changed:
             found = f"another '{changed[0]}' than this run was started with"
             raise ConfigError("Training", found, "the same configuration", "Resume without changes.")
     if ranks.rank() == 0:
         write_text(file, json.dumps(record, indent=2) + "\n", "Writing the training configuration")
     return config
+
+
+def _steps_of(record: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a record that depend on its steps, as :meth:`.config.LesionConfig.lasting` changes them."""
+    kept = {
+        "schedule": ("steps", "identity_steps", "rise_steps"),
+        "self_training": ("start",),
+    }
+    steps = {
+        group: {key: record[group][key] for key in keys if key in record[group]}
+        for group, keys in kept.items()
+        if isinstance(record.get(group), dict)
+    }
+    return steps if steps else {"steps": record["steps"]} if "steps" in record else {}
 
 
 def _read_record(file: Path) -> dict[str, Any]:

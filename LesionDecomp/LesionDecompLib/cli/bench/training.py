@@ -164,7 +164,7 @@ def measure(config: LesionConfig, slices: SliceSet, device: torch.device) -> dic
     peak = high_water_mark_mib()  # elsewhere it cannot be counted anew for each preset
     return {
         "steps": config.steps,
-        "slices_a_step": config.batch_lesion + config.batch_normal + config.batch_painted,
+        "slices_a_step": config.batch.lesion + config.batch.normal + config.batch.painted,
         "steps_per_s": round(1 / together, 3),
         "step_s": _both(step, 4),
         "parts": {
@@ -212,9 +212,9 @@ def _flops_a_step(task: LesionTask) -> dict[str, float]:
     """Operations of the mean step by precision, from a step of each kind; these warm up, too."""
     config, kinds = task.config, defaultdict(list)
     for number in range(config.steps):
-        taught = config.alpha_self > 0 and number >= config.self_steps
-        kinds[number < config.identity_steps, number % config.critic_every == 0, taught].append(number)
-    task.teacher = deepcopy(task.network).eval() if config.alpha_self > 0 else None
+        taught = config.self_training.weight > 0 and number >= config.self_training.start
+        kinds[number < config.schedule.identity_steps, number % config.critic.every == 0, taught].append(number)
+    task.teacher = deepcopy(task.network).eval() if config.self_training.weight > 0 else None
     mean: dict[str, float] = defaultdict(float)
     for numbers in kinds.values():
         with OperationCount() as count:

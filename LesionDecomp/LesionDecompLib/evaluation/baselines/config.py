@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ...errors import ConfigError
 from ...training.config import Augmentation
+from ...training.settings import Betas, Count, Crop, Factor, Items, Real, Seed, Steps
 
 
 @dataclass(frozen=True)
@@ -21,26 +21,20 @@ class BaselineConfig:
     :param val_every, patience_steps, least_gain: as of :class:`LesionDecompLib.training.config.LesionConfig`.
     """
 
-    seed: int = 0
-    steps: int = 36_000
-    val_every: int = 1000
-    patience_steps: int = 12_000
-    least_gain: float = 0.005
-    batch_lesion: int = 8
-    batch_normal: int = 8
-    crop: tuple[int, ...] = (160, 192)
-    shrink: int = 2
-    learning_rate: float = 1e-3
-    final_learning_rate: float = 1e-5
-    betas: tuple[float, ...] = (0.9, 0.99)
-    ema: float = 0.998
+    seed: Seed = 0
+    steps: Count = 36_000
+    val_every: Steps = 1000
+    patience_steps: Steps = 12_000
+    least_gain: Real = 0.005
+    batch_lesion: Items = 8
+    batch_normal: Items = 8
+    crop: Crop = (160, 192)
+    shrink: Factor = 2
+    learning_rate: Real = 1e-3
+    final_learning_rate: Real = 1e-5
+    betas: Betas = (0.9, 0.99)
+    ema: Real = 0.998
     augmentation: Augmentation = field(default_factory=Augmentation)
-
-    def __post_init__(self) -> None:
-        if min(self.steps, self.batch_lesion, self.batch_normal) < 1:
-            raise ConfigError(
-                "Training configuration", "a step or batch count below 1", "at least 1 step, 1 lesion, 1 normal slice"
-            )
 
 
 @dataclass(frozen=True)
@@ -50,8 +44,8 @@ class ClassifierConfig(BaselineConfig):
     :param width: channels of its first block (ResNet-18: 64).
     """
 
-    width: int = 64
-    weight_decay: float = 1e-4
+    width: Items = 64
+    weight_decay: Real = 1e-4
 
 
 @dataclass(frozen=True)
@@ -66,14 +60,14 @@ class CriticConfig(BaselineConfig):
     """
 
     augmentation: Augmentation = field(default_factory=lambda: Augmentation(noise=0.0, blur=0.0, rim=0.0))
-    matched_normals: int = 24
-    channels: int = 16
-    widest: int = 128
+    matched_normals: Steps = 24
+    channels: Items = 16
+    widest: Items = 128
     norm: str = "batch"
-    critic_channels: int = 16
-    critic_learning_rate: float = 2e-4
-    penalty: float = 10.0
-    alpha_adversarial: float = 1.0
+    critic_channels: Items = 16
+    critic_learning_rate: Real = 2e-4
+    penalty: Real = 10.0
+    alpha_adversarial: Real = 1.0
 
 
 @dataclass(frozen=True)
@@ -85,18 +79,18 @@ class VaGanConfig(CriticConfig):
     :param alpha_map: weight of mean \\|M(x)\\|.
     """
 
-    steps: int = 28_000
-    val_every: int = 250
-    patience_steps: int = 9500
-    learning_rate: float = 1e-3
-    final_learning_rate: float = 1e-3
-    critic_learning_rate: float = 1e-3
-    betas: tuple[float, ...] = (0.0, 0.9)
-    critic_steps: int = 5
-    critic_steps_often: int = 100
-    often_first: int = 25
-    often_every: int = 100
-    alpha_map: float = 100.0
+    steps: Count = 28_000
+    val_every: Steps = 250
+    patience_steps: Steps = 9500
+    learning_rate: Real = 1e-3
+    final_learning_rate: Real = 1e-3
+    critic_learning_rate: Real = 1e-3
+    betas: Betas = (0.0, 0.9)
+    critic_steps: Steps = 5
+    critic_steps_often: Steps = 100
+    often_first: Steps = 25
+    often_every: Count = 100
+    alpha_map: Real = 100.0
 
 
 @dataclass(frozen=True)
@@ -107,13 +101,13 @@ class BiomarkerConfig(CriticConfig):
     :param alpha_same: weight of mean \\|x - G(x)\\|.
     """
 
-    steps: int = 58_000
-    val_every: int = 500
-    patience_steps: int = 19_500
-    betas: tuple[float, ...] = (0.5, 0.9)
-    alpha_adversarial: float = 0.05
-    alpha_class: float = 0.5
-    alpha_same: float = 10.0
+    steps: Count = 58_000
+    val_every: Steps = 500
+    patience_steps: Steps = 19_500
+    betas: Betas = (0.5, 0.9)
+    alpha_adversarial: Real = 0.05
+    alpha_class: Real = 0.5
+    alpha_same: Real = 10.0
 
 
 BASELINES: dict[str, type[BaselineConfig]] = {

@@ -17,6 +17,7 @@ from ...models.precision import channels_last, mixed_precision
 from ...segmentation.body_field import scale_window
 from .. import losses, ranks
 from ..loop import cosine, set_rate
+from ..settings import Count, Items, Levels, Pixels, Real, Seed, Window
 from . import augmentation
 from .cases import LungPatient, read_patients, slice_weights
 
@@ -35,21 +36,21 @@ class LungConfig:
     :param phantom_share: share of slices that show no chest at all.
     """
 
-    seed: int = 0
-    steps: int = 4000
-    batch: int = 8
-    learning_rate: float = 2e-3
-    final_learning_rate: float = 1e-5
-    weight_decay: float = 1e-4
-    ema: float = 0.995
-    window: tuple[float, float] = (-1000.0, 200.0)
-    size: int = 256
-    pixel_mm: float = 2.0
-    phantom_share: float = 0.04
+    seed: Seed = 0
+    steps: Count = 4000
+    batch: Items = 8
+    learning_rate: Real = 2e-3
+    final_learning_rate: Real = 1e-5
+    weight_decay: Real = 1e-4
+    ema: Real = 0.995
+    window: Window = (-1000.0, 200.0)
+    size: Pixels = 256
+    pixel_mm: Real = 2.0
+    phantom_share: Real = 0.04
     leave_out: str = ""
-    channels: int = 16
-    levels: int = 5
-    widest: int = 256
+    channels: Items = 16
+    levels: Levels = 5
+    widest: Items = 256
     norm: str = "batch"
 
     def architecture(self) -> dict[str, Any]:
