@@ -23,9 +23,9 @@ volumes = [
 ]
 ct = volumes[0] if volumes else slicer.util.loadVolume(str(SAMPLE_FILE))
 
-# Heatmap, lungs and lesions on the CT's grid, and a segmentation for Segment Editor and DICOM export.
+# Heatmap, lungs, lesions and a segmentation for Segment Editor and DICOM export, on the CT's grid; all is selected in
+# the panel and shown in the views.
 nodes = logic.process(ct, segmentationNode=True)
-logic.showResult(nodes.heatmap)
 
 
 def figure(region, header):

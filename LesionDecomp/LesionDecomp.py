@@ -3,7 +3,6 @@ from pathlib import Path
 from typing import Annotated, Union
 
 import slicer
-import vtk
 from slicer import (
     vtkMRMLLabelMapVolumeNode,
     vtkMRMLScalarVolumeNode,
@@ -19,16 +18,14 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleTest,
     ScriptedLoadableModuleWidget,
 )
-from slicer.util import VTKObservationMixin
 
 try:  # absent where Slicer runs without its GUI
     import qt
 except ImportError:
     qt = None
 
-# The library and its MRML part are imported where they are used: importing this file must stay quick, and must work
-# before torch and scikit-image are installed. Annotations are real types here, not strings: the parameter node
-# wrapper may read them before Slicer has made this module known under its name.
+# The packages beside this file are imported where they are used: importing it must stay quick, and must work before
+# torch is installed. Annotations are real types: the wrapper may read them before Slicer knows this module's name.
 
 CITATION = (
     "Yang Y., Chen J., Wang R., Ma T., Wang L., Chen J., Zheng W.-S., Zhang T. "
@@ -38,8 +35,8 @@ CITATION = (
 RESOURCES = Path(__file__).resolve().parent / "Resources"
 SAMPLE_FILE = RESOURCES / "SampleData" / "chest_ct_tumor.nrrd"
 SAMPLE_SHA256 = "1aa3e67aa3914fcb90d412a10cd395e324da186d9c9bf90680399c6897628287"
-POLL_MS = 100  # between looks at what the worker has said
 PACKAGES = ("LesionDecompLib", "LesionDecompMrml", "LesionDecompPanel")  # beside this file
+POLL_MS = 100  # between looks at what the worker has said
 
 
 #
@@ -124,22 +121,16 @@ class LesionDecompParameterNode:
 #
 
 
-class LesionDecompWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
-    """The module panel: choose a CT, press Apply, move the threshold, read the table.
-
-    Each part of the panel is a class of LesionDecompPanel; they share the controls and the parameter node.
-    """
+class LesionDecompWidget(ScriptedLoadableModuleWidget):
+    """The module panel: choose a CT, press Apply, move the threshold, read the table. ``panel`` does the work."""
 
     def __init__(self, parent=None):
         ScriptedLoadableModuleWidget.__init__(self, parent)
-        VTKObservationMixin.__init__(self)
         self.logic = None
-        self.sections = []
-        self._parameterNode = None
-        self._parameterNodeGuiTag = None
+        self.panel = None
 
     def setup(self):
-        from LesionDecompPanel.sections import add_sections
+        from LesionDecompPanel.panel import Panel
 
         ScriptedLoadableModuleWidget.setup(self)
         uiWidget = slicer.util.loadUI(self.resourcePath("UI/LesionDecomp.ui"))
@@ -147,19 +138,11 @@ class LesionDecompWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui = slicer.util.childWidgetVariables(uiWidget)
         uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = LesionDecompLogic()
-        add_sections(self)  # run, look, export, train; filters of the selectors; the watch over the scene
-        scene = slicer.mrmlScene
-        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
-        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
-        self.addObserver(scene, scene.EndImportEvent, self.onSceneEndImport)
-        self.initializeParameterNode()
+        self.panel = Panel(self.ui, self.logic, lambda: self.parent.isEntered)
 
     def cleanup(self):
-        self.setParameterNode(None)
-        self.watch.close()
-        for section in self.sections:
-            section.cleanup()
-        self.removeObservers()
+        if self.panel is not None:
+            self.panel.cleanup()
 
     def onReload(self):
         """Reload the module's packages too; Slicer itself reloads only this file."""
@@ -169,80 +152,11 @@ class LesionDecompWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ScriptedLoadableModuleWidget.onReload(self)
 
     def enter(self):
-        self.initializeParameterNode()
-        self.run.enter()
-        self.look.enter()
+        self.panel.enter()
 
     def exit(self):
         """Leave the panel; a run goes on, and its result is shown when it is there."""
-        self.look.exit()
-        if not self.run.is_running:
-            self.setParameterNode(None)
-
-    def onSceneStartClose(self, caller, event):
-        """The scene goes: end the run, and let go of its nodes."""
-        self.run.scene_closing()
-        self.look.cleanup()
-        self.setParameterNode(None)
-        self.logic.forgetResult()
-
-    def onSceneEndClose(self, caller, event):
-        for section in (self.run, self.look, self.train):
-            section.scene_closed()
-        self.onSceneEndImport(caller, event)
-
-    def onSceneEndImport(self, caller, event):
-        """A scene was loaded or closed: its parameter node may be another one, with a result."""
-        self.watch.observe_views()
-        self.train.scene_changed()
-        if self.parent.isEntered:
-            self.initializeParameterNode()
-
-    def onSceneChanged(self):
-        """Nodes were added or removed, outside of closing and loading a scene."""
-        self.filters.refresh(self._parameterNode)
-        self.train.scene_changed()
-        if self._parameterNode is not None:
-            self.look.scene_changed()
-            self.onParameterNodeModified()
-
-    def onNodeRemoved(self, node):
-        for section in (self.run, self.look):
-            section.node_removed(node)
-
-    def onViewsChanged(self):
-        if self._parameterNode is not None:
-            self.look.views_changed()
-
-    def initializeParameterNode(self):
-        """Take the scene's parameter node; where no CT is selected yet, select the scene's first one."""
-        from LesionDecompMrml.scene_nodes import chest_volumes
-
-        self.setParameterNode(self.logic.getParameterNode())
-        volumes = chest_volumes(slicer.mrmlScene)
-        if volumes and self._parameterNode.inputVolume is None:
-            self._parameterNode.inputVolume = volumes[0]
-
-    def setParameterNode(self, parameterNode):
-        """Disconnect from the present parameter node, and connect to another one or to none."""
-        if self._parameterNode is not None:
-            self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
-            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParameterNodeModified)
-        self._parameterNode = parameterNode
-        self.filters.refresh(parameterNode)
-        for section in self.sections:
-            section.set_parameter_node(parameterNode)
-        if parameterNode is not None:
-            self._parameterNodeGuiTag = parameterNode.connectGui(self.ui)
-            self.addObserver(parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParameterNodeModified)
-        self.onParameterNodeModified()
-
-    def onParameterNodeModified(self, caller=None, event=None):
-        """Update panel, lesions and views from the parameter node."""
-        if self._parameterNode is not None and self._parameterNode.heatmapOutput is not None:
-            self.filters.refresh(self._parameterNode)
-        for section in self.sections:
-            section.refresh()
+        self.panel.exit()
 
 
 #
@@ -264,7 +178,7 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
         return LesionDecompParameterNode(super().getParameterNode())
 
     def models(self, folders=()):
-        """Lesion models as (name or folder, bundle); the default comes first, then those in ``folders``."""
+        """Lesion models as (name or folder, bundle): the default first, those in ``folders`` last."""
         from LesionDecompMrml.models import offered_models
 
         return offered_models(folders)
@@ -276,11 +190,7 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
         return missing_packages()
 
     def installMissingPackages(self):
-        """Install what is missing, after asking once.
-
-        :return: whether everything is there now.
-        :raises RuntimeError: the PyTorch extension is missing, or pip failed.
-        """
+        """Install what is missing, after asking once; returns whether everything is there, raises RuntimeError."""
         from LesionDecompPanel.packages import install_missing_packages
 
         return install_missing_packages(self.missingPackages)
@@ -366,10 +276,7 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
         return Segmenter(model, device=device, batch_size=batchSize)
 
     def result(self, heatmapNode):
-        """The ``Result`` of a heatmap node: threshold, measurements, views, plots, files; the same for the same nodes.
-
-        :raises LesionDecompError: the node is not a heatmap of a complete result.
-        """
+        """The ``Result`` of a heatmap node; raises LesionDecompError where there is no complete one."""
         from LesionDecompMrml.result import Result
 
         result = Result.of(heatmapNode)
@@ -378,7 +285,7 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
         return self._result
 
     def forgetResult(self):
-        """Release what the last result's slider works on, as when the scene is closed."""
+        """Release what the last result's slider works on."""
         self._result = None
 
     def resultNodes(self, heatmapNode):
@@ -392,10 +299,6 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
         result = self.result(heatmapNode)
         result.set_threshold(threshold, minimumVolumeMl, with_statistics=withStatistics)
         return result.nodes
-
-    def showResult(self, heatmapNode):
-        """``result(heatmapNode).show()`` for scripts."""
-        self.result(heatmapNode).show()
 
     def startTraining(self, dataFolder, outputFolder, onProgress=None, onEnd=None, **settings):
         """Start training a model in a process of its own, and return at once; other modules can be used meanwhile.
@@ -434,11 +337,8 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
 class LesionDecompTest(ScriptedLoadableModuleTest):
     """Self-test on the bundled sample CT; runs in Slicer's Reload & Test, under CTest and without a GUI."""
 
-    def setUp(self):
-        slicer.mrmlScene.Clear()
-
     def runTest(self):
-        self.setUp()
+        slicer.mrmlScene.Clear()
         self.test_sampleFromInputToReloadedScene()
 
     def test_sampleFromInputToReloadedScene(self):

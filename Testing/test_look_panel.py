@@ -22,7 +22,7 @@ def test_dragging_the_threshold_moves_lesions_and_figures_at_once_and_the_table_
         np.testing.assert_array_equal(lesions != 0, expected_lesions(result, threshold))
         assert f"Lesions: {np.count_nonzero(lesions) * voxel_ml:.2f} mL" in text_of(panel.ui.figuresLabel)
     assert result.table.GetMTime() == table
-    wait_for(lambda: panel.look.is_settled)
+    wait_for(lambda: panel.panel.look.is_settled)
     column = result.table.GetColumnIndex("Lesion volume (mL)")
     milliliters = np.count_nonzero(lesions_of(result)) * voxel_ml
     assert float(result.table.GetCellText(0, column)) == pytest.approx(milliliters, rel=1e-5)
@@ -33,7 +33,7 @@ def test_smallest_lesion_slider_leaves_out_what_is_smaller(panel, result):
 
     drag(panel, 0.45)
     panel.ui.minimumVolumeSlider.value = 2.0
-    panel.look._steps.flush()
+    panel.panel.look._steps.flush()
     labels, count = label(lesions_of(result), np.ones((3, 3, 3)))
     sizes = np.bincount(labels.ravel())[1:] * np.prod(result.ct.GetSpacing()) / 1000.0
     assert count > 0
@@ -43,7 +43,7 @@ def test_smallest_lesion_slider_leaves_out_what_is_smaller(panel, result):
 
 def test_segment_follows_while_seen_and_otherwise_when_the_slider_rests(panel, ct_node, lung_node):
     nodes = panel.logic.process(ct_node, lung_node, threshold=0.4, segmentationNode=True)
-    panel.look.show(nodes, 0.4, 0.1)
+    panel.panel.look.show(nodes, 0.4, 0.1)
 
     def segment() -> np.ndarray:
         return slicer.util.arrayFromSegmentBinaryLabelmap(nodes.segmentation, "lesion", ct_node)
@@ -58,13 +58,13 @@ def test_segment_follows_while_seen_and_otherwise_when_the_slider_rests(panel, c
     nodes.segmentation.GetDisplayNode().SetVisibility(False)
     drag(panel, 0.42)
     assert (segment() != lesions_of(nodes)).any()
-    wait_for(lambda: panel.look.is_settled)
+    wait_for(lambda: panel.panel.look.is_settled)
     np.testing.assert_array_equal(segment(), lesions_of(nodes))
 
 
 def test_segment_editor_can_undo_what_the_slider_did(panel, ct_node, lung_node):
     nodes = panel.logic.process(ct_node, lung_node, threshold=0.4, segmentationNode=True)
-    panel.look.show(nodes, 0.4, 0.1)
+    panel.panel.look.show(nodes, 0.4, 0.1)
     before = slicer.util.arrayFromSegmentBinaryLabelmap(nodes.segmentation, "lesion", ct_node).copy()
     history = slicer.vtkSegmentationHistory()
     history.SetSegmentation(nodes.segmentation.GetSegmentation())
@@ -91,7 +91,7 @@ def add_view(panel, name: str = "Red"):
         node.SetSingletonTag(name)
         node.SetLayoutName(name)
         nodes.append(slicer.mrmlScene.AddNode(node))
-    panel.watch._changed.flush()
+    panel.panel.watch._changed.flush()
     composite, view = nodes
     return view, composite
 
@@ -128,14 +128,14 @@ def test_heat_hidden_elsewhere_unticks_its_box_and_opacity_does_not_show_it_agai
     for composite in composites:
         assert composite.GetForegroundVolumeID() == result.heatmap.GetID()
         composite.SetForegroundVolumeID(None)  # what the Data module's eye does
-    panel.watch._views.flush()
+    panel.panel.watch._views.flush()
     assert not panel.ui.overlayCheckBox.property("checked")
     assert panel.ui.outlineCheckBox.property("checked")
     panel.ui.opacitySlider.value = 0.9
     assert [composite.GetForegroundVolumeID() for composite in composites] == [None, None]
     assert composites[0].GetLabelVolumeID() == result.lesions.GetID()
     composites[1].SetBackgroundVolumeID(result.heatmap.GetID())  # its eye again: it shows a volume as background
-    panel.watch._views.flush()
+    panel.panel.watch._views.flush()
     assert panel.ui.overlayCheckBox.property("checked")
     panel.ui.overlayCheckBox.click()
     assert composites[1].GetBackgroundVolumeID() == result.ct.GetID()
@@ -155,7 +155,7 @@ def test_views_of_another_layout_show_the_result_as_the_boxes_say(panel, result)
 def test_the_lesions_are_outlined_once_by_the_labelmap_here_by_the_segment_elsewhere(panel, ct_node, lung_node):
     _view, composite = add_view(panel)
     nodes = panel.logic.process(ct_node, lung_node, threshold=0.4, segmentationNode=True)
-    panel.look.show(nodes, 0.4, 0.1)
+    panel.panel.look.show(nodes, 0.4, 0.1)
 
     def outlined() -> tuple[bool, bool]:
         by_segment = nodes.segmentation.GetDisplayNode().GetSegmentVisibility2DOutline("lesion")
@@ -165,16 +165,16 @@ def test_the_lesions_are_outlined_once_by_the_labelmap_here_by_the_segment_elsew
     panel.exit()
     assert outlined() == (False, True)
     panel.enter()
-    panel.watch._views.flush()
+    panel.panel.watch._views.flush()
     assert outlined() == (True, False)
     assert panel.ui.outlineCheckBox.property("checked")
 
 
 def test_a_ct_that_leaves_the_scene_takes_its_result_out_of_the_panel(panel, result):
-    panel.watch._changed.flush()
+    panel.panel.watch._changed.flush()
     assert panel.ui.resultSelector.offered() == ["CT heatmap"]
     slicer.mrmlScene.RemoveNode(result.ct)
-    panel.watch._changed.flush()
+    panel.panel.watch._changed.flush()
     assert panel.ui.resultSelector.offered() == []
     assert text_of(panel.ui.figuresLabel) == "'CT' was removed from the scene: its result can no longer be shown."
     assert cells(panel.ui.measurementsTable) == []
@@ -187,13 +187,13 @@ def test_a_ct_that_leaves_the_scene_takes_its_result_out_of_the_panel(panel, res
 
 def test_outputs_are_not_offered_as_chest_ct_nor_a_ct_as_heatmap(panel, result, chest_case):
     mine = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "MyHeat")
-    panel.watch._changed.flush()
+    panel.panel.watch._changed.flush()
     panel.ui.heatmapSelector.setCurrentNode(mine)
     assert panel.ui.inputSelector.offered() == ["CT"]
     assert panel.ui.heatmapSelector.offered() == ["CT heatmap", "MyHeat"]
     volume, _ = chest_case
     slicer.util.addVolumeFromArray(volume.array, volume.ijk_to_ras, "Another CT")
-    panel.watch._changed.flush()
+    panel.panel.watch._changed.flush()
     assert panel.ui.inputSelector.offered() == ["CT", "Another CT"]
     assert panel.ui.heatmapSelector.offered() == ["CT heatmap", "MyHeat"]
     assert panel.ui.resultSelector.offered() == ["CT heatmap"]
@@ -217,7 +217,7 @@ def test_the_tables_have_words_for_headers_and_sensible_digits(panel, result):
     slicer.util.arrayFromVolume(result.heatmap)[:] = 0.0  # nothing is lesion any more
     slicer.util.arrayFromVolumeModified(result.heatmap)
     drag(panel, 0.9)
-    wait_for(lambda: panel.look.is_settled)
+    wait_for(lambda: panel.panel.look.is_settled)
     lesion = next(n for n in range(table.GetNumberOfRows()) if table.GetCellText(n, 0) == "Lesion mean (HU)")
     assert table.GetCellText(lesion, 1) == "–"
     assert cells(panel.ui.measurementsTable)[0][2:] == ["0.00", "0.0"]
@@ -225,14 +225,14 @@ def test_the_tables_have_words_for_headers_and_sensible_digits(panel, result):
 
 def test_a_step_of_the_slider_waits_for_the_frame_and_several_are_one(panel, result, monkeypatch):
     panel.ui.minimumVolumeSlider.value = 0.0
-    panel.look._steps.flush()
+    panel.panel.look._steps.flush()
     steps = []
-    follow = panel.look._steps._callback
-    monkeypatch.setattr(panel.look._steps, "_callback", lambda: steps.append(1) or follow())
+    follow = panel.panel.look._steps._callback
+    monkeypatch.setattr(panel.panel.look._steps, "_callback", lambda: steps.append(1) or follow())
     for threshold in (0.45, 0.46, 0.47):
         panel.ui.thresholdSlider.value = threshold
     assert steps == []
-    wait_for(lambda: panel.look.is_settled)
+    wait_for(lambda: panel.panel.look.is_settled)
     assert steps == [1]
     np.testing.assert_array_equal(lesions_of(result) != 0, expected_lesions(result, 0.47))
 
@@ -241,7 +241,7 @@ def test_surfaces_are_made_on_demand_and_follow_when_the_slider_rests(panel, res
     import vtk
 
     panel.ui.surfacesCheckBox.click()
-    nodes = panel.look.nodes()
+    nodes = panel.panel.look.nodes()
     assert nodes.segmentation is not None
     assert nodes.segmentation.GetDisplayNode().GetVisibility3D()
     lungs = nodes.segmentation.GetSegmentation().GetSegment("right-lung")
@@ -256,7 +256,7 @@ def test_surfaces_are_made_on_demand_and_follow_when_the_slider_rests(panel, res
     assert before > 0
     drag(panel, 0.45)
     assert points() == before
-    wait_for(lambda: panel.look.is_settled)
+    wait_for(lambda: panel.panel.look.is_settled)
     assert points() != before
     assert lungs.GetRepresentation("Closed surface") is surface_of_lung  # as before, not made anew
     panel.ui.surfacesCheckBox.click()
@@ -326,7 +326,7 @@ def test_plots_show_the_figures_and_mark_the_threshold(panel, result):
     for n in (1, 35, 45):
         assert volumes[n] == pytest.approx(expected_lesions(result, thresholds[n]).sum() * voxel_ml)
     drag(panel, 0.45)
-    wait_for(lambda: panel.look.is_settled)
+    wait_for(lambda: panel.panel.look.is_settled)
     x, y = columns(mark)
     assert list(x) == pytest.approx([0.45, 0.45])  # two points: a line of one is complained about at each painting
     assert list(y) == pytest.approx([0.0, volumes[40]])

@@ -28,11 +28,11 @@ def temporary_folders() -> list[str]:
 
 def start(panel) -> None:
     panel.ui.applyButton.click()
-    assert panel.run.is_running, text_of(panel.ui.statusLabel)
+    assert panel.panel.run.is_running, text_of(panel.ui.statusLabel)
 
 
 def finish(panel) -> None:
-    wait_for(lambda: not panel.run.is_running)
+    wait_for(lambda: not panel.panel.run.is_running)
     assert temporary_folders() == []
 
 
@@ -50,7 +50,7 @@ def test_panel_opens_ready_with_the_ct_and_the_default_model(ct_node, open_panel
 
 
 def test_choosing_a_model_takes_its_threshold_until_there_is_a_result(panel, result):
-    panel.look._parameters.heatmap = None
+    panel.panel.look._parameters.heatmap = None
     choose(panel.ui.modelComboBox, "lesions-decomposition")
     assert panel.ui.thresholdSlider.value == pytest.approx(0.4)
     choose(panel.ui.modelComboBox, panel.ui.modelComboBox.itemData(1))
@@ -87,17 +87,17 @@ def test_apply_runs_in_a_worker_and_shows_the_result(panel, ct_node):
     assert panel.ui.progressBar.isVisibleTo(panel.parent)
     assert not panel.ui.inputsCollapsibleButton.property("enabled")
     texts = set()
-    wait_for(lambda: texts.add(text_of(panel.ui.statusLabel)) or not panel.run.is_running)
+    wait_for(lambda: texts.add(text_of(panel.ui.statusLabel)) or not panel.panel.run.is_running)
     assert temporary_folders() == []
     assert "Loading the models" in texts
-    warnings = panel.look.nodes().warnings
+    warnings = panel.panel.look.nodes().warnings
     assert any("Pixels are 5.0 mm wide" in text for text in warnings)
     assert text_of(panel.ui.statusLabel) == f"Done. Warnings: {len(warnings)}, shown with the measurements."
     assert text_of(panel.ui.warningsLabel) == "\n".join(f"Warning: {text}" for text in warnings)
     assert panel.ui.warningsLabel.isVisibleTo(panel.ui.resultCollapsibleButton)
     assert text_of(panel.ui.applyButton) == "Apply"
     assert not panel.ui.progressBar.isVisibleTo(panel.parent)
-    nodes = panel.look.nodes()
+    nodes = panel.panel.look.nodes()
     assert nodes.ct == ct_node
     assert nodes.segmentation is not None
     assert cells(panel.ui.measurementsTable)[0][0] == "both lungs"
@@ -112,22 +112,22 @@ def test_apply_runs_in_a_worker_and_shows_the_result(panel, ct_node):
 def test_cancel_ends_the_worker_and_leaves_the_scene_as_it_was(panel):
     before = node_count()
     start(panel)
-    process = panel.run._run._job.process
-    wait_for(lambda: panel.run._run._job.step.stage != "start")
+    process = panel.panel.run._run._job.process
+    wait_for(lambda: panel.panel.run._run._job.step.stage != "start")
     panel.ui.applyButton.click()
     assert process.poll() is not None
-    assert not panel.run.is_running
+    assert not panel.panel.run.is_running
     assert temporary_folders() == []
     assert text_of(panel.ui.statusLabel) == "Cancelled; nothing was changed."
     assert text_of(panel.ui.applyButton) == "Apply"
-    assert panel.look.nodes() is None
+    assert panel.panel.look.nodes() is None
     assert node_count() == before
 
 
 @pytest.mark.parametrize("event", ["scene closed", "CT removed", "panel deleted"])
 def test_what_users_do_during_a_run_is_safe(panel, ct_node, event):
     start(panel)
-    process = panel.run._run._job.process
+    process = panel.panel.run._run._job.process
     if event == "scene closed":
         slicer.mrmlScene.Clear(False)
     elif event == "CT removed":
@@ -135,7 +135,7 @@ def test_what_users_do_during_a_run_is_safe(panel, ct_node, event):
     else:
         panel.cleanup()
     assert process.poll() is not None
-    assert not panel.run.is_running
+    assert not panel.panel.run.is_running
     assert temporary_folders() == []
     assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLTableNode") == 0
     if event != "panel deleted":
@@ -148,7 +148,7 @@ def test_what_users_do_during_a_run_is_safe(panel, ct_node, event):
 def test_a_worker_that_is_killed_is_reported_once(panel, shown_errors):
     before = node_count()
     start(panel)
-    os.kill(panel.run._run._job.process.pid, signal.SIGKILL)
+    os.kill(panel.panel.run._run._job.process.pid, signal.SIGKILL)
     finish(panel)
     assert len(shown_errors) == 1
     assert "SIGKILL" in shown_errors[0]
@@ -160,27 +160,27 @@ def test_a_worker_that_is_killed_is_reported_once(panel, shown_errors):
 def test_unusable_input_ends_in_one_message(panel, ct_node, shown_errors):
     slicer.util.updateVolumeFromArray(ct_node, np.zeros((9, 9, 9), np.uint8))
     panel.ui.applyButton.click()  # refused before a worker is started: the mask does not fit
-    assert not panel.run.is_running
+    assert not panel.panel.run.is_running
     assert len(shown_errors) == 1
     assert "expected" in shown_errors[0]
     assert panel.ui.applyButton.property("enabled")
 
 
 def test_running_again_takes_the_outputs_of_the_same_ct_and_another_ct_gets_its_own(panel, result, chest_case):
-    outputs = panel.run.outputs()
+    outputs = panel.panel.run.outputs()
     assert (outputs.heatmap, outputs.lesions) == (result.heatmap, result.lesions)
     assert outputs.report == result.report
     volume, _ = chest_case
     other = slicer.util.addVolumeFromArray(volume.array, volume.ijk_to_ras, "Another CT")
     panel.ui.inputSelector.setCurrentNode(other)
-    assert not any(panel.run.outputs().nodes().values())
+    assert not any(panel.panel.run.outputs().nodes().values())
     # Back to the first CT: its own result is found again, whichever is shown.
     panel.ui.inputSelector.setCurrentNode(result.ct)
-    assert panel.run.outputs().table == result.table
+    assert panel.panel.run.outputs().table == result.table
     # A chosen heatmap is another result, which shares no node with the earlier one.
     mine = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Mine")
     panel.ui.heatmapSelector.setCurrentNode(mine)
-    outputs = panel.run.outputs().nodes()
+    outputs = panel.panel.run.outputs().nodes()
     assert outputs.pop("heatmap") == mine
     assert not any(outputs.values())
 
@@ -189,7 +189,7 @@ def test_sliders_moved_during_a_run_take_effect_when_the_result_is_there(panel, 
     panel.ui.minimumVolumeSlider.value = 0.0
     nodes = panel.logic.process(ct_node, lung_node, threshold=0.4, minimumVolumeMl=0.0)
     drag(panel, 0.44)
-    panel.look.show(nodes, 0.4, 0.0)
+    panel.panel.look.show(nodes, 0.4, 0.0)
     assert nodes.threshold == pytest.approx(0.44)
     np.testing.assert_array_equal(lesions_of(nodes) != 0, expected_lesions(nodes, 0.44))
 
@@ -243,7 +243,7 @@ def test_an_unsuitable_ct_is_refused_before_any_process_or_model(panel, module, 
     panel.ui.lungMaskSelector.setCurrentNode(None)
     slicer.util.updateVolumeFromArray(ct_node, np.full((60, 64, 64), 100, np.int16))
     panel.ui.applyButton.click()
-    assert not panel.run.is_running and temporary_folders() == []
+    assert not panel.panel.run.is_running and temporary_folders() == []
     assert len(shown_errors) == 1 and "Hounsfield units" in shown_errors[0]
     from LesionDecompLib.errors import LesionDecompError
 
@@ -310,7 +310,7 @@ def test_packages_are_asked_for_once_and_a_no_ends_it(panel, module, monkeypatch
     panel.ui.applyButton.click()
     assert len(asked) == 1
     assert "torch: about" in asked[0] and "scikit-image: about 15 MB" in asked[0]
-    assert not panel.run.is_running
+    assert not panel.panel.run.is_running
     assert "missing" in text_of(panel.ui.statusLabel)
 
 
@@ -378,7 +378,7 @@ def test_added_model_folders_are_remembered_and_a_wrong_one_is_refused(
     from LesionDecompPanel.model_choice import remember_folders, remembered_folders
 
     remember_folders([])
-    panel.run.models.refill("")
+    panel.panel.run.models.refill("")
     assert panel.ui.modelComboBox.property("count") == 1
     chosen = [str(tmp_path), str(untrained_segmenter.lesion_bundle.path)]
     original = qt.QFileDialog.getExistingDirectory
@@ -419,7 +419,7 @@ def test_leaving_and_entering_the_module_keeps_the_result(panel, result):
     panel.ui.thresholdSlider.value = 0.43
     panel.exit()
     panel.enter()
-    assert panel.look.nodes() == result
+    assert panel.panel.look.nodes() == result
     assert cells(panel.ui.measurementsTable)[0][0] == "both lungs"
     assert panel.ui.thresholdSlider.value == pytest.approx(0.43)
     assert "mL" in text_of(panel.ui.figuresLabel)
@@ -435,13 +435,13 @@ def test_a_reloaded_scene_shows_the_same_state(panel, result, tmp_path):
     panel.ui.batchSizeSpinBox.setProperty("value", 3)
     panel.ui.outlineCheckBox.click()
     panel.ui.volumePlotButton.click()
-    wait_for(lambda: panel.look.is_settled)
+    wait_for(lambda: panel.panel.look.is_settled)
     figures, lesions = text_of(panel.ui.figuresLabel), lesions_of(result)
     name = result.heatmap.GetName()
     del composite
     assert slicer.util.saveScene(str(tmp_path / "study.mrb"))
     slicer.mrmlScene.Clear(False)
-    assert panel.look.nodes() is None
+    assert panel.panel.look.nodes() is None
     slicer.util.loadScene(str(tmp_path / "study.mrb"))
     ui = panel.ui
     assert ui.resultSelector.currentNode().GetName() == name
@@ -450,10 +450,10 @@ def test_a_reloaded_scene_shows_the_same_state(panel, result, tmp_path):
     assert ui.batchSizeSpinBox.property("value") == 3
     assert not ui.outlineCheckBox.property("checked")
     assert text_of(ui.figuresLabel) == figures
-    np.testing.assert_array_equal(lesions_of(panel.look.nodes()), lesions)
+    np.testing.assert_array_equal(lesions_of(panel.panel.look.nodes()), lesions)
     drag(panel, 0.46)
-    wait_for(lambda: panel.look.is_settled)
-    nodes = panel.look.nodes()
+    wait_for(lambda: panel.panel.look.is_settled)
+    nodes = panel.panel.look.nodes()
     mark = nodes.heatmap.GetNodeReference("LesionDecomp.volumeMark")
     assert slicer.util.arrayFromTableColumn(mark, "Threshold")[1] == pytest.approx(0.46)
     assert nodes.threshold == pytest.approx(0.46)
@@ -469,7 +469,7 @@ def test_reload_takes_every_file_of_the_module_anew(panel, module):
         assert look_section is not ours["LesionDecompPanel.look_section"]
         assert geometry is not ours["LesionDecompLib.ct.grid"]
         # The panel that goes was let go of its parts first or can still be: nothing raised.
-        assert panel.Observations == []
+        assert panel.panel.Observations == []
     finally:
         for name in [name for name in sys.modules if name.partition(".")[0] in module.PACKAGES]:
             del sys.modules[name]
@@ -496,17 +496,17 @@ def test_warnings_stand_beside_the_figures_of_their_result_and_go_with_it(panel,
 
 
 def test_no_observer_is_left_behind(panel, result):
-    observed = len(panel.Observations)
+    observed = len(panel.panel.Observations)
     for _ in range(3):
         panel.exit()
         panel.enter()
-    assert len(panel.Observations) == observed == 4  # scene closing, closed, loaded; parameter node
+    assert len(panel.panel.Observations) == observed == 4  # scene closing, closed, loaded; parameter node
     start(panel)
     panel.ui.applyButton.click()
     node = panel.logic.getParameterNode().parameterNode
     assert node.HasObserver("ModifiedEvent")
     panel.cleanup()
-    assert panel.Observations == []
+    assert panel.panel.Observations == []
     assert not node.HasObserver("ModifiedEvent")
 
 

@@ -53,7 +53,7 @@ def start_training(panel, out: Path, steps: int):
     ui.stepsSpinBox.setProperty("value", steps)
     choose(ui.trainDeviceComboBox, "cpu")
     click(ui.startTrainingButton)
-    return panel.train.run
+    return panel.panel.train.run
 
 
 def value(control, name: str):
@@ -106,7 +106,7 @@ def test_figures_are_copied_and_saved_and_without_a_result_nothing_can_be(
     assert "DICOM module" in value(panel.ui.saveDicomButton, "toolTip")
 
     slicer.mrmlScene.RemoveNode(result.report)
-    panel.export.refresh()
+    panel.panel.export.refresh()
     assert not value(panel.ui.saveReportButton, "enabled") and value(panel.ui.saveCsvButton, "enabled")
 
 
@@ -125,12 +125,12 @@ def test_start_says_what_is_missing_and_marks_are_read_as_they_are_shown(panel, 
     assert "Mark some slices" in value(ui.startTrainingButton, "toolTip")
     click(ui.addRangeButton)
     click(ui.addRangeButton)
-    panel.train.marks.set(0, first=3, last=20)
-    panel.train.marks.set(1, first=21, label="lesion")
+    panel.panel.train.marks.set(0, first=3, last=20)
+    panel.panel.train.marks.set(1, first=21, label="lesion")
     assert not value(ui.startTrainingButton, "enabled")  # nothing is called normal before somebody says so
     assert "Choose the label" in value(ui.startTrainingButton, "toolTip")
-    panel.train.marks.set(0, label="normal")
-    assert panel.train.marks.marks() == [(ct_node, 3, 20, "normal", ""), (ct_node, 21, 60, "lesion", "")]
+    panel.panel.train.marks.set(0, label="normal")
+    assert panel.panel.train.marks.marks() == [(ct_node, 3, 20, "normal", ""), (ct_node, 21, 60, "lesion", "")]
     assert value(ui.startTrainingButton, "enabled")
 
     view = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceNode")
@@ -144,14 +144,14 @@ def test_start_says_what_is_missing_and_marks_are_read_as_they_are_shown(panel, 
     view.JumpSliceByCentering(*(ijk_to_ras @ [32, 32, 40, 1])[:3])
     ui.rangesTable.setCurrentCell(1, 0)
     click(ui.fromViewButton)
-    assert panel.train.marks.marks()[1][1] == 40
+    assert panel.panel.train.marks.marks()[1][1] == 40
     click(ui.removeRangeButton)
-    assert len(panel.train.marks.marks()) == 1
+    assert len(panel.panel.train.marks.marks()) == 1
 
 
 def test_marked_slices_never_pass_to_another_patient(panel, ct_node, chest_case):
     volume, _ = chest_case
-    ui, marks = panel.ui, panel.train.marks
+    ui, marks = panel.ui, panel.panel.train.marks
     choose(ui.trainSourceComboBox, "marked")
     marks.add(ct_node)
     marks.set(0, first=10, last=20, label="lesion")
@@ -163,13 +163,13 @@ def test_marked_slices_never_pass_to_another_patient(panel, ct_node, chest_case)
     assert marks.marks() == [] and value(ui.rangesTable, "rowCount") == 0
     second = slicer.util.addVolumeFromArray(volume.array[:40], volume.ijk_to_ras, "Second")
     assert second.GetID() == identity
-    panel.watch._changed.flush()
+    panel.panel.watch._changed.flush()
     assert marks.marks() == []
 
     third = slicer.util.addVolumeFromArray(volume.array, volume.ijk_to_ras, "Third")
     click(ui.addRangeButton)
     assert marks.marks() == [(second, 0, 39, "", "")]
-    panel.watch._changed.flush()
+    panel.panel.watch._changed.flush()
     box = ui.rangesTable.cellWidget(0, 0)
     assert [box.itemText(n) for n in range(box.count())] == ["Second", "Third"]
     marks.set(0, first=5, last=9, label="normal")
@@ -178,7 +178,7 @@ def test_marked_slices_never_pass_to_another_patient(panel, ct_node, chest_case)
     marks.add(second)
     slicer.mrmlScene.RemoveNode(third)
     assert [mark[0] for mark in marks.marks()] == [second]
-    panel.watch._changed.flush()
+    panel.panel.watch._changed.flush()
     assert value(ui.rangesTable, "rowCount") == 1
 
 
@@ -205,19 +205,19 @@ def test_training_outlives_the_panel_resumes_and_its_model_is_offered(open_panel
     assert run.poll() == "running"
     panel = open_panel()
     ui = panel.ui
-    assert panel.train.run is run
+    assert panel.panel.train.run is run
     assert value(ui.trainOutputEdit, "text") == str(out)
     click(ui.stopTrainingButton)
     wait_for(lambda: not run.is_running, PATIENCE_S)
-    panel.train.watch()
+    panel.panel.train.watch()
     assert run.state == "stopped", run.error
     assert "Resume continues from there" in value(ui.trainStatusLabel, "text")
     assert not value(ui.startTrainingButton, "enabled")
 
     click(ui.resumeTrainingButton)
-    resumed = panel.train.run
+    resumed = panel.panel.train.run
     wait_for(lambda: not resumed.is_running, PATIENCE_S)
-    panel.train.watch()
+    panel.panel.train.watch()
     assert resumed.state == "finished", resumed.error
     assert ModelBundle.load(resumed.bundle, "lesions").name == "my model"
     offered = [ui.modelComboBox.itemData(n) for n in range(ui.modelComboBox.count())]
@@ -248,14 +248,14 @@ def test_slices_marked_in_loaded_volumes_become_a_model_that_finds_lesions_in_th
         (second, 36, 39, "lesion", "val"),
     ]
     for row, (node, first, last, label, split) in enumerate(rows):
-        assert panel.train.marks.add(node) == row
-        panel.train.marks.set(row, first=first, last=last, label=label)
+        assert panel.panel.train.marks.add(node) == row
+        panel.panel.train.marks.set(row, first=first, last=last, label=label)
         choose(ui.rangesTable.cellWidget(row, 4), split)
-    assert panel.train.marks.marks() == rows
+    assert panel.panel.train.marks.marks() == rows
     run = start_training(panel, out, steps=6)
     said = set()
     wait_for(lambda: said.add(text_of(ui.trainStatusLabel)) or not run.is_running, PATIENCE_S)
-    panel.train.watch()
+    panel.panel.train.watch()
     assert run.state == "finished", run.error
     assert any(text.startswith("Making the training set") for text in said)
     with open(out / "slices" / "index.csv", encoding="utf-8", newline="") as stream:
@@ -265,9 +265,9 @@ def test_slices_marked_in_loaded_volumes_become_a_model_that_finds_lesions_in_th
     choose(ui.modelComboBox, str(run.bundle))
     assert "from my volumes" in panel.logic.getParameterNode().model
     click(ui.applyButton)
-    wait_for(lambda: not panel.run.is_running, PATIENCE_S)
+    wait_for(lambda: not panel.panel.run.is_running, PATIENCE_S)
     assert text_of(ui.statusLabel).startswith("Done."), text_of(ui.statusLabel)
-    manifest = json.loads(panel.look.nodes().report.GetText())
+    manifest = json.loads(panel.panel.look.nodes().report.GetText())
     assert "from my volumes" in json.dumps(manifest["models"])
 
 
@@ -277,5 +277,5 @@ def test_a_training_that_cannot_start_or_fails_says_stage_and_advice(panel, tmp_
     panel.ui.trainDataEdit.setProperty("text", str(tmp_path))
     panel.ui.trainOutputEdit.setProperty("text", str(tmp_path / "run"))
     click(panel.ui.startTrainingButton)
-    assert panel.train.run is None
+    assert panel.panel.train.run is None
     assert len(shown) == 1 and "Training: found no readable index.csv" in shown[0] and "Choose another" in shown[0]

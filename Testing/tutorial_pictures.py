@@ -43,7 +43,7 @@ def main(folder: Path) -> None:
         views.picture(SIZE).save(folder / "tutorial-ct.png", optimize=True)
         logic = module.LesionDecompLogic()
         nodes = logic.process(ct)
-        logic.showResult(nodes.heatmap)
+        logic.result(nodes.heatmap).show()
         views.jump(nodes)
         views.picture(SIZE).save(folder / "tutorial-result.png", optimize=True)
         thresholds = (0.2, 0.4, 0.7)

@@ -100,7 +100,7 @@ def panel(module, untrained_segmenter, finished_heat, ct_node, lung_node, monkey
 def result(panel, ct_node, lung_node):
     """A finished result, shown in the panel."""
     nodes = panel.logic.process(ct_node, lung_node, threshold=0.4)
-    panel.look.show(nodes, 0.4, 0.1)
+    panel.panel.look.show(nodes, 0.4, 0.1)
     return nodes
 
 
