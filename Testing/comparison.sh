@@ -1,31 +1,49 @@
 #!/usr/bin/env bash
-# Trains every row of Testing/RESULTS.md from nothing and evaluates them all on `test`:
-#   Testing/comparison.sh DATA_FOLDER OUTPUT_FOLDER
-# Each training takes about twelve minutes of one core; one that was interrupted goes on where it was.
+# Trains every row of Testing/RESULTS.md from nothing, then evaluates them all on `test`, and on CT volumes where a folder is given:
+#   Testing/comparison.sh DATA_FOLDER OUTPUT_FOLDER [CT_FOLDER]
+# Up to 28 hours of one core. Start it again at any time: a row that is finished is left alone, one that was interrupted goes
+# on where it was. A few steps of everything, to see that it runs: STEPS=20 SEEDS=0 Testing/comparison.sh ...
 set -euo pipefail
-data=$1 output=$2
+data=$1 output=$2 volumes=${3:-}
+read -ra seeds <<< "${SEEDS:-0 1 2}"
 mkdir -p "$output"
+bundles=()
 
 train() { # NAME, then what `lesiondecomp train` takes
-    local run="$output/$1" resume=()
+    local run="$output/$1" resume=() few=()
+    bundles+=("$run/bundle")
     [[ -d $run/bundle ]] && return
     [[ -f $run/checkpoint.pt ]] && resume=(--resume)
-    lesiondecomp train --data "$data" -o "$run" --name "$1" --device cpu --threads 1 "${resume[@]}" "${@:2}"
+    [[ -n ${STEPS:-} ]] && few=(--set "steps=$STEPS" --set "val_every=$STEPS")
+    [[ -n ${STEPS:-} && $1 == va-gan* ]] && few+=(--set often_first=0)
+    lesiondecomp train --data "$data" -o "$run" --name "$1" --device cpu --threads 1 "${resume[@]}" "${@:2}" "${few[@]}"
 }
 
+# The paper's method and its rivals, each until it gains no more on `val`.
+train paper --preset paper
+train va-gan --preset va-gan
 train classifier --preset classifier
 train biomarker --preset biomarker
-train va-gan --preset va-gan
-train default --set steps=1090 --set self_steps=545
-train without-critic --set critic=false --set steps=1340 --set self_steps=670
-train without-normal-fidelity --set alpha_normal=0 --set steps=1090 --set self_steps=545
-# Without G2 no gate: all terms that need one fall away, and equation 1 would ask G1 to copy the lesions.
-train without-lesion-decoder --set network.lesion_decoder=false --set network.gated=false --set alpha_reconstruction=0 \
-    --set alpha_image=0 --set alpha_sparse=0 --set alpha_self=0 --set steps=1470
 
-bundles=()
-for name in classifier va-gan biomarker default without-critic without-normal-fidelity without-lesion-decoder; do
-    bundles+=("$output/$name/bundle")
+# What each part of the paper's method is for. Without G2 equation 1 would ask G1 to copy the lesions.
+for seed in "${seeds[@]}"; do
+    same=(--preset paper --set steps=10000 --set "seed=$seed")
+    train "paper-10k-seed$seed" "${same[@]}"
+    train "paper-without-D-seed$seed" "${same[@]}" --set critic=false
+    train "paper-without-Ln-seed$seed" "${same[@]}" --set alpha_normal=0
+    train "paper-without-G2-seed$seed" "${same[@]}" --set network.lesion_decoder=false --set alpha_reconstruction=0
 done
-lesiondecomp evaluate --data "$data" --split test --models lesions-decomposition "${bundles[@]}" \
-    -o "$output/evaluation" --overwrite
+
+# The same of the `default` preset, in twelve minutes each. Without G2 there is no gate: all terms that need one fall away.
+train default --set steps=1090 --set self_steps=545
+train default-without-D --set critic=false --set steps=1340 --set self_steps=670
+train default-without-Ln --set alpha_normal=0 --set steps=1090 --set self_steps=545
+train default-without-G2 --set network.lesion_decoder=false --set network.gated=false --set alpha_reconstruction=0 \
+    --set alpha_image=0 --set alpha_sparse=0 --set alpha_self=0 --set steps=1470
+# Does a critic that cannot go by the lungs' shape help it?
+train default-matched --set matched_normals=24 --set steps=1090 --set self_steps=545
+
+lesiondecomp evaluate --data "$data" --split test --models lesions-decomposition "${bundles[@]}" -o "$output/evaluation" --overwrite
+if [[ -n $volumes ]]; then
+    lesiondecomp evaluate --data "$volumes" --models lesions-decomposition "${bundles[@]}" -o "$output/volumes" --overwrite
+fi
