@@ -15,9 +15,10 @@ from .ct.checks import check_chest_ct
 from .ct.grid import AxialView
 from .ct.plausibility import heat_warnings, input_warnings, lung_edge_warnings, lung_warnings
 from .ct.volume import Volume
-from .errors import Cancelled, ConfigError, InputError
+from .errors import ConfigError, InputError
 from .measurement.statistics import RegionStatistics, lesion_statistics
 from .models.bundle import ModelBundle, find_bundle
+from .progress import Cancel, Progress, check_cancel
 from .segmentation.lesions import lesion_labelmap
 
 if TYPE_CHECKING:
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
 DEFAULT_MIN_VOLUME_ML = 0.1
 DEFAULT_BATCH_SIZE = 8
 MASK_STAGE = "Lung mask"
-
-Progress = Callable[[str, int, int], None]
-Cancel = Callable[[], bool]
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,12 +128,12 @@ class Segmenter:
         with _timed(timings, "heat"), _memory_errors("Lesion heat", volume):
             heat, oddities = self._heat(volume, view, lungs, progress, cancelled)
             warnings += oddities
-        _check_cancel(cancelled)
+        check_cancel(cancelled, "Segmentation")
         report("lesions", 0, 1)
         with _timed(timings, "lesions"):
             lesions = lesion_labelmap(heat, lungs, threshold, min_volume_ml, volume.voxel_volume_ml)
         report("lesions", 1, 1)
-        _check_cancel(cancelled)
+        check_cancel(cancelled, "Segmentation")
         report("statistics", 0, 1)
         with _timed(timings, "statistics"):
             hu, sides, found, warmth = (view.to_axial(array) for array in (volume.array, lungs, lesions, heat))
@@ -269,11 +267,6 @@ def _check_parameters(threshold: float, min_volume_ml: float) -> None:
         raise ConfigError("Segmentation", f"a threshold of {threshold:g}", "a number above 0, at most 1")
     if not 0 <= min_volume_ml < float("inf"):
         raise ConfigError("Segmentation", f"a minimum volume of {min_volume_ml:g} mL", "0 mL or more")
-
-
-def _check_cancel(cancelled: Cancel | None) -> None:
-    if cancelled is not None and cancelled():
-        raise Cancelled("Segmentation")
 
 
 def _no_progress(stage: str, done: int, total: int) -> None:

@@ -1,4 +1,7 @@
-"""Work shared out among threads, as the slices of a stack: numpy and scipy release the interpreter meanwhile."""
+"""Threads and memory: the slices of a stack shared out among threads, large arrays laid in large pages.
+
+numpy and scipy release the interpreter while they compute.
+"""
 
 from __future__ import annotations
 
@@ -49,3 +52,12 @@ def in_threads(work: Callable[[Part], T], parts: Sequence[Part]) -> list[T]:
         return [work(part) for part in parts]
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(work, parts))
+
+
+def ask_for_large_pages() -> None:
+    """Have torch lay large arrays in large pages, where Linux gives them when asked; call before torch is imported.
+
+    A layer of the paper's network at full resolution is 64 MiB: in pages of 4 KiB the system spends more time on
+    handing out its memory, each time anew, than the processor on filling it.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..threads import ask_for_large_pages
 from ..training.config import BASELINES, PRESET_NAMES
 from .argument_types import device
-from .large_pages import ask_for_large_pages
 
 if TYPE_CHECKING:
     from ..models.bundle import ModelBundle

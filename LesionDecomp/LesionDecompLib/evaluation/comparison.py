@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
-from ..errors import Cancelled, InputError
+from ..errors import InputError
 from ..metrics.pixels import THRESHOLDS, HeatCounts
+from ..progress import Cancel, Progress, check_cancel
 from ..training.data.slices import SliceSet
 from ..training.heat_scale import MASKS, has_masks
 from .bootstrap import RESAMPLES, interval, resampled_figures, scan_weights
@@ -22,9 +23,6 @@ STAGE = "Evaluation"
 FIGURES = ("average_precision", "auc_pr", "best_dice", "dice_at_default")
 SEED = 0
 CHUNK = 64  # slices whose heat is computed at once
-
-Progress = Callable[[str, int, int], None]
-Cancel = Callable[[], bool]
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,8 +181,7 @@ def _count(
     order = np.cumsum(data.lesion) - 1  # of a slice among the lesion slices
     kept = np.zeros((int(data.lesion.sum()), *data.images.shape[1:]), dtype=np.float32)
     for start in range(0, len(data.images), CHUNK):
-        if cancelled is not None and cancelled():
-            raise Cancelled(STAGE)
+        check_cancel(cancelled, STAGE)
         chunk = slice(start, start + CHUNK)
         heat, inside = localizer.heat(data.images[chunk]), data.images[chunk] > 0
         if not np.isfinite(heat).all() or heat.min() < 0 or heat.max() > 1 or heat[~inside].any():

@@ -5,7 +5,7 @@ Trained on slices of one data set, judged on volumes of another: the paper's cro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,11 @@ import torch
 
 from ..ct.grid import AxialView
 from ..ct.volume import Volume
-from ..errors import Cancelled, InputError
+from ..errors import InputError
 from ..io.readers import read_mask, read_volume
 from ..metrics.pixels import THRESHOLDS, HeatCounts
 from ..models.records import SliceInput
+from ..progress import Cancel, Progress, check_cancel
 from ..segmentation.heat import heat_on_grid
 from ..segmentation.slices import OUTSIDE, LungSlices
 from ..training.data.input import slice_input
@@ -37,8 +38,8 @@ def given_lungs(ct: Path) -> Path:
 def evaluate_inside(
     localizers: Sequence[Localizer],
     data: Path,
-    progress: Callable[[str, int, int], None] | None = None,
-    cancelled: Callable[[], bool] | None = None,
+    progress: Progress | None = None,
+    cancelled: Cancel | None = None,
 ) -> dict[str, dict[str, Figures]]:
     """The figures of all ``localizers`` on all cases below ``data`` that have a lesion mask: localizer, case, figure.
 
@@ -56,8 +57,7 @@ def evaluate_inside(
         volume, _ = read_volume(ct)
         lungs, lesion = read_mask(given_lungs(ct), volume), read_mask(mask, volume, "Reading the lesion mask") != 0
         for turn, localizer in enumerate(localizers):
-            if cancelled is not None and cancelled():
-                raise Cancelled(STAGE)
+            check_cancel(cancelled, STAGE)
             if progress is not None:
                 progress("cases", number * len(localizers) + turn, len(cases) * len(localizers))
             results[localizer.name][name] = figures_inside(volume_heat(localizer, volume, lungs), lungs, lesion)

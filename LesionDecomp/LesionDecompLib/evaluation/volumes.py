@@ -7,7 +7,6 @@ out.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from ..errors import InputError
 from ..io.atomic import write_bytes
 from ..io.readers import read_mask, read_volume
 from ..pipeline import Segmenter
+from ..progress import Progress
 from ..report.overview import draw_overview
 
 STAGE = "Evaluation"
@@ -126,7 +126,7 @@ def agreement(measured: np.ndarray, reference: np.ndarray) -> dict[str, float | 
 
 
 def evaluate_volumes(
-    data: Path, segmenter: Segmenter, pictures: Path, progress: Callable[[str, int, int], None] | None = None
+    data: Path, segmenter: Segmenter, pictures: Path, progress: Progress | None = None
 ) -> dict[str, Any]:
     """All cases below ``data``: the contents of ``results.json``. Overviews and a Bland-Altman plot go to ``pictures``.
 

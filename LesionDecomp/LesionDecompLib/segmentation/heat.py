@@ -11,10 +11,10 @@ from torch.nn import functional
 
 from ..ct.grid import AxialView
 from ..ct.volume import Volume
-from ..errors import Cancelled
 from ..models.precision import computing_in
 from ..models.records import HeatDefinition
 from ..models.runtime import network_precision
+from ..progress import Cancel, Progress, check_cancel
 from ..threads import over_slices
 from .slices import OUTSIDE, LungSlices, compact_index
 from .smoothing import blur_inside, shrink_inside
@@ -101,8 +101,8 @@ def lesion_heat(
     bundle: ModelBundle,
     device: torch.device | str = "cpu",
     batch_size: int = 8,
-    progress: Callable[[str, int, int], None] | None = None,
-    cancelled: Callable[[], bool] | None = None,
+    progress: Progress | None = None,
+    cancelled: Cancel | None = None,
     precision: torch.dtype | None = None,
 ) -> tuple[np.ndarray, list[str]]:
     """Compute the lesion heatmap on the volume's grid, slice by slice; slices without lung cost nothing.
@@ -138,8 +138,8 @@ def heat_on_grid(
     slices: LungSlices,
     answer: Callable[[torch.Tensor], torch.Tensor],
     batch_size: int = 8,
-    progress: Callable[[str, int, int], None] | None = None,
-    cancelled: Callable[[], bool] | None = None,
+    progress: Progress | None = None,
+    cancelled: Cancel | None = None,
 ) -> np.ndarray:
     """Heat that any method gives lung slices, back on the volume's grid.
 
@@ -152,8 +152,7 @@ def heat_on_grid(
     box = (slice(None), slices.field.rows, slices.field.columns)
     boxed_heat = view.to_axial(heat)[box]
     for start in range(0, len(slices.filled), batch_size):
-        if cancelled is not None and cancelled():
-            raise Cancelled(STAGE)
+        check_cancel(cancelled, STAGE)
         part = slices.filled[start : start + batch_size]
         with torch.inference_mode():
             x, mask = slices.to_input(part)

@@ -24,6 +24,7 @@ from torch import nn
 from ..errors import Cancelled, ConfigError, InputError, OutputError
 from ..io.atomic import write_bytes
 from ..models.weights import read_torch_file
+from ..progress import Cancel, Progress
 from . import ranks
 from .data.ahead import made_ahead
 from .watch import Watch
@@ -100,8 +101,8 @@ def train(
     resume: bool = False,
     checkpoint_seconds: float = 120.0,
     log_every: int = 20,
-    progress: Callable[[str, int, int], None] | None = None,
-    cancelled: Callable[[], bool] | None = None,
+    progress: Progress | None = None,
+    cancelled: Cancel | None = None,
     on_log: Callable[[nn.Module], object] | None = None,
     watch: Watch | None = None,
     ahead: bool = True,

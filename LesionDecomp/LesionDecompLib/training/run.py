@@ -19,6 +19,7 @@ from ..io.atomic import write_text
 from ..models.bundle import ModelBundle
 from ..models.networks import DecompositionNet
 from ..models.records import HeatDefinition
+from ..progress import Cancel, Progress
 from . import ranks
 from .config import LesionConfig, NetworkConfig
 from .curves import draw_curves
@@ -40,9 +41,6 @@ CONFIG_NAME = "config.json"
 BUNDLE_NAME = "bundle"
 CURVES_NAME = "curves.png"
 EXAMPLES_NAME = "examples.png"
-
-Progress = Callable[[str, int, int], None]
-Cancel = Callable[[], bool]
 
 
 def train_lesions(

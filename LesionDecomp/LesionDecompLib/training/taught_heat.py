@@ -6,15 +6,15 @@ than each, and one network can learn it. No label beyond theirs enters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ..errors import Cancelled
 from ..models.bundle import ModelBundle
+from ..progress import Cancel, Progress, check_cancel
 from .data.slices import SliceSet
 from .heat_scale import UNIT, slice_heat
 
@@ -26,8 +26,8 @@ def taught_heat(
     teachers: Sequence[str | Path],
     data: SliceSet,
     device: torch.device,
-    progress: Callable[[str, int, int], None] | None = None,
-    cancelled: Callable[[], bool] | None = None,
+    progress: Progress | None = None,
+    cancelled: Cancel | None = None,
 ) -> np.ndarray:
     """Mean over ``teachers`` of the heat of the lesion slices of ``data``, as the networks give it (not scaled).
 
@@ -48,8 +48,7 @@ def taught_heat(
             definition = replace(definition, source="gate")
         network = bundle.network(device)
         for start in range(0, len(images), CHUNK):
-            if cancelled is not None and cancelled():
-                raise Cancelled(STAGE)
+            check_cancel(cancelled, STAGE)
             part = images[start : start + CHUNK]
             total[start : start + CHUNK] += slice_heat(network, definition, part, device)
             if progress is not None:

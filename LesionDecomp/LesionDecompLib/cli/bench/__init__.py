@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ...threads import ask_for_large_pages
 from ..argument_types import device
-from ..large_pages import ask_for_large_pages
 
 PRESETS = ("default", "paper", "paper-full")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from typing import cast
@@ -13,6 +12,7 @@ from torch import nn
 
 from ...errors import InputError
 from ...models.bundle import ModelBundle
+from ...progress import Cancel, Progress
 from ...training import ranks
 from ...training.data.input import slice_input
 from ...training.data.slices import SliceSet
@@ -33,8 +33,8 @@ def train_baseline(
     device: torch.device | str = "cpu",
     resume: bool = False,
     checkpoint_seconds: float = 120.0,
-    progress: Callable[[str, int, int], None] | None = None,
-    cancelled: Callable[[], bool] | None = None,
+    progress: Progress | None = None,
+    cancelled: Cancel | None = None,
 ) -> ModelBundle:
     """Train ``method`` on the image labels of the ``train`` slices and write ``folder/bundle``.
 

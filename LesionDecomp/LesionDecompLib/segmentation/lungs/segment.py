@@ -5,7 +5,6 @@ Axial slices -> 256×256 pixels of 2 mm around the body -> U-Net -> clean-up in 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,9 +13,10 @@ import torch
 from ...ct.grid import AxialView
 from ...ct.plausibility import lung_edge_warnings, lung_warnings
 from ...ct.volume import Volume
-from ...errors import Cancelled, InputError
+from ...errors import InputError
 from ...models.precision import computing_in
 from ...models.runtime import network_precision
+from ...progress import Cancel, Progress, check_cancel
 from ...threads import over_slices
 from ..body_field import FieldOfView, body_center, body_extent, scale_window
 from .cleanup import CleanLungs, clean_lungs
@@ -34,8 +34,6 @@ LEAST_LUNG_ML = 200.0
 # A scan of few slices holds less: this much lung for each slice is asked for then.
 LEAST_SECTION_CM2 = 20.0
 
-Progress = Callable[[str, int, int], None]
-
 
 def segment_lungs(
     volume: Volume,
@@ -45,7 +43,7 @@ def segment_lungs(
     device: torch.device | str = "cpu",
     batch_size: int = 8,
     progress: Progress | None = None,
-    cancelled: Callable[[], bool] | None = None,
+    cancelled: Cancel | None = None,
     precision: torch.dtype | None = None,
 ) -> tuple[np.ndarray, list[str]]:
     """Segment both lungs, disease included, trachea and main bronchi not.
@@ -73,7 +71,7 @@ def segment_lungs(
     probability, evidence, hu = _network_opinion(
         stack, field, network, precision, window, thickness, batch_size, progress, cancelled
     )
-    _check(cancelled)
+    check_cancel(cancelled, STAGE)
     lungs = clean_lungs(probability, evidence, (thickness * distance[0], pixel, pixel), threshold, hu=hu)
     del probability, evidence, hu
     least = min(LEAST_LUNG_ML, LEAST_SECTION_CM2 * stack.shape[0] * distance[0] / 10.0)
@@ -102,7 +100,7 @@ def _network_opinion(
     thickness: int,
     batch_size: int,
     progress: Progress | None,
-    cancelled: Callable[[], bool] | None,
+    cancelled: Cancel | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Each slab's probability of lung, evidence of side (-1 right, 1 left), both float32, and HU within the window as
     int16, ``(slabs, size, size)``."""
@@ -116,7 +114,7 @@ def _network_opinion(
     held = field.part((rows, columns), (slice(None), slice(None)))
     with torch.inference_mode():
         for start in range(0, slabs, batch_size):
-            _check(cancelled)
+            check_cancel(cancelled, STAGE)
             stop = min(start + batch_size, slabs)
             slices = _averaged(_clipped(stack[start * thickness : stop * thickness], window).to(device), thickness)
             pixels = held.to_pixels(slices, window[0])
@@ -162,7 +160,7 @@ def _write_labels(
     thickness: int,
     labels: np.ndarray,
     batch_size: int,
-    cancelled: Callable[[], bool] | None,
+    cancelled: Cancel | None,
 ) -> np.ndarray:
     """Bring the lungs back to the scan's slices; returns the voxels of right and left lung in each, ``(z, 2)``."""
     sections = np.zeros((labels.shape[0], 2))
@@ -181,7 +179,7 @@ def _write_labels(
     device = field.rows.device
     with torch.inference_mode():
         for start in range(0, labels.shape[0], batch_size):
-            _check(cancelled)
+            check_cancel(cancelled, STAGE)
             part = slice(start, start + batch_size)
             if not (filled[low[part]].any() or filled[high[part]].any()):
                 continue
@@ -202,8 +200,3 @@ def _touched(matrix: torch.Tensor) -> slice:
     """The rows of a matrix between the first and the last that is not 0."""
     rows = np.flatnonzero((matrix != 0).any(dim=1).cpu().numpy())
     return slice(int(rows[0]), int(rows[-1]) + 1) if len(rows) else slice(0, 0)
-
-
-def _check(cancelled: Callable[[], bool] | None) -> None:
-    if cancelled is not None and cancelled():
-        raise Cancelled(STAGE)

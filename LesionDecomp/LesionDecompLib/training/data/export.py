@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,12 @@ import torch
 from ...ct.checks import check_chest_ct
 from ...ct.grid import AxialView
 from ...ct.volume import Volume
-from ...errors import Cancelled, InputError
+from ...errors import InputError
 from ...io.atomic import staged_folder, write_text
 from ...io.readers import case_name, read_volume
 from ...models.bundle import ModelBundle
 from ...models.records import SliceInput
+from ...progress import Cancel, Progress, check_cancel
 from ...segmentation.lungs.segment import segment_lungs
 from ...segmentation.slices import LungSlices
 from .input import slice_input
@@ -39,8 +40,8 @@ def export_slices(
     device: torch.device | str = "cpu",
     seed: int = 0,
     overwrite: bool = False,
-    progress: Callable[[str, int, int], None] | None = None,
-    cancelled: Callable[[], bool] | None = None,
+    progress: Progress | None = None,
+    cancelled: Cancel | None = None,
 ) -> dict[str, int]:
     """Write a training set as :class:`LesionDecompLib.training.data.slices.SliceSet` reads it, whole or not at all.
 
@@ -61,8 +62,7 @@ def export_slices(
         if progress is not None:
             progress("slices", 0, len(cases))
         for number, (case, source) in enumerate(cases.items()):
-            if cancelled is not None and cancelled():
-                raise Cancelled(STAGE)
+            check_cancel(cancelled, STAGE)
             volume = source if isinstance(source, Volume) else read_volume(source)[0]
             check_chest_ct(volume)
             view = AxialView.of(volume.shape, volume.ijk_to_ras)
