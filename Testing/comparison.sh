@@ -14,8 +14,13 @@ train() { # NAME, then what `lesiondecomp train` takes
     bundles+=("$run/bundle")
     [[ -d $run/bundle ]] && return
     [[ -f $run/checkpoint.pt ]] && resume=(--resume)
-    [[ -n ${STEPS:-} ]] && few=(--set "steps=$STEPS" --set "val_every=$STEPS")
-    [[ -n ${STEPS:-} && $1 == va-gan* ]] && few+=(--set often_first=0)
+    if [[ -n ${STEPS:-} ]]; then
+        case $1 in
+            va-gan) few=(--set "steps=$STEPS" --set "val_every=$STEPS" --set often_first=0 --set critic_steps_often=5) ;;
+            classifier | biomarker) few=(--set "steps=$STEPS" --set "val_every=$STEPS") ;;
+            *) few=(--set "schedule.steps=$STEPS" --set "schedule.val_every=$STEPS" --set "schedule.judge_steps=$STEPS") ;;
+        esac
+    fi
     lesiondecomp train --data "$data" -o "$run" --name "$1" --device cpu --threads 1 "${resume[@]}" "${@:2}" "${few[@]}"
 }
 
@@ -27,21 +32,21 @@ train biomarker --preset biomarker
 
 # What each part of the paper's method is for. Without G2 equation 1 would ask G1 to copy the lesions.
 for seed in "${seeds[@]}"; do
-    same=(--preset paper --set steps=10000 --set "seed=$seed")
+    same=(--preset paper --set schedule.steps=10000 --set "seed=$seed")
     train "paper-10k-seed$seed" "${same[@]}"
-    train "paper-without-D-seed$seed" "${same[@]}" --set critic=false
-    train "paper-without-Ln-seed$seed" "${same[@]}" --set alpha_normal=0
-    train "paper-without-G2-seed$seed" "${same[@]}" --set network.lesion_decoder=false --set alpha_reconstruction=0
+    train "paper-without-D-seed$seed" "${same[@]}" --set critic.enabled=false
+    train "paper-without-Ln-seed$seed" "${same[@]}" --set weights.normal=0
+    train "paper-without-G2-seed$seed" "${same[@]}" --set network.lesion_decoder=false --set weights.reconstruction=0
 done
 
 # The same of the `default` preset, in twelve minutes each. Without G2 there is no gate: all terms that need one fall away.
-train default --set steps=1090 --set self_steps=545
-train default-without-D --set critic=false --set steps=1340 --set self_steps=670
-train default-without-Ln --set alpha_normal=0 --set steps=1090 --set self_steps=545
-train default-without-G2 --set network.lesion_decoder=false --set network.gated=false --set alpha_reconstruction=0 \
-    --set alpha_image=0 --set alpha_sparse=0 --set alpha_self=0 --set steps=1470
+train default --set schedule.steps=1090 --set self_training.start=545
+train default-without-D --set critic.enabled=false --set schedule.steps=1340 --set self_training.start=670
+train default-without-Ln --set weights.normal=0 --set schedule.steps=1090 --set self_training.start=545
+train default-without-G2 --set network.lesion_decoder=false --set network.gated=false --set weights.reconstruction=0 \
+    --set weights.image=0 --set weights.sparse=0 --set self_training.weight=0 --set schedule.steps=1470
 # Does a critic that cannot go by the lungs' shape help it?
-train default-matched --set matched_normals=24 --set steps=1090 --set self_steps=545
+train default-matched --set batch.matched_normals=24 --set schedule.steps=1090 --set self_training.start=545
 
 lesiondecomp evaluate --data "$data" --split test --models lesions-decomposition "${bundles[@]}" -o "$output/evaluation" --overwrite
 if [[ -n $volumes ]]; then

@@ -66,8 +66,8 @@ def test_every_row_is_a_training_that_can_be_and_is_evaluated(run, tmp_path):
         base = PRESETS[preset] if preset in PRESETS else BASELINES[preset]()
         configurations[value_of(call, "--name")] = load_config(base, None, settings_of(call))
     assert len(configurations) == len(trainings) == ROWS
-    assert not configurations["paper-without-D-seed1"].critic
-    assert configurations["paper-without-Ln-seed1"].alpha_normal == 0
+    assert not configurations["paper-without-D-seed1"].critic.enabled
+    assert configurations["paper-without-Ln-seed1"].weights.normal == 0
     assert not configurations["paper-without-G2-seed1"].network.lesion_decoder
     assert configurations["paper-10k-seed1"].seed == 1 and configurations["paper-10k-seed1"].steps == 10_000
     every = [str(tmp_path / "out" / name / "bundle") for name in configurations]
@@ -94,5 +94,6 @@ def test_a_few_steps_of_everything_are_asked_for(run):
     for call in calls[:-1]:
         preset = value_of(call, "--preset", "default")
         config = load_config(PRESETS[preset] if preset in PRESETS else BASELINES[preset](), None, settings_of(call))
-        assert config.steps == config.val_every == 7
-        assert getattr(config, "identity_steps", 0) < 7
+        schedule = getattr(config, "schedule", config)
+        assert schedule.steps == schedule.val_every == 7
+        assert getattr(schedule, "identity_steps", 0) < 7
