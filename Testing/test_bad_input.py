@@ -19,6 +19,7 @@ import SimpleITK as sitk  # noqa: N813
 from command_line import process_environment, run_apart, run_here, ships, small_ct, snapshot
 from dicom_files import copy_slice, series_files
 from LesionDecompLib.io.readers import write_image
+from LesionDecompLib.models.weights import WEIGHTS_NAME, WEIGHTS_NAMES
 
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX only")
 
@@ -261,16 +262,17 @@ class TestBundles:
         [
             (lambda bundle: shutil.rmtree(bundle), "no bundle"),
             (lambda bundle: (bundle / "bundle.json").unlink(), "no bundle.json"),
-            (lambda bundle: (bundle / "weights.pt").unlink(), "no weights file"),
+            (lambda bundle: (bundle / WEIGHTS_NAME).unlink(), "no weights file"),
             (lambda bundle: (bundle / "bundle.json").write_text("{"), "no JSON"),
             (lambda bundle: (bundle / "bundle.json").write_text('{"name": "of another program"}'), "format version"),
             (lambda bundle: edit(bundle, format_version=99), "format version 99"),
             (lambda bundle: edit(bundle, task="lungs"), "task"),
-            (lambda bundle: (bundle / "weights.pt").write_bytes((bundle / "weights.pt").read_bytes()[:-9]), "SHA-256"),
-            (lambda bundle: flip(bundle / "weights.pt"), "weights with SHA-256"),
+            (lambda bundle: (bundle / WEIGHTS_NAME).write_bytes((bundle / WEIGHTS_NAME).read_bytes()[:-9]), "SHA-256"),
+            (lambda bundle: flip(bundle / WEIGHTS_NAME), "weights with SHA-256"),
             (lambda bundle: edit(bundle, architecture="imagined"), "unknown architecture 'imagined'"),
             (lambda bundle: edit(bundle, architecture_arguments={"channels": 5, "levels": 3}), "do not load"),
             (lambda bundle: with_weights(bundle, Trap()), "do not load"),
+            (lambda bundle: with_weights(bundle, Trap(), 1), "do not load"),
             (lambda bundle: with_weights(bundle, {"other.weight": 1}), "do not load"),
         ],
     )
@@ -306,13 +308,13 @@ def flip(path: Path) -> None:
     path.write_bytes(data)
 
 
-def with_weights(bundle: Path, content: object) -> None:
+def with_weights(bundle: Path, content: object, format_version: int = 2) -> None:
     """Weights of the attacker's choice, and a bundle.json that vouches for them."""
     import hashlib
 
     data = pickle.dumps(content)
-    (bundle / "weights.pt").write_bytes(data)
-    edit(bundle, weights_sha256=hashlib.sha256(data).hexdigest())
+    (bundle / WEIGHTS_NAMES[format_version]).write_bytes(data)
+    edit(bundle, format_version=format_version, weights_sha256=hashlib.sha256(data).hexdigest())
 
 
 class TestOutput:

@@ -17,6 +17,7 @@ from LesionDecompLib.errors import LesionDecompError
 from LesionDecompLib.models import bundle as bundles
 from LesionDecompLib.models.bundle import ModelBundle, bundle_paths, find_bundle, installed_bundles, model_folders
 from LesionDecompLib.models.networks import DecompositionNet, UNet
+from safetensors.torch import load_file
 from test_bundles import ARGUMENTS, INPUT, METADATA, rewrite
 
 # Key -> a value of another type.
@@ -173,12 +174,12 @@ def test_files_of_absurd_size_are_refused_before_they_are_read(bundle):
     with pytest.raises(LesionDecompError, match=r"1048577 bytes"):
         ModelBundle.load(bundle.path)
     file.write_bytes(text)
-    os.truncate(bundle.path / "weights.pt", 2**28 + 1)  # takes no room on the disk
+    os.truncate(bundle.path / "weights.safetensors", 2**28 + 1)  # takes no room on the disk
     with pytest.raises(LesionDecompError, match=r"256 MiB of weights"):
         ModelBundle.load(bundle.path)
 
 
-@pytest.mark.parametrize("name", ["bundle.json", "weights.pt"])
+@pytest.mark.parametrize("name", ["bundle.json", "weights.safetensors"])
 def test_a_file_that_cannot_be_opened_is_refused(bundle, name):
     resource = pytest.importorskip("resource", reason="limits of a process are POSIX")
     bundle.network()  # imports what it needs
@@ -197,17 +198,17 @@ def test_a_file_that_cannot_be_opened_is_refused(bundle, name):
 def test_a_folder_without_a_bundle_is_refused_with_advice(bundle, tmp_path):
     with pytest.raises(LesionDecompError, match=r"no bundle\.json in 'empty'.*that a training made"):
         ModelBundle.load(tmp_path / "empty")
-    (bundle.path / "weights.pt").unlink()
+    (bundle.path / "weights.safetensors").unlink()
     with pytest.raises(LesionDecompError, match=r"no weights file in 'tiny'.*Install the bundle again"):
         ModelBundle.load(bundle.path)
 
 
 def test_a_bundle_tells_what_it_is(bundle, tmp_path):
-    weights = (bundle.path / "weights.pt").read_bytes()
+    weights = (bundle.path / "weights.safetensors").read_bytes()
     assert bundle.path == tmp_path / "tiny"
     assert (bundle.name, bundle.version, bundle.task, bundle.description) == ("tiny", "1.0", "lungs", "untrained")
     assert bundle.sha256 == hashlib.sha256(weights).hexdigest()
-    assert bundle.metadata["format_version"] == 1
+    assert bundle.metadata["format_version"] == 2
     assert bundle.default_threshold == 0.5 and type(bundle.default_threshold) is float
     assert ModelBundle.load(str(bundle.path), "lungs").metadata == bundle.metadata
 
@@ -242,14 +243,14 @@ def test_a_bundle_replaces_an_older_one_whole(bundle):
     newer = ModelBundle.save(bundle.path, UNet(**ARGUMENTS), {**METADATA, "version": "2.0"})
     assert newer.sha256 != bundle.sha256
     assert ModelBundle.load(bundle.path).version == "2.0"
-    assert sorted(path.name for path in bundle.path.iterdir()) == ["bundle.json", "weights.pt"]
+    assert sorted(path.name for path in bundle.path.iterdir()) == ["bundle.json", "weights.safetensors"]
 
 
 def test_weights_are_stored_in_half_precision_unless_asked_otherwise_and_used_in_float32(tmp_path):
     half = ModelBundle.save(tmp_path / "half", UNet(**ARGUMENTS), METADATA)
     full = ModelBundle.save(tmp_path / "full", UNet(**ARGUMENTS), METADATA, half=False)
     for saved, kind in ((half, torch.float16), (full, torch.float32)):
-        state = torch.load(saved.path / "weights.pt", weights_only=True)
+        state = load_file(saved.path / "weights.safetensors")
         kinds = {value.dtype for value in state.values()}
         assert kinds == {kind, torch.int64}  # the count of batches stays a whole number
         network = saved.network()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import pickle
 import shutil
@@ -10,8 +12,11 @@ import pytest
 import torch
 from LesionDecompLib.errors import LesionDecompError
 from LesionDecompLib.models import bundle as bundles
-from LesionDecompLib.models.bundle import METADATA_NAME, WEIGHTS_NAME, ModelBundle, find_bundle, installed_bundles
+from LesionDecompLib.models.bundle import METADATA_NAME, ModelBundle, find_bundle, installed_bundles
+from LesionDecompLib.models.conversion import convert_bundle
 from LesionDecompLib.models.networks import DecompositionNet, UNet
+from LesionDecompLib.models.weights import WEIGHTS_NAME, WEIGHTS_NAMES
+from safetensors.torch import load_file
 
 INPUT = {"size": [64, 64], "spacing_mm": 2.0, "hu_window": [-1000, 200], "mean": 0.5, "std": 0.5}
 ARGUMENTS = {"out_channels": 3, "channels": 4, "levels": 3}
@@ -55,7 +60,7 @@ def test_what_float16_cannot_hold_is_kept_in_float32(bundle, tmp_path):
     network = UNet(**ARGUMENTS).eval()
     network.encoder.blocks[0][1].running_var[0] = 1e6
     saved = ModelBundle.save(tmp_path / "large", network, bundle.metadata, half=True)
-    state = torch.load(saved.path / WEIGHTS_NAME, weights_only=True)
+    state = load_file(saved.path / WEIGHTS_NAME)
     assert state["encoder.blocks.0.1.running_var"][0] == 1e6
     assert state["head.weight"].dtype == torch.float16
     assert saved.network().encoder.blocks[0][1].running_var[0] == 1e6
@@ -118,23 +123,78 @@ def test_weights_that_do_not_fit_the_architecture_are_refused(bundle, changes):
         ModelBundle.load(bundle.path).network()
 
 
-def test_pickled_code_is_never_run(bundle, tmp_path):
-    import hashlib
+def with_weights(bundle, weights, format_version):
+    """The bundle with these weights, for which its metadata vouch."""
+    (bundle.path / WEIGHTS_NAME).unlink()
+    (bundle.path / WEIGHTS_NAMES[format_version]).write_bytes(weights)
+    rewrite(bundle, format_version=format_version, weights_sha256=hashlib.sha256(weights).hexdigest())
 
+
+@pytest.mark.parametrize("format_version", [1, 2])
+def test_pickled_code_is_never_run(bundle, tmp_path, format_version):
     class Evil:
         def __reduce__(self):
             return (open, (str(tmp_path / "pwned"), "w"))
 
-    weights = pickle.dumps(Evil())
-    (bundle.path / WEIGHTS_NAME).write_bytes(weights)
-    rewrite(bundle, weights_sha256=hashlib.sha256(weights).hexdigest())
+    with_weights(bundle, pickle.dumps(Evil()), format_version)
     with pytest.raises(LesionDecompError, match="do not load"):
         ModelBundle.load(bundle.path).network()
     assert not (tmp_path / "pwned").exists()
 
 
+def of_format_1(bundle, dtype=torch.float32):
+    """The bundle as it was written before weights were safetensors."""
+    state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in
+             load_file(bundle.path / WEIGHTS_NAME).items()}  # fmt: skip
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    with_weights(bundle, buffer.getvalue(), 1)
+    return state
+
+
+def test_a_bundle_of_format_1_is_read_as_it_was(bundle):
+    expected = of_format_1(bundle)
+    loaded = ModelBundle.load(bundle.path, "lungs")
+    assert loaded.format_version == 1
+    state = loaded.network().state_dict()
+    assert all(torch.equal(state[key], value) for key, value in expected.items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_converted_bundle_has_the_same_tensors_and_says_the_same(bundle, dtype):
+    expected = of_format_1(bundle, dtype)
+    (bundle.path / "MODEL_CARD.md").write_text("a card")
+    assert convert_bundle(bundle.path)
+    assert sorted(path.name for path in bundle.path.iterdir()) == ["MODEL_CARD.md", METADATA_NAME, WEIGHTS_NAME]
+    found = load_file(bundle.path / WEIGHTS_NAME)
+    assert {key: value.dtype for key, value in found.items()} == {key: value.dtype for key, value in expected.items()}
+    assert all(torch.equal(found[key], value) for key, value in expected.items())
+    converted = ModelBundle.load(bundle.path)
+    assert {**converted.metadata, "weights_sha256": ""} == {**bundle.metadata, "weights_sha256": ""}
+    before = (bundle.path / METADATA_NAME).read_bytes()
+    assert not convert_bundle(bundle.path) and (bundle.path / METADATA_NAME).read_bytes() == before
+
+
+def test_what_does_not_load_is_not_converted(bundle):
+    of_format_1(bundle)
+    rewrite(bundle, format_version=1, weights_sha256=ModelBundle.load(bundle.path).sha256, architecture="transformer")
+    before = {path.name: path.read_bytes() for path in bundle.path.iterdir()}
+    with pytest.raises(LesionDecompError, match="unknown architecture"):
+        convert_bundle(bundle.path)
+    assert {path.name: path.read_bytes() for path in bundle.path.iterdir()} == before
+
+
+def test_layers_that_two_decoders_share_are_written_for_each(tmp_path):
+    arguments = {"channels": 4, "levels": 2, "shared": True}
+    metadata = {**METADATA, "task": "lesions", "architecture": "decomposition", "architecture_arguments": arguments}
+    network = DecompositionNet(**arguments).eval()
+    saved = ModelBundle.save(tmp_path / "shared", network, metadata, half=False)
+    found, expected = saved.network().state_dict(), network.state_dict()
+    assert list(found) == list(expected) and all(torch.equal(found[key], expected[key]) for key in expected)
+
+
 def test_a_symlink_in_place_of_the_weights_is_refused(bundle, tmp_path):
-    elsewhere = tmp_path / "elsewhere.pt"
+    elsewhere = tmp_path / "elsewhere"
     shutil.move(bundle.path / WEIGHTS_NAME, elsewhere)
     (bundle.path / WEIGHTS_NAME).symlink_to(elsewhere)
     with pytest.raises(LesionDecompError, match="no weights file"):

@@ -23,6 +23,7 @@ from LesionDecompLib.cli.progress import Progress
 from LesionDecompLib.io.readers import read_volume
 from LesionDecompLib.measurement.statistics import MEASUREMENTS, read_statistics_csv
 from LesionDecompLib.models import bundle as bundles
+from LesionDecompLib.models.weights import WEIGHTS_NAME
 from LesionDecompLib.pipeline import Segmenter
 from PIL import Image
 
@@ -260,7 +261,7 @@ class TestTheCommand:
         for text in ("untrained-lesions 0.0.1 (lesions, default)", "untrained-lungs", "for tests of lungs", "verified"):
             assert text in done.out
         shutil.copytree(home / ".lesiondecomp" / "models", tmp_path / "models")
-        weights = tmp_path / "models" / "untrained-lungs" / "weights.pt"
+        weights = tmp_path / "models" / "untrained-lungs" / WEIGHTS_NAME
         data = bytearray(weights.read_bytes())
         data[len(data) // 2] ^= 1
         weights.write_bytes(data)

@@ -20,6 +20,7 @@ from LesionDecompLib.cli import main
 from LesionDecompLib.errors import Cancelled, LesionDecompError
 from LesionDecompLib.io.folder_lock import sole_writer
 from LesionDecompLib.models.networks import Critic, DecompositionNet
+from LesionDecompLib.models.weights import WEIGHTS_NAME
 from LesionDecompLib.training import losses
 from LesionDecompLib.training.augmentation import augment
 from LesionDecompLib.training.config import PRESETS, Augmentation, LesionConfig, load_config
@@ -33,6 +34,7 @@ from LesionDecompLib.training.run import train_lesions
 from LesionDecompLib.training.taught_heat import taught_heat
 from LesionDecompLib.training.warm_start import spread_over_stem, start_from
 from PIL import Image
+from safetensors.torch import load_file
 from tiny_training import TINY, slice_image, write_training_set
 
 LIBRARY = Path(__file__).resolve().parents[1] / "LesionDecomp"
@@ -45,7 +47,7 @@ def training_set(tmp_path_factory) -> Path:
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return torch.load(folder / "bundle" / "weights.pt", weights_only=True)
+    return load_file(folder / "bundle" / WEIGHTS_NAME)
 
 
 def test_image_labels_alone_make_a_bundle(training_set, tmp_path):

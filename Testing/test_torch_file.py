@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from LesionDecompLib.models.weights import NotTensorsError, read_torch_file
+from LesionDecompLib.models.torch_file import NotTensorsError, load_torch_file
 
 STATE = {"a": torch.arange(6, dtype=torch.float16).reshape(2, 3), "n": torch.tensor(3), "none": torch.zeros(0, 4)}
 
@@ -66,7 +66,7 @@ def test_state_dicts_optimizers_and_plain_values_come_back_as_torch_reads_them()
         **STATE,
     }
     data = saved(content)
-    assert same(read_torch_file(io.BytesIO(data)), torch.load(io.BytesIO(data), weights_only=True))
+    assert same(load_torch_file(io.BytesIO(data)), torch.load(io.BytesIO(data), weights_only=True))
 
 
 class Call:
@@ -90,7 +90,7 @@ def test_no_call_in_a_pickle_is_made(tmp_path, protocol):
     inside = repacked(saved(STATE), lambda entries: entries.update({"archive/data.pkl": plain}))
     for file in (io.BytesIO(plain), inside):
         with pytest.raises(NotTensorsError):
-            read_torch_file(file)
+            load_torch_file(file)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -99,16 +99,22 @@ def test_no_call_in_a_pickle_is_made(tmp_path, protocol):
     [
         (Call(torch.zeros, 10**9), "the name"),
         ({"a": Call(bytearray, 10**10)}, "the name"),
-        (HASH_BOMB, "keys that are no text"),
-        ({1.5: 2}, "keys that are no text"),
+        (HASH_BOMB, "repeated tuples"),
     ],
-    ids=["call", "memory", "hash", "float key"],
+    ids=["call", "memory", "hash"],
 )
 def test_what_no_file_of_weights_needs_is_refused(content, said):
     data = content if isinstance(content, bytes) else pickle.dumps(content, 2)
     file = repacked(saved(STATE), lambda entries: entries.update({"archive/data.pkl": data}))
     with pytest.raises(NotTensorsError, match=said):
-        read_torch_file(file)
+        load_torch_file(file)
+
+
+def test_lists_that_hold_a_list_twice_are_walked_once():
+    content: list = []
+    for _ in range(60):
+        content = [content, content]
+    assert load_torch_file(io.BytesIO(saved(content)))[0][1][0] is not None
 
 
 def test_a_compressed_archive_is_refused_before_it_is_unpacked():
@@ -116,7 +122,7 @@ def test_a_compressed_archive_is_refused_before_it_is_unpacked():
     packed = repacked(zeros, lambda entries: None, zipfile.ZIP_DEFLATED)
     assert len(packed.getvalue()) < len(zeros) / 100
     with pytest.raises(NotTensorsError, match="compressed"):
-        read_torch_file(packed)
+        load_torch_file(packed)
 
 
 @pytest.mark.parametrize(
@@ -139,13 +145,13 @@ def test_a_tensor_that_lies_about_its_numbers_is_refused(old, new):
     else:
         changed = with_pickle(data, old, new)
     with pytest.raises(NotTensorsError):
-        read_torch_file(changed)
+        load_torch_file(changed)
 
 
 @pytest.mark.parametrize("name", ["../archive/data/0", "archive/../data/0", "/archive/data/0", "other/data/0"])
 def test_names_that_leave_the_archive_s_folder_are_refused(name):
     with pytest.raises(NotTensorsError, match="an entry named"):
-        read_torch_file(repacked(saved(STATE), lambda entries: entries.update({name: b"12"})))
+        load_torch_file(repacked(saved(STATE), lambda entries: entries.update({name: b"12"})))
 
 
 def test_entries_that_claim_the_same_bytes_twice_are_refused():
@@ -155,7 +161,7 @@ def test_entries_that_claim_the_same_bytes_twice_are_refused():
         with zipfile.ZipFile(doubled, "a") as archive:
             archive.writestr("archive/data/0", bytes(12))
     with pytest.raises(NotTensorsError, match="two entries"):
-        read_torch_file(doubled)
+        load_torch_file(doubled)
 
 
 def test_every_flipped_bit_is_noticed_or_changes_nothing():
@@ -166,7 +172,7 @@ def test_every_flipped_bit_is_noticed_or_changes_nothing():
         changed = bytearray(data)
         changed[position] ^= 1 << position % 8
         try:
-            assert same(read_torch_file(io.BytesIO(changed)), expected), position
+            assert same(load_torch_file(io.BytesIO(changed)), expected), position
         except NotTensorsError:
             refused += 1
     assert refused > 400  # the rest is padding, times and attributes of the archive

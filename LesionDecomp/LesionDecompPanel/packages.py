@@ -14,10 +14,18 @@ import slicer
 from slicer.i18n import tr as _
 
 # Module that is imported -> name on PyPI.
-NEEDED = {"torch": "torch", "skimage": "scikit-image", "scipy": "scipy", "SimpleITK": "SimpleITK", "PIL": "pillow"}
+NEEDED = {
+    "torch": "torch",
+    "safetensors": "safetensors",
+    "skimage": "scikit-image",
+    "scipy": "scipy",
+    "SimpleITK": "SimpleITK",
+    "PIL": "pillow",
+}
 # What is downloaded, roughly, for the question.
 SIZES = {
     "torch": "0.2 GB, with support for NVIDIA GPUs about 3 GB",
+    "safetensors": "0.5 MB",
     "scikit-image": "15 MB",
     "scipy": "35 MB",
     "SimpleITK": "50 MB",

@@ -124,6 +124,13 @@ def json_bytes(content: Any) -> bytes:
     return json.dumps(content, ensure_ascii=True).encode("ascii")
 
 
+def mutated_safetensors(data: bytes, rng: np.random.Generator) -> bytes:
+    """A file whose header says something else of its tensors; its length is right."""
+    length = int.from_bytes(data[:8], "little")
+    header = json_bytes(mutated_json(json.loads(data[8 : 8 + length]), rng))
+    return len(header).to_bytes(8, "little") + header + data[8 + length :]
+
+
 def mutated_zip(data: bytes, rng: np.random.Generator) -> bytes:
     """An archive with entries changed, renamed, dropped, doubled, or all of them compressed; checksums are right."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:

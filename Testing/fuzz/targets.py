@@ -17,8 +17,9 @@ import torch
 from LesionDecompLib.evaluation.baselines.config import ClassifierConfig, VaGanConfig
 from LesionDecompLib.io.readers import read_mask, read_volume
 from LesionDecompLib.measurement.statistics import CSV_HEADER, read_statistics_csv
-from LesionDecompLib.models.bundle import METADATA_NAME, WEIGHTS_NAME, ModelBundle
+from LesionDecompLib.models.bundle import METADATA_NAME, ModelBundle
 from LesionDecompLib.models.networks import DecompositionNet
+from LesionDecompLib.models.weights import WEIGHTS_NAME, WEIGHTS_NAMES
 from LesionDecompLib.training import loop
 from LesionDecompLib.training.config import PRESETS, load_config
 from LesionDecompLib.training.data.export import read_slice_labels
@@ -29,7 +30,7 @@ from LesionDecompLib.training.settings import as_dict
 from LesionDecompLib.training.warm_start import start_from
 from PIL import Image
 
-from .mutations import json_bytes, mutated, mutated_json, mutated_text, mutated_zip
+from .mutations import json_bytes, mutated, mutated_json, mutated_safetensors, mutated_text, mutated_zip
 
 Rng = np.random.Generator
 # Rows, columns, bits, samples, frames, position, orientation, pixel spacing, modality, slope, intercept, pixels,
@@ -77,19 +78,27 @@ def _bundle(seeds: Path) -> Target:
         "metrics": {},
         "git_revision": "none",
     }
-    good = ModelBundle.save(seeds / "bundle", DecompositionNet(**ARGUMENTS), metadata)
-    weights = (good.path / WEIGHTS_NAME).read_bytes()
+    network = DecompositionNet(**ARGUMENTS)
+    good = ModelBundle.save(seeds / "bundle", network, metadata)
+    buffer = io.BytesIO()
+    torch.save(network.state_dict(), buffer)
+    weights = {1: buffer.getvalue(), 2: (good.path / WEIGHTS_NAME).read_bytes()}
 
     def spoil(folder: Path, rng: Rng) -> None:
-        told, data = good.metadata, weights
+        kind = int(rng.integers(1, 3))
+        data = weights[kind]
+        told = {**good.metadata, "format_version": kind, "weights_sha256": hashlib.sha256(data).hexdigest()}
         if rng.random() < 0.5:
-            data = mutated_zip(data, rng) if rng.random() < 0.7 else mutated(data, 2000, rng)
-            told = {**told, "weights_sha256": hashlib.sha256(data).hexdigest()}
+            if rng.random() < 0.3:
+                data = mutated(data, 2000, rng)
+            else:
+                data = mutated_zip(data, rng) if kind == 1 else mutated_safetensors(data, rng)
+            told["weights_sha256"] = hashlib.sha256(data).hexdigest()
         else:
             told = mutated_json(told, rng)
         text = json_bytes(told)
         (folder / METADATA_NAME).write_bytes(mutated(text, len(text), rng) if rng.random() < 0.2 else text)
-        (folder / WEIGHTS_NAME).write_bytes(data)
+        (folder / WEIGHTS_NAMES[kind]).write_bytes(data)
 
     def load(folder: Path) -> None:
         network = ModelBundle.load(folder, "lesions").network()

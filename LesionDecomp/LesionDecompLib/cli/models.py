@@ -26,11 +26,21 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--model", default=None, metavar="NAME|DIR", help="with --card: which model (default: the shipped lesion model)"
     )
+    parser.add_argument(
+        "--convert",
+        type=Path,
+        nargs="+",
+        metavar="DIR",
+        help="bring bundles of format 1 (weights.pt) to format 2 (weights.safetensors) in their place: the same "
+        "tensors bit for bit, a new SHA-256",
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print one entry for each bundle; 1 where there is none or one doesn't verify. Or write a model card."""
+    """Print one entry for each bundle; 1 where there is none or one doesn't verify. Or write a card, or convert."""
+    if args.convert is not None:
+        return _convert(args.convert)
     if args.card is not None or args.data is not None:
         return _write_card(args)
     from ..errors import LesionDecompError
@@ -68,4 +78,14 @@ def _write_card(args: argparse.Namespace) -> int:
         raise ModelError("Model card", "one of --card and --data", "both: where to write, and slices to show")
     card = write_model_card(find_bundle(args.model, "lesions"), SliceSet.load(args.data, "val"), args.card)
     tell(f"The model card is {card}.")
+    return 0
+
+
+def _convert(folders: list[Path]) -> int:
+    from ..models.conversion import convert_bundle
+    from . import tell
+
+    for folder in folders:
+        was = "converted to format 2" if convert_bundle(folder) else "is of format 2 already"
+        tell(f"{folder.name}: {was}")
     return 0

@@ -1,14 +1,14 @@
 """Model bundles: a folder with ``bundle.json`` and one weights file, checked before anything of it is used.
 
 Weights are read as data (:mod:`.weights`), nothing in them is executed, and only after their SHA-256 has been found
-to be the one that ``bundle.json`` names.
+to be the one that ``bundle.json`` names. Format 2 keeps them as safetensors, format 1 as ``torch.save`` wrote them.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -16,15 +16,14 @@ from typing import TYPE_CHECKING, Any, cast
 from ..errors import LesionDecompError, ModelError
 from ..io.atomic import staged_folder
 from .records import HeatDefinition, SliceInput
+from .weights import FORMAT_VERSION, WEIGHTS_NAMES, packed_weights, unpacked_weights
 
 if TYPE_CHECKING:
     import torch
 
     from .networks import DecompositionNet
 
-FORMAT_VERSION = 1
 METADATA_NAME = "bundle.json"
-WEIGHTS_NAME = "weights.pt"
 TASKS = ("lungs", "lesions", "localizer")
 NORMS = ("batch", "group", "none")  # as networks has them, without torch
 STAGE = "Model bundle"
@@ -78,7 +77,7 @@ class ModelBundle:
         if task is not None and metadata["task"] != task:
             raise ModelError(STAGE, f"bundle '{path.name}' for the task '{metadata['task']}'", f"task '{task}'")
         bundle = cls(path, metadata)
-        bundle._weights()
+        bundle.weights()
         return bundle
 
     @staticmethod
@@ -89,21 +88,26 @@ class ModelBundle:
         :param half: store floating-point weights as float16.
         :raises LesionDecompError: metadata incomplete, or the folder cannot be written.
         """
-        import torch
+        return ModelBundle.save_state(folder, network.state_dict(), metadata, half)
 
-        state = {key: _stored(value.detach().cpu(), half) for key, value in network.state_dict().items()}
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        weights = buffer.getvalue()
-        metadata = {
-            "format_version": FORMAT_VERSION,
-            **metadata,
-            "weights_sha256": hashlib.sha256(weights).hexdigest(),
-        }
+    @staticmethod
+    def save_state(
+        folder: str | Path, state: Mapping[str, torch.Tensor], metadata: dict[str, Any], half: bool
+    ) -> ModelBundle:
+        """Write a network's state as a bundle; see :meth:`save`."""
+        weights = packed_weights(state, half)
+        version = {"format_version": FORMAT_VERSION}
+        metadata = {**version, **metadata, **version, "weights_sha256": hashlib.sha256(weights).hexdigest()}
         _check_metadata(metadata, Path(folder))
-        with staged_folder(folder, True, stage="Writing the model bundle", last=METADATA_NAME) as staging:
+        with staged_folder(
+            folder,
+            True,
+            stage="Writing the model bundle",
+            last=METADATA_NAME,
+            retired=tuple(name for key, name in WEIGHTS_NAMES.items() if key != FORMAT_VERSION),
+        ) as staging:
             (staging / METADATA_NAME).write_text(json.dumps(metadata, indent=2, ensure_ascii=False) + "\n", "utf-8")
-            (staging / WEIGHTS_NAME).write_bytes(weights)
+            (staging / WEIGHTS_NAMES[FORMAT_VERSION]).write_bytes(weights)
         return ModelBundle(Path(folder), metadata)
 
     @property
@@ -138,6 +142,11 @@ class ModelBundle:
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
     @property
+    def format_version(self) -> int:
+        """How the bundle is laid out: 1, or 2 with its weights as safetensors."""
+        return self.metadata["format_version"]
+
+    @property
     def default_threshold(self) -> float:
         """Threshold on heat (lesions) or probability (lungs), in [0, 1]."""
         return float(self.metadata["default_threshold"])
@@ -164,7 +173,6 @@ class ModelBundle:
 
         from .networks import ARCHITECTURES
         from .precision import channels_last
-        from .weights import read_torch_file
 
         expected = f"weights for the architecture '{self.metadata['architecture']}'"
         if self.metadata["architecture"] not in ARCHITECTURES:
@@ -174,7 +182,7 @@ class ModelBundle:
                 f"one of {', '.join(ARCHITECTURES)}",
                 "Update LesionDecomp.",
             )
-        weights = self._weights()
+        weights = self.weights()
         try:
             # On the meta device no memory is taken before the arguments are known to be sane.
             with torch.device("meta"):
@@ -182,7 +190,7 @@ class ModelBundle:
             if sum(parameter.numel() for parameter in network.parameters()) > MAX_PARAMETERS:
                 raise ValueError("more parameters than any bundle may have")
             self._try_input(network)
-            state = read_torch_file(io.BytesIO(weights))
+            state = unpacked_weights(weights, self.format_version)
             state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
             network.load_state_dict(state, assign=True)
         except LesionDecompError:
@@ -213,8 +221,12 @@ class ModelBundle:
         if out.shape != (1, channels, *x.shape[2:]):
             raise ValueError(f"output of shape {tuple(out.shape)} for slices of {height}×{width}")
 
-    def _weights(self) -> bytes:
-        file = self.path / WEIGHTS_NAME
+    def weights(self) -> bytes:
+        """The weights file, its SHA-256 compared.
+
+        :raises LesionDecompError: missing, too large, unreadable, or another than the bundle was made with.
+        """
+        file = self.path / WEIGHTS_NAMES[self.format_version]
         expected = "the weights the bundle was made with"
         advice = "Install the bundle again."
         if not file.is_file() or file.is_symlink():
@@ -231,16 +243,6 @@ class ModelBundle:
             found = f"weights with SHA-256 {digest[:12]}… in '{self.path.name}'"
             raise ModelError(STAGE, found, f"{self.sha256[:12]}…, as bundle.json says", advice)
         return weights
-
-
-def _stored(value: torch.Tensor, half: bool) -> torch.Tensor:
-    """A tensor as the weights file keeps it: float16, unless float16 cannot hold it (a large running variance)."""
-    import torch
-
-    if not half or not value.is_floating_point():
-        return value
-    short = value.to(torch.float16)
-    return short if torch.isfinite(short).all() else value
 
 
 def model_folders() -> list[Path]:
@@ -338,9 +340,10 @@ def _check_metadata(metadata: Any, path: Path) -> None:
     if not isinstance(metadata, dict):
         raise ModelError(STAGE, f"a {METADATA_NAME} that holds no object in '{path.name}'", "a JSON object")
     version = metadata.get("format_version")
-    if version != FORMAT_VERSION:
+    if version not in list(WEIGHTS_NAMES):  # which compares what has no hash too
         found = f"format version {version!r} in '{path.name}'"
-        raise ModelError(STAGE, found, f"{FORMAT_VERSION}", "Update LesionDecomp or train the model again.")
+        expected = f"at most {FORMAT_VERSION}"
+        raise ModelError(STAGE, found, expected, "Update LesionDecomp or train the model again.")
     _check_types(metadata, REQUIRED, path.name)
     _check_types(metadata["input"], REQUIRED_INPUT, f"{path.name}: input")
     if metadata["task"] not in TASKS:

@@ -23,7 +23,7 @@ from torch import nn
 
 from ..errors import Cancelled, ConfigError, InputError, OutputError
 from ..io.atomic import write_bytes
-from ..models.weights import read_torch_file
+from ..models.torch_file import load_torch_file
 from ..progress import Cancel, Progress
 from . import ranks
 from .data.ahead import made_ahead
@@ -216,7 +216,7 @@ def _restore(
     if not file.exists():
         return 0, {}
     try:
-        state = read_torch_file(file)
+        state = load_torch_file(file)
         for name, module in task.modules.items():
             module.load_state_dict(state["modules"][name])
         for name, optimizer in task.optimizers.items():

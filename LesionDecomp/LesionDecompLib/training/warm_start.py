@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ..errors import InputError
-from ..models.weights import read_torch_file
+from ..models.torch_file import load_torch_file
 from .loop import CHECKPOINT_NAME, STAGE
 
 
@@ -24,7 +24,7 @@ def start_from(network: nn.Module, run: str | Path) -> None:
     if not file.is_file():
         raise InputError(STAGE, f"no {CHECKPOINT_NAME} in '{Path(run).name}'", "the folder of a lesion training")
     try:
-        weights = read_torch_file(file)["average"]
+        weights = load_torch_file(file)["average"]
         network.load_state_dict(spread_over_stem(weights, network.state_dict()))
     except Exception as error:  # torch raises half a dozen kinds here; all mean the same to the user
         reason = str(error).splitlines()[-1].strip()[:200] if str(error) else type(error).__name__
