@@ -1,5 +1,6 @@
 """The names at the library's root, and that importing it stays cheap."""
 
+import ast
 import subprocess
 import sys
 
@@ -28,3 +29,20 @@ def test_importing_the_library_loads_no_heavy_package():
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, encoding="utf-8", check=True)
     assert run.stdout.strip() == "[]"
+
+
+def late_imports(path):
+    """Lines of a file that import the library's own modules inside a function."""
+    text = path.read_text(encoding="utf-8")
+    functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
+    imports = [node for function in functions for node in ast.walk(function) if isinstance(node, ast.ImportFrom)]
+    return [text.splitlines()[node.lineno - 1] for node in imports if node.level]
+
+
+def test_modules_import_each_other_at_the_top_or_say_why_not():
+    """The command line's commands import what they run when they run, as its package says."""
+    library = MODULE / "LesionDecompLib"
+    files = [path for path in library.rglob("*.py") if "cli" not in path.parts]
+    assert files
+    silent = {path.name: [line for line in late_imports(path) if "#" not in line] for path in files}
+    assert {name: lines for name, lines in silent.items() if lines} == {}

@@ -18,6 +18,7 @@ from .ct.volume import Volume
 from .errors import ConfigError, InputError
 from .measurement.statistics import RegionStatistics, lesion_statistics
 from .models.bundle import ModelBundle, find_bundle
+from .models.device import choose_device
 from .progress import Cancel, Progress, check_cancel
 from .segmentation.lesions import lesion_labelmap
 
@@ -80,8 +81,7 @@ class Segmenter:
         batch_size: int = DEFAULT_BATCH_SIZE,
         precision: str = "auto",
     ) -> None:
-        from .models.device import choose_device
-        from .models.runtime import PRECISIONS
+        from .models.runtime import PRECISIONS  # not before: it loads torch
 
         if batch_size < 1:
             raise ConfigError("Segmentation", f"a batch size of {batch_size}", "at least 1 slice")
@@ -164,7 +164,7 @@ class Segmenter:
         progress: Progress | None,
         cancelled: Cancel | None,
     ) -> tuple[np.ndarray, list[str]]:
-        from .segmentation.lungs.segment import segment_lungs
+        from .segmentation.lungs.segment import segment_lungs  # not before: it loads torch
 
         if mask is None:
             return segment_lungs(
@@ -188,7 +188,7 @@ class Segmenter:
         progress: Progress | None,
         cancelled: Cancel | None,
     ) -> tuple[np.ndarray, list[str]]:
-        from .segmentation.heat import lesion_heat
+        from .segmentation.heat import lesion_heat  # not before: it loads torch
 
         return lesion_heat(
             volume,
@@ -209,7 +209,7 @@ class Segmenter:
 
     def _network(self, bundle: ModelBundle) -> torch.nn.Module:
         if bundle.task not in self._networks:
-            from .models.runtime import inference_network
+            from .models.runtime import inference_network  # not before: it loads torch
 
             self._networks[bundle.task] = inference_network(bundle, self.device)
         return self._networks[bundle.task]
@@ -220,7 +220,7 @@ class Segmenter:
         return list(self._networks.values())
 
     def _precision(self, bundle: ModelBundle) -> torch.dtype:
-        from .models.runtime import network_precision
+        from .models.runtime import network_precision  # not before: it loads torch
 
         return network_precision(bundle, self.device, self.precision)
 
@@ -232,8 +232,8 @@ def lungs_from_mask(mask: np.ndarray, volume: Volume, view: AxialView) -> tuple[
     :return: ``(k, j, i)`` uint8, 1 the patient's right lung, 2 the left one; warnings.
     :raises LesionDecompError: another shape than the volume's, or empty.
     """
-    from .segmentation.body_field import body_center
-    from .segmentation.lungs.segment import LEFT, RIGHT, split_right_left
+    from .segmentation.body_field import body_center  # not before: it loads torch
+    from .segmentation.lungs.segment import LEFT, RIGHT, split_right_left  # not before: it loads torch
 
     mask = np.asarray(mask)
     if mask.shape != volume.shape:

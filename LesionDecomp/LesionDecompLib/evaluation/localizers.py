@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from ..errors import InputError
 from ..models.bundle import ModelBundle
+from ..models.classifier import CAM_LAYER, GRAD_CAM_LAYER, LESION, NORMAL
 from ..segmentation.smoothing import blur_inside, shrink_inside
 from ..training.data.slices import lung_crops
 from ..training.heat_scale import slice_heat
@@ -82,8 +83,6 @@ def _of_source(source: str) -> Callable[[ModelBundle, torch.device], HeatOf]:
 def _cam(network: torch.nn.Module, shrink: int, device: torch.device) -> HeatOf:
     from monai.visualize import CAM
 
-    from ..models.classifier import CAM_LAYER, LESION, NORMAL
-
     cam = CAM(network, target_layers=CAM_LAYER, fc_layers="resnet.fc", postprocessing=_as_it_is)
 
     def of_class(x: torch.Tensor, number: int) -> torch.Tensor:
@@ -98,8 +97,6 @@ def _cam(network: torch.nn.Module, shrink: int, device: torch.device) -> HeatOf:
 
 def _grad_cam(network: torch.nn.Module, shrink: int, device: torch.device) -> HeatOf:
     from monai.visualize import GradCAM
-
-    from ..models.classifier import GRAD_CAM_LAYER, LESION
 
     # Backward through channels-last weights with hooks crashes torch 2.13 on CPU.
     network.requires_grad_(True)
@@ -117,8 +114,6 @@ def _grad_cam(network: torch.nn.Module, shrink: int, device: torch.device) -> He
 
 
 def _slice_scores(bundle: ModelBundle, device: torch.device) -> HeatOf:
-    from ..models.classifier import LESION, NORMAL
-
     network = bundle.network(device)
     crop = tuple(bundle.metadata["training"]["configuration"]["crop"])
     shrink = int(bundle.metadata["heat"].get("shrink", 1))

@@ -171,8 +171,8 @@ class ModelBundle:
         """
         import torch
 
-        from .networks import ARCHITECTURES
-        from .precision import channels_last
+        from .networks import ARCHITECTURES  # not before: it loads torch
+        from .precision import channels_last  # not before: it loads torch
 
         expected = f"weights for the architecture '{self.metadata['architecture']}'"
         if self.metadata["architecture"] not in ARCHITECTURES:

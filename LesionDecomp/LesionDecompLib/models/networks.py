@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from ..errors import ConfigError
+from .classifier import SliceClassifier
 
 NORMS = ("batch", "group", "none")
 LEAK = 0.2  # slope of the critic's leaky ReLU below 0
@@ -303,14 +304,8 @@ class Critic(nn.Module):
         return functional.conv2d(x, convolution.weight, bias, convolution.stride, convolution.padding)
 
 
-def _resnet18(**arguments: int) -> nn.Module:
-    from .classifier import SliceClassifier
-
-    return SliceClassifier(**arguments)
-
-
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "unet": UNet,
     "decomposition": DecompositionNet,
-    "resnet18": _resnet18,
+    "resnet18": SliceClassifier,
 }

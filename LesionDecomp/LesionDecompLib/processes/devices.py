@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import sys
 
+from ..models.device import available_devices
+from .tree import end_with_parent
+
 KEY = "devices"
 
 
@@ -25,8 +28,6 @@ def main() -> int:
     """Print the line.
 
     :return: exit status."""
-    from ..models.device import available_devices
-    from .tree import end_with_parent
 
     end_with_parent()
     print(f"\n{json.dumps({KEY: available_devices()})}", flush=True)

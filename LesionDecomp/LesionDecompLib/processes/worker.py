@@ -47,8 +47,8 @@ def main(arguments: list[str]) -> int:
 def _run(folder: Path) -> None:
     _say(Step("start", 0, 1))
     # torch takes seconds to import: the first line is out before.
-    from ..pipeline import Segmenter
-    from ..report.manifest import build_manifest, manifest_text
+    from ..pipeline import Segmenter  # not before: it takes seconds
+    from ..report.manifest import build_manifest, manifest_text  # nor this
 
     volume, mask, parameters = read_job(folder)
     segmenter = Segmenter(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..io.atomic import check_writable, existing_error, staged_folder
+from ..io.dicom.seg import check_dicom_seg_support, write_dicom_seg
 from ..io.nrrd import write_image
 from ..measurement.statistics import write_statistics_csv
 from .manifest import build_manifest, file_sha256, manifest_text
@@ -68,8 +69,6 @@ def check_support(*, scene: SceneWriter | None = None, dicom_seg: bool = False) 
     if scene is not None:
         scene.check_scene_support()
     if dicom_seg:
-        from ..io.dicom.seg import check_dicom_seg_support
-
         check_dicom_seg_support()
 
 
@@ -116,20 +115,18 @@ def write_case(
         manifest = build_manifest(volume, result, info, parameters=parameters, source=source)
         title = f"CT {manifest['input']['sha256'][:12]}"
         if overview:
-            from .overview import draw_overview
+            from .overview import draw_overview  # not before: it loads PIL
 
             draw_overview(volume, result, title).save(staging / OVERVIEW)
         if scene is not None:
             # The volume is called after its file, which may be called after the patient.
             scene.write_scene(staging / SCENE, replace(volume, name=title), result, manifest=manifest)
         if page:
-            from .page import report_page
+            from .page import report_page  # not before: it loads PIL
 
             html = report_page(volume, result.heat, result.lungs, result.lesions, manifest)
             (staging / PAGE).write_text(html, encoding="utf-8", newline="\n")
         if dicom_source is not None:
-            from ..io.dicom.seg import write_dicom_seg
-
             write_dicom_seg(
                 staging / DICOM_SEG,
                 dicom_source,
