@@ -295,9 +295,11 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
         return complete_result(heatmapNode)
 
     def updateThreshold(self, heatmapNode, threshold=None, minimumVolumeMl=None, withStatistics=True):
-        """``result(heatmapNode).set_threshold(...)`` for scripts; returns the result's nodes."""
-        result = self.result(heatmapNode)
+        """``result(heatmapNode).set_threshold(...)`` for scripts, the panel's sliders follow; returns its nodes."""
+        result, parameters = self.result(heatmapNode), self.getParameterNode()
         result.set_threshold(threshold, minimumVolumeMl, with_statistics=withStatistics)
+        if parameters.heatmap == heatmapNode:
+            parameters.threshold, parameters.minimumVolumeMl = result.threshold, result.minimum_volume_ml
         return result.nodes
 
     def startTraining(self, dataFolder, outputFolder, onProgress=None, onEnd=None, **settings):

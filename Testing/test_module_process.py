@@ -432,3 +432,29 @@ def test_loading_the_module_file_imports_neither_torch_nor_scikit_image(tmp_path
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, encoding="utf-8", check=True)
     assert run.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("handedness", [1.0, -1.0])
+def test_own_surfaces_lie_around_their_voxels_and_face_outward(logic, small_ct, handedness):
+    from LesionDecompMrml.surfaces import surface_of
+    from vtk.util.numpy_support import vtk_to_numpy
+
+    ct, mask = small_ct
+    matrix = node_matrix(ct) @ np.diag([handedness, 1.0, 1.0, 1.0])
+    ct.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(matrix))
+    inside = slicer.util.arrayFromVolume(mask) == 1
+    volume = inside.sum() * abs(np.linalg.det(matrix[:3, :3]))
+    k, j, i = np.nonzero(inside)
+    middle = (matrix @ (i.mean(), j.mean(), k.mean(), 1.0))[:3]
+    for sampled_mm, tolerance in ((0.0, 0.03), (11.0, 0.05)):
+        surface = surface_of(inside, ct, sampled_mm)
+        mass = vtk.vtkMassProperties()
+        mass.SetInputData(surface)
+        assert mass.GetVolume() == pytest.approx(volume, rel=tolerance)
+        points = vtk_to_numpy(surface.GetPoints().GetData())
+        np.testing.assert_allclose(points.mean(axis=0), middle, atol=12.0)
+        # By the divergence theorem: outward normals, weighted by area, give a positive volume.
+        triangles = vtk_to_numpy(surface.GetPolys().GetConnectivityArray()).reshape(-1, 3)
+        a, b, c = (points[triangles[:, n]] - points.mean(axis=0) for n in range(3))
+        assert np.einsum("ij,ij->i", a, np.cross(b, c)).sum() / 6.0 == pytest.approx(volume, rel=tolerance)
+    assert surface_of(inside & False, ct).GetNumberOfPoints() == 0

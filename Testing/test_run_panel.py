@@ -263,6 +263,8 @@ def test_the_console_leaves_the_panel_as_apply_does(panel, ct_node, lung_node):
     assert panel.logic.process(ct_node, lung_node, threshold=0.47, **outputs).heatmap == nodes.heatmap
     assert panel.ui.thresholdSlider.value == pytest.approx(0.47)
     assert text_of(panel.ui.figuresLabel) != before
+    panel.logic.updateThreshold(nodes.heatmap, 0.45)
+    assert panel.ui.thresholdSlider.value == pytest.approx(0.45)
 
 
 def test_progress_is_one_bar_that_never_goes_back_with_one_time_left():

@@ -126,12 +126,13 @@ def _placed(source, ct, start: list[int], steps: list[int]) -> vtk.vtkPolyData:
     placed = vtk.vtkTransformPolyDataFilter()
     placed.SetTransform(transform)
     placed.SetInputConnection(source.GetOutputPort())
+    turned = vtk.vtkReverseSense()  # a mirrored grid has turned its triangles inward
+    turned.SetInputConnection(placed.GetOutputPort())
+    mirrored = bool(np.linalg.det(matrix[:3, :3]) < 0)
     normals = vtk.vtkPolyDataNormals()
     normals.SplittingOff()
     normals.ConsistencyOff()
-    # Contours of a falling value are wound inward in a right-handed grid.
-    normals.SetFlipNormals(bool(np.linalg.det(matrix[:3, :3]) > 0))
-    normals.SetInputConnection(placed.GetOutputPort())
+    normals.SetInputConnection((turned if mirrored else placed).GetOutputPort())
     normals.Update()
     surface = vtk.vtkPolyData()
     surface.ShallowCopy(normals.GetOutput())

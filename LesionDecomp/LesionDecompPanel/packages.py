@@ -151,7 +151,7 @@ def _run_pip(requirements: list[str], log: list[str]) -> int:
 def _busy_cursor():
     import qt
 
-    return qt.QCursor(qt.Qt.BusyCursor)
+    return qt.Qt.BusyCursor
 
 
 # What pip says -> what it means and what to do; the first that fits is told.
