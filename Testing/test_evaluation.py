@@ -21,7 +21,7 @@ from LesionDecompLib.evaluation.baselines.tasks import VaGanTask
 from LesionDecompLib.evaluation.bootstrap import interval, resampled_figures, scan_weights
 from LesionDecompLib.evaluation.comparison import evaluate_localizers, slice_figures, surface_distances_95
 from LesionDecompLib.evaluation.figures import example_slices, write_table
-from LesionDecompLib.evaluation.localizers import FLOORS, METHODS, localizers_of
+from LesionDecompLib.evaluation.localizers import FLOORS, METHODS, Localizer, localizers_of
 from LesionDecompLib.evaluation.volumes import agreement, dice, find_cases
 from LesionDecompLib.metrics.pixels import HeatCounts
 from LesionDecompLib.models.bundle import ModelBundle, find_bundle
@@ -306,6 +306,19 @@ def test_surface_distance_against_simpleitk():
 
     expected = max(directed(one, other), directed(other, one))
     assert surface_distances_95(one[None], other[None])[0] == pytest.approx(expected, abs=0.5)
+
+
+def test_knowing_nothing_is_as_precise_as_lesion_is_common(slices):
+    data = SliceSet.load(slices, "val")
+    _, results = evaluate_localizers(
+        [Localizer("none", "grey", lambda images: 0.5 * (images > 0).astype("f4"))], data, data, "val"
+    )
+    inside = data.images[data.lesion] > 0
+    for name in ("ann0", "ann1", "sel"):
+        assert results["prevalence"][name] == pytest.approx(data.masks(name)[inside].mean(), abs=1e-4)
+        assert results["methods"]["none"][name]["average_precision"] == pytest.approx(
+            results["prevalence"][name], abs=1e-4
+        )
 
 
 def test_bland_altman_by_hand():

@@ -104,6 +104,14 @@ class Comparison:
         result["mean"] = {"dice": round(float(np.mean([row["dice"] for row in result.values()])), 4)}
         return result
 
+    def prevalence(self) -> dict[str, float]:
+        """Lesion's share of the lung of lesion slices, by mask set and their mean: the precision of knowing nothing."""
+        inside = self.data.images[self.data.lesion] > 0
+        shares = {name: float(mask[inside].mean()) for name, mask in self.masks.items()}
+        return {
+            name: round(share, 4) for name, share in (shares | {"mean": float(np.mean([*shares.values()]))}).items()
+        }
+
     def results(self, entries: dict[str, dict[str, Any]], split: str) -> dict[str, Any]:
         """All of ``results.json``."""
         return {
@@ -115,6 +123,7 @@ class Comparison:
             "lesion_scans": len(np.unique(self.lesion_scans)),
             "intervals": {"level": 0.95, "resampled": "scans", "resamples": RESAMPLES, "seed": SEED},
             "masks": list(MASKS),
+            "prevalence": self.prevalence(),
             "methods": entries,
             "human": self.human(),
         }

@@ -135,6 +135,7 @@ def write_table(results: dict[str, Any], file: Path) -> None:
             f"{distance} | "
             f"{100 * entry['normal_false_positive_fraction']:.2f} |"
         )
+    lines.append(f"| knowing nothing: lesion's share of lung | {results['prevalence']['mean']:.3f} |{' – |' * 7}")
     pairs = ", ".join(f"{pair} {row['dice']:.3f}" for pair, row in results["human"].items() if pair != "mean")
     lines.append(
         f"| one reader against another ({pairs}) | – | – | – | – | {results['human']['mean']['dice']:.3f} | – | – | – |"
