@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from LesionDecompLib.errors import Cancelled
+from LesionDecompLib.evaluation import figures
 from LesionDecompLib.training import curves
 from LesionDecompLib.training.config import PRESETS, load_config
 from LesionDecompLib.training.data.slices import SliceSet
@@ -127,6 +129,8 @@ def test_a_lesion_training_is_watched_on_val_and_its_bundle_is_the_best_of_it(ma
     kept = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["watch"]
     saved = bundle.network().state_dict()
     assert kept["best"] == pytest.approx(best, abs=1e-5)
+    told = bundle.metadata["training"]["watched"]
+    assert told == {"chosen_by": "val_AP", "best_step": kept["best_step"], "val_AP": pytest.approx(best, abs=1e-4)}
     for key, value in kept["weights"].items():  # a bundle keeps float16
         torch.testing.assert_close(saved[key], value, rtol=1e-3, atol=1e-6)
 
@@ -159,6 +163,23 @@ def test_a_floor_is_a_line_in_the_picture_of_what_it_is_the_floor_of(tmp_path, m
     (tmp_path / "log.csv").write_text("step,loss,val_AP,val_AP_floor\n1,3,,\n2,2,0.2,0.35\n4,1,0.4,0.35\n", "utf-8")
     assert curves.draw_curves(tmp_path / "log.csv", tmp_path / "curves.png")
     assert seen[0] != seen[1], "the floor is not drawn"
+
+
+def test_trainings_are_drawn_along_their_steps(tmp_path, monkeypatch):
+    figures_drawn = []
+    monkeypatch.setattr(figures, "_save", lambda figure, picture: figures_drawn.append(figure))
+    bundles = []
+    for name, heights in (("a", (0.1, 0.3)), ("b", (0.2, 0.4)), ("c", None)):
+        (tmp_path / name / "bundle").mkdir(parents=True)
+        if heights is not None:
+            rows = "".join(f"{step},{height},0.25\n" for step, height in zip((10, 20), heights, strict=True))
+            (tmp_path / name / "log.csv").write_text("step,val_AP,val_AP_floor\n5,,\n" + rows, "utf-8")
+        bundles.append(SimpleNamespace(path=tmp_path / name / "bundle", name=name))
+    assert figures.draw_trainings(bundles, tmp_path / "picture.png")
+    a, b, floor = figures_drawn[0].axes[0].lines
+    np.testing.assert_array_equal(a.get_xydata(), [[10, 0.1], [20, 0.3]])
+    assert b.get_label() == "b" and set(floor.get_ydata()) == {0.25}
+    assert not figures.draw_trainings(bundles[2:], tmp_path / "picture.png") and len(figures_drawn) == 1
 
 
 def test_ways_to_give_heat_are_those_the_decoders_have():

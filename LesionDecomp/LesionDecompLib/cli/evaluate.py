@@ -79,7 +79,8 @@ def _slices(args: argparse.Namespace, output: Path) -> dict[str, Any]:
     from .progress import Progress
 
     split = args.split or "test"
-    localizers = localizers_of(_bundles(args.models), args.methods, choose_device(args.device)[0])
+    bundles = _bundles(args.models)
+    localizers = localizers_of(bundles, args.methods, choose_device(args.device)[0])
     data = SliceSet.load(args.data, split)
     has_val = any(row["split"] == "val" for row in read_index(args.data))
     val = data if split == "val" else SliceSet.load(args.data, "val") if has_val else None
@@ -90,6 +91,7 @@ def _slices(args: argparse.Namespace, output: Path) -> dict[str, Any]:
     figures.draw_precision_recall(comparison, results, output / figures.PR_NAME)
     figures.draw_dice(comparison, results, output / figures.DICE_NAME)
     figures.draw_examples(comparison, localizers, output / figures.EXAMPLES_NAME)
+    figures.draw_trainings(bundles, output / figures.TRAININGS_NAME)
     figures.write_table(results, output / figures.TABLE_NAME)
     tell((output / figures.TABLE_NAME).read_text("utf-8").rstrip())
     return results

@@ -145,6 +145,7 @@ class Comparison:
                 "sha256": localizer.bundle.sha256,
                 "steps": training.get("schedule", training).get("steps"),
                 "seed": training.get("seed"),
+                **localizer.bundle.metadata["training"].get("watched", {}),
             }
         if localizer.scores is not None:
             scores = localizer.scores(self.data.images)

@@ -12,13 +12,17 @@ from typing import Any
 import numpy as np
 
 from ..io.atomic import write_bytes, write_text
+from ..models.bundle import ModelBundle
 from ..training.data.slices import SliceSet, lung_crops
 from ..training.heat_scale import MASKS
+from ..training.loop import LOG_NAME, log_rows
+from ..training.val_precision import CHIEF, FLOOR
 from .comparison import Comparison
 from .localizers import FLOORS, Localizer
 
 STAGE = "Drawing the comparison"
 PR_NAME, DICE_NAME, EXAMPLES_NAME, TABLE_NAME = "pr_curves.png", "dice_thresholds.png", "examples.png", "table.md"
+TRAININGS_NAME = "trainings.png"
 EXAMPLE_SIZE = (160, 192)
 LEAST_PIXELS = 300  # of lesion in a slice worth showing
 METHOD_LINES = ("-", ":", "-.")
@@ -97,6 +101,32 @@ def draw_examples(
     for axes, title in zip(panels[0], titles, strict=True):
         axes.set_title(title.replace("/", "\n"), fontsize=6)
     _save(figure, picture)
+
+
+def draw_trainings(bundles: Sequence[ModelBundle], picture: Path) -> bool:
+    """Average precision on ``val`` along the steps of the runs that the bundles lie in, and the floor.
+
+    :return: False where no run's log tells it: nothing is drawn then.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 5), layout="constrained")
+    axes, floors = figure.subplots(), set()
+    for bundle in bundles:
+        log = bundle.path.parent / LOG_NAME
+        rows = [row for row in log_rows(log) if row.get(CHIEF)] if log.is_file() else []
+        if rows:
+            axes.plot([int(row["step"]) for row in rows], [float(row[CHIEF]) for row in rows], label=bundle.name, lw=1)
+            floors.add(rows[-1][CHIEF + FLOOR])
+    if not axes.lines:
+        return False
+    for floor in floors:
+        axes.axhline(float(floor), color="0.5", linestyle="--", linewidth=1, label="blurred gray")
+    axes.set(xlabel="updates", ylabel="average precision on val", ylim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7)
+    _save(figure, picture)
+    return True
 
 
 def example_slices(data: SliceSet, marked: np.ndarray, count: int) -> list[int]:

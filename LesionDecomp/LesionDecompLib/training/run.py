@@ -91,7 +91,7 @@ def train_lesions(
         network = train_and_draw(task, folder, config, resume, checkpoint_seconds, progress, cancelled, draw, watch)
         if ranks.rank() > 0:
             return None
-    return lesion_bundle(network, config, data, folder / BUNDLE_NAME, name=name, device=device)
+    return lesion_bundle(network, config, data, folder / BUNDLE_NAME, name=name, device=device, watch=watch)
 
 
 def lesion_bundle(
@@ -102,8 +102,12 @@ def lesion_bundle(
     *,
     name: str,
     device: torch.device | str = "cpu",
+    watch: Watch | None = None,
 ) -> ModelBundle:
-    """Write a trained decomposition as a bundle, its heat scaled on ``val`` and measured on ``val`` and ``test``."""
+    """Write a trained decomposition as a bundle, its heat scaled on ``val`` and measured on ``val`` and ``test``.
+
+    :param watch: what chose its weights among the run's, if anything did.
+    """
     device = torch.device(device)
     network = network.eval().to(device)
     sources = heat_sources(config.network)
@@ -123,7 +127,7 @@ def lesion_bundle(
             cast(DecompositionNet, network), judge, val, heat, DEFAULT_THRESHOLD, config.batch.shrink
         )
         metrics["healthy_version_val"] = healthy
-    metadata = bundle_metadata(name, "lesions", "decomposition", as_dict(config.network), config, Path(data)) | {
+    metadata = bundle_metadata(name, "lesions", "decomposition", as_dict(config.network), config, Path(data), watch) | {
         "description": "Lesion heat by decomposition into a normal and a lesion part, from image-level labels",
         "input": slice_input(),
         "default_threshold": DEFAULT_THRESHOLD,
@@ -307,20 +311,28 @@ def _read_record(file: Path) -> dict[str, Any]:
 
 
 def bundle_metadata(
-    name: str, task: str, architecture: str, arguments: dict[str, Any], config: Any, data: Path
+    name: str,
+    task: str,
+    architecture: str,
+    arguments: dict[str, Any],
+    config: Any,
+    data: Path,
+    watch: Watch | None = None,
 ) -> dict[str, Any]:
     """What every trained bundle's ``bundle.json`` says of its network and training.
 
     :param arguments: of the architecture.
     :param data: folder of the training set; its name alone is recorded.
+    :param watch: what chose the weights among the run's, on ``val``, if anything did.
     """
+    chosen = {} if watch is None else {"watched": watch.outcome()}
     return {
         "name": name,
         "version": __version__,
         "task": task,
         "architecture": architecture,
         "architecture_arguments": arguments,
-        "training": {"data": data.resolve().name, "labels": _labels(task), "configuration": as_dict(config)},
+        "training": {"data": data.resolve().name, "labels": _labels(task), "configuration": as_dict(config)} | chosen,
         "git_revision": git_revision(),
     }
 

@@ -52,6 +52,10 @@ class Watch:
         """Whether too many steps have gone by without a gain."""
         return self.patience > 0 and step - self.gained[0] >= self.patience
 
+    def outcome(self) -> dict[str, Any]:
+        """What a bundle tells of it: which of the run's weights it has, and why."""
+        return {"chosen_by": self.chief, "best_step": self.best_step, self.chief: round(self.best, 4)}
+
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
         return {
