@@ -35,17 +35,17 @@ docs: $(VENV)/installed-test
 	$(BIN)/python -m pdoc --docformat restructuredtext --output-directory build/docs LesionDecompLib
 	@echo "API pages: build/docs/index.html"
 
-# Some 12,000 mutated inputs for all loaders; about ten minutes. See Testing/TRUST.md.
+# Some 12,000 mutated inputs for all loaders; about ten minutes. See Documentation/trust.md.
 fuzz: $(VENV)/installed-test
-	PYTHONPATH=LesionDecomp:Testing $(BIN)/python -m fuzz $(FUZZ_ARGUMENTS)
+	PYTHONPATH=LesionDecomp:Testing/support:Testing/tools $(BIN)/python -m fuzz $(FUZZ_ARGUMENTS)
 
-# Times of the main job here; `pip install --no-deps lungmask` adds the comparison. See Testing/PERFORMANCE.md.
+# Times of the main job here; `pip install --no-deps lungmask` adds the comparison. See Documentation/performance.md.
 bench: $(VENV)/installed
 	$(BIN)/lesiondecomp bench $(BENCH_ARGUMENTS)
 
-# Some 220 kills of running jobs, each run again and compared with an unbroken run. See Testing/TRUST.md.
+# Some 220 kills of running jobs, each run again and compared with an unbroken run. See Documentation/trust.md.
 faults: $(VENV)/installed-test
-	PYTHONPATH=LesionDecomp:Testing $(BIN)/python -m faults $(FAULTS_ARGUMENTS)
+	PYTHONPATH=LesionDecomp:Testing/support:Testing/tools $(BIN)/python -m faults $(FAULTS_ARGUMENTS)
 
 clean:
 	rm -rf $(VENV) demo build dist

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import LesionDecompLib
 import pytest
-from test_module_files import ROOT
+from repository import ROOT
 
 FOLDER = ROOT / "LesionDecomp" / "LesionDecompLib"
 # Running it is what importing it does.

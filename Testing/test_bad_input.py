@@ -32,9 +32,9 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def good(data_folder, folder):
+def good(folder):
     """A CT that is fine, and its lung mask."""
-    return small_ct(data_folder, folder)[:2]
+    return small_ct(folder)[:2]
 
 
 def refused(done, sentence: str) -> None:
@@ -147,9 +147,9 @@ class TestFiles:
         (folder / "empty" / "readme.txt").write_text("hello")
         refuse(capsys, folder, "no DICOM file among 1 files", folder / "empty")
 
-    def test_an_mr_series(self, data_folder, models, capsys, folder):
+    def test_an_mr_series(self, models, capsys, folder):
         (folder / "mr").mkdir()
-        for path in series_files(data_folder)[:4]:
+        for path in series_files()[:4]:
             copy_slice(path, folder / "mr" / path.name, g0008e0060="MR")
         refuse(capsys, folder, r"images of modality MR \(4 images\); expected a folder with one CT", folder / "mr")
 

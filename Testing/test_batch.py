@@ -28,9 +28,9 @@ def models(models, monkeypatch):
 
 
 @pytest.fixture
-def inputs(data_folder, tmp_path):
+def inputs(tmp_path):
     """Three CTs and a broken file, named in a list."""
-    ct, _, volume = small_ct(data_folder, tmp_path)
+    ct, _, volume = small_ct(tmp_path)
     folder = tmp_path / "Ein Satz"
     folder.mkdir()
     for name, step in (("c", 0), ("a", 3), ("b", 7)):
@@ -174,8 +174,8 @@ class TestProcesses:
         assert {report["parameters"]["device"] for report in reports} == {"cpu"}
 
     @pytest.mark.skipif(not Path("/proc/self/environ").is_file(), reason="tells ranks apart by Linux's /proc")
-    def test_a_rank_killed_under_torchrun_leaves_its_cases_to_the_next_run(self, data_folder, tmp_path):
-        _, mask, volume = small_ct(data_folder, tmp_path)
+    def test_a_rank_killed_under_torchrun_leaves_its_cases_to_the_next_run(self, tmp_path):
+        _, mask, volume = small_ct(tmp_path)
         mask.unlink()
         (tmp_path / "chest.nrrd").unlink()
         studies, out = tmp_path / "studies", tmp_path / "out"

@@ -18,7 +18,7 @@ from LesionDecompLib.models import bundle as bundles
 from LesionDecompLib.models.bundle import ModelBundle, bundle_paths, find_bundle, installed_bundles, model_folders
 from LesionDecompLib.models.networks import DecompositionNet, UNet
 from safetensors.torch import load_file
-from test_bundles import ARGUMENTS, INPUT, METADATA, rewrite
+from tiny_bundle import ARGUMENTS, INPUT, METADATA, rewrite
 
 # Key -> a value of another type.
 WRONG = {

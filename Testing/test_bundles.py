@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import pickle
 import shutil
 
@@ -17,34 +16,13 @@ from LesionDecompLib.models.conversion import convert_bundle
 from LesionDecompLib.models.networks import DecompositionNet, UNet
 from LesionDecompLib.models.weights import WEIGHTS_NAME, WEIGHTS_NAMES
 from safetensors.torch import load_file
-
-INPUT = {"size": [64, 64], "spacing_mm": 2.0, "hu_window": [-1000, 200], "mean": 0.5, "std": 0.5}
-ARGUMENTS = {"out_channels": 3, "channels": 4, "levels": 3}
-METADATA = {
-    "name": "tiny",
-    "version": "1.0",
-    "task": "lungs",
-    "description": "untrained",
-    "architecture": "unet",
-    "architecture_arguments": ARGUMENTS,
-    "input": INPUT,
-    "default_threshold": 0.5,
-    "heat": {},
-    "training": {},
-    "metrics": {},
-    "git_revision": "none",
-}
+from tiny_bundle import ARGUMENTS, INPUT, METADATA, rewrite
 
 
 @pytest.fixture
 def bundle(tmp_path):
     torch.manual_seed(0)
     return ModelBundle.save(tmp_path / "tiny", UNet(**ARGUMENTS).eval(), METADATA, half=False)
-
-
-def rewrite(bundle, **changes):
-    metadata = {**bundle.metadata, **changes}
-    (bundle.path / METADATA_NAME).write_text(json.dumps(metadata), "utf-8")
 
 
 def test_a_bundle_comes_back_with_the_same_network(bundle):

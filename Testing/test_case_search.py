@@ -21,32 +21,32 @@ def models(models, monkeypatch):
     monkeypatch.setattr("LesionDecompLib.segmentation.lungs.segment.segment_lungs", lungs_in_boxes)
 
 
-def _series(data_folder: Path, folder: Path, uid: str = "1.2.3.4", **changes: str) -> Path:
+def _series(folder: Path, uid: str = "1.2.3.4", **changes: str) -> Path:
     """Twelve slices of a real series under a UID of its own."""
     folder.mkdir(parents=True)
-    for number, source in enumerate(series_files(data_folder)[30:42]):
+    for number, source in enumerate(series_files()[30:42]):
         copy_slice(source, folder / f"IM{number:04d}.dcm", g0020e000e=uid, **changes)
         (folder / f"IM{number:04d}.dcm").rename(folder / f"IM{number:04d}")  # as most archives name them
     return folder
 
 
 @pytest.fixture
-def tree(data_folder, tmp_path) -> Path:
+def tree(tmp_path) -> Path:
     """Two patients with a CT each, one with a localizer beside it; image files, a mask, a text; nothing else."""
     root = tmp_path / "Archiv 1"
-    _series(data_folder, root / "p1" / "s1" / "CT", "1.2.3.1")
-    _series(data_folder, root / "p2" / "s1" / "CT", "1.2.3.2")
+    _series(root / "p1" / "s1" / "CT", "1.2.3.1")
+    _series(root / "p2" / "s1" / "CT", "1.2.3.2")
     scout = root / "p1" / "s1" / "scout"
     scout.mkdir()
     copy_slice(
-        series_files(data_folder)[30],
+        series_files()[30],
         scout / "IM0.dcm",
         g0020e000e="1.2.3.9",
         g0008e0008="ORIGINAL\\PRIMARY\\LOCALIZER",
     )
     files = root / "files"
     files.mkdir()
-    small_ct(data_folder, files)
+    small_ct(files)
     (root / ".hidden").mkdir()
     (root / ".hidden" / "ct.nrrd").write_bytes((files / "chest.nrrd").read_bytes())
     (root / "notes.txt").write_text("nothing to see", "utf-8")
@@ -70,23 +70,23 @@ def test_image_files_and_series_are_found_and_the_rest_is_told(tree, tmp_path):
     assert [case.name for case in plan_cases(search.cases[:2], tmp_path, found_in)] == ["chest", "CT"]
 
 
-def test_a_folder_with_one_series_is_that_series_however_deep_it_lies(data_folder, tree, tmp_path):
+def test_a_folder_with_one_series_is_that_series_however_deep_it_lies(tree, tmp_path):
     out = tmp_path / "out"
     assert search_folder(tree / "p1", out) is None  # with its localizer
     assert search_folder(tree / "p2" / "s1" / "CT", out) is None
     assert search_folder(tree / ".hidden" / "..", out) is not None
-    small_ct(data_folder, tree / "p2" / "s1" / "CT")  # a mask, or the same CT once more: no part of the series
+    small_ct(tree / "p2" / "s1" / "CT")  # a mask, or the same CT once more: no part of the series
     assert search_folder(tree / "p2" / "s1" / "CT", out) is None
     empty = tmp_path / "empty"
     empty.mkdir()
     assert search_folder(empty, out) is None  # reading it says what is missing
 
 
-def test_a_series_spread_over_folders_is_one_case_or_left_out(data_folder, tmp_path):
+def test_a_series_spread_over_folders_is_one_case_or_left_out(tmp_path):
     root, out = tmp_path / "root", tmp_path / "out"
-    parts = [_series(data_folder, root / "p1" / "CT" / name, "1.2.3.1") for name in ("a", "b")]
+    parts = [_series(root / "p1" / "CT" / name, "1.2.3.1") for name in ("a", "b")]
     assert search_folder(root, out) is None
-    _series(data_folder, root / "p2", "1.2.3.2")
+    _series(root / "p2", "1.2.3.2")
     assert _relative(search_folder(root, out).cases, root) == ["p1/CT", "p2"]
     parts[1].rename(root / "p3")
     search = search_folder(root, out)
@@ -94,10 +94,10 @@ def test_a_series_spread_over_folders_is_one_case_or_left_out(data_folder, tmp_p
     assert "2 × series in several folders that hold others, too (p1/CT/a, p3)" in search.sentence(root)
 
 
-def test_results_and_the_output_folder_are_no_studies(data_folder, tmp_path, capsys, models):
+def test_results_and_the_output_folder_are_no_studies(tmp_path, capsys, models):
     root = tmp_path / "studies"
     root.mkdir()
-    ct, mask, volume = small_ct(data_folder, root)
+    ct, mask, volume = small_ct(root)
     mask.unlink()
     assert run_here(capsys, "segment", ct, "-o", root / "earlier", "--quiet").status == 0
     done = run_here(capsys, "segment", root, "-o", root / "results", "--quiet")
@@ -117,10 +117,10 @@ def test_results_and_the_output_folder_are_no_studies(data_folder, tmp_path, cap
         assert [(row["Case"], row["Status"]) for row in csv.DictReader(file)] == [("chest", "done"), ("more", "done")]
 
 
-def test_what_goes_with_one_input_does_not_go_with_a_folder_of_studies(data_folder, tmp_path, capsys):
+def test_what_goes_with_one_input_does_not_go_with_a_folder_of_studies(tmp_path, capsys):
     root = tmp_path / "studies"
     root.mkdir()
-    _, mask, _ = small_ct(data_folder, root)
+    _, mask, _ = small_ct(root)
     assert run_here(capsys, "segment", root, "-o", tmp_path / "out", "--lung-mask", mask).status == 2
     (root / "chest.nrrd").unlink()
     alone = run_here(capsys, "segment", root, "-o", tmp_path / "out")
@@ -130,7 +130,7 @@ def test_what_goes_with_one_input_does_not_go_with_a_folder_of_studies(data_fold
 
 
 @pytest.mark.skipif(not (ships("lungs") and ships("lesions")), reason="needs the shipped models")
-def test_a_run_of_its_own_over_a_tree(data_folder, tree, tmp_path):
+def test_a_run_of_its_own_over_a_tree(tree, tmp_path):
     (tmp_path / "home").mkdir()
     (tree / "p3").mkdir()
     (tree / "p3" / "broken.nii.gz").write_bytes(b"\x1f\x8b damaged")

@@ -31,11 +31,11 @@ FILES = ["heatmap.nrrd", "lesions.nrrd", "lungs.nrrd", "report.json", "statistic
 
 
 @pytest.fixture
-def case(data_folder, tmp_path):
+def case(tmp_path):
     """A folder whose path has a space and an umlaut, with a CT and its lung mask in it."""
     folder = tmp_path / "Müller CT"
     folder.mkdir()
-    ct, mask, volume = small_ct(data_folder, folder)
+    ct, mask, volume = small_ct(folder)
     return folder, ct, mask, volume
 
 
@@ -143,12 +143,12 @@ class TestOneCase:
         assert names(out) == sorted([*FILES, "my notes.txt"])
         assert json.loads((out / "report.json").read_text("utf-8"))["parameters"]["threshold"] == 0.9
 
-    def test_no_path_and_nothing_about_the_patient_leaves_a_dicom_folder(self, data_folder, tmp_path, models, capsys):
+    def test_no_path_and_nothing_about_the_patient_leaves_a_dicom_folder(self, tmp_path, models, capsys):
         folder = tmp_path / "Zyzzogeton"
         folder.mkdir()
-        for path in series_files(data_folder)[30:42]:
+        for path in series_files()[30:42]:
             copy_slice(path, folder / path.name)
-        _, mask, _ = small_ct(data_folder, tmp_path)
+        _, mask, _ = small_ct(tmp_path)
         done = run_here(capsys, "segment", folder, "--lung-mask", mask, "-o", tmp_path / "out", "--overview")
         assert done.status == 0, done.err
         secrets = [*SECRET_NAME.split("^"), SECRET_ID, str(tmp_path), "20060101"]

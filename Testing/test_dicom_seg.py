@@ -14,6 +14,7 @@ from LesionDecompLib.io.dicom.seg import write_dicom_seg
 from LesionDecompLib.io.readers import read_mask, read_volume
 from LesionDecompLib.models import bundle as bundles
 from LesionDecompLib.pipeline import Segmenter
+from repository import CHEST
 
 pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed (pip install .[dicom])")
 highdicom = pytest.importorskip("highdicom", reason="highdicom is not installed (pip install .[dicom])")
@@ -27,22 +28,22 @@ def models(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def series(data_folder, tmp_path_factory):
+def series(tmp_path_factory):
     """Twelve slices of a real series, stored in an order that is not the one they lie in, for a named patient."""
     folder = tmp_path_factory.mktemp("Müller") / "CT"
     folder.mkdir()
-    for number, file in enumerate(series_files(data_folder)[SLICES]):
+    for number, file in enumerate(series_files()[SLICES]):
         copy_slice(file, folder / f"{(number * 5) % 12:02d}.dcm")
     return folder
 
 
 @pytest.fixture(scope="module")
-def lung_mask(data_folder, series, tmp_path_factory):
+def lung_mask(series, tmp_path_factory):
     """The lungs of these slices, as a file on their grid."""
     from LesionDecompLib.io.readers import write_image
 
     volume, _ = read_volume(series)
-    whole, _ = read_volume(data_folder / "misc_ct" / "cip_ct64" / "wholeLung-64.nrrd")
+    whole, _ = read_volume(CHEST / "lungs.nrrd")
     z = round((volume.ijk_to_ras[2, 3] - whole.ijk_to_ras[2, 3]) / whole.ijk_to_ras[2, 2])
     file = tmp_path_factory.mktemp("mask") / "lungs.nrrd"
     write_image(file, (whole.array[z : z + 12] > 0).astype(np.uint8), volume)

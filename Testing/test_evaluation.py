@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import subprocess
 import sys
@@ -34,9 +33,10 @@ from LesionDecompLib.training.data.slices import SliceSet
 from LesionDecompLib.training.heat_scale import count_heat, fit_scale, slice_heat
 from LesionDecompLib.training.loop import log_rows
 from LesionDecompLib.training.settings import change
+from masked_slices import write_masked_slices
 from PIL import Image
+from repository import MODULE
 
-LIBRARY = Path(__file__).resolve().parents[1] / "LesionDecomp"
 SMALL = {"steps": 3, "batch_lesion": 2, "batch_normal": 2, "crop": [64, 64], "shrink": 1}
 SMALLER = {
     "classifier": {"width": 4},
@@ -47,34 +47,7 @@ SMALLER = {
 
 @pytest.fixture(scope="module")
 def slices(tmp_path_factory) -> Path:
-    """Noise lungs, a bright spot on lesion slices; three scans of either label in each split, with masks."""
-    folder = tmp_path_factory.mktemp("slices")
-    rng = np.random.default_rng(5)
-    y, x = np.mgrid[:64, :64]
-    lungs = (((x - 20) / 11) ** 2 + ((y - 32) / 20) ** 2 < 1) | (((x - 44) / 11) ** 2 + ((y - 32) / 20) ** 2 < 1)
-    rows = []
-    for split in ("train", "val", "test"):
-        for label in ("lesion", "normal"):
-            for scan in range(3):
-                for number in range(2):
-                    grey = 97 + 8 * rng.standard_normal((64, 64))
-                    spot = (x - 20) ** 2 + (y - rng.integers(24, 40)) ** 2 < 30
-                    if label == "lesion":
-                        grey += 90 * spot
-                    name = f"{split}-{label}-{scan}-{number}.png"
-                    Image.fromarray(np.where(lungs, grey.clip(1, 255), 0).astype(np.uint8)).save(folder / name)
-                    row = {"file": name, "label": label, "split": split, "scan": f"{split}-{label}-{scan}"}
-                    for reader in ("ann0", "ann1", "sel"):
-                        mask = f"{reader}-{name}"
-                        marked = spot & lungs & (rng.random((64, 64)) < 0.95)
-                        Image.fromarray((255 * marked).astype(np.uint8)).save(folder / mask)
-                        row[f"mask_{reader}"] = mask if label == "lesion" else ""
-                    rows.append(row)
-    with open(folder / "index.csv", "w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, rows[0].keys())
-        writer.writeheader()
-        writer.writerows(rows)
-    return folder
+    return write_masked_slices(tmp_path_factory.mktemp("slices"))
 
 
 @pytest.fixture(scope="module")
@@ -347,7 +320,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
         capture_output=True,
         text=True,
         encoding="utf-8",
-        env={"PYTHONPATH": str(LIBRARY)},
+        env={"PYTHONPATH": str(MODULE)},
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 2000

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 from LesionDecompLib.models.bundle import ModelBundle
-from test_module_files import ROOT
+from repository import ROOT
 from tiny_training import TINY
 
 EXAMPLES = ROOT / "Examples"

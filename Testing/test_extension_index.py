@@ -10,7 +10,7 @@ import json
 import re
 
 import pytest
-from test_module_files import ROOT, cmake_metadata
+from repository import ROOT, cmake_metadata
 
 ENTRY = ROOT / "LesionDecomp.json"
 SCHEMA = (
@@ -86,7 +86,12 @@ def test_the_entry_agrees_with_the_extension(entry):
 
 
 def test_every_picture_and_file_that_a_page_links_to_exists():
-    for page in [*ROOT.glob("*.md"), *(ROOT / "Testing").glob("*.md"), *(ROOT / "LesionDecomp").rglob("*.md")]:
+    for page in [
+        *ROOT.glob("*.md"),
+        *(ROOT / "Documentation").glob("*.md"),
+        *(ROOT / "Testing").rglob("*.md"),
+        *(ROOT / "LesionDecomp").rglob("*.md"),
+    ]:
         if ".venv" in page.parts:
             continue
         text = page.read_text(encoding="utf-8")
@@ -106,7 +111,7 @@ def test_the_homepage_tells_what_reviewers_look_for():
 
 
 def test_a_page_does_not_name_a_file_of_the_repository_that_is_gone():
-    folders = "Testing|Examples|Resources|LesionDecomp"
+    folders = "Testing|Documentation|Examples|Resources|LesionDecomp"
     for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
         for name in re.findall(rf"`((?:{folders})/[\w./-]+)`", page.read_text(encoding="utf-8")):
             assert (ROOT / name).exists(), f"{page.name} names {name}"

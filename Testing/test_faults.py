@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from command_line import process_environment, run_here, small_ct, small_models
@@ -22,26 +21,28 @@ from LesionDecompLib.errors import LesionDecompError
 from LesionDecompLib.io.readers import write_image
 from LesionDecompLib.models.bundle import ModelBundle
 from LesionDecompLib.report import case as case_files
+from repository import TESTING
 
-TESTING = Path(__file__).resolve().parent
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX signals and processes")
 
 
 @pytest.fixture
-def case(data_folder, tmp_path):
+def case(tmp_path):
     """A folder with a small CT, and the command that segments it, less the output folder."""
     (tmp_path / "work").mkdir()
     model = small_models(tmp_path / "models") / "untrained-lesions"
-    ct, mask, _ = small_ct(data_folder, tmp_path / "work")
+    ct, mask, _ = small_ct(tmp_path / "work")
     return tmp_path / "work", ("segment", ct, "--lung-mask", mask, "--model", model, "--device", "cpu", "-o")
 
 
-def test_a_dozen_kills_leave_nothing_half_done(data_folder, tmp_path):
+def test_a_dozen_kills_leave_nothing_half_done(tmp_path):
     """Of segmenting and of making a training set; those of trainings are in ``test_lesion_training``."""
     jobs = ("segment", "replace", "slices")
     command = [sys.executable, "-m", "faults", "--seed", "3", "--kills", "12", "--jobs", *jobs]
-    environment = process_environment(tmp_path) | {"LESIONDECOMP_DATA": str(data_folder), "TMPDIR": str(tmp_path)}
-    environment["PYTHONPATH"] = os.pathsep.join([str(TESTING), environment["PYTHONPATH"]])
+    environment = process_environment(tmp_path) | {"TMPDIR": str(tmp_path)}
+    environment["PYTHONPATH"] = os.pathsep.join(
+        [str(TESTING / "tools"), str(TESTING / "support"), environment["PYTHONPATH"]]
+    )
     done = subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = dict(re.findall(r"(?m)^(\w+) +(\d+) +[\d.]+ s", done.stdout))

@@ -6,7 +6,6 @@ import json
 import os
 import sys
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 from fuzz.__main__ import NAMES, series
@@ -17,6 +16,7 @@ from LesionDecompLib.errors import LesionDecompError
 from LesionDecompLib.training.config import PRESETS, load_config
 from LesionDecompLib.training.data.export import read_slice_labels
 from LesionDecompLib.training.data.slices import read_index
+from repository import MODULE
 
 INPUTS = 360
 FEW = settings(
@@ -52,8 +52,7 @@ def test_the_campaign_notices_what_it_is_there_for(tmp_path, monkeypatch):
         "    number == 4 and os.kill(os.getpid(), 9)\n"
         "module.read_statistics_csv = read_statistics_csv\n"
     )
-    home = Path(__file__).resolve().parents[1] / "LesionDecomp"
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(home)]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(MODULE)]))
     tally = run_inputs("statistics", 1, 4, tmp_path, limit_s=5.0)
     expected = ["ZeroDivisionError", "MemoryError", "a hang", "a crash"]
     assert [finding.split(": ")[1] for finding in tally.findings] == expected

@@ -42,9 +42,9 @@ def test_mutated_files_are_read_or_refused(tmp_path, ending):
         read_or_refuse(tmp_path / f"ct.{ending}")
 
 
-def test_mutated_dicom_series_are_read_or_refused(data_folder, tmp_path):
+def test_mutated_dicom_series_are_read_or_refused(tmp_path):
     rng = np.random.default_rng(21)
-    seeds = {path.name: path.read_bytes() for path in series_files(data_folder)[30:34]}
+    seeds = {path.name: path.read_bytes() for path in series_files()[30:34]}
     for _ in range(MUTATIONS):
         victim = list(seeds)[int(rng.integers(0, 4))]
         for name, data in seeds.items():
@@ -52,9 +52,9 @@ def test_mutated_dicom_series_are_read_or_refused(data_folder, tmp_path):
         read_or_refuse(tmp_path)
 
 
-def test_a_length_beyond_the_end_of_a_dicom_file_is_found_without_reading_it(data_folder, tmp_path):
-    source = series_files(data_folder)[0]
-    assert all(lengths_fit(path) for path in series_files(data_folder))
+def test_a_length_beyond_the_end_of_a_dicom_file_is_found_without_reading_it(tmp_path):
+    source = series_files()[0]
+    assert all(lengths_fit(path) for path in series_files())
     data = source.read_bytes()
     at = data.index(b"\x10\0\x10\0")  # patient's name, implicit VR: tag, then four bytes of length
     claim = data[: at + 4] + struct.pack("<I", 0x70000000) + data[at + 8 :]

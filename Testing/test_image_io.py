@@ -19,19 +19,20 @@ from LesionDecompLib.ct.volume import Volume
 from LesionDecompLib.errors import LesionDecompError
 from LesionDecompLib.io.dicom.grid import slice_grid
 from LesionDecompLib.io.readers import case_name, read_mask, read_volume, volume_identity, write_image
+from repository import CHEST
 
 
 @pytest.fixture
-def ct(data_folder, tmp_path) -> Volume:
-    return small_ct(data_folder, tmp_path)[2]
+def ct(tmp_path) -> Volume:
+    return small_ct(tmp_path)[2]
 
 
 @pytest.fixture
-def series(data_folder, tmp_path):
+def series(tmp_path):
     """Ten slices of a real series, in a folder of their own, and their paths."""
     folder = tmp_path / "series"
     folder.mkdir()
-    return [shutil.copyfile(path, folder / path.name) for path in series_files(data_folder)[30:40]]
+    return [shutil.copyfile(path, folder / path.name) for path in series_files()[30:40]]
 
 
 def as_itk(volume: Volume) -> sitk.Image:
@@ -213,7 +214,7 @@ def swap_nifti_header(header: bytes) -> bytearray:
 
 class TestGrid:
     def test_labelmaps_of_all_real_cts_lie_on_their_grid_bit_for_bit(self, data_folder, tmp_path):
-        files = [*data_folder.glob("*/*_ct.nii.gz"), data_folder / "misc_ct" / "cip_ct64" / "ct-64.nrrd"]
+        files = [*data_folder.glob("*/*_ct.nii.gz"), CHEST / "ct.nrrd"]
         assert len(files) > 15
         for path in files:
             volume, _ = read_volume(path)
@@ -293,16 +294,16 @@ def node_matrix(node):
 
 
 class TestDicom:
-    def test_series_equals_the_same_ct_in_nrrd(self, data_folder):
-        folder = data_folder / "misc_ct" / "cip_ct64"
-        dicom, info = read_volume(folder / "ct-64Dicom")
-        nrrd, other = read_volume(folder / "ct-64.nrrd")
+    def test_series_equals_the_same_ct_in_nrrd(self):
+        folder = CHEST
+        dicom, info = read_volume(folder / "dicom")
+        nrrd, other = read_volume(folder / "ct.nrrd")
         np.testing.assert_array_equal(dicom.array, nrrd.array)
         np.testing.assert_allclose(dicom.ijk_to_ras, nrrd.ijk_to_ras, atol=1e-3)  # positions have three digits
         assert info.is_dicom and info.voxels_sha256 == other.voxels_sha256 and not info.warnings
         assert info.dicom["files"] == 79 and info.dicom["slice_thickness_mm"] == 3.98734
 
-    def test_slices_are_sorted_by_place_not_by_name(self, data_folder, series):
+    def test_slices_are_sorted_by_place_not_by_name(self, series):
         expected, _ = read_volume(series[0].parent)
         names = np.random.default_rng(3).permutation(len(series))
         for path, name in zip(series, names, strict=True):
@@ -499,8 +500,8 @@ class TestDicom:
 
 
 class TestMask:
-    def test_a_mask_with_permuted_and_flipped_axes_lands_where_it_belongs(self, data_folder, tmp_path):
-        _, mask_path, ct = small_ct(data_folder, tmp_path)
+    def test_a_mask_with_permuted_and_flipped_axes_lands_where_it_belongs(self, tmp_path):
+        _, mask_path, ct = small_ct(tmp_path)
         expected = read_mask(mask_path, ct)
         array, matrix = expected[::-1].transpose(2, 1, 0), ct.ijk_to_ras.copy()
         matrix[:3, 3] += matrix[:3, 2] * (ct.shape[0] - 1)
@@ -509,16 +510,16 @@ class TestMask:
         write_image(tmp_path / "turned.nrrd", array, matrix)
         np.testing.assert_array_equal(read_mask(tmp_path / "turned.nrrd", ct), expected)
 
-    def test_side_labels_are_kept_and_others_become_one(self, data_folder, tmp_path):
-        _, mask_path, ct = small_ct(data_folder, tmp_path)
+    def test_side_labels_are_kept_and_others_become_one(self, tmp_path):
+        _, mask_path, ct = small_ct(tmp_path)
         lungs = read_mask(mask_path, ct)
         sides = lungs * np.where(np.arange(64) < 32, 1, 2).astype(np.uint8)
         for stored, expected in ((sides, sides), (lungs * np.int16(1000), lungs), (lungs * np.float32(0.5), lungs)):
             write_image(tmp_path / "mask.nrrd", stored, ct)
             np.testing.assert_array_equal(read_mask(tmp_path / "mask.nrrd", ct), expected)
 
-    def test_a_mask_beside_the_ct_is_refused(self, data_folder, tmp_path):
-        _, mask_path, ct = small_ct(data_folder, tmp_path)
+    def test_a_mask_beside_the_ct_is_refused(self, tmp_path):
+        _, mask_path, ct = small_ct(tmp_path)
         moved = ct.ijk_to_ras.copy()
         moved[0, 3] += 2.0
         write_image(tmp_path / "moved.nrrd", read_mask(mask_path, ct), moved)

@@ -34,10 +34,9 @@ from LesionDecompLib.training.run import train_lesions
 from LesionDecompLib.training.taught_heat import taught_heat
 from LesionDecompLib.training.warm_start import spread_over_stem, start_from
 from PIL import Image
+from repository import MODULE
 from safetensors.torch import load_file
 from tiny_training import TINY, slice_image, write_training_set
-
-LIBRARY = Path(__file__).resolve().parents[1] / "LesionDecomp"
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +94,7 @@ def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(training_set, tm
     command = [sys.executable, "-m", "LesionDecompLib", "train", "--data", str(training_set), "-o"]
     command += [str(tmp_path / "run"), "--device", "cpu", "--threads", "1", "--resume", "--checkpoint-seconds", "0"]
     command += [part for text in settings for part in ("--set", text)]
-    environment = {**os.environ, "PYTHONPATH": str(LIBRARY)}
+    environment = {**os.environ, "PYTHONPATH": str(MODULE)}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     log, end = tmp_path / "run" / "log.csv", time.monotonic() + 120
     while (not log.exists() or log.read_bytes().count(b"\n") <= lines) and time.monotonic() < end:

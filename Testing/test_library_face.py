@@ -6,7 +6,7 @@ import sys
 
 import LesionDecompLib
 import pytest
-from test_module_files import MODULE
+from repository import MODULE
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from LesionDecompLib.segmentation.body_field import FieldOfView, body_center, bo
 from LesionDecompLib.segmentation.lungs.air import airway_in_lungs, dark_lung
 from LesionDecompLib.segmentation.lungs.cleanup import clean_lungs, fill_holes
 from LesionDecompLib.segmentation.lungs.segment import LEFT, RIGHT, segment_lungs, split_right_left
+from repository import CHEST
 
 RAS = np.diag([-2.0, -2.0, 3.0, 1.0])  # columns go to the left, rows to the back, slices up
 
@@ -292,9 +293,9 @@ def test_the_body_may_be_cut_off_by_the_field_of_view(segment, sick_chest):
     assert _dice(labels > 0, truth[crop]) >= 0.93
 
 
-def test_large_voxels_will_do(segment, data_folder):
-    folder = data_folder / "misc_ct" / "cip_ct64"
-    volume, truth = _read(folder / "ct-64.nrrd", folder / "wholeLung-64.nrrd")
+def test_large_voxels_will_do(segment):
+    folder = CHEST
+    volume, truth = _read(folder / "ct.nrrd", folder / "lungs.nrrd")
     labels, _ = segment(volume)
     assert _dice(labels > 0, truth) >= 0.90
 

@@ -1,4 +1,4 @@
-"""How far the outcome may follow a change to a CT that should not matter: the bounds that METAMORPHIC.md states.
+"""How far the outcome may follow a change to a CT that should not matter: bounds of Documentation/metamorphic.md.
 
 On sixteen slices of the bundled sample, through the tumor, with the shipped models.
 """

@@ -6,21 +6,10 @@ import hashlib
 import re
 import subprocess
 import xml.etree.ElementTree as ElementTree
-from pathlib import Path
 
 import pytest
 from PIL import Image
-
-ROOT = Path(__file__).resolve().parents[1]
-MODULE = ROOT / "LesionDecomp"
-
-
-def cmake_list(name: str) -> set[str]:
-    """Entries of a ``set(NAME ...)`` of the module's CMakeLists.txt, relative to the module's folder."""
-    text = re.sub(r"#.*", "", (MODULE / "CMakeLists.txt").read_text(encoding="utf-8"))
-    block = re.search(rf"set\({name}\s([^)]*)\)", text)
-    assert block is not None, f"no set({name} ...) in {MODULE / 'CMakeLists.txt'}"
-    return {entry.strip('"').replace("${MODULE_NAME}", "LesionDecomp") for entry in block.group(1).split()}
+from repository import MODULE, ROOT, cmake_list, cmake_metadata
 
 
 def shipped_files() -> set[str]:
@@ -42,12 +31,6 @@ def test_built_extension_holds_every_python_file_but_those_of_the_evaluation():
 
 def test_built_extension_holds_every_resource():
     assert cmake_list("MODULE_PYTHON_RESOURCES") == {name for name in shipped_files() if not name.endswith(".py")}
-
-
-def cmake_metadata() -> dict[str, str]:
-    """The extension's ``EXTENSION_...`` settings, by what follows the underscore."""
-    text = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
-    return dict(re.findall(r'set\(EXTENSION_(\w+) "([^"]*)"\)', text))
 
 
 def test_extension_index_finds_its_metadata():

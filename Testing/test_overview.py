@@ -26,6 +26,7 @@ from LesionDecompLib.report.overview import (
 )
 from LesionDecompLib.report.panels import representative_slices
 from LesionDecompLib.report.picture import LESION_COLOR, Frame, Plane, draw_panel
+from repository import CHEST
 from segmented_case import segmented, segmented_sample
 from skimage.color import rgb2lab
 
@@ -235,9 +236,9 @@ def test_unusual_cases_are_drawn_too(case, which):
     assert page[PANELS].std() > 30
 
 
-def test_large_voxels_are_shown_smoothly(data_folder):
-    volume = read_volume(data_folder / "misc_ct" / "cip_ct64" / "ct-64.nrrd")[0]
-    lungs = read_mask(data_folder / "misc_ct" / "cip_ct64" / "wholeLung-64.nrrd", volume)
+def test_large_voxels_are_shown_smoothly():
+    volume = read_volume(CHEST / "ct.nrrd")[0]
+    lungs = read_mask(CHEST / "lungs.nrrd", volume)
     page = _pixels(volume, segmented(volume, lungs, (volume.array > -700).astype(np.float32), 0.5))
     # Voxels of 4 mm are ten pixels wide; shown as blocks, nine in ten neighbors would be alike.
     gray = page[AXIAL_PANELS[2]][100:250, 100:350, 0]

@@ -198,8 +198,8 @@ def test_heat_that_is_high_everywhere():
     assert "Heat is high all over the lungs (mean 0.50)" in heat_warnings({**usual, "lung_heat_mean": 0.5})[0]
 
 
-def test_a_model_that_calls_everything_lesion_is_told_of_beside_the_figures(data_folder, tmp_path, capsys):
-    ct, mask, _ = small_ct(data_folder, tmp_path)
+def test_a_model_that_calls_everything_lesion_is_told_of_beside_the_figures(tmp_path, capsys):
+    ct, mask, _ = small_ct(tmp_path)
     shipped = find_bundle(None, "lesions")
     network = shipped.network()
     # P near 1 in every pixel of the lungs, as of a model that was trained on another window.

@@ -43,7 +43,7 @@ sys.addaudithook(guard)
 
 
 @pytest.fixture(scope="module")
-def outcome(data_folder, tmp_path_factory):
+def outcome(tmp_path_factory):
     """A run with all outputs (but DICOM SEG, which is asked for to carry the patient) on a folder full of identity."""
     pytest.importorskip("slicer", reason="needs slicer-core")
     folder = tmp_path_factory.mktemp("Grossauer")
@@ -51,9 +51,9 @@ def outcome(data_folder, tmp_path_factory):
     small_models(home / ".lesiondecomp" / "models")
     series = folder / f"{SECRET_NAME.replace('^', ' ')} {SECRET_ID}"
     series.mkdir()
-    for path in series_files(data_folder)[30:42]:
+    for path in series_files()[30:42]:
         copy_slice(path, series / path.name, **PLANTED)
-    _, mask, _ = small_ct(data_folder, folder)
+    _, mask, _ = small_ct(folder)
     (folder / "guard").mkdir()
     (folder / "guard" / "sitecustomize.py").write_text(GUARD)
     environment = process_environment(home)

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from repository import MODULE
 
-LIBRARY = Path(__file__).parents[1] / "LesionDecomp"
-START = f"import sys; sys.path.insert(0, {str(LIBRARY)!r})\nfrom LesionDecompLib.report.memory import peak_memory_mib\n"
+START = f"import sys; sys.path.insert(0, {str(MODULE)!r})\nfrom LesionDecompLib.report.memory import peak_memory_mib\n"
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows tells no peak through Python")
 

@@ -9,7 +9,7 @@ import tomllib
 
 import pytest
 from LesionDecompLib import __version__
-from test_module_files import ROOT, cmake_metadata
+from repository import ROOT, cmake_metadata
 
 yaml = pytest.importorskip("yaml", reason="PyYAML is not installed (pip install .[test])")
 

@@ -11,10 +11,15 @@ from pathlib import Path
 
 import pytest
 from LesionDecompLib.training.lungs.cases import patient_names
-from test_lesion_training import LIBRARY, training_set  # noqa: F401
-from tiny_training import TINY
+from repository import MODULE
+from tiny_training import TINY, write_training_set
 
 COLUMNS = ("L_r", "L_n", "L_m", "L_p_heat", "L_c", "L_a", "L_g", "wasserstein", "change_G1", "heat_normal")
+
+
+@pytest.fixture(scope="module")
+def training_set(tmp_path_factory) -> Path:
+    return write_training_set(tmp_path_factory.mktemp("set"), test=3)
 
 
 def train(
@@ -24,7 +29,7 @@ def train(
     command = [sys.executable, *(launcher if ranks > 1 else []), "-m", "LesionDecompLib", "train"]
     command += ["--data", str(data), "-o", str(folder), "--device", "cpu", "--threads", "1"]
     command += [part for text in settings for part in ("--set", text)] + list(more)
-    environment = {**os.environ, "PYTHONPATH": str(LIBRARY), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(MODULE), "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=300)
 
 
@@ -34,7 +39,7 @@ def logged(folder: Path, columns: Sequence[str] = COLUMNS) -> dict[str, float]:
     return {column: float(last[column]) for column in columns}
 
 
-def test_two_ranks_train_as_one(training_set, tmp_path):  # noqa: F811
+def test_two_ranks_train_as_one(training_set, tmp_path):
     """Every loss term, mean over the run, critic and batch norm included; float rounding is what is left."""
     for ranks in (1, 2):
         finished = train(ranks, training_set, tmp_path / f"{ranks}")
@@ -46,7 +51,7 @@ def test_two_ranks_train_as_one(training_set, tmp_path):  # noqa: F811
     )
 
 
-def test_a_rank_s_failure_ends_the_run_with_its_reason(training_set, tmp_path):  # noqa: F811
+def test_a_rank_s_failure_ends_the_run_with_its_reason(training_set, tmp_path):
     finished = train(2, training_set, tmp_path / "run", "--set", "batch_lesion=3")
     assert finished.returncode != 0
     assert "3 slices of one kind for 2 ranks" in finished.stderr

@@ -26,8 +26,8 @@ from LesionDecompLib import __version__
 from LesionDecompLib.__main__ import main
 from LesionDecompLib.measurement.statistics import read_statistics_csv
 from LesionDecompLib.training import run as training_run
-from test_evaluation import slices  # noqa: F401
-from test_module_files import ROOT
+from masked_slices import write_masked_slices
+from repository import ROOT
 from tiny_training import TINY
 
 PAGES = ("README.md", "CONTRIBUTING.md")
@@ -137,7 +137,7 @@ def equivalent(command: str) -> Callable[[str], None]:
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory, sample_folder, slices) -> Path:  # noqa: F811
+def workplace(tmp_path_factory, sample_folder) -> Path:
     """A folder with the files that the pages' commands name, each small."""
     folder = tmp_path_factory.mktemp("readme")
     image = sitk.ReadImage(str(sample_folder / "chest_ct_tumor.nrrd"))[::4, ::4, 20:32]
@@ -151,7 +151,7 @@ def workplace(tmp_path_factory, sample_folder, slices) -> Path:  # noqa: F811
     rows += [f"CT{case},{z},{'lesion' if z < 6 else 'normal'}" for case in (1, 2) for z in (3, 8)]
     (folder / "labels.csv").write_text("\n".join(rows), encoding="utf-8")
     # Where the training set that the commands make would be too small to train on, one that is not stands in.
-    shutil.copytree(slices, folder / "SLICES_TO_TRAIN")
+    write_masked_slices(folder / "SLICES_TO_TRAIN")
     lungs = image > -500
     for where, label in (("LUNG_CT", "lung"), ("CT_FOLDER", "lesion")):
         (folder / where).mkdir()

@@ -115,8 +115,8 @@ def test_air_with_hardly_any_patient_is_refused():
         ({"g0018e0050": "1"}, "Slices 1 mm thick lie 3.99 mm apart: volumes miss what lies between them."),
     ],
 )
-def test_what_a_dicom_header_says_of_slices_is_warned_about(data_folder, tmp_path, changes, said):
-    for path in series_files(data_folder)[20:26]:
+def test_what_a_dicom_header_says_of_slices_is_warned_about(tmp_path, changes, said):
+    for path in series_files()[20:26]:
         copy_slice(path, tmp_path / path.name, **changes)
     _, source = read_volume(tmp_path)
     assert said in source.warnings

@@ -157,10 +157,10 @@ def test_axis_chart_has_superior_on_top():
     assert axis_chart(np.arange(3.0), np.zeros(3), np.zeros(3)).startswith("<svg")
 
 
-def test_command_writes_the_page_as_part_of_the_set(data_folder, tmp_path, capsys, monkeypatch):
+def test_command_writes_the_page_as_part_of_the_set(tmp_path, capsys, monkeypatch):
     models = small_models(tmp_path / "models")
     monkeypatch.setattr(bundles, "model_folders", lambda: [models])
-    ct, mask, _ = small_ct(data_folder, tmp_path)
+    ct, mask, _ = small_ct(tmp_path)
     out = tmp_path / "out"
     arguments = ["segment", ct, "-o", out, "--lung-mask", mask, "--quiet", "--overwrite"]
     done = run_here(capsys, *arguments, "--report")

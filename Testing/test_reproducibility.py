@@ -32,9 +32,9 @@ def models(home):
 
 
 @pytest.fixture(scope="module")
-def case(data_folder, tmp_path_factory):
+def case(tmp_path_factory):
     folder = tmp_path_factory.mktemp("case")
-    ct, mask, _ = small_ct(data_folder, folder)
+    ct, mask, _ = small_ct(folder)
     return folder, ct, mask
 
 

@@ -17,6 +17,7 @@ from LesionDecompLib.processes.command import CommandProcess
 from LesionDecompLib.processes.training import TrainingSettings
 from LesionDecompLib.processes.training_run import SliceSetProcess, TrainingRun
 from LesionDecompLib.training.data.labels import SliceLabel
+from repository import TESTING
 
 LABELS = {
     name: [SliceLabel(0, "normal", ""), SliceLabel(1, "lesion", "")] for name in ("first", "second", "third", "fourth")
@@ -44,7 +45,9 @@ def test_images_that_a_killed_program_left_are_removed_by_the_next_one(tmp_path)
         "os._exit(0)\n"  # at once, as a killed program: nothing is tidied up
     )
     environment = process_environment(tmp_path)
-    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), environment["PYTHONPATH"]])
+    environment["PYTHONPATH"] = os.pathsep.join(
+        [str(Path(__file__).parent), str(TESTING / "support"), environment["PYTHONPATH"]]
+    )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, timeout=120)
     left = set(tmp_path.glob("lesiondecomp-*"))
     assert any(list(folder.glob("*.nrrd")) for folder in left)
