@@ -261,20 +261,15 @@ class TestSeveralProcesses:
             pass
         assert snapshot(tmp_path) == {}
 
-    def test_where_folders_cannot_be_locked_a_file_in_them_is(self, tmp_path):
-        # Windows' call stands on this system's own: one byte, refused with EACCES, free when its process is gone.
-        as_there = (
-            "import errno, fcntl, sys, time, types\n"
-            "from LesionDecompLib.io import folder_lock\n"
-            "def locking(descriptor, mode, count):\n"
-            "    try: fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, count)\n"
-            "    except BlockingIOError as error: raise PermissionError(errno.EACCES, 'locked') from error\n"
-            "folder_lock.fcntl, folder_lock.msvcrt = None, types.SimpleNamespace(locking=locking, LK_NBLCK=2)\n"
+    def test_whoever_waits_has_the_lock_of_a_killed_process(self, tmp_path):
+        hold = (
+            "import time; from LesionDecompLib.io.folder_lock import sole_writer\n"
+            "with sole_writer('.'): print('ready', flush=True); time.sleep(600)\n"
         )
-        hold = as_there + "with folder_lock.sole_writer('.'): print('ready', flush=True); time.sleep(600)\n"
-        ask = as_there + (
+        ask = (
+            "from LesionDecompLib.io.folder_lock import sole_writer\n"
             "try:\n"
-            "    with folder_lock.sole_writer('.', wait=False): print('alone', flush=True)\n"
+            "    with sole_writer('.', wait=False): print('alone', flush=True)\n"
             "except Exception as error: print(error, flush=True)\n"
         )
         first = self.start(tmp_path, hold)
