@@ -36,7 +36,7 @@ def case(tmp_path):
 
 
 def test_a_dozen_kills_leave_nothing_half_done(tmp_path):
-    """Of segmenting and of making a training set; those of trainings are in ``test_lesion_training``."""
+    """Of segmenting and of making a training set; those of trainings are in ``training/test_lesion_task.py``."""
     jobs = ("segment", "replace", "slices")
     command = [sys.executable, "-m", "faults", "--seed", "3", "--kills", "12", "--jobs", *jobs]
     environment = process_environment(tmp_path) | {"TMPDIR": str(tmp_path)}

@@ -99,7 +99,7 @@ def run_pip(command: str) -> None:
 
 
 def run_slurm(command: str) -> None:
-    """The shell reads it; what each rank runs is run by one (several: test_rank_training.py)."""
+    """The shell reads it; what each rank runs is run by one (several: training/test_ranks.py)."""
     subprocess.run(["bash", "-n", "-c", command], check=True, timeout=60)
     launcher, arguments = command.split(" -m LesionDecompLib ")
     assert launcher.startswith("srun ") and " torchrun " in launcher.replace("'", " ")
@@ -206,7 +206,7 @@ def test_readme_commands(command, workplace, monkeypatch, done):
     monkeypatch.chdir(workplace)
     if "run/curves.png" in written(workplace):  # once is enough: they take longer than the steps
         monkeypatch.setattr(training_run, "draw_curves", lambda log, picture: False)
-    if "--hours" in command:  # measuring what fits takes fifteen steps; test_lesion_training.py measures
+    if "--hours" in command:  # measuring what fits takes fifteen steps; training/test_lesion_task.py measures
         monkeypatch.setattr(training_run, "steps_within", lambda task, hours: 1)
     run = equivalent(command)
     run(command)
