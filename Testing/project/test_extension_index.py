@@ -107,7 +107,10 @@ def test_the_homepage_tells_what_reviewers_look_for():
         assert re.search(rf"^## .*{heading}", readme, re.MULTILINE), f"no section {heading}"
     assert "Apache-2.0" in readme and (ROOT / "LICENSE").is_file()
     assert "research" in readme[:1500].lower()
-    assert len(re.findall(r"^\d+\. ", readme[readme.index("Tutorial") :], re.MULTILINE)) >= 10
+    assert "](Documentation/tutorial.md)" in readme
+    tutorial = (ROOT / "Documentation" / "tutorial.md").read_text(encoding="utf-8")
+    assert len(re.findall(r"^\d+\. ", tutorial, re.MULTILINE)) >= 10
+    assert len(re.findall(r"!\[", tutorial)) >= 4
 
 
 def test_a_page_does_not_name_a_file_of_the_repository_that_is_gone():

@@ -1,4 +1,4 @@
-"""Every command and every Python example of README.md and CONTRIBUTING.md is run, in the order of the page.
+"""Every command and every Python example of README.md and the pages it links to is run, in the order of the pages.
 
 Commands of ``lesiondecomp`` are run as they are printed, in a folder that holds small files of the names they use. What
 would take long is made small by :data:`SHRINK`; what needs a network, several machines or the whole suite has its
@@ -30,7 +30,15 @@ from masked_slices import write_masked_slices
 from repository import ROOT
 from tiny_training import TINY
 
-PAGES = ("README.md", "CONTRIBUTING.md")
+PAGES = (
+    "README.md",
+    "Documentation/tutorial.md",
+    "Documentation/command_line.md",
+    "Documentation/training.md",
+    "CONTRIBUTING.md",
+)
+# One story: later commands use what earlier ones wrote, so that one process runs them all.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("pages")]
 
 
 def settings(*values: str) -> list[str]:
@@ -43,10 +51,11 @@ def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
-def commands(page: str) -> list[str]:
-    """The page's shell commands: continued lines joined, comments left out."""
-    lines = "\n".join(blocks(page, "sh")).replace("\\\n", " ").splitlines()
-    return [command for line in lines if (command := re.sub(r"(^|\s)#.*", "", line).strip())]
+def commands(*pages: str) -> list[str]:
+    """The pages' shell commands, each once: continued lines joined, comments left out."""
+    lines = "\n".join(text for page in pages for text in blocks(page, "sh")).replace("\\\n", " ").splitlines()
+    found = [command for line in lines if (command := re.sub(r"(^|\s)#.*", "", line).strip())]
+    return list(dict.fromkeys(found))
 
 
 # What is changed in a command of lesiondecomp so that it takes a second; the last rule whose pattern is found counts.
@@ -78,8 +87,8 @@ def run_make(command: str) -> None:
     done = subprocess.run(call, cwd=ROOT, env=outside, capture_output=True, encoding="utf-8", timeout=60)
     assert done.returncode == 0, done.stderr
     recipe = done.stdout.splitlines()
-    if target == "demo":  # one of the README's own commands, and so run
-        assert recipe[-1].removeprefix(".venv/bin/") in commands("README.md")
+    if target == "demo":  # one of the pages' own commands, and so run
+        assert recipe[-1].removeprefix(".venv/bin/") in commands(*PAGES)
         return
     tools = {"test": ("ruff", "mypy", "pytest"), "lint": ("ruff",), "types": ("mypy",), "docs": ("pdoc",)}[target]
     for tool in tools:
@@ -193,54 +202,51 @@ def written(folder: Path) -> set[str]:
 
 
 def test_there_are_commands_to_run():
-    assert len(commands("README.md")) > 15 and len(commands("CONTRIBUTING.md")) >= 5
+    least = dict(zip(PAGES, (4, 0, 9, 12, 5), strict=True))
+    assert {page: len(commands(page)) for page in PAGES if len(commands(page)) < least[page]} == {}
 
 
 @pytest.fixture(scope="module")
-def done() -> set[str]:
-    return set()
+def failures(workplace) -> dict[str, BaseException]:
+    """All commands, run one after the other in the folder; what went wrong, by command."""
+    failed: dict[str, BaseException] = {}
+    for command in commands(*PAGES):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(workplace)
+            if "run/curves.png" in written(workplace):  # once is enough: they take longer than the steps
+                patch.setattr(training_run, "draw_curves", lambda log, picture: False)
+            if "--hours" in command:  # measuring what fits takes fifteen steps; test_lesion_task.py measures
+                patch.setattr(training_run, "steps_within", lambda task, hours: 1)
+            try:
+                equivalent(command)(command)
+            except (Exception, pytest.fail.Exception) as error:
+                failed[command] = error
+        if command.startswith("lesiondecomp train") and not (workplace / "other").exists():
+            shutil.copytree(workplace / "run", workplace / "other")
+        if command.startswith("lesiondecomp slices"):
+            assert len(list((workplace / "SLICES").rglob("*.png"))) == 4
+            shutil.rmtree(workplace / "SLICES")
+            (workplace / "SLICES_TO_TRAIN").rename(workplace / "SLICES")
+    return failed
 
 
-@pytest.mark.parametrize("command", [pytest.param(command, id=command[:70]) for command in commands("README.md")])
-def test_readme_commands(command, workplace, monkeypatch, done):
-    monkeypatch.chdir(workplace)
-    if "run/curves.png" in written(workplace):  # once is enough: they take longer than the steps
-        monkeypatch.setattr(training_run, "draw_curves", lambda log, picture: False)
-    if "--hours" in command:  # measuring what fits takes fifteen steps; training/test_lesion_task.py measures
-        monkeypatch.setattr(training_run, "steps_within", lambda task, hours: 1)
-    run = equivalent(command)
-    run(command)
-    done.add(command)
-    if command.startswith("lesiondecomp train") and not (workplace / "other").exists():
-        shutil.copytree(workplace / "run", workplace / "other")
-    if command.startswith("lesiondecomp slices"):
-        assert len(list((workplace / "SLICES").rglob("*.png"))) == 4
-        shutil.rmtree(workplace / "SLICES")
-        (workplace / "SLICES_TO_TRAIN").rename(workplace / "SLICES")
+@pytest.mark.parametrize("command", [pytest.param(command, id=command[:70]) for command in commands(*PAGES)])
+def test_commands_run(command, failures):
+    if command in failures:
+        raise failures[command]
 
 
-def test_contributing_commands(workplace, monkeypatch):
-    monkeypatch.chdir(workplace)
-    for command in commands("CONTRIBUTING.md"):
-        if command not in commands("README.md"):
-            equivalent(command)(command)
-
-
-def test_readme_names_what_the_commands_write(workplace, done):
+def test_tables_name_what_the_commands_write(workplace, failures):
     """The tables of files are those that the commands above left."""
-    if len(done) < len(set(commands("README.md"))):
-        pytest.skip("not all commands were run")
-    named = set(re.findall(r"^\| `(\S+\.\w+)` \|", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE))
+    named = set(re.findall(r"^\| `(\S+\.\w+)` \|", (ROOT / PAGES[2]).read_text("utf-8"), re.MULTILINE))
     assert {path.name for path in (workplace / "results").iterdir()} <= named
     assert (workplace / "night" / "summary.csv").is_file() and (workplace / "run" / "curves.png").is_file()
     assert json.loads((workplace / "comparison" / "results.json").read_text("utf-8"))["split"] == "test"
 
 
-def test_readme_tells_the_sample_s_figures(workplace, done):
-    if not any(command.startswith("lesiondecomp demo") for command in done):
-        pytest.skip("the demo was not run")
+def test_the_tutorial_tells_the_sample_s_measurements(workplace, failures):
     both = read_statistics_csv(workplace / "demo" / "statistics.csv")[0].values
-    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    text = " ".join((ROOT / "Documentation" / "tutorial.md").read_text("utf-8").split())
     told = re.search(r"The sample's lungs hold (\d+) mL; at the default threshold (\d+) mL of it, ([\d.]+) %", text)
     lung, lesion, share = (float(figure) for figure in told.groups())
     assert both["lung_volume_ml"] == pytest.approx(lung, rel=0.005)
