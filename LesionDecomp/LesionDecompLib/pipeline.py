@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from .ct.checks import check_chest_ct
-from .ct.grid import AxialView
 from .ct.plausibility import heat_warnings, input_warnings, lung_edge_warnings, lung_warnings
 from .ct.volume import Volume
 from .errors import ConfigError, InputError
-from .measurement.statistics import RegionStatistics, lesion_statistics
+from .measurement.live import LiveLesions
+from .measurement.statistics import RegionStatistics
 from .models.bundle import ModelBundle, find_bundle
 from .models.device import choose_device
 from .progress import Cancel, Progress, check_cancel
-from .segmentation.lesions import lesion_labelmap
+from .segmentation.lesions import lung_box
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +39,7 @@ class SegmentResult:
     :param heat: float32 in [0, 1], 0 outside the lungs.
     :param lungs: uint8, 1 right, 2 left.
     :param lesions: uint8, 0 / 1.
+    :param box: of the lungs; all three are 0 outside.
     :param statistics: 12 rows, see :func:`LesionDecompLib.measurement.statistics.lesion_statistics`.
     :param threshold: on the heat.
     :param min_volume_ml: smaller lesions were removed, mL.
@@ -52,6 +53,7 @@ class SegmentResult:
     heat: np.ndarray
     lungs: np.ndarray
     lesions: np.ndarray
+    box: tuple[slice, slice, slice]
     statistics: list[RegionStatistics]
     threshold: float
     min_volume_ml: float
@@ -61,6 +63,11 @@ class SegmentResult:
     lesion_bundle: ModelBundle
     lung_bundle: ModelBundle | None
     precision: dict[str, str] = field(default_factory=dict)
+
+    def boxed(self, name: str) -> np.ndarray:
+        """``"heat"``, ``"lungs"`` or ``"lesions"`` inside :attr:`box`."""
+        array: np.ndarray = getattr(self, name)
+        return array[self.box]
 
 
 class Segmenter:
@@ -118,26 +125,29 @@ class Segmenter:
         _check_parameters(threshold, min_volume_ml)
         timings: dict[str, float] = {}
         report = progress if progress is not None else _no_progress
-        view = AxialView.of(volume.shape, volume.ijk_to_ras)
+        view = volume.view
         with _timed(timings, "check"):
             check_chest_ct(volume)
             warnings = input_warnings(volume)
         with _timed(timings, "lungs"), _memory_errors("Lung segmentation", volume):
-            lungs, oddities = self._lungs(volume, view, lung_mask, progress, cancelled)
+            lungs, oddities = self._lungs(volume, lung_mask, progress, cancelled)
             warnings += oddities
         with _timed(timings, "heat"), _memory_errors("Lesion heat", volume):
-            heat, oddities = self._heat(volume, view, lungs, progress, cancelled)
+            box = lung_box(view.to_axial(lungs))
+            heat, oddities = self._heat(volume, lungs, box, progress, cancelled)
             warnings += oddities
         check_cancel(cancelled, "Segmentation")
         report("lesions", 0, 1)
         with _timed(timings, "lesions"):
-            lesions = lesion_labelmap(heat, lungs, threshold, min_volume_ml, volume.voxel_volume_ml)
+            hu, sides, warmth = (view.to_axial(array) for array in (volume.array, lungs, heat))
+            found = LiveLesions(hu, sides, warmth, volume.voxel_volume_ml, box).at(threshold, min_volume_ml)
+            lesions = np.empty_like(lungs)
+            found.paint(view.to_axial(lesions))
         report("lesions", 1, 1)
         check_cancel(cancelled, "Segmentation")
         report("statistics", 0, 1)
         with _timed(timings, "statistics"):
-            hu, sides, found, warmth = (view.to_axial(array) for array in (volume.array, lungs, lesions, heat))
-            statistics = lesion_statistics(hu, sides, found, warmth, volume.voxel_volume_ml)
+            statistics = found.statistics()
         report("statistics", 1, 1)
         warnings += heat_warnings(statistics[0].values)
         used = {"lesions": self.lesion_bundle} if lung_mask is not None else self._bundles()
@@ -145,6 +155,7 @@ class Segmenter:
             heat=heat,
             lungs=lungs,
             lesions=lesions,
+            box=view.array_box(box),
             statistics=statistics,
             threshold=threshold,
             min_volume_ml=float(min_volume_ml),
@@ -159,7 +170,6 @@ class Segmenter:
     def _lungs(
         self,
         volume: Volume,
-        view: AxialView,
         mask: np.ndarray | None,
         progress: Progress | None,
         cancelled: Cancel | None,
@@ -169,7 +179,6 @@ class Segmenter:
         if mask is None:
             return segment_lungs(
                 volume,
-                view,
                 self._network(self.lung_bundle),
                 self.lung_bundle,
                 self.device,
@@ -178,13 +187,13 @@ class Segmenter:
                 cancelled,
                 self._precision(self.lung_bundle),
             )
-        return lungs_from_mask(mask, volume, view)
+        return lungs_from_mask(mask, volume)
 
     def _heat(
         self,
         volume: Volume,
-        view: AxialView,
         lungs: np.ndarray,
+        box: tuple[slice, slice, slice],
         progress: Progress | None,
         cancelled: Cancel | None,
     ) -> tuple[np.ndarray, list[str]]:
@@ -192,8 +201,8 @@ class Segmenter:
 
         return lesion_heat(
             volume,
-            view,
             lungs,
+            box,
             cast("DecompositionNet", self._network(self.lesion_bundle)),
             self.lesion_bundle,
             self.device,
@@ -225,7 +234,7 @@ class Segmenter:
         return network_precision(bundle, self.device, self.precision)
 
 
-def lungs_from_mask(mask: np.ndarray, volume: Volume, view: AxialView) -> tuple[np.ndarray, list[str]]:
+def lungs_from_mask(mask: np.ndarray, volume: Volume) -> tuple[np.ndarray, list[str]]:
     """Turn a user's lung mask into lung labels, and say what is odd about it.
 
     :param mask: ``(k, j, i)``, lung where not 0; labels 1 and 2 are kept when they are the only ones and both occur.
@@ -235,7 +244,7 @@ def lungs_from_mask(mask: np.ndarray, volume: Volume, view: AxialView) -> tuple[
     from .segmentation.body_field import body_center  # not before: it loads torch
     from .segmentation.lungs.segment import LEFT, RIGHT, split_right_left  # not before: it loads torch
 
-    mask = np.asarray(mask)
+    mask, view = np.asarray(mask), volume.view
     if mask.shape != volume.shape:
         found, expected = ("×".join(str(n) for n in reversed(shape)) for shape in (mask.shape, volume.shape))
         advice = "Resample the mask to the CT's grid."

@@ -40,11 +40,12 @@ def world_matrix(node, stage: str = READING) -> np.ndarray:
     return slicer.util.arrayFromVTKMatrix(matrix) @ ijk_to_world
 
 
-def volume_from_node(node) -> Volume:
-    """Copy a scalar volume node's voxels and its place in the world.
+def volume_from_node(node, *, copy: bool = True) -> Volume:
+    """A scalar volume node's voxels and its place in the world.
 
     :param node: a scalar volume node holding a CT in HU.
-    :return: the volume; its array is a copy, so that nothing that happens in the scene reaches it.
+    :param copy: copy the voxels, so that nothing that happens in the scene reaches the volume; without, it sees the
+        node's own, which must not change meanwhile.
     :raises LesionDecompError: no node, no voxels, a labelmap, several components, a non-linear transform, or anything
         that :meth:`LesionDecompLib.ct.volume.Volume.from_array` refuses.
     """
@@ -57,18 +58,18 @@ def volume_from_node(node) -> Volume:
             READING, f"'{node.GetName()}' with {components} values in each voxel", "a scalar volume with a chest CT"
         )
     array = slicer.util.arrayFromVolume(node)
-    return Volume.from_array(array.copy(), world_matrix(node), node.GetName() or "")
+    return Volume.from_array(array.copy() if copy else array, world_matrix(node), node.GetName() or "")
 
 
 def lung_mask_from_node(mask, ct, segments: Sequence[str] | None = None) -> np.ndarray:
-    """Copy a lung mask onto the CT's grid.
+    """A lung mask on the CT's grid.
 
     :param mask: labelmap volume node on the CT's grid (any non-zero voxel is lung; 1 right and 2 left are kept), or a
         segmentation node of any geometry.
     :param ct: the CT's volume node.
     :param segments: IDs of a segmentation's segments; None for those that are called lung, or all where none is. A
         segment called right and one called left become 1 and 2.
-    :return: ``(k, j, i)`` labels.
+    :return: ``(k, j, i)`` labels; those of a labelmap are the node's own, which must not change meanwhile.
     :raises LesionDecompError: no voxels, a labelmap on another grid, or segments that are not there.
     """
     if mask is not None and mask.IsA("vtkMRMLSegmentationNode"):
@@ -91,7 +92,7 @@ def lung_mask_from_node(mask, ct, segments: Sequence[str] | None = None) -> np.n
         raise LesionDecompError(
             READING_MASK, f"'{mask.GetName()}' up to {apart:.3g} mm away from the CT", "the CT's grid", advice
         )
-    return array.copy()
+    return array
 
 
 def segments_of(segmentation) -> list[tuple[str, str]]:

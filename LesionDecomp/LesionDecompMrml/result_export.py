@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import slicer
-from LesionDecompLib.ct.grid import AxialView
 from LesionDecompLib.ct.volume import Volume
 from LesionDecompLib.errors import LesionDecompError
 from LesionDecompLib.io.atomic import write_text
@@ -47,11 +46,11 @@ def measure(nodes: ResultNodes) -> Measured:
 
     :raises LesionDecompError: nodes without voxels, or whose grids have become different.
     """
-    volume = volume_from_node(nodes.ct)
+    volume = volume_from_node(nodes.ct, copy=False)
     arrays = [_array(node) for node in (nodes.heatmap, nodes.lungs, nodes.lesions)]
     if any(array.shape != volume.shape for array in arrays):
         raise LesionDecompError(STAGE, "result nodes that no longer fit the CT", "the CT's grid", "Run again.")
-    view = AxialView.of(volume.shape, volume.ijk_to_ras)
+    view = volume.view
     heat, lungs, lesions = arrays
     rows = lesion_statistics(*(view.to_axial(a) for a in (volume.array, lungs, lesions, heat)), volume.voxel_volume_ml)
     return Measured(volume, heat, lungs, lesions, rows)

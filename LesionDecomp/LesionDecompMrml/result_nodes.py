@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import slicer
+import vtk
 from LesionDecompLib.ct.anatomy import LESIONS, LUNG_LESION, LUNGS, Structure
 from LesionDecompLib.ct.volume import Volume
 from LesionDecompLib.errors import LesionDecompError
+from vtk.util.numpy_support import get_vtk_array_type
 
 from .color_nodes import heat_colors, label_colors
 from .scene_nodes import OUTPUT, THRESHOLD, nodes_of_class
@@ -138,11 +140,11 @@ def write_result(
             report_node = add("report_node", f"{name} lesion report")
         nodes = ResultNodes(ct, heatmap, lungs, lesions, table, segmentation, report_node)
 
-        _write_volume(heatmap, result.heat, ct, np.float32)
+        _write_volume(heatmap, result, "heat", ct, np.float32)
         _display_heat(heatmap)
-        _write_volume(lungs, result.lungs, ct, np.uint8)
+        _write_volume(lungs, result, "lungs", ct, np.uint8)
         _display_labels(lungs, "LesionDecomp lungs", LUNGS)
-        _write_volume(lesions, result.lesions, ct, np.uint8)
+        _write_volume(lesions, result, "lesions", ct, np.uint8)
         _display_labels(lesions, "LesionDecomp lesions", LESIONS)
         fill_table(table, result.statistics)
         show_readable_table(heatmap, result.statistics, make=False)
@@ -152,7 +154,7 @@ def write_result(
         heatmap.SetAttribute(THRESHOLD, repr(float(result.threshold)))
         heatmap.SetAttribute(MINIMUM_VOLUME, repr(float(result.min_volume_ml)))
         if segmentation is not None:
-            _write_segmentation(segmentation, ct, result.lungs, result.lesions)
+            _write_segmentation(segmentation, ct, result.boxed("lungs"), result.boxed("lesions"), result.box)
         if report_node is not None:
             report_node.SetText(report)
         for field in fields(nodes):
@@ -245,7 +247,8 @@ def _role(field: str) -> str:
 def prepare_volume(node, ct, dtype: type) -> np.ndarray:
     """Give a volume node the CT's grid and transform, and voxels to be filled in.
 
-    :return: ``(k, j, i)``, the node's own array; say ``arrayFromVolumeModified`` once it is filled.
+    :return: ``(k, j, i)``, the node's own array, whose voxels may be anything: fill all of it, and then say
+        ``arrayFromVolumeModified``.
     """
     shape = slicer.util.arrayFromVolume(ct).shape
     # Copied part by part: taking the matrix apart and together again would round it.
@@ -256,14 +259,21 @@ def prepare_volume(node, ct, dtype: type) -> np.ndarray:
         held = slicer.util.arrayFromVolume(node)
         if held.shape == shape and held.dtype == dtype:
             return held
-    slicer.util.updateVolumeFromArray(node, np.zeros(shape, dtype))
+    image = vtk.vtkImageData()
+    image.SetDimensions(*reversed(shape))
+    image.AllocateScalars(get_vtk_array_type(dtype), 1)
+    node.SetAndObserveImageData(image)
     return slicer.util.arrayFromVolume(node)
 
 
-def _write_volume(node, array: np.ndarray, ct, dtype: type) -> None:
+def _write_volume(node, result: SegmentResult, name: str, ct, dtype: type) -> None:
     modified = node.StartModify()
     try:
-        prepare_volume(node, ct, dtype)[:] = array
+        array, box = prepare_volume(node, ct, dtype), result.box
+        for axis, part in enumerate(box):  # what lies around the box: six slabs that do not overlap
+            array[(*box[:axis], slice(part.start))] = 0
+            array[(*box[:axis], slice(part.stop, None))] = 0
+        array[box] = result.boxed(name)
         slicer.util.arrayFromVolumeModified(node)
         node.StorableModified()
     finally:
@@ -293,20 +303,23 @@ def _display_labels(node, table_name: str, structures: tuple[Structure, ...]) ->
     node.SetAndObserveDisplayNodeID(display.GetID())
 
 
-def _write_segmentation(node, ct, lungs: np.ndarray, lesions: np.ndarray) -> None:
+def _write_segmentation(
+    node, ct, lungs: np.ndarray, lesions: np.ndarray, box: tuple[slice, slice, slice] | None = None
+) -> None:
+    """Write right lung, left lung and lesion; arrays of the CT's grid, or of the part of it that ``box`` says."""
     # Geometry and transform first: voxels written before would be taken for lying elsewhere.
     node.SetAndObserveTransformNodeID(ct.GetTransformNodeID())
     node.SetReferenceImageGeometryParameterFromVolumeNode(ct)
     is_new = node.GetDisplayNode() is None
     if is_new:
         node.CreateDefaultDisplayNodes()
-    masks = {lung: lungs == lung.label for lung in LUNGS} | {LUNG_LESION: lesions != 0}
-    for structure, mask in masks.items():
-        write_segment(node, ct, structure, mask)
+    for lung in LUNGS:
+        write_segment(node, ct, lung, lungs == lung.label, box)
+    write_segment(node, ct, LUNG_LESION, lesions, box)
     if is_new:
         display = node.GetDisplayNode()
         # Outlines only, so that the heatmap underneath stays visible; the lesions' own is drawn by their labelmap.
-        for structure in masks:
+        for structure in (*LUNGS, LUNG_LESION):
             display.SetSegmentVisibility2DFill(structure.segment_id, False)
         display.SetSegmentVisibility2DOutline(LUNG_LESION.segment_id, False)
 

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import slicer
@@ -33,37 +34,51 @@ if TYPE_CHECKING:
 WAIT_STEP_S = 0.02
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Request:
-    """What is to be done, read from the scene: nothing that happens in the scene afterwards reaches it.
+    """What is to be done, read from the scene.
 
     :param ct: the CT's node.
+    :param mask: of its lungs, or None.
     :param outputs: keyword of :func:`~.result_nodes.write_result` -> node or None.
     :param with_segmentation: make a segmentation where none is given.
     """
 
     ct: Any
-    volume: Volume
     mask: np.ndarray | None
     outputs: Mapping[str, Any]
     with_segmentation: bool
+    _seen: Volume | None
 
     @classmethod
     def read(cls, ct, options: RunOptions | None = None) -> Request:
-        """Copy the CT and its lung mask out of the scene.
+        """Look at the CT and its lung mask in the scene.
 
         :raises LesionDecompError: input that will not do (a CT that is none is refused here, before any model is
             loaded), or output nodes that cannot take the result.
         """
         options = options or RunOptions()
-        volume = volume_from_node(ct)
+        volume = volume_from_node(ct, copy=False)
         check_chest_ct(volume)
         mask = None
         if options.lung_mask is not None:
             mask = lung_mask_from_node(options.lung_mask, ct, options.lung_segments)
         outputs = options.outputs.nodes()
         check_outputs(outputs, inputs=(ct,) if options.lungs_are_edited else (ct, options.lung_mask))
-        return cls(ct, volume, mask, outputs, options.outputs.with_segmentation)
+        return cls(ct, mask, outputs, options.outputs.with_segmentation, volume)
+
+    @cached_property
+    def volume(self) -> Volume:
+        """A copy of the CT, as it is when first asked for: nothing that happens in the scene afterwards reaches it."""
+        seen, self.mask = self.hand_over()
+        return replace(seen, array=seen.array.copy())
+
+    def hand_over(self) -> tuple[Volume, np.ndarray | None]:
+        """CT and mask as the scene holds them now, for use at once: the request lets go of both."""
+        seen, mask, self._seen, self.mask = self._seen, self.mask, None, None
+        if seen is None:
+            raise RuntimeError("the CT was handed over before")
+        return seen, mask
 
     @property
     def nodes(self) -> list[Any]:
@@ -189,7 +204,7 @@ class SegmentationRun:
         self.lost = ""  # name of the node whose removal ended the run
         self._told: Step | None = None
         self._job: WorkerJob | None = WorkerJob(
-            request.volume, request.mask, parameters, python=python, temporary_folder=temporary_folder
+            *request.hand_over(), parameters, python=python, temporary_folder=temporary_folder
         )
         self._scene = request.ct.GetScene()
         events = slicer.vtkMRMLScene

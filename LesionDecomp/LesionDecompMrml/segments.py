@@ -79,5 +79,5 @@ def _oriented_image(mask: np.ndarray, ct, box: tuple[slice, slice, slice] | None
     matrix = vtk.vtkMatrix4x4()
     ct.GetIJKToRASMatrix(matrix)
     image.SetGeometryFromImageToWorldMatrix(matrix)
-    _voxels(image, mask.shape)[:] = mask
+    np.not_equal(mask, 0, out=_voxels(image, mask.shape), casting="unsafe")
     return image

@@ -53,7 +53,7 @@ def of_lungs(ct: Volume, mask: np.ndarray, box=np.s_[:, :, :]) -> str:
     view = AxialView.of(ct.shape, ct.ijk_to_ras)
     array, mask = (np.ascontiguousarray(view.to_axial(a)[box]) for a in (ct.array, mask))
     volume = Volume.from_array(array, view.axial_to_ras)
-    return " ".join(lungs_from_mask(mask, volume, AxialView.of(array.shape, view.axial_to_ras))[1])
+    return " ".join(lungs_from_mask(mask, volume)[1])
 
 
 def test_whole_chests_earn_no_remark(sample, covid, lctsc):
@@ -179,7 +179,7 @@ class TestLungs:
 
     def test_volumes_and_sides_that_cannot_be(self, lctsc):
         ct, mask = lctsc
-        labels, told = lungs_from_mask(mask, ct, AxialView.of(ct.shape, ct.ijk_to_ras))
+        labels, told = lungs_from_mask(mask, ct)
         assert told == []
         assert "No left lung was found." in of_lungs(ct, np.where(labels == 2, 0, labels) * 2)
         thinned = labels.copy()

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from LesionDecompLib.ct.grid import AxialView
 from LesionDecompLib.ct.plausibility import lung_warnings
 from LesionDecompLib.ct.volume import Volume
 from LesionDecompLib.errors import Cancelled, LesionDecompError
@@ -33,8 +32,7 @@ def segment(lung_bundle):
     network = lung_bundle.network("cpu")
 
     def run(volume: Volume, **options):
-        view = AxialView.of(volume.shape, volume.ijk_to_ras)
-        return segment_lungs(volume, view, network, lung_bundle, **options)
+        return segment_lungs(volume, network, lung_bundle, **options)
 
     return run
 

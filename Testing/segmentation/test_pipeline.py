@@ -149,7 +149,7 @@ def test_a_mask_of_one_lung_lies_on_its_side_of_the_body_wherever_the_body_lies_
     columns = np.flatnonzero(mask.any(axis=(0, 1)))
     assert (columns.mean() < mask.shape[2] / 2) == (side == 2)
     volume = Volume.from_array(stack, view.axial_to_ras)
-    labels, _ = lungs_from_mask(mask, volume, AxialView.of(volume.shape, volume.ijk_to_ras))
+    labels, _ = lungs_from_mask(mask, volume)
     assert set(np.unique(labels)) == {0, side}
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from LesionDecompLib.__main__ import main
-from LesionDecompLib.ct.grid import AxialView
 from LesionDecompLib.ct.volume import Volume
 from LesionDecompLib.errors import LesionDecompError
 from LesionDecompLib.io.readers import read_volume, write_image
@@ -105,9 +104,9 @@ def small_ct(folder: Path) -> tuple[Path, Path, Volume]:
     return folder / "chest.nrrd", folder / "lungs.nrrd", volume
 
 
-def lungs_in_boxes(volume: Volume, view: AxialView, *args: object, **kwargs: object) -> tuple[np.ndarray, list[str]]:
+def lungs_in_boxes(volume: Volume, *args: object, **kwargs: object) -> tuple[np.ndarray, list[str]]:
     """The air in two boxes of :func:`small_ct` stands in for what a trained lung network finds."""
-    labels = np.zeros(volume.shape, np.uint8)
+    view, labels = volume.view, np.zeros(volume.shape, np.uint8)
     stack = view.to_axial(labels)
     stack[:, 16:48, 8:32] = 1
     stack[:, 16:48, 32:56] = 2

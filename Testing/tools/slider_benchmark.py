@@ -95,7 +95,11 @@ class _Result:
     threshold, min_volume_ml = THRESHOLDS[0], 0.1
 
     def __init__(self, heat, lungs, lesions, rows) -> None:
-        self.heat, self.lungs, self.lesions, self.statistics = heat, lungs, lesions, rows
+        self._arrays, self.statistics = {"heat": heat, "lungs": lungs, "lesions": lesions}, rows
+        self.box = tuple(slice(size) for size in heat.shape)
+
+    def boxed(self, name: str) -> np.ndarray:
+        return self._arrays[name]
 
 
 def main() -> int:

@@ -22,7 +22,7 @@ def check_chest_ct(volume: Volume) -> None:
     :raises LesionDecompError: too few slices or pixels, all one value, all air, 8-bit gray levels, no air (MR, an
         offset that was never applied).
     """
-    _check_size(AxialView.of(volume.shape, volume.ijk_to_ras))
+    _check_size(volume.view)
     _check_values(sampled(volume.array))
 
 

@@ -96,6 +96,13 @@ class AxialView:
         """The exact inverse of :meth:`to_axial`; a view, no copy."""
         return stack[self._slices].transpose(np.argsort(self.axes))
 
+    def array_box(self, box: tuple[slice, slice, slice]) -> tuple[slice, slice, slice]:
+        """A box of the axial stack as the box of the array that holds the same voxels."""
+        sides = [slice(0)] * 3
+        for axis, flip, part, count in zip(self.axes, self.flips, box, self.shape, strict=True):
+            sides[axis] = slice(count - part.stop, count - part.start) if flip else part
+        return sides[0], sides[1], sides[2]
+
     def height_mm(self, z: np.ndarray | float) -> np.ndarray:
         """RAS superior coordinate of the middle of axial slice ``z``, mm."""
         middle = np.array([(self.shape[2] - 1) / 2, (self.shape[1] - 1) / 2])

@@ -48,7 +48,7 @@ HIGH_HEAT_MEAN = 0.4
 
 def input_warnings(volume: Volume) -> list[str]:
     """Everything that looks wrong about a CT as it came: its grid, its values, the order of its slices."""
-    view = AxialView.of(volume.shape, volume.ijk_to_ras)
+    view = volume.view
     stack = view.to_axial(volume.array)
     return geometry_warnings(view) + value_warnings(stack, sampled(volume.array)) + slice_warnings(stack)
 

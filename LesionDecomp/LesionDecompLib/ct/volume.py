@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from ..errors import InputError
+from .grid import AxialView
 
 STAGE = "Input volume"
 
@@ -51,6 +53,11 @@ class Volume:
     def shape(self) -> tuple[int, int, int]:
         """Number of voxels along (k, j, i)."""
         return self.array.shape
+
+    @cached_property
+    def view(self) -> AxialView:
+        """The array as axial slices."""
+        return AxialView.of(self.shape, self.ijk_to_ras)
 
     @property
     def spacing(self) -> np.ndarray:

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..ct.grid import AxialView
 from ..ct.volume import Volume
 from ..errors import InputError
 from ..io.readers import read_mask, read_volume
@@ -19,6 +18,7 @@ from ..metrics.pixels import THRESHOLDS, HeatCounts
 from ..models.records import SliceInput
 from ..progress import Cancel, Progress, check_cancel
 from ..segmentation.heat import heat_on_grid
+from ..segmentation.lesions import lung_box
 from ..segmentation.slices import OUTSIDE, LungSlices
 from ..training.data.input import slice_input
 from .localizers import BATCH, Localizer
@@ -71,14 +71,14 @@ def volume_heat(localizer: Localizer, volume: Volume, lungs: np.ndarray) -> np.n
     :return: ``(k, j, i)`` float32 in [0, 1], 0 outside.
     """
     image = SliceInput.of({"input": slice_input()}) if localizer.bundle is None else localizer.bundle.slice_input
-    view = AxialView.of(volume.shape, volume.ijk_to_ras)
 
     def answer(x: torch.Tensor) -> torch.Tensor:
         grey = ((x[:, 0] + 1) * 127.5).round().clamp(1, 255)
         images = torch.where(x[:, 0] > OUTSIDE, grey, 0).to(torch.uint8).cpu().numpy()
         return torch.from_numpy(localizer.heat(images)).unsqueeze(1)
 
-    return heat_on_grid(volume, view, LungSlices.of(volume, view, lungs, image), answer, BATCH)
+    box = lung_box(volume.view.to_axial(lungs))
+    return heat_on_grid(volume, LungSlices.of(volume, lungs, box, image), answer, BATCH)
 
 
 def figures_inside(heat: np.ndarray, lungs: np.ndarray, lesion: np.ndarray) -> Figures:

@@ -101,9 +101,9 @@ def evaluate_case(
     """Segment one case and score it; returns the score, the volume, the labels and the reference."""
     volume, _ = read_volume(ct)
     reference = read_mask(mask, volume)
-    view = AxialView.of(volume.shape, volume.ijk_to_ras)
+    view = volume.view
     began = time.perf_counter()
-    labels, warnings = segment_lungs(volume, view, network, bundle, device)
+    labels, warnings = segment_lungs(volume, network, bundle, device)
     seconds = time.perf_counter() - began
     figures = score_lungs(labels, reference, view, KNOWN_SIDE.get(name))
     ml = [float(np.count_nonzero(labels == side) * volume.voxel_volume_ml) for side in (RIGHT, LEFT)]
@@ -119,7 +119,7 @@ def draw_lungs(
     from PIL import Image
     from skimage.segmentation import find_boundaries
 
-    view = AxialView.of(volume.shape, volume.ijk_to_ras)
+    view = volume.view
     stack, found = view.to_axial(volume.array), view.to_axial(labels)
     truth = None if reference is None else view.to_axial(reference) != 0
     width = 300

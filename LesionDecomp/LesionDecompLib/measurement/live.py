@@ -7,6 +7,7 @@ list, and none over the volume.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -63,26 +64,20 @@ class Lesions:
 class LiveLesions:
     """What a threshold turns into lesions; all arrays axial stacks ``(z, y, x)``, of any memory layout.
 
+    One threshold is looked for in the volume; after :meth:`of`, any number of them in a list.
+
     :param hu: int16 or float32.
     :param lungs: uint8, 0 / 1 right / 2 left.
     :param heat: float32 in [0, 1].
     :param voxel_volume_ml: volume of a voxel, mL.
-    :param order: of the lungs in memory.
-    :param lung_tally: what no threshold changes.
-    :param floor: lowest heat in the list.
-    :param listed: warm voxels.
-    :param curve: thresholds 0 to 1 and the volume at each (:func:`LesionDecompLib.segmentation.lesions.volume_curve`).
+    :param box: of the lungs.
     """
 
     hu: np.ndarray
     lungs: np.ndarray
     heat: np.ndarray
     voxel_volume_ml: float
-    order: StoredOrder
-    lung_tally: Tally
-    floor: float
-    listed: ListedVoxels
-    curve: tuple[np.ndarray, np.ndarray]
+    box: tuple[slice, slice, slice]
 
     @classmethod
     def of(cls, hu: np.ndarray, lungs: np.ndarray, heat: np.ndarray, voxel_volume_ml: float) -> LiveLesions:
@@ -90,13 +85,35 @@ class LiveLesions:
 
         :raises LesionDecompError: shapes that differ, or lung labels other than 0, 1 and 2.
         """
-        lung_tally = tally_lungs(hu, lungs, heat)
-        curve = volume_curve(heat, lungs, voxel_volume_ml)
-        few = np.flatnonzero(curve[1] <= MOST_LISTED * voxel_volume_ml)
-        floor = float(curve[0][few[0]]) if len(few) else 1.0
-        order = StoredOrder.of(lungs)
-        listed = _warm_voxels(hu, lungs, heat, order, floor)
-        return cls(hu, lungs, heat, voxel_volume_ml, order, lung_tally, floor, listed, curve)
+        live = cls(hu, lungs, heat, voxel_volume_ml, lung_box(lungs))
+        _ = live.lung_tally, live.listed
+        return live
+
+    @cached_property
+    def order(self) -> StoredOrder:
+        """How the lungs lie in memory."""
+        return StoredOrder.of(self.lungs)
+
+    @cached_property
+    def lung_tally(self) -> Tally:
+        """What no threshold changes."""
+        return tally_lungs(self.hu, self.lungs, self.heat, self.box)
+
+    @cached_property
+    def curve(self) -> tuple[np.ndarray, np.ndarray]:
+        """Thresholds 0 to 1 and the volume at each (:func:`LesionDecompLib.segmentation.lesions.volume_curve`)."""
+        return volume_curve(self.heat, self.lungs, self.voxel_volume_ml, self.box)
+
+    @cached_property
+    def floor(self) -> float:
+        """Lowest heat in the list."""
+        few = np.flatnonzero(self.curve[1] <= MOST_LISTED * self.voxel_volume_ml)
+        return float(self.curve[0][few[0]]) if len(few) else 1.0
+
+    @cached_property
+    def listed(self) -> ListedVoxels:
+        """Warm voxels."""
+        return self._warmer_than(self.floor)
 
     def at(self, threshold: float, min_volume_ml: float) -> Lesions:
         """The lesions of :func:`LesionDecompLib.segmentation.lesions.lesion_labelmap`, voxel for voxel.
@@ -108,10 +125,10 @@ class LiveLesions:
         check_number("threshold", threshold)
         check_number("minimum lesion volume (mL)", min_volume_ml)
         limit = self.heat.dtype.type(threshold)
-        if limit >= self.heat.dtype.type(self.floor):
+        if "listed" in vars(self) and limit >= self.heat.dtype.type(self.floor):
             voxels = self.listed.where(self.listed.heat >= limit)
         else:
-            voxels = _warm_voxels(self.hu, self.lungs, self.heat, self.order, threshold)
+            voxels = self._warmer_than(threshold)
         components = components_of_positions(voxels.positions, self.order(self.lungs).shape)
         keep = components.sizes >= smallest_count(min_volume_ml, self.voxel_volume_ml)
         if not keep.all():
@@ -119,14 +136,13 @@ class LiveLesions:
             components = components.where(keep)
         return Lesions(voxels, components, self)
 
+    def _warmer_than(self, floor: float) -> ListedVoxels:
+        """Lung voxels whose heat is at least ``floor``."""
+        order, shape = self.order, self.lungs.shape
+        hu, lungs, heat = order(self.hu), order(self.lungs), order(self.heat)
+        limit = heat.dtype.type(floor)
 
-def _warm_voxels(hu: np.ndarray, lungs: np.ndarray, heat: np.ndarray, order: StoredOrder, floor: float) -> ListedVoxels:
-    """Lung voxels whose heat is at least ``floor``."""
-    hu, thirds, heat = order(hu), order(axial_thirds(lungs)), order(heat)
-    lungs = order(lungs)
-    limit = heat.dtype.type(floor)
+        def warm(plane: int, part: tuple[slice, slice]) -> np.ndarray:
+            return (heat[plane][part] >= limit) & (lungs[plane][part] != 0)
 
-    def warm(plane: int, part: tuple[slice, slice]) -> np.ndarray:
-        return (heat[plane][part] >= limit) & (lungs[plane][part] != 0)
-
-    return list_voxels(warm, hu, lungs, heat, thirds, lung_box(lungs))
+        return list_voxels(warm, hu, lungs, heat, order(axial_thirds(shape, self.box[0])), order.box(self.box, shape))

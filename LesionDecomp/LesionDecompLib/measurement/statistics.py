@@ -213,13 +213,14 @@ def lesion_statistics(
     _check(hu, lungs, lesions, heat)
     if lung_tally is None:
         lung_tally = tally_lungs(hu, lungs, heat)
-    order = StoredOrder.of(lungs)
+    order, box = StoredOrder.of(lungs), lung_tally.box
     lesions_stored, lungs_stored = order(lesions), order(lungs)
 
     def chosen(plane: int, part: tuple[slice, slice]) -> np.ndarray:
         return np.logical_and(lesions_stored[plane][part], lungs_stored[plane][part])
 
-    voxels = list_voxels(chosen, order(hu), lungs_stored, order(heat), order(axial_thirds(lungs)))
+    thirds = order(axial_thirds(lungs.shape, box[0]))
+    voxels = list_voxels(chosen, order(hu), lungs_stored, order(heat), thirds, order.box(box, lungs.shape))
     components = components_of_positions(voxels.positions, lungs_stored.shape)
     return rows_of_tallies(lung_tally, tally_lesions(lung_tally, voxels, components), voxel_volume_ml)
 
@@ -251,17 +252,21 @@ def rows_of_tallies(lungs: Tally, lesions: Tally, voxel_volume_ml: float) -> lis
     ]
 
 
-def tally_lungs(hu: np.ndarray, lungs: np.ndarray, heat: np.ndarray) -> Tally:
+def tally_lungs(
+    hu: np.ndarray, lungs: np.ndarray, heat: np.ndarray, box: tuple[slice, slice, slice] | None = None
+) -> Tally:
     """Count the lungs' voxels, HU and heat: the part of :func:`lesion_statistics` that no threshold changes.
 
     :param hu: ``(z, y, x)`` int16 or float32.
     :param lungs: uint8, 0 / 1 right / 2 left.
     :param heat: float32.
+    :param box: of the lungs, where already known.
     :raises LesionDecompError: as :func:`lesion_statistics`.
     """
     _check(hu, lungs, lungs, heat)
-    box, order = lung_box(lungs), memory_order(lungs)
-    lungs_box, hu_box, heat_box, thirds = (a[box].transpose(order) for a in (lungs, hu, heat, axial_thirds(lungs)))
+    box, order = lung_box(lungs) if box is None else box, memory_order(lungs)
+    stacks = (lungs, hu, heat, axial_thirds(lungs.shape, box[0]))
+    lungs_box, hu_box, heat_box, thirds = (stack[box].transpose(order) for stack in stacks)
     highest = int(lungs_box.max(initial=0))
     if highest > LEFT:
         raise InputError(STAGE, f"lung label {highest}", "0 background, 1 right lung, 2 left lung")
@@ -297,16 +302,16 @@ def thirds_of_slices(slices: int) -> np.ndarray:
     return ((2 * np.arange(slices) + 1) * 3) // (2 * max(slices, 1))
 
 
-def axial_thirds(lungs: np.ndarray) -> np.ndarray:
+def axial_thirds(shape: tuple[int, ...], levels: slice) -> np.ndarray:
     """Third of each voxel (:func:`thirds_of_slices` of the slices that hold lung; 0 elsewhere), uint8.
 
-    :param lungs: ``(z, y, x)``, lung where not 0.
-    :return: the same shape; read-only, one number for each slice.
+    :param shape: (z, y, x) of the stack.
+    :param levels: slices that hold lung.
+    :return: of that shape; read-only, one number for each slice.
     """
-    levels = lung_box(lungs)[0]
-    thirds = np.zeros(lungs.shape[0], dtype=np.uint8)
+    thirds = np.zeros(shape[0], dtype=np.uint8)
     thirds[levels] = thirds_of_slices(levels.stop - levels.start)
-    return np.broadcast_to(thirds[:, None, None], lungs.shape)
+    return np.broadcast_to(thirds[:, None, None], shape)
 
 
 def write_statistics_csv(path: str | Path, rows: list[RegionStatistics], warnings: Sequence[str] = ()) -> None:

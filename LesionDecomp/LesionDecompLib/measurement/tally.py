@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from ..segmentation.components import padded_position
-from ..segmentation.lesions import lung_box, memory_order
+from ..segmentation.lesions import memory_order
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,14 @@ class StoredOrder:
         axes = memory_order(stack)
         first, second, third = (-1 if stack.strides[axis] < 0 else 1 for axis in axes)
         return cls(axes, (first, second, third))
+
+    def box(self, box: tuple[slice, slice, slice], shape: tuple[int, ...]) -> tuple[slice, slice, slice]:
+        """A box of a stack of ``shape``, seen in this order."""
+        first, second, third = (
+            slice(shape[axis] - box[axis].stop, shape[axis] - box[axis].start) if step < 0 else box[axis]
+            for axis, step in zip(self.axes, self.steps, strict=True)
+        )
+        return first, second, third
 
     def __call__(self, array: np.ndarray) -> np.ndarray:
         """An array seen in this order; a view, C-contiguous where the array lies in memory as the stack does."""
@@ -69,7 +77,7 @@ def list_voxels(
     lungs: np.ndarray,
     heat: np.ndarray,
     thirds: np.ndarray,
-    box: tuple[slice, slice, slice] | None = None,
+    box: tuple[slice, slice, slice],
 ) -> ListedVoxels:
     """List lung voxels; all arrays in one :class:`StoredOrder`.
 
@@ -77,9 +85,8 @@ def list_voxels(
         inside the lungs.
     :param lungs: uint8, 1 right, 2 left.
     :param thirds: uint8, 0 to 2, see :func:`LesionDecompLib.measurement.statistics.thirds_of_slices`.
-    :param box: of the lungs, where already known.
+    :param box: of the lungs.
     """
-    box = lung_box(lungs) if box is None else box
     rows, columns = box[1:]
     shape = lungs.shape
     kind = np.int32 if padded_position(shape[0], 0, 0, shape) < 2**31 else np.int64

@@ -14,7 +14,6 @@ from ..errors import LesionDecompError
 from ..measurement.statistics import RegionStatistics
 from ..models.bundle import ModelBundle
 from ..pipeline import SegmentResult
-from ..segmentation.lesions import lung_box
 
 STAGE = "Reading the worker's files"
 FORMAT = 1
@@ -69,7 +68,7 @@ def write_result(folder: Path, result: SegmentResult, report: str) -> None:
 
     :param report: text of the manifest.
     """
-    box = lung_box(result.lungs)
+    box = result.box
     for name, array in ((HEAT, result.heat), (LUNGS, result.lungs), (LESIONS, result.lesions)):
         np.save(folder / name, np.ascontiguousarray(array[box]), allow_pickle=False)
     values = {
@@ -106,6 +105,7 @@ def read_result(folder: Path) -> tuple[SegmentResult, str]:
             heat=arrays[HEAT],
             lungs=arrays[LUNGS],
             lesions=arrays[LESIONS],
+            box=(box[0], box[1], box[2]),
             statistics=[RegionStatistics(row["region"], row["values"]) for row in values["statistics"]],
             threshold=values["threshold"],
             min_volume_ml=values["min_volume_ml"],

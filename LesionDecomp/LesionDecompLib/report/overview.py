@@ -43,7 +43,7 @@ def draw_overview(volume: Volume, result: SegmentResult, title: str = "") -> Ima
     :param title: a heading of the caller's choice; may be empty.
     :return: RGB image, 1920 by 1200 pixels.
     """
-    view = AxialView.of(volume.shape, volume.ijk_to_ras)
+    view = volume.view
     stacks = [view.to_axial(a) for a in (volume.array, result.heat, result.lungs, result.lesions)]
     ml = volume.voxel_volume_ml
     page = Image.new("RGB", SIZE, BACKGROUND)

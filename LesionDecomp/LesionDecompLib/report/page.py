@@ -55,7 +55,7 @@ def report_page(
         keep_trailing_newline=True,
     )
     environment.filters["data_uri"] = _data_uri
-    view = AxialView.of(volume.shape, volume.ijk_to_ras)
+    view = volume.view
     stacks = [view.to_axial(array) for array in (volume.array, heat, lungs, lesions)]
     threshold = float(manifest["parameters"]["threshold"])
     axial, coronal = slice_panels(view, stacks, threshold, LETTERS)

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ..ct.grid import AxialView
 from ..ct.volume import Volume
 from ..models.precision import computing_in
 from ..models.records import HeatDefinition
@@ -95,8 +94,8 @@ def _taken_away(x: torch.Tensor, normal: torch.Tensor) -> torch.Tensor:
 
 def lesion_heat(
     volume: Volume,
-    view: AxialView,
     lungs: np.ndarray,
+    box: tuple[slice, slice, slice],
     network: DecompositionNet,
     bundle: ModelBundle,
     device: torch.device | str = "cpu",
@@ -108,6 +107,7 @@ def lesion_heat(
     """Compute the lesion heatmap on the volume's grid, slice by slice; slices without lung cost nothing.
 
     :param lungs: ``(k, j, i)`` uint8, lung where not 0.
+    :param box: of the lungs in the axial stack.
     :param network: of ``bundle``, on ``device``.
     :param progress: called with ``("heat", slices done, slices with lung)``.
     :param cancelled: asked once a batch.
@@ -121,8 +121,8 @@ def lesion_heat(
     def answer(x: torch.Tensor) -> torch.Tensor:
         return heat_of_slices(definition, network, x.contiguous(memory_format=torch.channels_last), chosen)
 
-    slices = LungSlices.of(volume, view, lungs, bundle.slice_input, device)
-    heat = heat_on_grid(volume, view, slices, answer, batch_size, progress, cancelled)
+    slices = LungSlices.of(volume, lungs, box, bundle.slice_input, device)
+    heat = heat_on_grid(volume, slices, answer, batch_size, progress, cancelled)
     warnings = []
     if abs(slices.shift_hu) >= LARGE_SHIFT_HU:
         warnings.append(
@@ -134,7 +134,6 @@ def lesion_heat(
 
 def heat_on_grid(
     volume: Volume,
-    view: AxialView,
     slices: LungSlices,
     answer: Callable[[torch.Tensor], torch.Tensor],
     batch_size: int = 8,
@@ -150,7 +149,7 @@ def heat_on_grid(
     """
     heat = np.zeros(volume.shape, dtype=np.float32)
     box = (slice(None), slices.field.rows, slices.field.columns)
-    boxed_heat = view.to_axial(heat)[box]
+    boxed_heat = volume.view.to_axial(heat)[box]
     for start in range(0, len(slices.filled), batch_size):
         check_cancel(cancelled, STAGE)
         part = slices.filled[start : start + batch_size]

@@ -64,7 +64,9 @@ def lesion_labelmap(
     return lesions
 
 
-def volume_curve(heat: np.ndarray, lungs: np.ndarray, voxel_volume_ml: float) -> tuple[np.ndarray, np.ndarray]:
+def volume_curve(
+    heat: np.ndarray, lungs: np.ndarray, voxel_volume_ml: float, box: tuple[slice, slice, slice] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Volume of lesion against threshold, from one histogram of the heat inside the lungs.
 
     Each figure is the volume of :func:`lesion_labelmap` at that threshold with a minimum volume of 0, exactly.
@@ -72,6 +74,7 @@ def volume_curve(heat: np.ndarray, lungs: np.ndarray, voxel_volume_ml: float) ->
     :param heat: ``(k, j, i)`` float32 in [0, 1].
     :param lungs: ``(k, j, i)`` uint8, lung where not 0.
     :param voxel_volume_ml: volume of a voxel, mL.
+    :param box: of the lungs, where already known.
     :return: thresholds ``(1001,)`` float64 from 0 to 1, and lesion volumes ``(1001,)`` float64, mL, never rising.
     :raises LesionDecompError: shapes that differ.
 
@@ -85,7 +88,7 @@ def volume_curve(heat: np.ndarray, lungs: np.ndarray, voxel_volume_ml: float) ->
     # Bin b holds limits[b] <= heat < limits[b + 1]; the last one all heat from 1 up, and heat below 0 is in none.
     limits = np.append(thresholds, np.inf).astype(heat.dtype)
     counts = np.zeros(CURVE_STEPS + 1, dtype=np.int64)
-    order, box = memory_order(lungs), lung_box(lungs)
+    order, box = memory_order(lungs), lung_box(lungs) if box is None else box
     for heat_slice, lung_slice in zip(heat[box].transpose(order), lungs[box].transpose(order), strict=True):
         inside = heat_slice[lung_slice != 0]
         inside = inside[inside >= 0]

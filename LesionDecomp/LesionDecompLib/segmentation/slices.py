@@ -14,12 +14,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ..ct.grid import AxialView
 from ..ct.volume import Volume
 from ..models.records import SliceInput
 from ..threads import over_slices
 from .body_field import FieldOfView
-from .lesions import lung_box
 
 OUTSIDE = -1.0
 DARKEST = -1.0 + 1 / 127.5  # inside the lungs, gray 1 of 255: air must not look like outside
@@ -174,18 +172,19 @@ class LungSlices:
     def of(
         cls,
         volume: Volume,
-        view: AxialView,
         lungs: np.ndarray,
+        box: tuple[slice, slice, slice],
         image: SliceInput,
         device: torch.device | str = "cpu",
     ) -> LungSlices:
         """The lung slices of a volume.
 
         :param lungs: ``(k, j, i)``, lung where not 0.
+        :param box: of the lungs in the axial stack.
         :param image: of the lesion bundle.
         """
+        view, (levels, rows, columns) = volume.view, box
         hu_stack, lung_stack = view.to_axial(volume.array), view.to_axial(lungs)
-        levels, rows, columns = lung_box(lung_stack)
         window, shift = aligned_window(
             image.hu_window,
             image.lung_mode_hu,

@@ -22,7 +22,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from ...ct.grid import AxialView
 from ...ct.volume import Volume
 from ...io.readers import read_volume, write_image
 from ...measurement.live import LiveLesions
@@ -129,7 +128,7 @@ def run_benchmark(
         for name, clock in matmul.items():
             clock.measure(matrix_product(segmenter.device, getattr(torch, name)))
     end, alone = whole.figures(), inside.figures()
-    slices = int(volume.shape[AxialView.of(volume.shape, volume.ijk_to_ras).axes[0]])
+    slices = int(volume.shape[volume.view.axes[0]])
     figures: dict[str, Any] = {
         "machine": machine(segmenter),
         "case": {"size_ijk": [int(n) for n in reversed(volume.shape)], "axial_slices": slices},
@@ -154,7 +153,7 @@ def run_benchmark(
 
 def threshold_update(volume: Volume, result: SegmentResult, repeats: int = 3) -> dict[str, Any]:
     """Another threshold on a finished result: lesions, labelmap and statistics; for four times the slices too."""
-    view = AxialView.of(volume.shape, volume.ijk_to_ras)
+    view = volume.view
     stacks = [view.to_axial(a) for a in (volume.array, result.lungs, result.heat)]
     figures = {}
     for factor in (1, 4):
@@ -184,7 +183,7 @@ def scaling(
     :return: a row for each.
     """
     volume, _ = read_volume(path)
-    view = AxialView.of(volume.shape, volume.ijk_to_ras)
+    view = volume.view
     rows = []
     for count in slice_counts:
         if progress:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ...ct.grid import AxialView
 from ...ct.plausibility import lung_edge_warnings, lung_warnings
 from ...ct.volume import Volume
 from ...errors import InputError
@@ -37,7 +36,6 @@ LEAST_SECTION_CM2 = 20.0
 
 def segment_lungs(
     volume: Volume,
-    view: AxialView,
     network: torch.nn.Module,
     bundle: ModelBundle,
     device: torch.device | str = "cpu",
@@ -59,6 +57,7 @@ def segment_lungs(
     :raises LesionDecompError: no lungs found.
     :raises Cancelled: ``cancelled`` said so.
     """
+    view = volume.view
     stack = view.to_axial(volume.array)
     distance = (view.slice_distance, *view.spacing[1:])
     image = bundle.slice_input

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from ...ct.checks import check_chest_ct
-from ...ct.grid import AxialView
 from ...ct.volume import Volume
 from ...errors import InputError
 from ...io.atomic import staged_folder, write_text
@@ -19,6 +18,7 @@ from ...io.readers import case_name, read_volume
 from ...models.bundle import ModelBundle
 from ...models.records import SliceInput
 from ...progress import Cancel, Progress, check_cancel
+from ...segmentation.lesions import lung_box
 from ...segmentation.lungs.segment import segment_lungs
 from ...segmentation.slices import LungSlices
 from .input import slice_input
@@ -65,10 +65,11 @@ def export_slices(
             check_cancel(cancelled, STAGE)
             volume = source if isinstance(source, Volume) else read_volume(source)[0]
             check_chest_ct(volume)
-            view = AxialView.of(volume.shape, volume.ijk_to_ras)
+            view = volume.view
             _check_indices(labels[case], case, view.shape[0])
-            lungs, _ = segment_lungs(volume, view, network, lung_bundle, device, BATCH, None, cancelled)
-            slices = LungSlices.of(volume, view, lungs, SliceInput.of({"input": slice_input()}), device)
+            lungs, _ = segment_lungs(volume, network, lung_bundle, device, BATCH, None, cancelled)
+            box = lung_box(view.to_axial(lungs))
+            slices = LungSlices.of(volume, lungs, box, SliceInput.of({"input": slice_input()}), device)
             for item, image in _images(slices, labels[case]):
                 if image is None:
                     without_lung += 1

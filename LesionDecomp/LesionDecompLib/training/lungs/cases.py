@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from ...ct.grid import AxialView
 from ...errors import InputError
 from ...io.readers import read_mask, read_volume
 from ...segmentation.body_field import AIR_HU, FieldOfView, body_center
@@ -52,7 +51,7 @@ def read_patient(folder: Path, name: str, size: int = 256, pixel_mm: float = 2.0
     """Read one patient and bring it to the network's pixels; right and left by patient coordinates."""
     volume, _ = read_volume(Path(folder) / f"{name}_ct.nii.gz")
     mask = read_mask(Path(folder) / f"{name}_lung.nii.gz", volume)
-    view = AxialView.of(volume.shape, volume.ijk_to_ras)
+    view = volume.view
     stack, lungs = view.to_axial(volume.array), view.to_axial(mask) > 0
     sides = split_right_left(lungs, view.spacing)
     field = FieldOfView.around(stack.shape[1:], view.spacing[1:], body_center(stack), size, pixel_mm)
