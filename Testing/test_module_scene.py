@@ -92,13 +92,15 @@ def test_a_scene_is_written_where_no_application_runs(segmented, tmp_path):
     program = (
         "import sys\n"
         f"sys.path.insert(0, {str(library)!r})\n"
-        "from types import SimpleNamespace\n"
         "import numpy as np\n"
+        "from LesionDecompLib.pipeline import SegmentResult\n"
         "from LesionDecompMrml.scene_file import write_scene\n"
         "from LesionDecompLib.ct.volume import Volume\n"
         "case = dict(np.load('case.npz'))\n"
         "volume = Volume.from_array(case.pop('hu'), case.pop('matrix'), 'CT')\n"
-        "result = SimpleNamespace(**case, statistics=[], threshold=0.4, min_volume_ml=0.1)\n"
+        "box = tuple(slice(n) for n in volume.shape)\n"
+        "rest = dict(device='', warnings=[], timings_s={}, lesion_bundle=None, lung_bundle=None)\n"
+        "result = SegmentResult(**case, box=box, statistics=[], threshold=0.4, min_volume_ml=0.1, **rest)\n"
         "write_scene('scene.mrb', volume, result)\n"
     )
     run = subprocess.run(

@@ -24,6 +24,7 @@ from .statistics_table import fill_table, show_readable_table
 
 if TYPE_CHECKING:
     from LesionDecompLib.pipeline import SegmentResult
+    from LesionDecompLib.processes.segmentation import WorkerResult
 
 UPDATING = "Updating the lesions"
 OUTPUTS = "Output nodes"
@@ -107,7 +108,7 @@ def check_outputs(outputs: Mapping[str, Any], inputs: Sequence[Any] = ()) -> Non
 
 def write_result(
     ct,
-    result: SegmentResult,
+    result: SegmentResult | WorkerResult,
     *,
     heatmap=None,
     lungs=None,
@@ -121,7 +122,7 @@ def write_result(
     """Write a result into the scene of its CT: all of it, or nothing.
 
     :param ct: the CT's volume node, which is left as it is.
-    :param result: arrays on its grid.
+    :param result: on its grid.
     :param heatmap: scalar volume node to write into, and so on; None makes a new node named after the CT.
     :param segmentation: segmentation node to write into.
     :param with_segmentation: make one where None is given.
@@ -266,7 +267,7 @@ def prepare_volume(node, ct, dtype: type) -> np.ndarray:
     return slicer.util.arrayFromVolume(node)
 
 
-def _write_volume(node, result: SegmentResult, name: str, ct, dtype: type) -> None:
+def _write_volume(node, result: SegmentResult | WorkerResult, name: str, ct, dtype: type) -> None:
     modified = node.StartModify()
     try:
         array, box = prepare_volume(node, ct, dtype), result.box

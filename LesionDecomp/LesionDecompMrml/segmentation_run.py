@@ -17,7 +17,7 @@ import slicer
 import vtk
 from LesionDecompLib.ct.checks import check_chest_ct
 from LesionDecompLib.ct.volume import Volume
-from LesionDecompLib.errors import Cancelled, LesionDecompError
+from LesionDecompLib.errors import Cancelled
 
 from .input_nodes import lung_mask_from_node, volume_from_node
 from .result_nodes import ResultNodes, check_outputs, write_result
@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
     from LesionDecompLib.pipeline import SegmentResult
     from LesionDecompLib.processes.events import Step
-    from LesionDecompLib.processes.job_files import JobParameters
-    from LesionDecompLib.processes.segmentation import WorkerJob
+    from LesionDecompLib.processes.segmentation import JobParameters, SegmentationJob, WorkerResult
 
 WAIT_STEP_S = 0.02
 
@@ -85,7 +84,7 @@ class Request:
         """Nodes that must still be in the scene when the result is written."""
         return [node for node in (self.ct, *self.outputs.values()) if node is not None]
 
-    def write(self, result: SegmentResult, report: str) -> ResultNodes:
+    def write(self, result: SegmentResult | WorkerResult, report: str) -> ResultNodes:
         """Write the result into the scene.
 
         :raises Cancelled: the scene was closed or a node removed meanwhile; nothing is written.
@@ -140,7 +139,7 @@ def start_run(ct, options: RunOptions, listeners: Listeners, every: Callable | N
     :param every: as of :class:`SegmentationRun`.
     :raises LesionDecompError: unsuitable input; nothing has been started then.
     """
-    from LesionDecompLib.processes.job_files import JobParameters
+    from LesionDecompLib.processes.segmentation import JobParameters
 
     started = time.monotonic()
     parameters = JobParameters(
@@ -198,12 +197,12 @@ class SegmentationRun:
         temporary_folder: str | None = None,
         every: Callable[[Callable[[], object]], Callable[[], object]] | None = None,
     ) -> None:
-        from LesionDecompLib.processes.segmentation import WorkerJob
+        from LesionDecompLib.processes.segmentation import SegmentationJob
 
         self.request, self._listeners = request, listeners or Listeners()
         self.lost = ""  # name of the node whose removal ended the run
         self._told: Step | None = None
-        self._job: WorkerJob | None = WorkerJob(
+        self._job: SegmentationJob | None = SegmentationJob(
             *request.hand_over(), parameters, python=python, temporary_folder=temporary_folder
         )
         self._scene = request.ct.GetScene()
@@ -223,27 +222,25 @@ class SegmentationRun:
         """Tell what the worker has told; when it has ended, write its result or tell the error."""
         if self._job is None:
             return
-        ended = self._job.poll()
+        self._job.poll()
         if self._job.step != self._told:
             self._told = self._job.step
             self._tell(self._listeners.progress, self._told)
-        if not ended or self._job is None:  # a listener may have cancelled
+        if self._job is None or self._job.is_running:  # a listener may have cancelled
             return
+        job = self._end()
         try:
-            result, report = self._job.result()
-        except (LesionDecompError, MemoryError) as error:
-            self._end()
-            self._tell(self._listeners.failed, error)
-            return
-        self._end()
-        try:
-            nodes = self.request.write(result, report)
+            result = job.result()
+            nodes = self.request.write(result, result.report)
         except Cancelled:  # a node left the scene without its event, or between two events
-            self._tell(self._listeners.cancelled)
+            told = (self._listeners.cancelled,)
         except Exception as error:  # whatever MRML raises, the user must hear of it, and the panel must go on
-            self._tell(self._listeners.failed, error)
+            told = (self._listeners.failed, error)
         else:
-            self._tell(self._listeners.done, nodes)
+            told = (self._listeners.done, nodes)
+        finally:
+            job.close()
+        self._tell(*told)
 
     def wait(self) -> None:
         """Wait for the end; for scripts without an event loop."""
@@ -254,17 +251,17 @@ class SegmentationRun:
     def cancel(self) -> None:
         """End the worker and everything it started; the scene stays as it is."""
         if self._job is not None:
-            self._end()
+            self._end().close()
             self._tell(self._listeners.cancelled)
 
-    def _end(self) -> None:
+    def _end(self) -> SegmentationJob:
         job, self._job = self._job, None
         if self._stop_polling is not None:
             self._stop_polling()
         for tag in self._observers:
             self._scene.RemoveObserver(tag)
         self._observers = []
-        job.close()
+        return job
 
     def _on_scene_close(self, _scene, _event) -> None:
         self.cancel()

@@ -54,7 +54,7 @@ def axial_slice_at(node, ras: Sequence[float]) -> int:
 def training_input(marks: Sequence[MarkedSlices]) -> tuple[list[Volume], dict[str, list[SliceLabel]]]:
     """Volumes and labels of marked slices.
 
-    :return: volumes under names fit for files, and labels by these names.
+    :return: volumes under names fit for files, which see the nodes' own voxels, and labels by these names.
     :raises LesionDecompError: no mark, an impossible range, a slice marked twice, or a node that is no chest CT.
     """
     names = _names([mark.node for mark in marks])
@@ -67,7 +67,7 @@ def training_input(marks: Sequence[MarkedSlices]) -> tuple[list[Volume], dict[st
         ranges.append(SliceRange(names[mark.node.GetID()], mark.first, mark.last, mark.label, mark.split))
     labels = labels_of_ranges(ranges)
     nodes = {mark.node.GetID(): mark.node for mark in marks}
-    return [replace(volume_from_node(node), name=names[key]) for key, node in nodes.items()], labels
+    return [replace(volume_from_node(node, copy=False), name=names[key]) for key, node in nodes.items()], labels
 
 
 def training_input_of_csv(nodes: Sequence[Any], path: str | Path) -> tuple[list[Volume], dict[str, list[SliceLabel]]]:
@@ -87,10 +87,8 @@ def training_input_of_csv(nodes: Sequence[Any], path: str | Path) -> tuple[list[
         listed = ", ".join(f"'{node.GetName()}'" for node in nodes) or "none"
         raise LesionDecompError(STAGE, f"labels for '{missing[0]}'", f"a loaded volume of that name ({listed})")
     labels = {names[by_case[case].GetID()]: items for case, items in read.items()}
-    volumes = [
-        replace(volume_from_node(node), name=names[node.GetID()]) for node in nodes if names[node.GetID()] in labels
-    ]
-    return volumes, labels
+    chosen = {names[node.GetID()]: node for node in nodes if names[node.GetID()] in labels}
+    return [replace(volume_from_node(node, copy=False), name=name) for name, node in chosen.items()], labels
 
 
 def _names(nodes: Sequence[Any]) -> Mapping[str, str]:

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from LesionDecompLib.cli.job import TimeLeft
 from LesionDecompLib.ct.volume import Volume
-from LesionDecompLib.errors import LesionDecompError
-from LesionDecompLib.processes.events import Failed, Finished, Step, event_line, parse_event
-from LesionDecompLib.processes.job_files import JobParameters
-from LesionDecompLib.processes.segmentation import WorkerJob
-from LesionDecompLib.processes.time_left import TimeLeft
+from LesionDecompLib.errors import InputError, LesionDecompError
+from LesionDecompLib.processes.child import ENDED
+from LesionDecompLib.processes.events import Failed, Step, event_line, parse_event
+from LesionDecompLib.processes.segmentation import JobParameters, SegmentationJob
 from LesionDecompLib.processes.tree import library_environment
 
 
@@ -33,11 +33,11 @@ def parameters(untrained_segmenter) -> JobParameters:
     )
 
 
-def finish(job: WorkerJob) -> list[Step]:
+def finish(job: SegmentationJob) -> list[Step]:
     """Wait for the worker's end; the different steps it told."""
     steps = []
     end = time.monotonic() + 300
-    while not job.poll() and time.monotonic() < end:
+    while job.poll() not in ENDED and time.monotonic() < end:
         if not steps or steps[-1] != job.step:
             steps.append(job.step)
         time.sleep(0.005)
@@ -51,8 +51,8 @@ def impostor(folder: Path, program: str) -> list[str]:
     return [sys.executable, str(file)]
 
 
-def run_impostor(volume: Volume, folder: Path, program: str) -> tuple[WorkerJob, LesionDecompError]:
-    job = WorkerJob(volume, None, JobParameters(), python=impostor(folder, program), temporary_folder=folder)
+def run_impostor(volume: Volume, folder: Path, program: str) -> tuple[SegmentationJob, LesionDecompError]:
+    job = SegmentationJob(volume, None, JobParameters(), python=impostor(folder, program), temporary_folder=folder)
     finish(job)
     with pytest.raises(LesionDecompError) as caught:
         job.result()
@@ -63,23 +63,27 @@ def run_impostor(volume: Volume, folder: Path, program: str) -> tuple[WorkerJob,
 def test_worker_gives_the_result_of_the_same_run_in_this_process(chest_case, untrained_segmenter, parameters, tmp_path):
     volume, lungs = chest_case
     expected = untrained_segmenter.run(volume, lung_mask=lungs, threshold=0.4)
-    job = WorkerJob(volume, lungs, parameters, temporary_folder=tmp_path)
+    job = SegmentationJob(volume, lungs, parameters, temporary_folder=tmp_path)
     if os.name == "posix":
-        assert stat.S_IMODE(job.folder.stat().st_mode) == 0o700
+        assert stat.S_IMODE(job.job_folder.stat().st_mode) == 0o700
     steps = finish(job)
-    result, report = job.result()
+    result = job.result()
+    report = json.loads(result.report)
+    heat, found, lesions = (np.array(result.boxed(name)) for name in ("heat", "lungs", "lesions"))
     job.close()
+    assert result.shape == volume.shape
     # Another number of threads adds in another order.
-    np.testing.assert_allclose(result.heat, expected.heat, atol=1e-5)
-    np.testing.assert_array_equal(result.lungs, expected.lungs)
-    assert (result.heat.dtype, result.lungs.dtype, result.lesions.dtype) == (np.float32, np.uint8, np.uint8)
+    np.testing.assert_allclose(heat, expected.heat[result.box], atol=1e-5)
+    np.testing.assert_array_equal(found, expected.lungs[result.box])
+    assert np.count_nonzero(found) == np.count_nonzero(expected.lungs)
+    assert (heat.dtype, found.dtype, lesions.dtype) == (np.float32, np.uint8, np.uint8)
     assert [row.region for row in result.statistics] == [row.region for row in expected.statistics]
     assert result.statistics[0].values == pytest.approx(expected.statistics[0].values, rel=1e-5, nan_ok=True)
     assert (result.threshold, result.min_volume_ml) == (0.4, 0.1)
-    assert result.precision == expected.precision
-    assert result.lesion_bundle.sha256 == untrained_segmenter.lesion_bundle.sha256
-    assert result.lung_bundle is None
-    assert json.loads(report)["parameters"]["device"] == "cpu"
+    assert report["run"]["precision"] == expected.precision
+    assert report["models"]["lesions"]["sha256"] == untrained_segmenter.lesion_bundle.sha256
+    assert report["models"]["lungs"] is None
+    assert report["parameters"]["device"] == "cpu"
     assert steps[0].stage == "start"
     assert steps[-1].stage == "writing"
     assert not list(tmp_path.iterdir())
@@ -89,19 +93,20 @@ def test_worker_repeats_what_the_run_refused(untrained_segmenter, parameters, tm
     flat = Volume.from_array(np.full((9, 9, 9), 40, np.int16), np.eye(4))
     with pytest.raises(LesionDecompError) as expected:
         untrained_segmenter.run(flat)
-    job = WorkerJob(flat, None, parameters, temporary_folder=tmp_path)
+    job = SegmentationJob(flat, None, parameters, temporary_folder=tmp_path)
     finish(job)
     with pytest.raises(LesionDecompError) as caught:
         job.result()
     job.close()
     assert str(caught.value) == str(expected.value)
+    assert type(caught.value) is type(expected.value) is InputError
     assert not list(tmp_path.iterdir())
 
 
 def test_closing_a_job_ends_the_worker_and_removes_its_folder(chest_case, parameters, tmp_path):
     volume, lungs = chest_case
-    job = WorkerJob(volume, lungs, parameters, temporary_folder=tmp_path)
-    assert not job.poll()
+    job = SegmentationJob(volume, lungs, parameters, temporary_folder=tmp_path)
+    assert job.poll() not in ENDED
     job.close()
     job.close()
     assert job.process.poll() is not None
@@ -109,7 +114,7 @@ def test_closing_a_job_ends_the_worker_and_removes_its_folder(chest_case, parame
 
 
 def test_a_forgotten_job_ends_with_the_object(chest_case, parameters, tmp_path):
-    job = WorkerJob(chest_case[0], None, parameters, temporary_folder=tmp_path)
+    job = SegmentationJob(chest_case[0], None, parameters, temporary_folder=tmp_path)
     process = job.process
     del job
     gc.collect()
@@ -144,7 +149,9 @@ def test_a_worker_that_hangs_is_ended_and_reported(chest_case, tmp_path, stopped
         "os.kill(os.getpid(), signal.SIGSTOP)\n" if stopped else "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
     )
     command = impostor(tmp_path, program + "while True: time.sleep(1)\n")
-    job = WorkerJob(chest_case[0], None, JobParameters(), python=command, temporary_folder=tmp_path, silence_s=3.0)
+    job = SegmentationJob(
+        chest_case[0], None, JobParameters(), python=command, temporary_folder=tmp_path, silence_s=3.0
+    )
     finish(job)
     with pytest.raises(LesionDecompError, match=r"without a sign of life for 3 s \(stage '(heat|start)'\)"):
         job.result()
@@ -158,7 +165,7 @@ def test_a_worker_that_hangs_is_ended_and_reported(chest_case, tmp_path, stopped
 def test_a_worker_without_enough_memory_is_reported_and_leaves_nothing(chest_case, parameters, tmp_path, mib):
     """With 150 MiB Python itself or numpy fails, with 700 torch does; either way the user reads one sentence."""
     limited = ["sh", "-c", f'ulimit -v {mib * 1024}; exec "$0" "$@"', sys.executable]
-    job = WorkerJob(*chest_case, parameters, python=limited, temporary_folder=tmp_path)
+    job = SegmentationJob(*chest_case, parameters, python=limited, temporary_folder=tmp_path)
     finish(job)
     with pytest.raises(LesionDecompError, match=r"^Segmentation: found ") as caught:
         job.result()
@@ -177,10 +184,9 @@ def test_images_do_not_outlive_a_killed_parent(chest_case, parameters, tmp_path,
     code = (
         "import numpy as np, sys, time\n"
         "from LesionDecompLib.ct.volume import Volume\n"
-        "from LesionDecompLib.processes.job_files import JobParameters\n"
-        "from LesionDecompLib.processes.segmentation import WorkerJob\n"
+        "from LesionDecompLib.processes.segmentation import JobParameters, SegmentationJob\n"
         "volume = Volume.from_array(np.load('hu.npy'), np.eye(4))\n"
-        "job = WorkerJob(volume, None, JobParameters(), temporary_folder='jobs')\n"
+        "job = SegmentationJob(volume, None, JobParameters(), temporary_folder='jobs')\n"
         "while job.process.new_lines() == []: time.sleep(0.01)\n"
         "print(job.process.pid, flush=True); time.sleep(600)\n"
     )
@@ -202,7 +208,7 @@ def test_images_do_not_outlive_a_killed_parent(chest_case, parameters, tmp_path,
     if both:
         os.kill(worker, signal.SIGKILL)
         assert folder.exists()
-        WorkerJob(volume, lungs, parameters, temporary_folder=tmp_path / "jobs").close()
+        SegmentationJob(volume, lungs, parameters, temporary_folder=tmp_path / "jobs").close()
     end = time.monotonic() + 60
     while folder.exists() and time.monotonic() < end:
         time.sleep(0.02)
@@ -216,21 +222,21 @@ def test_garbage_on_standard_output_is_passed_over(chest_case, tmp_path):
         "out = sys.stdout.buffer\n"
         r"out.write(b'\xff\x00\n{\n[]\n{}\n{\"lesiondecomp\": \"step\"}\nnull\n' + b'[' * 100000 + b'\n')" + "\n"
         r"out.write(b'no line end' + b'\n' + " + f"{good.encode()!r} + b'\\n')\n"
-        r"out.write(b'{\"lesiondecomp\": \"finished\", \"more\": 1}' + b'\n')" + "\n"
-        "out.write(b'x' * 3_000_000)\n"
+        r"out.write(b'{\"lesiondecomp\": \"failed\", \"more\": 1}' + b'\n')" + "\n"
+        "out.write(b'x' * 3_000_000)\nsys.exit(3)\n"
     )
     job, error = run_impostor(chest_case[0], tmp_path, program)
     assert job.step == Step("heat", 3, 7, 2.5)
     assert "ended early" in error.found
-    assert "exit status 0" in error.found
+    assert "exit status 3" in error.found
 
 
 def test_a_worker_that_claims_a_result_it_did_not_write_is_not_believed(chest_case, tmp_path):
-    _, error = run_impostor(chest_case[0], tmp_path, f"print({event_line(Finished())!r})")
+    _, error = run_impostor(chest_case[0], tmp_path, "")
     assert "missing or damaged result.json" in str(error)
 
 
-@pytest.mark.parametrize("event", [Step("lungs", 0, 9), Step("heat", 8, 9, 1.5), Finished(), Failed("a", "ü", "c")])
+@pytest.mark.parametrize("event", [Step("lungs", 0, 9), Step("heat", 8, 9, 1.5), Failed("a", "ü", "c")])
 def test_events_survive_their_line(event):
     line = event_line(event)
     assert line.isascii()

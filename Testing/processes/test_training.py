@@ -11,7 +11,7 @@ import pytest
 from LesionDecompLib.cli.progress import Progress
 from LesionDecompLib.errors import LesionDecompError
 from LesionDecompLib.models.bundle import ModelBundle
-from LesionDecompLib.processes.training import TrainingProcess, TrainingSettings, recorded_configuration
+from LesionDecompLib.processes.training import TrainingJob, TrainingSettings, recorded_configuration
 from LesionDecompLib.training.log import curve_names, read_log
 from tiny_training import SETTINGS, write_training_set
 
@@ -28,7 +28,7 @@ def settings(data, tmp_path):
     return TrainingSettings(data, tmp_path / "my run", steps=30, device="cpu", settings=SETTINGS, threads=1)
 
 
-def wait_for_step(training: TrainingProcess, number: int) -> None:
+def wait_for_step(training: TrainingJob, number: int) -> None:
     end = time.monotonic() + PATIENCE_S
     while training.poll() in ("starting", "running"):
         if training.step is not None and training.step.stage == "training" and training.step.done >= number:
@@ -39,7 +39,7 @@ def wait_for_step(training: TrainingProcess, number: int) -> None:
 
 
 def test_stopped_training_keeps_its_checkpoint_and_resumes_to_a_bundle(settings):
-    training = TrainingProcess(settings)
+    training = TrainingJob(settings)
     wait_for_step(training, 2)
     training.stop()
     assert training.state == "stopping"
@@ -51,7 +51,7 @@ def test_stopped_training_keeps_its_checkpoint_and_resumes_to_a_bundle(settings)
     assert 2 <= at < 30
 
     # Preset and settings come from the run itself: none need be known to go on.
-    resumed = TrainingProcess(TrainingSettings(settings.data, settings.output, device="cpu", resume=True, threads=1))
+    resumed = TrainingJob(TrainingSettings(settings.data, settings.output, device="cpu", resume=True, threads=1))
     wait_for_step(resumed, at + 1)
     assert resumed.wait(PATIENCE_S) == "finished"
     assert resumed.step.done == resumed.step.total == 30
@@ -68,7 +68,7 @@ def test_stopped_training_keeps_its_checkpoint_and_resumes_to_a_bundle(settings)
 def test_a_training_that_fails_says_stage_finding_and_advice(settings, data, tmp_path):
     broken = write_training_set(tmp_path / "broken")
     (broken / "train_lesion_3.png").write_bytes(b"not a picture")
-    training = TrainingProcess(replace(settings, data=broken))
+    training = TrainingJob(replace(settings, data=broken))
     assert training.wait(PATIENCE_S) == "failed"
     assert training.error.stage == "Training set"
     assert "train_lesion_3.png" in training.error.found
@@ -76,8 +76,8 @@ def test_a_training_that_fails_says_stage_finding_and_advice(settings, data, tmp
 
 
 def test_a_killed_process_is_reported_with_how_it_died(settings):
-    training = TrainingProcess(settings)
-    training._process.kill()  # as the system does when memory runs out
+    training = TrainingJob(settings)
+    training.process.kill()  # as the system does when memory runs out
     assert training.wait(PATIENCE_S) == "failed"
     assert "SIGKILL" in str(training.error) or "exit status" in str(training.error)
 
@@ -103,7 +103,7 @@ def test_what_cannot_work_is_refused_before_anything_starts(settings, data, tmp_
         ({"preset": "lungs"}, "no NAME_ct.nii.gz"),
     ):
         with pytest.raises(LesionDecompError, match=message):
-            TrainingProcess(replace(settings, **changes))
+            TrainingJob(replace(settings, **changes))
     assert not settings.output.exists()
 
 
@@ -134,7 +134,7 @@ def test_commands_tell_their_steps_only_to_a_program_that_asks(monkeypatch, caps
     progress = Progress(quiet=True)
     progress.update("training", 1, 2)
     progress.update("training", 2, 2)
-    lines = capsys.readouterr().out.splitlines()
+    lines = [line for line in capsys.readouterr().out.splitlines() if line]
     assert [(json.loads(line)["stage"], json.loads(line)["done"]) for line in lines] == [
         ("training", 1),
         ("training", 2),

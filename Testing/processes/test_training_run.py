@@ -12,10 +12,8 @@ import numpy as np
 import pytest
 from command_line import process_environment
 from LesionDecompLib.ct.volume import Volume
-from LesionDecompLib.processes import training_run
-from LesionDecompLib.processes.command import CommandProcess
-from LesionDecompLib.processes.training import TrainingSettings
-from LesionDecompLib.processes.training_run import SliceSetProcess, TrainingRun
+from LesionDecompLib.processes.training import SliceSetJob, TrainingSettings
+from LesionDecompLib.processes.training_run import TrainingRun
 from LesionDecompLib.training.data.labels import SliceLabel
 from repository import TESTING
 
@@ -25,13 +23,10 @@ LABELS = {
 VOLUMES = [Volume.from_array(np.zeros((4, 8, 8), np.int16), np.eye(4), name) for name in LABELS]
 
 
-def test_a_stop_as_the_slices_are_finished_starts_no_training(tmp_path, monkeypatch):
-    def quick(volumes, labels, folder, *, device, overwrite, **where):
-        return CommandProcess(["--version"], "Making the training set", **where)
-
-    monkeypatch.setattr(training_run, "SliceSetProcess", quick)
-    run = TrainingRun(TrainingSettings(tmp_path, tmp_path / "run", device="cpu"), VOLUMES, LABELS)
-    assert run._slices._process.wait(60) == 0  # ended, which nobody has looked at yet
+def test_a_stop_as_the_slices_are_finished_starts_no_training(tmp_path):
+    settings = TrainingSettings(tmp_path, tmp_path / "run", device="cpu")
+    run = TrainingRun(settings, VOLUMES, LABELS, python=[sys.executable, "-c", "pass"])
+    assert run._job.process.wait(60) == 0  # ended, which nobody has looked at yet
     run.stop()
     assert run.wait(60) == "stopped"
     assert run.stage == "slices" and run.error is None
@@ -40,8 +35,8 @@ def test_a_stop_as_the_slices_are_finished_starts_no_training(tmp_path, monkeypa
 @pytest.mark.skipif(os.name == "nt", reason="there a process can't be asked whether it lives")
 def test_images_that_a_killed_program_left_are_removed_by_the_next_one(tmp_path):
     code = (
-        "import os; from test_training_run import LABELS, VOLUMES, SliceSetProcess\n"
-        "process = SliceSetProcess(VOLUMES, LABELS, 'set', temporary_folder='.')\n"
+        "import os; from test_training_run import LABELS, VOLUMES, SliceSetJob\n"
+        "process = SliceSetJob(VOLUMES, LABELS, 'set', temporary_folder='.')\n"
         "os._exit(0)\n"  # at once, as a killed program: nothing is tidied up
     )
     environment = process_environment(tmp_path)
@@ -50,8 +45,8 @@ def test_images_that_a_killed_program_left_are_removed_by_the_next_one(tmp_path)
     )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, timeout=120)
     left = set(tmp_path.glob("lesiondecomp-*"))
-    assert any(list(folder.glob("*.nrrd")) for folder in left)
-    process = SliceSetProcess(VOLUMES, LABELS, tmp_path / "set", temporary_folder=tmp_path)
+    assert any(list(folder.glob("*.npy")) for folder in left)
+    process = SliceSetJob(VOLUMES, LABELS, tmp_path / "set", temporary_folder=tmp_path)
     assert not [folder for folder in left if folder.exists()]
     process.kill()
     end = time.monotonic() + 10

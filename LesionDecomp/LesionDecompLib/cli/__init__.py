@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..errors import Cancelled, LesionDecompError
+from ..processes.events import tell_error, wants_events
 from ..processes.tree import INTERRUPTED
 from ..progress import STDERR
-from .events import tell_error, wants_events
 from .interrupts import interrupts_as_exceptions
 
 if TYPE_CHECKING:
     from ..report.case import SceneWriter
 
 # In the order of the help text. A new command is one more name here.
-COMMANDS = ("segment", "compare", "rerun", "slices", "train", "evaluate", "models", "demo", "bench")
+COMMANDS = ("segment", "compare", "rerun", "slices", "train", "evaluate", "models", "demo", "bench", "job")
 
 # What an error's remedy is called here.
 REMEDIES = {

@@ -8,8 +8,8 @@ import time
 from contextlib import suppress
 from typing import TextIO
 
+from ..processes.events import tell_step, wants_events
 from ..progress import STDERR
-from .events import tell_step, wants_events
 
 STAGES = {
     "lungs": "Finding the lungs",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from .argument_types import device
 
 if TYPE_CHECKING:
     from ..models.bundle import ModelBundle
+    from ..processes.training import TrainingSettings
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -75,11 +76,37 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train, then say where the bundle is."""
+    """Train what the command line asks for."""
+    from ..processes.training import TrainingSettings
+
+    settings = TrainingSettings(
+        args.data,
+        args.output,
+        preset=args.preset,
+        hours=args.hours,
+        device=args.device,
+        resume=args.resume,
+        name=args.name or "",
+        settings=tuple(args.settings),
+        threads=args.threads,
+        checkpoint_seconds=args.checkpoint_seconds,
+    )
+    return train(settings, args.config, args.warm_start, args.teachers)
+
+
+def train(
+    settings: TrainingSettings,
+    config_file: Path | None = None,
+    warm_start: Path | None = None,
+    teachers: Sequence[Path] = (),
+) -> int:
+    """Train, then say where the bundle is.
+
+    :param config_file: TOML file with more settings.
+    :param warm_start, teachers: as for :func:`LesionDecompLib.training.run.train_lesions`.
+    """
     ask_for_large_pages()
     from ..errors import ConfigError
-    from ..evaluation.baselines.config import BASELINES as BASELINE_CONFIGS
-    from ..evaluation.baselines.run import train_baseline
     from ..models.device import choose_device
     from ..training.config import PRESETS, load_config
     from ..training.loop import limit_threads
@@ -89,34 +116,39 @@ def run(args: argparse.Namespace) -> int:
     from .interrupts import interrupt_with_parent, interrupts_as_request
     from .progress import Progress
 
-    lungs, baseline = args.preset == "lungs", args.preset in BASELINES
-    preset = LungConfig() if lungs else BASELINE_CONFIGS[args.preset]() if baseline else PRESETS[args.preset]
-    config: Any = load_config(preset, args.config, args.settings)
-    limit_threads(args.threads)
-    device, in_words = choose_device(args.device)
-    tell(f"Training on {in_words}.")
-    if (lungs or baseline) and (args.warm_start is not None or args.teachers):
-        raise ConfigError("Training", f"--warm-start or --teacher with --preset {args.preset}", "a lesion preset")
-    if baseline and args.hours is not None:
-        raise ConfigError("Training", f"--hours with --preset {args.preset}", "--set steps=N")
-    train: Callable[..., ModelBundle | None]
+    preset = settings.preset
+    lungs, baseline = preset == "lungs", preset in BASELINES
+    if (lungs or baseline) and (warm_start is not None or teachers):
+        raise ConfigError("Training", f"--warm-start or --teacher with --preset {preset}", "a lesion preset")
+    work: Callable[..., ModelBundle | None]
+    base: Any = LungConfig() if lungs else PRESETS.get(preset)
     if baseline:
-        train = partial(train_baseline, args.preset)
+        # Slicer has no evaluation package.
+        from ..evaluation.baselines.config import BASELINES as BASELINE_CONFIGS
+        from ..evaluation.baselines.run import train_baseline
+
+        if settings.hours is not None:
+            raise ConfigError("Training", f"--hours with --preset {preset}", "--set steps=N")
+        base, work = BASELINE_CONFIGS[preset](), partial(train_baseline, preset)
     elif lungs:
-        train = partial(train_lungs, hours=args.hours)
+        work = partial(train_lungs, hours=settings.hours)
     else:
-        train = partial(train_lesions, hours=args.hours, warm_start=args.warm_start, teachers=args.teachers)
+        work = partial(train_lesions, hours=settings.hours, warm_start=warm_start, teachers=teachers)
+    config: Any = load_config(base, config_file, list(settings.settings))
+    limit_threads(settings.threads)
+    device, in_words = choose_device(settings.device)
+    tell(f"Training on {in_words}.")
     progress = Progress()
-    with interrupts_as_request() as cancelled, _only_run_in(args.output):
+    with interrupts_as_request() as cancelled, _only_run_in(settings.output):
         interrupt_with_parent()
-        bundle = train(
-            args.data,
-            args.output,
+        bundle = work(
+            settings.data,
+            settings.output,
             config,
-            name=args.name or (args.preset if lungs or baseline else "lesions"),
+            name=settings.name or (preset if lungs or baseline else "lesions"),
             device=device,
-            resume=args.resume,
-            checkpoint_seconds=args.checkpoint_seconds,
+            resume=settings.resume,
+            checkpoint_seconds=settings.checkpoint_seconds,
             progress=progress.update,
             cancelled=cancelled,
         )

@@ -1,5 +1,6 @@
-"""Work in processes of its own, so that whoever asked for it stays free, and can end it at any moment.
+"""Work in child processes, so that whoever asked for it stays free, and can end it at any moment.
 
-:mod:`.segmentation` is the asking side of a segmentation, :mod:`.worker` the working one; between them lie a private
-folder with arrays and JSON (:mod:`.job_files`) and one JSON line for each step (:mod:`.events`). Nothing is pickled.
+:class:`.child.ChildJob` is a job in a process of its own; :mod:`.segmentation` and :mod:`.training` say what the jobs
+are. Between the two processes lie a private folder, with ``job.json`` and arrays, and one JSON line for each step
+(:mod:`.events`). Nothing is pickled. The working side is ``lesiondecomp job`` (:mod:`LesionDecompLib.cli.job`).
 """

@@ -1,11 +1,19 @@
-"""What the worker says on its standard output: one JSON object a line. Whatever else stands there is passed over."""
+"""What a child process tells on its standard output: one JSON object a line. Whatever else stands there is passed over.
+
+The child calls :func:`tell_step` and :func:`tell_error`, its parent :func:`parse_event`. That the work is done is told
+by the exit status. People never see these lines: a command tells them only where its starter asks for them.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import os
+import sys
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 
+from .. import errors
 from ..errors import LesionDecompError
 
 STAGES = ("start", "lungs", "heat", "lesions", "statistics", "writing", "slices", "training")
@@ -25,26 +33,56 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Finished:
-    """The result's files are complete."""
-
-
-@dataclass(frozen=True)
 class Failed:
-    """The run ended with an error; the fields are those of :class:`LesionDecompLib.errors.LesionDecompError`."""
+    """The run ended with an error; the fields are those of :class:`LesionDecompLib.errors.LesionDecompError`.
+
+    :param stage: empty where none is known.
+    :param kind: name of the error's class.
+    """
 
     stage: str
     found: str
     expected: str
     advice: str = ""
+    kind: str = LesionDecompError.__name__
 
-    def error(self) -> LesionDecompError:
-        """The error as it was raised in the worker."""
-        return LesionDecompError(self.stage, self.found, self.expected, self.advice)
+    @classmethod
+    def of(cls, error: Exception) -> Failed:
+        """How any error is told."""
+        if isinstance(error, LesionDecompError):
+            return cls(error.stage, error.found, error.expected, error.advice, type(error).__name__)
+        if isinstance(error, MemoryError):
+            advice = "Use a smaller batch size, crop the volume, or close other programs."
+            return cls("", "too little memory", "memory for the volume and one batch", advice)
+        text = " ".join(str(error).split())[:300]
+        return cls("", f"an internal error ({type(error).__name__}: {text})", "a finished run", "Report it.")
+
+    def error(self, stage: str) -> LesionDecompError:
+        """The error as it was raised in the child; ``stage`` stands in where none is known."""
+        kind = getattr(errors, self.kind, None)
+        if not (isinstance(kind, type) and issubclass(kind, LesionDecompError)):
+            kind = LesionDecompError
+        return kind(self.stage or stage, self.found, self.expected, self.advice)
 
 
-Event = Step | Finished | Failed
-_NAMES = {"step": Step, "finished": Finished, "failed": Failed}
+Event = Step | Failed
+_NAMES: dict[str, type[Step | Failed]] = {"step": Step, "failed": Failed}
+
+
+def wants_events() -> bool:
+    """In the child: whether the process that started this one reads events."""
+    return os.environ.get(VARIABLE) == "1"
+
+
+def tell_step(stage: str, done: int, total: int, seconds_left: float | None = None) -> None:
+    """In the child: tell how far a stage is; stages that no reader knows are passed over."""
+    if stage in STAGES:
+        _tell(Step(stage, min(done, total), total, seconds_left))
+
+
+def tell_error(error: Exception) -> None:
+    """In the child: tell why the work failed."""
+    _tell(Failed.of(error))
 
 
 def event_line(event: Event) -> str:
@@ -79,6 +117,11 @@ def _is_sane(event: Event) -> bool:
         left = event.seconds_left
         known = left is None or (type(left) in (int, float) and math.isfinite(left) and left >= 0)
         return event.stage in STAGES and counts and event.done <= event.total and known
-    if isinstance(event, Failed):
-        return all(isinstance(text, str) for text in asdict(event).values())
-    return True
+    return all(isinstance(text, str) for text in asdict(event).values())
+
+
+def _tell(event: Event) -> None:
+    with suppress(OSError, ValueError):  # a reader that has gone ends the telling, not the work
+        # The line end in front keeps a library's unfinished line out of ours.
+        sys.stdout.write(f"\n{event_line(event)}\n")
+        sys.stdout.flush()

@@ -1,43 +1,84 @@
-"""The asking side: start a worker on a CT, hear how far it is, end it, and take its result."""
+"""The segmentation of a CT as a job: what goes into its folder, and what comes out."""
 
 from __future__ import annotations
 
-import shutil
-import sys
-import time
-import weakref
+import json
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..ct.volume import Volume
 from ..errors import LesionDecompError
-from ..io.atomic import private_folder
+from ..measurement.statistics import RegionStatistics
 from ..pipeline import SegmentResult
-from .events import Failed, Finished, Step, parse_event
-from .job_files import JobParameters, read_result, write_job
-from .tree import ProcessTree, exit_in_words, library_environment
+from .child import FORMAT, ChildJob, damaged, read_array, read_record
+from .events import Step
+from .tree import exit_in_words
 
-STAGE = "Segmentation"
-LINES_SHOWN = 6
 SILENCE_S = 1800.0  # between two steps: a hang, since a step is a batch of slices
+RESULT, REPORT = "result.json", "report.json"
+HU, MASK = "hu", "mask"
+ARRAYS = {"heat": np.float32, "lungs": np.uint8, "lesions": np.uint8}
+MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
 
 
-class WorkerJob:
-    """One segmentation in a worker process, from its start to its end; nothing blocks.
+@dataclass(frozen=True)
+class JobParameters:
+    """What a run depends on besides its arrays; see :class:`LesionDecompLib.pipeline.Segmenter` and its ``run``."""
+
+    lesion_model: str | None = None
+    lung_model: str | None = None
+    device: str = "auto"
+    batch_size: int = 8
+    threshold: float | None = None
+    min_volume_ml: float = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class WorkerResult:
+    """What a child has made of a CT; its arrays stay in the job's folder until they are asked for.
+
+    :param shape: of the CT, (k, j, i).
+    :param box: of the lungs; heat, lungs and lesions are 0 outside.
+    :param statistics, threshold, min_volume_ml: as in :class:`LesionDecompLib.pipeline.SegmentResult`.
+    :param report: text of the manifest.
+    """
+
+    folder: Path
+    shape: tuple[int, int, int]
+    box: tuple[slice, slice, slice]
+    statistics: list[RegionStatistics]
+    threshold: float
+    min_volume_ml: float
+    report: str
+
+    def boxed(self, name: str) -> np.ndarray:
+        """``"heat"``, ``"lungs"`` or ``"lesions"`` inside :attr:`box`, read-only.
+
+        :raises LesionDecompError: a file that is missing or damaged.
+        """
+        array = read_array(self.folder, name, mapped=True)
+        if array.dtype != ARRAYS[name] or array.shape != tuple(part.stop - part.start for part in self.box):
+            raise damaged(f"{name}.npy")
+        return array
+
+
+class SegmentationJob(ChildJob):
+    """The segmentation of one CT.
 
     :param volume: the CT.
     :param lung_mask: ``(k, j, i)`` on its grid, or None.
     :param parameters: of the run.
-    :param python: interpreter that has the library's packages, as a command; default the one that runs this.
-    :param temporary_folder: where the job's private folder is made; default the system's.
-    :param silence_s: a worker that tells no step for so long hangs, and is ended.
-    :raises LesionDecompError: the job can't be written or the process not be started; nothing is then left behind.
 
-    The private folder and the process are gone after :meth:`close`, at the latest when the object or the interpreter
-    ends.
+    For the other parameters see :class:`.child.ChildJob`. The result's files last until :meth:`close`.
     """
+
+    kind, title, keeps_files = "segmentation", "Segmentation", True
+    # A system out of memory kills without a word, and a launcher in between hides the signal.
+    advice = "If memory ran short: use a smaller batch size, crop the volume, or close other programs."
 
     def __init__(
         self,
@@ -49,83 +90,80 @@ class WorkerJob:
         temporary_folder: str | Path | None = None,
         silence_s: float = SILENCE_S,
     ) -> None:
+        self._size = "×".join(str(n) for n in reversed(volume.shape))
+        arrays = {HU: volume.array} | ({MASK: lung_mask} if lung_mask is not None else {})
+        record = {
+            "ijk_to_ras": volume.ijk_to_ras.tolist(),
+            "with_mask": lung_mask is not None,
+            "parameters": asdict(parameters),
+        }
+        super().__init__(record, arrays, python=python, temporary_folder=temporary_folder, silence_s=silence_s)
         self.step = Step("start", 0, 1)
-        self._silence_s, self._heard, self._hung = silence_s, time.monotonic(), False
-        self._finished: Finished | Failed | None = None
-        self._volume_size = "×".join(str(n) for n in reversed(volume.shape))
-        try:
-            # Made for this user alone (0700): it holds a patient's images.
-            self.folder = private_folder(temporary_folder)
-        except OSError as error:
-            raise _no_room(error) from error
-        try:
-            write_job(self.folder, volume, lung_mask, parameters)
-            command = [*(python or [sys.executable]), "-m", "LesionDecompLib.processes.worker", str(self.folder)]
-            self.process = ProcessTree(command, self.folder, environment=library_environment())
-        except OSError as error:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            raise _no_room(error) from error
-        except BaseException:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            raise
-        self._closer = weakref.finalize(self, _close, self.process, self.folder)
 
-    def poll(self) -> bool:
-        """Read what the worker has said since; :attr:`step` is then the latest.
+    def result(self) -> WorkerResult:
+        """The result, once :meth:`poll` has said that the job has ended.
 
-        :return: whether it has ended."""
-        ended = self.process.poll() is not None  # first: what it said before its end is then surely there
-        while lines := self.process.new_lines():
-            for line in lines:
-                event = parse_event(line)
-                if event is not None:
-                    self._heard = time.monotonic()
-                if isinstance(event, Step):
-                    self.step = event
-                elif event is not None:
-                    self._finished = event
-        if not ended and time.monotonic() - self._heard > self._silence_s:
-            self._hung = True
-            self.process.kill()
-        return ended or self._hung
-
-    def result(self) -> tuple[SegmentResult, str]:
-        """The result and the text of its manifest, once :meth:`poll` has said that the worker has ended.
-
-        :raises LesionDecompError: what the worker refused, or how it died and what it said last.
+        :raises LesionDecompError: what the child refused, or how it died and what it said last.
         """
-        if isinstance(self._finished, Failed):
-            raise self._finished.error()
-        status = self.process.poll()
-        if status == 0 and isinstance(self._finished, Finished):
-            return read_result(self.folder)
-        if self._hung:
-            found = f"a worker process without a sign of life for {self._silence_s:g} s (stage '{self.step.stage}')"
-            raise LesionDecompError(STAGE, found, "a step now and then", "Try again; if it happens again, report it.")
-        how = "still running" if status is None else exit_in_words(status)
-        # A system out of memory kills without a word, and a launcher in between hides the signal.
-        advice = "If memory ran short: use a smaller batch size, crop the volume, or close other programs."
-        said = " / ".join(self.process.last_errors(LINES_SHOWN))
-        if said:
-            advice += f" The worker's last lines: {said}"
-        raise LesionDecompError(
-            STAGE, f"a worker process that ended early on {self._volume_size} voxels ({how})", "a finished run", advice
+        if self.error is not None:
+            raise self.error
+        return read_result(self.job_folder)
+
+    def _died(self, status: int) -> LesionDecompError:
+        error = super()._died(status)
+        found = f"a process that ended early on {self._size} voxels ({exit_in_words(status)})"
+        return LesionDecompError(error.stage, found, error.expected, error.advice)
+
+
+def read_job(folder: Path, record: dict[str, Any]) -> tuple[Volume, np.ndarray | None, JobParameters]:
+    """In the child: read what :class:`SegmentationJob` wrote.
+
+    :raises LesionDecompError: files that are missing, of another version or damaged.
+    """
+    try:
+        volume = Volume.from_array(read_array(folder, HU), np.asarray(record["ijk_to_ras"], dtype=np.float64))
+        mask = read_array(folder, MASK) if record["with_mask"] else None
+        return volume, mask, JobParameters(**record["parameters"])
+    except MALFORMED as error:
+        raise damaged("job.json") from error
+
+
+def write_result(folder: Path, result: SegmentResult, report: str) -> None:
+    """In the child: write a result, of its arrays only the box that holds the lungs; the JSON file comes last.
+
+    :param report: text of the manifest.
+    """
+    for name in ARRAYS:
+        np.save(folder / f"{name}.npy", result.boxed(name), allow_pickle=False)
+    (folder / REPORT).write_text(report, "utf-8")
+    values = {
+        "format": FORMAT,
+        "shape": list(result.heat.shape),
+        "box": [[part.start, part.stop] for part in result.box],
+        "statistics": [asdict(row) for row in result.statistics],
+        "threshold": result.threshold,
+        "min_volume_ml": result.min_volume_ml,
+    }
+    # NaN stands for undefined measurements; both sides are Python, which reads what it writes.
+    (folder / RESULT).write_text(json.dumps(values), "utf-8")
+
+
+def read_result(folder: Path) -> WorkerResult:
+    """Read what :func:`write_result` wrote.
+
+    :raises LesionDecompError: files that are missing, of another version or damaged.
+    """
+    values = read_record(folder, RESULT)
+    try:
+        (k, j, i), (first, second, third) = values["shape"], (slice(*bounds) for bounds in values["box"])
+        return WorkerResult(
+            folder=folder,
+            shape=(k, j, i),
+            box=(first, second, third),
+            statistics=[RegionStatistics(**row) for row in values["statistics"]],
+            threshold=values["threshold"],
+            min_volume_ml=values["min_volume_ml"],
+            report=(folder / REPORT).read_text("utf-8"),
         )
-
-    def close(self) -> None:
-        """End the worker with everything it started, if it still runs, and remove its folder; may be called twice."""
-        self._closer()
-
-
-def _close(process: ProcessTree, folder: Path) -> None:
-    process.kill()
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _no_room(error: OSError) -> LesionDecompError:
-    return LesionDecompError(
-        "Handing the CT to the worker",
-        f"a temporary folder that cannot be written ({error.strerror or error})",
-        "room for a copy of the CT and its result",
-        "Free some space, or choose another temporary folder in the application settings.",
-    )
+    except (OSError, *MALFORMED) as error:
+        raise damaged(RESULT) from error

@@ -1,20 +1,23 @@
-"""A training in a process of its own: started, watched, stopped with a checkpoint, and gone on with."""
+"""A training, and the making of its slices, as jobs: watched, stopped with a checkpoint, and resumed."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from ..ct.volume import Volume
 from ..errors import ConfigError
 from ..training.config import BASELINES, PRESET_NAMES
+from ..training.data.labels import SliceLabel, deal_labels
 from ..training.log import LOG_NAME, read_log
 from ..training.settings import flat
-from .command import CommandProcess
+from .child import FINISHED, ChildJob, damaged, read_array
 
 TITLE = "Training"
 CHECKPOINT, CONFIG = "checkpoint.pt", "config.json"
@@ -68,36 +71,53 @@ class TrainingSettings:
             other = "steps" if self.steps is not None else f"the preset '{self.preset}'"
             raise ConfigError(TITLE, f"hours together with {other}", "one or the other")
         check_training_set(self.data, self.preset)
-        here = (self.output / CHECKPOINT).is_file()
-        if here and not self.resume:
-            advice = "Resume it, or choose another output folder."
-            raise ConfigError(TITLE, f"a run that was started before in '{self.output.name}'", "a new one", advice)
-        if self.resume and not here:
+        if not self.resume:
+            self.check_is_new()
+        elif not (self.output / CHECKPOINT).is_file():
             advice = "Choose the folder of a run that was stopped, or start a new one."
             raise ConfigError(TITLE, f"no checkpoint in '{self.output.name}'", "a run to go on with", advice)
 
-    def arguments(self) -> list[str]:
-        """The command line, less the program."""
-        preset, settings, hours = self.preset, list(self.settings), self.hours
+    def check_is_new(self) -> None:
+        """Refuse an output folder that holds another run.
+
+        :raises LesionDecompError: there is a checkpoint.
+        """
+        if (self.output / CHECKPOINT).is_file():
+            advice = "Resume it, or choose another output folder."
+            raise ConfigError(TITLE, f"a run that was started before in '{self.output.name}'", "a new one", advice)
+
+    def record(self) -> dict[str, Any]:
+        """As JSON, with all that the child would otherwise have to find out."""
+        preset, settings, hours = self.preset, self.settings, self.hours
         if self.resume:
-            preset, settings = recorded_configuration(self.output)
-            hours = None
+            preset, recorded = recorded_configuration(self.output)
+            settings, hours = tuple(recorded), None
         elif self.steps is not None:
-            settings.append(f"steps={self.steps}")
-        arguments = ["train", "--data", str(self.data), "-o", str(self.output), "--preset", preset]
-        arguments += ["--device", self.device, "--checkpoint-seconds", f"{self.checkpoint_seconds:g}"]
-        arguments += ["--name", self.name or self.output.resolve().name or LESION_PRESET]
-        arguments += ["--hours", f"{hours:g}"] if hours is not None else []
-        arguments += ["--threads", str(self.threads)] if self.threads is not None else []
-        arguments += ["--resume"] if self.resume else []
-        return [*arguments, *(part for text in settings for part in ("--set", text))]
+            settings = (*settings, f"steps={self.steps}")
+        name = self.name or self.output.resolve().name or LESION_PRESET
+        whole = replace(self, preset=preset, steps=None, hours=hours, name=name, settings=settings)
+        return asdict(whole) | {"data": str(self.data), "output": str(self.output)}
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> TrainingSettings:
+        """In the child: what :meth:`record` wrote.
+
+        :raises LesionDecompError: a damaged record.
+        """
+        try:
+            paths = {key: Path(record[key]) for key in ("data", "output")}
+            return cls(**{**record, **paths, "settings": tuple(record["settings"])})
+        except (KeyError, TypeError) as error:
+            raise damaged("job.json") from error
 
 
-class TrainingProcess(CommandProcess):
+class TrainingJob(ChildJob):
     """A running or ended training; ``settings`` and ``folder`` tell which.
 
     :raises LesionDecompError: settings that will not do; nothing has been started then.
     """
+
+    kind, title = "training", TITLE
 
     def __init__(
         self,
@@ -110,7 +130,7 @@ class TrainingProcess(CommandProcess):
         self.settings, self.folder = settings, settings.output
         self._log: dict[str, np.ndarray] = {}
         self._log_stamp: tuple[int, int] | None = None
-        super().__init__(settings.arguments(), TITLE, python=python, temporary_folder=temporary_folder)
+        super().__init__({"settings": settings.record()}, python=python, temporary_folder=temporary_folder)
 
     @property
     def log(self) -> dict[str, np.ndarray]:
@@ -127,13 +147,60 @@ class TrainingProcess(CommandProcess):
     @property
     def examples(self) -> Path | None:
         """Picture of example decompositions, once there is one."""
-        return _existing(self.folder / EXAMPLES)
+        picture = self.folder / EXAMPLES
+        return picture if picture.is_file() else None
 
     @property
     def bundle(self) -> Path | None:
         """Folder of the finished bundle, or None."""
         folder = self.folder / BUNDLE
-        return folder if self.state == "finished" and (folder / "bundle.json").is_file() else None
+        return folder if self.state == FINISHED and (folder / "bundle.json").is_file() else None
+
+
+class SliceSetJob(ChildJob):
+    """The making of a training set from volumes in memory.
+
+    :param volumes: each with a name of its own, fit for a file.
+    :param labels: by that name.
+    :param folder: of the training set, to be made; an earlier one is replaced.
+    :raises LesionDecompError: too few volumes, a full disk, or the process cannot be started.
+    """
+
+    kind, title = "slices", "Making the training set"
+
+    def __init__(
+        self,
+        volumes: Sequence[Volume],
+        labels: Mapping[str, list[SliceLabel]],
+        folder: str | Path,
+        *,
+        device: str = "auto",
+        python: Sequence[str] | None = None,
+        temporary_folder: str | Path | None = None,
+    ) -> None:
+        record = {
+            "volumes": [{"name": volume.name, "ijk_to_ras": volume.ijk_to_ras.tolist()} for volume in volumes],
+            "labels": {name: [astuple(label) for label in items] for name, items in deal_labels(labels).items()},
+            "output": str(folder),
+            "device": device,
+        }
+        arrays = {str(number): volume.array for number, volume in enumerate(volumes)}
+        super().__init__(record, arrays, python=python, temporary_folder=temporary_folder)
+
+
+def read_slice_job(folder: Path, record: Mapping[str, Any]) -> tuple[list[Volume], dict[str, list[SliceLabel]]]:
+    """In the child: volumes and labels that :class:`SliceSetJob` wrote; voxels are read when they are used.
+
+    :raises LesionDecompError: files that are missing or damaged.
+    """
+    try:
+        volumes = []
+        for number, item in enumerate(record["volumes"]):
+            array = read_array(folder, str(number), mapped=True)
+            volumes.append(Volume.from_array(array, np.asarray(item["ijk_to_ras"]), item["name"]))
+        return volumes, {name: [SliceLabel(*label) for label in items] for name, items in record["labels"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise damaged("job.json") from error
 
 
 def recorded_configuration(folder: str | Path) -> tuple[str, list[str]]:
@@ -178,7 +245,3 @@ def check_training_set(data: str | Path, preset: str = LESION_PRESET) -> None:
                 found = f"a training set without {label} slices in '{split}'"
                 advice = "Add volumes, or say for which split each is."
                 raise ConfigError(TITLE, found, "slices of both labels in 'train' and in 'val'", advice)
-
-
-def _existing(path: Path) -> Path | None:
-    return path if path.is_file() else None
