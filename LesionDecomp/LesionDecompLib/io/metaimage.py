@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from .inflated import Inflated
 from .stored_image import (
     CT,
     MAX_DEFLATE_RATIO,
@@ -137,8 +136,16 @@ def _voxels(stream: io.BufferedReader, path: Path, fields: dict[str, str], array
         stream.seek(int(skipped), 1)
     else:
         raise damaged(stage, f"{KIND} file", "an impossible header size")
+    fill(array, _inflated(stream, array.nbytes, stage) if compressed else stream, stage, f"{KIND} file")
+    return array
+
+
+def _inflated(stream: io.BufferedReader, count: int, stage: str) -> io.BytesIO:
+    inflate = zlib.decompressobj()
     try:
-        fill(array, Inflated(stream) if compressed else stream, stage, f"{KIND} file")
+        data = inflate.decompress(stream.read(), count)
+        if not inflate.eof:
+            inflate.decompress(inflate.unconsumed_tail, 1)  # the checksum behind the last byte
     except zlib.error as error:
         raise damaged(stage, f"{KIND} file") from error
-    return array
+    return io.BytesIO(data)

@@ -1,12 +1,15 @@
 """Reading NIfTI-1 files (.nii, .nii.gz).
 
-The voxels are read here, not by SimpleITK, which fills the missing part of a truncated file with zeros, takes a zero
-spacing for 1 mm and drops a sheared sform without a word. The geometry is SimpleITK's wherever the header agrees with
-it, so that the grid is the one 3D Slicer shows. Header layout: https://nifti.nimh.nih.gov/pub/dist/src/niftilib/nifti1.h
+nibabel takes header and voxels apart, after what the header claims has been checked here. SimpleITK's voxels are not
+used: it fills the missing part of a truncated file with zeros, takes a zero spacing for 1 mm and drops a sheared sform
+without a word. Voxels are scaled here, slice by slice to float32, where nibabel makes float64 of all of them. The
+geometry is SimpleITK's wherever the header agrees with it, so that the grid is the one 3D Slicer shows.
+Header layout: https://nifti.nimh.nih.gov/pub/dist/src/niftilib/nifti1.h
 """
 
 from __future__ import annotations
 
+import gzip
 import io
 import struct
 import zlib
@@ -16,7 +19,6 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from .inflated import Inflated
 from .stored_image import (
     CT,
     MAX_DEFLATE_RATIO,
@@ -27,12 +29,11 @@ from .stored_image import (
     compact,
     corner_distance,
     damaged,
-    fill,
     lps_to_ras,
 )
 
 HEADER_BYTES = 348
-TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
+TYPES = (2, 4, 8, 16, 64, 256, 512, 768, 1024, 1280)  # codes of whole and real numbers
 COLOR = {128: 3, 2304: 4}
 UNITS_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # unknown, meter, millimeter, micrometer
 SAME_GRID_MM = 0.05  # header affines are float32
@@ -46,93 +47,102 @@ def read_nifti(path: Path, stage: str) -> StoredImage:
     """
     with open(path, "rb") as file:
         is_packed = file.read(2) == b"\x1f\x8b"  # whatever the name says
-    try:
-        with open(path, "rb") as file:
-            stream = Inflated(file, is_gzip=True) if is_packed else file
+        file.seek(0)
+        stream: io.BufferedIOBase = gzip.GzipFile(fileobj=file) if is_packed else file
+        try:
             header = _Header(stream.read(HEADER_BYTES), stage)
-            array = _voxels(stream, header, path, stage)
-    except (EOFError, zlib.error) as error:
-        raise damaged(stage, "NIfTI file") from error
+            if path.stat().st_size * (MAX_DEFLATE_RATIO if is_packed else 1) < header.voxel_bytes:
+                raise damaged(stage, "NIfTI file", f"the header promises {header.voxel_bytes} bytes of voxels")
+            array = header.voxels(stream)
+            stream.read(1)  # at the end of the stream its checksum is compared
+        except (EOFError, zlib.error) as error:
+            raise damaged(stage, "NIfTI file") from error
+        except OSError as error:
+            if error.errno is not None:  # of the system
+                raise
+            raise damaged(stage, "NIfTI file", str(error).splitlines()[0]) from error
     ijk_to_ras, warnings = _geometry(path, header, stage)
-    return StoredImage(array, ijk_to_ras, "NIfTI", header.dtype.newbyteorder("=").name, warnings)
+    return StoredImage(compact(array), ijk_to_ras, "NIfTI", header.dtype.newbyteorder("=").name, warnings)
 
 
 class _Header:
+    """What a header says, once it is known to be that of a CT that could be.
+
+    :param data: its 348 bytes.
+    """
+
     def __init__(self, data: bytes, stage: str) -> None:
+        from nibabel.nifti1 import Nifti1Header  # the command line's alone; slow to import
+
         if len(data) < HEADER_BYTES:
             raise damaged(stage, "NIfTI file", f"{len(data)} bytes, less than its header")
-        self.order = next((order for order in "<>" if struct.unpack(order + "i", data[:4])[0] == HEADER_BYTES), "")
-        if not self.order or data[344:348] not in (b"n+1\0", b"ni1\0"):
+        order = next((order for order in "<>" if struct.unpack(order + "i", data[:4])[0] == HEADER_BYTES), "")
+        if not order or data[344:348] not in (b"n+1\0", b"ni1\0"):
             second = struct.unpack("<i", data[:4])[0] in (540, 469893120)
             found = "a NIfTI-2 file" if second else "a file without a NIfTI-1 header"
             raise InputError(stage, found, "a NIfTI-1 file (.nii or .nii.gz)", "Save it as NIfTI-1 or NRRD.")
         if data[344:348] == b"ni1\0":
             raise InputError(stage, "half of a .hdr/.img pair", "a single NIfTI-1 file (.nii or .nii.gz)")
-        dims = self._get(data, 40, "8h")
-        if not 1 <= dims[0] <= 7:
-            raise damaged(stage, "NIfTI file", f"{dims[0]} dimensions")
-        code = self._get(data, 70, "h")[0]
-        sizes = dims[1 : dims[0] + 1]
-        # Trailing axes of one voxel are padding; the third axis is kept, so that one slice is called one slice.
-        components = COLOR.get(code, max(1, dims[5]) if dims[0] >= 5 else 1)
-        self.size = check_size(stage, sizes[:4], components)
-        if code not in TYPES:
-            raise InputError(stage, f"NIfTI voxels of type code {code}", f"{CT} with real numbers")
-        self.dtype = np.dtype(self.order + TYPES[code])
-        pixdim = self._get(data, 76, "8f")
-        check_spacing(stage, pixdim[1:4])
-        self.offset = self._get(data, 108, "f")[0]
+        fields: Any = Nifti1Header(data, endianness=order, check=False)
+        self.size = _size(fields, stage)
+        check_spacing(stage, fields["pixdim"][1:4].tolist())
+        self.dtype: np.dtype = fields.get_data_dtype()
+        self.offset = float(fields["vox_offset"])
         if not HEADER_BYTES <= self.offset <= 2**28:
             raise damaged(stage, "NIfTI file", "voxels said to begin inside the header")
-        self.slope, self.intercept = self._get(data, 112, "2f")
-        self.unit = UNITS_MM.get(data[123] & 7, 1.0)
-        self.qform_code, self.sform_code = self._get(data, 252, "2h")
-        self.sform = np.eye(4)
-        self.sform[:3] = np.array(self._get(data, 280, "12f"), dtype=np.float64).reshape(3, 4) * self.unit
-        self.qform = self._qform(data, pixdim)
-
-    def _qform(self, data: bytes, pixdim: tuple[float, ...]) -> np.ndarray:
-        """Index to RAS by the header's quaternion and offset (method 2 of nifti1.h), ``(4, 4)`` mm."""
-        b, c, d, *offset = (float(value) for value in self._get(data, 256, "6f"))
-        a = max(0.0, 1.0 - (b * b + c * c + d * d)) ** 0.5
-        matrix = np.eye(4)
-        matrix[:3, :3] = [
-            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
-            [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
-            [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - c * c - b * b],
-        ]
-        matrix[:3, :3] *= np.array([pixdim[1], pixdim[2], pixdim[3] * (-1.0 if pixdim[0] < 0 else 1.0)])
-        matrix[:3, 3] = offset
-        matrix[:3] *= self.unit
-        return matrix
-
-    def _get(self, data: bytes, offset: int, layout: str) -> tuple[Any, ...]:
-        return struct.unpack_from(self.order + layout, data, offset)
+        self.slope, self.intercept = float(fields["scl_slope"]), float(fields["scl_inter"])
+        self.qform_code, self.sform_code = int(fields["qform_code"]), int(fields["sform_code"])
+        unit = UNITS_MM.get(int(fields["xyzt_units"]) & 7, 1.0)
+        self.sform, self.qform = fields.get_sform(), _qform(fields)
+        self.sform[:3] *= unit
+        self.qform[:3] *= unit
 
     @property
-    def is_scaled(self) -> bool:
-        used = np.isfinite(self.slope) and np.isfinite(self.intercept) and self.slope != 0
-        return bool(used and (self.slope, self.intercept) != (1, 0))
+    def voxel_bytes(self) -> int:
+        """Of all voxels as the file holds them."""
+        return int(np.prod(self.size, dtype=np.int64)) * self.dtype.itemsize
 
+    def voxels(self, stream: io.BufferedIOBase) -> np.ndarray:
+        """``(k, j, i)``, native byte order, scaled.
 
-def _voxels(stream: Inflated | io.BufferedReader, header: _Header, path: Path, stage: str) -> np.ndarray:
-    shape = header.size[::-1]
-    needed = int(np.prod(shape, dtype=np.int64)) * header.dtype.itemsize
-    ratio = MAX_DEFLATE_RATIO if isinstance(stream, Inflated) else 1
-    if path.stat().st_size * ratio < needed:  # before memory is asked for
-        raise damaged(stage, "NIfTI file", f"the header promises {needed} bytes of voxels")
-    array = np.empty(shape, header.dtype)
-    stream.read(int(header.offset) - HEADER_BYTES)
-    fill(array, stream, stage, "NIfTI file")
-    stream.read(1)  # at the end of the stream its checksum is compared
-    if not header.dtype.isnative:
-        array = array.astype(header.dtype.newbyteorder("="))
-    if header.is_scaled:
-        scaled = np.empty(shape, np.float32)
+        :raises OSError, EOFError, zlib.error: fewer voxels than promised, or a damaged stream.
+        """
+        from nibabel.volumeutils import array_from_file
+
+        array = array_from_file(self.size, self.dtype, stream, int(self.offset), mmap=False).transpose()
+        if not self.dtype.isnative:
+            array = array.astype(self.dtype.newbyteorder("="))
+        usable = np.isfinite(self.slope) and np.isfinite(self.intercept) and self.slope != 0
+        if not usable or (self.slope, self.intercept) == (1, 0):
+            return array
+        scaled = np.empty(array.shape, np.float32)
         for source, result in zip(array, scaled, strict=True):
-            result[...] = source * np.float64(header.slope) + np.float64(header.intercept)
-        array = scaled
-    return compact(array)
+            result[...] = source * np.float64(self.slope) + np.float64(self.intercept)
+        return scaled
+
+
+def _size(fields: Any, stage: str) -> tuple[int, int, int]:
+    dims = [int(n) for n in fields["dim"]]
+    if not 1 <= dims[0] <= 7:
+        raise damaged(stage, "NIfTI file", f"{dims[0]} dimensions")
+    code = int(fields["datatype"])
+    # Trailing axes of one voxel are padding; the third axis is kept, so that one slice is called one slice.
+    components = COLOR.get(code, max(1, dims[5]) if dims[0] >= 5 else 1)
+    size = check_size(stage, tuple(dims[1 : dims[0] + 1][:4]), components)
+    if code not in TYPES:
+        raise InputError(stage, f"NIfTI voxels of type code {code}", f"{CT} with real numbers")
+    return size
+
+
+def _qform(fields: Any) -> np.ndarray:
+    """Index to RAS by the header's quaternion and offset, ``(4, 4)``; zeros where they are impossible."""
+    from nibabel.spatialimages import HeaderDataError
+
+    fields["pixdim"][0] = -1 if fields["pixdim"][0] < 0 else 1  # which nibabel wants; 0 stands for 1
+    try:
+        return fields.get_qform()
+    except (HeaderDataError, ValueError):
+        return np.zeros((4, 4))
 
 
 def _geometry(path: Path, header: _Header, stage: str) -> tuple[np.ndarray, tuple[str, ...]]:

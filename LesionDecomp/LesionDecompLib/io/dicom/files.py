@@ -1,8 +1,12 @@
-"""Finding the DICOM images in a folder and reading their headers; nothing about the patient is looked at."""
+"""Finding the DICOM images in a folder and reading their headers; nothing about the patient is looked at.
+
+Headers are read by pydicom, pixels by GDCM (:func:`image_reader`), which unpacks all the compressed kinds of them.
+"""
 
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,44 +15,47 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...errors import InputError
-from ..stored_image import captured_stderr, damaged
+from ..stored_image import damaged
 from .lengths import lengths_fit
 
 if TYPE_CHECKING:
     import SimpleITK as sitk  # noqa: N813
+    from pydicom import Dataset
 
 EXPECTED = "a folder with one CT series"
 MAX_FILES = 20_000
 CT_STORAGE = b"1.2.840.10008.5.1.4.1.1.2\0"
 UNCOMPRESSED = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
 TAGS = {
-    "syntax": "0002|0010",
-    "sop_class": "0008|0016",
-    "sop_instance": "0008|0018",
-    "image_type": "0008|0008",
-    "modality": "0008|0060",
-    "description": "0008|103e",
-    "series_uid": "0020|000e",
-    "position": "0020|0032",
-    "orientation": "0020|0037",
-    "pixel_spacing": "0028|0030",
-    "samples": "0028|0002",
-    "bits": "0028|0100",
-    "slope": "0028|1053",
-    "rescale_type": "0028|1054",
-    "thickness": "0018|0050",
-    "tilt": "0018|1120",
-    "kernel": "0018|1210",
-    "kvp": "0018|0060",
-    "contrast": "0018|0010",
-    "manufacturer": "0008|0070",
-    "model": "0008|1090",
+    "sop_class": "SOPClassUID",
+    "sop_instance": "SOPInstanceUID",
+    "image_type": "ImageType",
+    "modality": "Modality",
+    "description": "SeriesDescription",
+    "series_uid": "SeriesInstanceUID",
+    "position": "ImagePositionPatient",
+    "orientation": "ImageOrientationPatient",
+    "pixel_spacing": "PixelSpacing",
+    "samples": "SamplesPerPixel",
+    "bits": "BitsAllocated",
+    "slope": "RescaleSlope",
+    "rescale_type": "RescaleType",
+    "thickness": "SliceThickness",
+    "tilt": "GantryDetectorTilt",
+    "kernel": "ConvolutionKernel",
+    "kvp": "KVP",
+    "contrast": "ContrastBolusAgent",
+    "manufacturer": "Manufacturer",
+    "model": "ManufacturerModelName",
 }
+SIZE = ("Columns", "Rows", "NumberOfFrames")
+BINARY = ("SamplesPerPixel", "BitsAllocated")  # hold a number, not its decimal text
+LARGE_BYTES = 1 << 16  # values of more are left where they are: pixels
 
 
 @dataclass(frozen=True, eq=False)
 class DicomSlice:
-    """One image file of a series: its size (columns, rows, frames) and the header fields named in ``TAGS``."""
+    """One image file of a series: its size (columns, rows, frames), the fields named in ``TAGS``, and ``syntax``."""
 
     path: Path
     size: tuple[int, ...]
@@ -140,14 +147,32 @@ def read_header(path: Path) -> DicomSlice | None:
     """The header of an image file; None where it holds no image, or is damaged."""
     if not lengths_fit(path):
         return None
-    reader = image_reader(path)
+    import pydicom  # the command line's alone; slow to import
+
+    wanted = [*TAGS.values(), *SIZE, "SpecificCharacterSet", "PixelData"]
     try:
-        with captured_stderr():
-            reader.ReadImageInformation()
-    except RuntimeError:
+        with warnings.catch_warnings():  # of what others wrote against the standard's letter
+            warnings.simplefilter("ignore")
+            data = pydicom.dcmread(path, force=True, defer_size=LARGE_BYTES, specific_tags=wanted)
+            if "PixelData" not in data:
+                return None
+            size = (int(data.Columns), int(data.Rows), int(data.get("NumberOfFrames") or 1))
+            tags = {name: _text(data, keyword) for name, keyword in TAGS.items()}
+            return DicomSlice(path, size, {**tags, "syntax": str(data.file_meta.get("TransferSyntaxUID", ""))})
+    except MemoryError:
+        raise
+    except Exception:  # pydicom raises a dozen kinds here; all mean that the header is damaged
         return None
-    tags = {name: reader.GetMetaData(tag).strip() if reader.HasMetaDataKey(tag) else "" for name, tag in TAGS.items()}
-    return DicomSlice(path, tuple(reader.GetSize()), tags)
+
+
+def _text(data: Dataset, keyword: str) -> str:
+    """A field as text, its values between backslashes as the file has them; empty where there is none."""
+    raw = data.get_item(keyword)
+    if raw is None or not raw.value:
+        return ""
+    if keyword in BINARY or not isinstance(raw.value, bytes):
+        return str(data[keyword].value)
+    return raw.value.decode("utf-8", "replace").strip("\0 ")
 
 
 def _claims_ct(path: Path) -> bool:

@@ -2,7 +2,9 @@
 
 GDCM sets aside as much memory as an element's length asks for, up to 4 GB, before it looks whether the file is that
 long; and it calls itself for a sequence within a sequence, until the process ends. Walking from element to element
-first, without reading their values, keeps a damaged or hostile file from both.
+first, without reading their values, keeps a damaged or hostile file from both. pydicom, which reads the headers, does
+not look whether lengths fit either, calls itself for sequences, and unpacks deflated files without a limit; and only
+GDCM unpacks all kinds of compressed pixels. So this walk stays.
 Encoding: DICOM PS3.5, section 7.1, and PS3.10, section 7.1.
 """
 
