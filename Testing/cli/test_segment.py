@@ -15,6 +15,7 @@ import time
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
+import torch
 from command_line import lungs_in_boxes, names, process_environment, run_apart, run_here, ships, small_ct, snapshot
 from dicom_files import SECRET_ID, SECRET_NAME, copy_slice, series_files
 from LesionDecompLib.cli import main
@@ -26,6 +27,7 @@ from LesionDecompLib.models import bundle as bundles
 from LesionDecompLib.models.weights import WEIGHTS_NAME
 from LesionDecompLib.pipeline import Segmenter
 from PIL import Image
+from safetensors.torch import load_file
 
 FILES = ["heatmap.nrrd", "lesions.nrrd", "lungs.nrrd", "report.json", "statistics.csv"]
 
@@ -268,6 +270,23 @@ class TestTheCommand:
         monkeypatch.setattr(bundles, "model_folders", lambda: [tmp_path / "models"])
         done = run_here(capsys, "models")
         assert done.status == 1 and "NOT USABLE" in done.out and "untrained-lesions 0.0.1" in done.out
+
+    def test_models_converts_bundles_in_their_place(self, home, models, capsys, tmp_path):
+        folder = tmp_path / "old"
+        shutil.copytree(home / ".lesiondecomp" / "models" / "untrained-lungs", folder)
+        state = load_file(folder / WEIGHTS_NAME)
+        (folder / WEIGHTS_NAME).unlink()
+        torch.save(state, folder / "weights.pt")
+        metadata = json.loads((folder / "bundle.json").read_text("utf-8"))
+        digest = hashlib.sha256((folder / "weights.pt").read_bytes()).hexdigest()
+        old = {**metadata, "format_version": 1, "weights_sha256": digest}
+        (folder / "bundle.json").write_text(json.dumps(old), "utf-8")
+        for said in ("old: converted to format 2", "old: is of format 2 already"):
+            done = run_here(capsys, "models", "--convert", folder)
+            assert (done.status, done.out.strip()) == (0, said)
+        assert names(folder) == ["bundle.json", WEIGHTS_NAME]
+        assert json.loads((folder / "bundle.json").read_text("utf-8")) == metadata
+        assert run_here(capsys, "models", "--convert", tmp_path).status == 1
 
     def test_demo_segments_the_sample_and_says_where_the_picture_is(
         self, models, boxes_of_air, tmp_path, capsys, monkeypatch
