@@ -4,7 +4,7 @@ Everything is first written under a hidden temporary name on the same file syste
 A run that is killed leaves at most such a hidden name, which the next one removes; a run that fails or is interrupted
 leaves nothing. Of two runs into one folder the later one wins, with all of its files.
 
-The libraries for atomic writing replace single files; none moves a set of files into a folder that has an older one, and
+Libraries for atomic writing replace single files; none moves a set of files into a folder that has an older one, and
 none removes what a killed process left. Whose a hidden name is, is told by machine and process rather than by a lock in
 it: the name moves to its final place with all that is in it, and not every disk knows locks.
 """
