@@ -12,7 +12,7 @@ import numpy as np
 import slicer
 from LesionDecompLib.errors import LesionDecompError
 from LesionDecompLib.io.atomic import private_folder
-from LesionDecompLib.io.dicom.seg import write_dicom_seg
+from LesionDecompLib.io.dicom.seg import Algorithm, write_dicom_seg
 from LesionDecompLib.io.readers import read_volume
 
 from .input_nodes import world_matrix
@@ -40,7 +40,10 @@ def write_segmentation(nodes: ResultNodes, path: str | Path) -> list[str]:
         _collect(_files(nodes.ct), folder)
         volume, _ = read_volume(folder, STAGE)
         lungs, lesions = (_on_grid(node, volume) for node in (nodes.lungs, nodes.lesions))
-        return write_dicom_seg(path, folder, volume, SimpleNamespace(lungs=lungs, lesions=lesions, **_bundles(nodes)))
+        lesion_algorithm, lung_algorithm = _algorithms(nodes)
+        return write_dicom_seg(
+            path, folder, volume, lungs, lesions, lesion_algorithm=lesion_algorithm, lung_algorithm=lung_algorithm
+        )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -96,19 +99,15 @@ def _on_grid(node, volume) -> np.ndarray:
     return np.ascontiguousarray(view)
 
 
-def _bundles(nodes: ResultNodes) -> dict[str, SimpleNamespace | None]:
-    """The models that made the result, as its report names them; without a lung model the mask was supplied."""
+def _algorithms(nodes: ResultNodes) -> tuple[Algorithm, Algorithm | None]:
+    """The models that found lesions and lungs, as the report names them; None where a lung mask was supplied."""
     try:
         models = json.loads(nodes.report.GetText())["models"]
-        made = {task: models.get(task) for task in ("lesions", "lungs")}
-        found = {
-            task: None
-            if one is None
-            else SimpleNamespace(name=one["name"], version=str(one.get("version", "")), sha256=one["sha256"])
-            for task, one in made.items()
-        }
-        if found["lesions"] is None:
-            raise KeyError("lesions")
+        lesions, lungs = models["lesions"], models.get("lungs")
+        return _named(lesions), None if lungs is None else _named(lungs)
     except (AttributeError, ValueError, KeyError, TypeError) as error:
         raise LesionDecompError(STAGE, "a result without its report", "the report of a run", "Run again.") from error
-    return {"lesion_bundle": found["lesions"], "lung_bundle": found["lungs"]}
+
+
+def _named(model: dict[str, str]) -> Algorithm:
+    return SimpleNamespace(name=model["name"], version=str(model.get("version", "")), sha256=model["sha256"])

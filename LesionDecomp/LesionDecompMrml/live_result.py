@@ -55,7 +55,7 @@ class LiveResult:
         world = world_matrix(nodes.ct, UPDATING)
         view = AxialView.of(hu.shape, world)
         voxel_ml = float(abs(np.linalg.det(world[:3, :3]))) / 1000.0
-        live = LiveLesions.of(*(view.to_axial(array) for array in (hu, lungs, heat)), voxel_ml)
+        live = LiveLesions.of(view.to_axial(hu), view.to_axial(lungs), view.to_axial(heat), voxel_ml)
         return cls(nodes, live, view, lung_box(lungs), _state_of(nodes))
 
     def is_of(self, nodes: ResultNodes) -> bool:

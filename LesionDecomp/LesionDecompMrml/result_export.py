@@ -52,7 +52,8 @@ def measure(nodes: ResultNodes) -> Measured:
         raise LesionDecompError(STAGE, "result nodes that no longer fit the CT", "the CT's grid", "Run again.")
     view = volume.view
     heat, lungs, lesions = arrays
-    rows = lesion_statistics(*(view.to_axial(a) for a in (volume.array, lungs, lesions, heat)), volume.voxel_volume_ml)
+    axial = [view.to_axial(array) for array in (volume.array, lungs, lesions, heat)]
+    rows = lesion_statistics(axial[0], axial[1], axial[2], axial[3], volume.voxel_volume_ml)
     return Measured(volume, heat, lungs, lesions, rows)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import slicer
@@ -48,7 +49,8 @@ def run_self_test(test, logic, sample: Path) -> None:
 
 def _segment_in_worker(test, logic, volume):
     """The result of the worker, as the panel's Apply makes it."""
-    finished, stages = [], set()
+    finished: list[Any] = []
+    stages: set[str] = set()
     run = logic.startProcess(
         volume,
         segmentationNode=True,

@@ -60,8 +60,8 @@ def read_table(node) -> list[RegionStatistics]:
     rows = []
     for n in range(table.GetNumberOfRows()):
         # A table that was read from a file may hold text.
-        values = [column.GetVariantValue(n).ToDouble() for column in columns]
-        values = dict(zip((m.key for m in MEASUREMENTS), values, strict=True))
+        keys = (m.key for m in MEASUREMENTS)
+        values = {k: column.GetVariantValue(n).ToDouble() for k, column in zip(keys, columns, strict=True)}
         rows.append(RegionStatistics(regions.GetValue(n), values))
     return rows
 

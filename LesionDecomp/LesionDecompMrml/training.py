@@ -36,7 +36,8 @@ def start(
         with the settings it was started with), and ``settings`` (more ``key=value``).
     :raises LesionDecompError: settings or data that cannot work; nothing has been started then.
     """
-    chest, labels = [], {}
+    chest: list[Any] = []
+    labels: Any = {}
     if labelsFile:
         chest, labels = training_input_of_csv(list(volumes), labelsFile)
     elif markedSlices:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from LesionDecompLib.errors import LesionDecompError
 from slicer.i18n import tr as _
@@ -25,7 +27,9 @@ class DeviceChoice:
     def __init__(self, ui, chosen, every: Callable, python: list[str]) -> None:
         self._ui, self._chosen, self._every, self._python = ui, chosen, every, python
         self._words: dict[str, str] = {}
-        self._process, self._folder, self._stop = None, "", None
+        self._process: Any = None
+        self._folder: str | Path = ""
+        self._stop: Callable[[], None] | None = None
         self._asked = False
         connect(ui.deviceComboBox, "currentIndexChanged(int)", self._on_chosen)
         self._refill("auto")

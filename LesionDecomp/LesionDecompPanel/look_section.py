@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import slicer
 from LesionDecompMrml import views
 from LesionDecompMrml.result_nodes import RUN, ResultNodes
@@ -47,8 +49,8 @@ class LookSection:
 
     def __init__(self, ui, logic, recompute) -> None:
         self._ui, self._logic, self._recompute = ui, logic, recompute
-        self._parameters = None
-        self._shown: dict | None = None  # the state (see _state) that the scene shows
+        self._parameters: Any = None
+        self._shown: Any = None  # the state (see _state) that the scene shows
         self._places: list | None = None
         self._place = -1
         self._with_surfaces = False  # of the result shown, by this panel
@@ -216,7 +218,7 @@ class LookSection:
     def _result(self):
         return self._logic.result(self._parameters.heatmap)
 
-    def _state(self, heatmap=None) -> dict | None:
+    def _state(self, heatmap=None):
         """What lesions and views depend on, for the result shown or that of another heatmap."""
         parameters = self._parameters
         heatmap = heatmap or (parameters.heatmap if parameters is not None else None)

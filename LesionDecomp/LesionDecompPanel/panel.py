@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import slicer
 import vtk
@@ -28,14 +29,14 @@ class Panel(VTKObservationMixin):
     def __init__(self, ui, logic, is_entered: Callable[[], bool]) -> None:
         VTKObservationMixin.__init__(self)
         self.ui, self.logic, self._is_entered = ui, logic, is_entered
-        self._parameters = None
+        self._parameters: Any = None
         self._gui_tag = None
         self.filters = NodeFilters(ui)
         self.look = LookSection(ui, logic, self._recompute)
         self.run = RunSection(ui, logic, self.look.show)
         self.export = ExportSection(ui, logic, self.look.nodes)
         self.train = TrainSection(ui, logic, self.run.models)
-        self.sections = [self.run, self.look, self.export, self.train]
+        self.sections: list[Any] = [self.run, self.look, self.export, self.train]
         scene = slicer.mrmlScene
         self.watch = SceneWatch(
             scene,

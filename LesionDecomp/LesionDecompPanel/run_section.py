@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import slicer
 from slicer.i18n import tr as _
 
@@ -31,7 +33,7 @@ class RunSection:
         from LesionDecompMrml.slicer_python import slicer_python
 
         self._ui, self._logic, self._finished = ui, logic, finished
-        self._parameters = None
+        self._parameters: Any = None
         self._run = None
         self._ended_by_closing = False
         self._progress = RunProgress()

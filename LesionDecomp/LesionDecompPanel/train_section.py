@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import qt
 import slicer
@@ -54,12 +55,12 @@ class TrainSection:
 
     def __init__(self, ui, logic, models) -> None:
         self._ui, self._logic, self._models = ui, logic, models
-        self._parameters = None
+        self._parameters: Any = None
         self._rows = 0  # of the log that the curves show
         self._picture = None  # time of the examples that are shown
-        self._watched = None  # the run whose end is still to be told
+        self._watched: Any = None  # the run whose end is still to be told
         runs = logic.trainings()
-        self._run = runs[-1] if runs else None
+        self._run: Any = runs[-1] if runs else None
         self.marks = MarkedSlicesTable(ui, self.refresh)
         self._fill_choices()
         for name, setting in REMEMBERED.items():
