@@ -229,6 +229,7 @@ class SegmentationRun:
         if self._job is None or self._job.is_running:  # a listener may have cancelled
             return
         job = self._end()
+        told: tuple[Any, ...]
         try:
             result = job.result()
             nodes = self.request.write(result, result.report)
@@ -255,7 +256,9 @@ class SegmentationRun:
             self._tell(self._listeners.cancelled)
 
     def _end(self) -> SegmentationJob:
+        """The run's job, no longer watched; there must be one."""
         job, self._job = self._job, None
+        assert job is not None
         if self._stop_polling is not None:
             self._stop_polling()
         for tag in self._observers:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import ast
 import types
 import typing
-from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from repository import MODULE
 
 slicer = pytest.importorskip("slicer", reason="slicer-core is not installed (pip install .[headless])")
-
-MODULE = Path(__file__).resolve().parents[1] / "LesionDecomp"
 
 
 def declared_parameters() -> list[str]:

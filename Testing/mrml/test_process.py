@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from LesionDecompLib.errors import Cancelled, LesionDecompError
+from repository import CHEST, MODULE, TESTING
 
 slicer = pytest.importorskip("slicer", reason="slicer-core is not installed (pip install .[headless])")
 vtk = pytest.importorskip("vtk")
@@ -404,15 +404,14 @@ def test_results_are_filed_under_the_study_of_the_ct(logic, small_ct):
         assert code in codes
 
 
-def test_a_ct_loaded_in_slicer_gives_what_the_command_line_gives(logic, mrml_scene, untrained_segmenter, data_folder):
+def test_a_ct_loaded_in_slicer_gives_what_the_command_line_gives(logic, mrml_scene, untrained_segmenter):
     from LesionDecompLib.io.readers import read_mask, read_volume
 
-    folder = data_folder / "misc_ct" / "cip_ct64"
-    volume, _ = read_volume(folder / "ct-64.nrrd")
-    mask = read_mask(folder / "wholeLung-64.nrrd", volume)
+    volume, _ = read_volume(CHEST / "ct.nrrd")
+    mask = read_mask(CHEST / "lungs.nrrd", volume)
     expected = untrained_segmenter.run(volume, lung_mask=mask, threshold=THRESHOLD)
-    ct = slicer.util.loadVolume(str(folder / "ct-64.nrrd"), {"name": "CT"})
-    lungs = slicer.util.loadVolume(str(folder / "wholeLung-64.nrrd"), {"name": "Lungs", "labelmap": True})
+    ct = slicer.util.loadVolume(str(CHEST / "ct.nrrd"), {"name": "CT"})
+    lungs = slicer.util.loadVolume(str(CHEST / "lungs.nrrd"), {"name": "Lungs", "labelmap": True})
     nodes = logic.process(ct, lungs, threshold=THRESHOLD)
     np.testing.assert_allclose(heat_of(nodes), expected.heat, atol=1e-3)
     np.testing.assert_array_equal(slicer.util.arrayFromVolume(nodes.lungs), expected.lungs)
@@ -422,12 +421,11 @@ def test_a_ct_loaded_in_slicer_gives_what_the_command_line_gives(logic, mrml_sce
 
 
 def test_loading_the_module_file_imports_neither_torch_nor_scikit_image(tmp_path):
-    testing = Path(__file__).resolve().parent
     program = (
         "import sys\n"
-        f"sys.path[:0] = [{str(testing)!r}, {str(testing.parent / 'LesionDecomp')!r}]\n"
+        f"sys.path[:0] = [{str(TESTING)!r}, {str(MODULE)!r}]\n"
         "from headless_slicer import boot\n"
-        f"boot({str(tmp_path)!r}).load_module({str(testing.parent / 'LesionDecomp' / 'LesionDecomp.py')!r})\n"
+        f"boot({str(tmp_path)!r}).load_module({str(MODULE / 'LesionDecomp.py')!r})\n"
         "print(sorted({'torch', 'skimage', 'scipy', 'SimpleITK'} & set(sys.modules)))\n"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, encoding="utf-8", check=True)

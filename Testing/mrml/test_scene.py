@@ -15,6 +15,7 @@ import pytest
 from LesionDecompLib.ct.volume import Volume
 from LesionDecompLib.errors import LesionDecompError
 from LesionDecompMrml.scene_file import write_scene
+from repository import MODULE
 
 vtk = pytest.importorskip("vtk")
 slicer = pytest.importorskip("slicer", reason="slicer-core is not installed (pip install .[headless])")
@@ -88,10 +89,9 @@ def test_a_scene_is_written_where_no_application_runs(segmented, tmp_path):
     volume, result = segmented
     arrays = {"hu": volume.array, "heat": result.heat, "lungs": result.lungs, "lesions": result.lesions}
     np.savez(tmp_path / "case.npz", matrix=volume.ijk_to_ras, **arrays)
-    library = Path(__file__).resolve().parents[1] / "LesionDecomp"
     program = (
         "import sys\n"
-        f"sys.path.insert(0, {str(library)!r})\n"
+        f"sys.path.insert(0, {str(MODULE)!r})\n"
         "import numpy as np\n"
         "from LesionDecompLib.pipeline import SegmentResult\n"
         "from LesionDecompMrml.scene_file import write_scene\n"
@@ -208,11 +208,10 @@ def test_a_file_name_that_slicer_would_not_open_is_refused(segmented, tmp_path):
 
 
 def test_without_slicer_core_the_message_says_what_to_install():
-    library = Path(__file__).resolve().parents[1] / "LesionDecomp"
     program = (
         "import sys\n"
         "sys.modules['slicer'] = None\n"
-        f"sys.path.insert(0, {str(library)!r})\n"
+        f"sys.path.insert(0, {str(MODULE)!r})\n"
         "from LesionDecompMrml.scene_file import check_scene_support\n"
         "from LesionDecompLib.errors import LesionDecompError\n"
         "try:\n"
@@ -225,11 +224,10 @@ def test_without_slicer_core_the_message_says_what_to_install():
 
 
 def test_the_library_imports_without_slicer_and_vtk():
-    library = Path(__file__).resolve().parents[1] / "LesionDecomp"
     program = (
         "import sys\n"
         "sys.modules.update(slicer=None, vtk=None, vtkmodules=None, qt=None, ctk=None)\n"
-        f"sys.path.insert(0, {str(library)!r})\n"
+        f"sys.path.insert(0, {str(MODULE)!r})\n"
         "import importlib, pkgutil, LesionDecompLib\n"
         "for info in pkgutil.walk_packages(LesionDecompLib.__path__, 'LesionDecompLib.'):\n"
         "    if not info.name.endswith('__main__'):\n"
