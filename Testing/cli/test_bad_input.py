@@ -343,6 +343,7 @@ class TestOutput:
             monkeypatch.setattr(os, "mkdir", refusing)
         refuse(capsys, folder, "Opening the output folder: found a folder without write permission", good[0])
 
+    @pytest.mark.slow
     @posix
     def test_disk_that_fills_up_half_way(self, folder, good, home):
         # A limit on the size of files fails as a full disk does, in the middle of a write; and needs no rights.
@@ -362,6 +363,7 @@ class TestOutput:
         assert "Writing the results: found a limit on the size of files for 'heatmap.nrrd'" in done.stderr
         assert snapshot(folder) == before
 
+    @pytest.mark.slow
     @posix
     def test_full_disk(self, folder, good, home):
         small = folder / "small disk"
@@ -378,6 +380,7 @@ class TestOutput:
 
 
 class TestAsAProcess:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("name", "content"),
         [("missing.nrrd", None), ("empty.nii.gz", b""), ("cut.mha", b"ObjectType = Image\nNDims = 3")],

@@ -15,6 +15,8 @@ import pytest
 from command_line import process_environment, small_ct, small_models
 from dicom_files import SECRET_ID, SECRET_NAME, copy_slice, series_files
 
+pytestmark = pytest.mark.slow
+
 PLANTED = {
     "g0010e0030": "19470309",  # birth date
     "g0008e0050": "ACC-551177",  # accession number

@@ -47,6 +47,7 @@ def first(case, models):
     return folder / "first"
 
 
+@pytest.mark.slow
 def test_another_process_gives_the_same_bytes_and_other_threads_the_same_labels(case, home, tmp_path, capsys):
     (_, ct, mask), folder = case, tmp_path
     model = home / ".lesiondecomp" / "models" / "untrained-lesions"

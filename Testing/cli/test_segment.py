@@ -48,6 +48,7 @@ def boxes_of_air(monkeypatch):
 
 
 class TestOneCase:
+    @pytest.mark.slow
     def test_process_in_another_folder_writes_everything_on_the_inputs_grid(self, case, home):
         folder, ct, mask, _ = case
         work = folder / "elsewhere"
@@ -222,6 +223,7 @@ class TestSeveralCases:
 
 
 class TestTheCommand:
+    @pytest.mark.slow
     def test_help_answers_without_loading_torch_or_readers(self, home, tmp_path):
         code = (
             "import sys; from LesionDecompLib.cli import main\n"
@@ -298,6 +300,7 @@ class TestTheCommand:
         assert picture == str(tmp_path / "demo" / "overview.png") and os.path.getsize(picture) > 50_000
         assert names(tmp_path / "demo") == sorted([*FILES, "overview.png"])
 
+    @pytest.mark.slow
     @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)])
     def test_an_interrupt_half_way_leaves_nothing(self, case, home, number):
@@ -325,6 +328,7 @@ class TestTheCommand:
         assert "Interrupted" in err and "Traceback" not in err
         assert snapshot(folder) == before
 
+    @pytest.mark.slow
     def test_a_reader_that_goes_away_causes_no_traceback(self, home):
         command = f'"{sys.executable}" -m LesionDecompLib models | true'
         done = subprocess.run(
@@ -332,6 +336,7 @@ class TestTheCommand:
         )
         assert "Traceback" not in done.stderr and "BrokenPipe" not in done.stderr
 
+    @pytest.mark.slow
     @pytest.mark.skipif(os.name == "nt", reason="POSIX shell")
     @pytest.mark.parametrize("ending", ["| true", ">&-", "2>&- >&-"])
     def test_work_goes_on_when_nobody_listens(self, case, home, ending):

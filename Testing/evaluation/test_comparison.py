@@ -37,6 +37,8 @@ from masked_slices import write_masked_slices
 from PIL import Image
 from repository import MODULE
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"steps": 3, "batch_lesion": 2, "batch_normal": 2, "crop": [64, 64], "shrink": 1}
 SMALLER = {
     "classifier": {"width": 4},

@@ -16,6 +16,8 @@ from LesionDecompLib.models.bundle import ModelBundle, find_bundle
 from LesionDecompLib.training.config import change
 from tiny_training import write_training_set
 
+pytestmark = pytest.mark.slow
+
 
 def write_case(folder: Path, name: str, axes: str | None = None) -> None:
     """A chest of 80×96×12 voxels, 3 × 3 × 6 mm: two lungs, a dense ball in one, its mask, and the lungs' mask."""

@@ -144,6 +144,7 @@ class TestFolder:
             with pytest.raises(LesionDecompError, match="a file where a folder should be"):
                 check_writable(folder)
 
+    @pytest.mark.slow
     @posix
     @pytest.mark.parametrize("seed", range(6))
     def test_a_killed_process_leaves_all_of_a_new_folder_or_nothing(self, tmp_path, seed):
@@ -261,6 +262,7 @@ class TestSeveralProcesses:
             pass
         assert snapshot(tmp_path) == {}
 
+    @pytest.mark.slow
     def test_whoever_waits_has_the_lock_of_a_killed_process(self, tmp_path):
         hold = (
             "import time; from LesionDecompLib.io.folder_lock import sole_writer\n"

@@ -15,6 +15,8 @@ from LesionDecompLib.segmentation.smoothing import blur_inside
 from LesionDecompLib.training.data.slices import SliceSet
 from LesionDecompLib.training.heat_scale import slice_heat
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def segmenter():

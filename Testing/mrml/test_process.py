@@ -420,6 +420,7 @@ def test_a_ct_loaded_in_slicer_gives_what_the_command_line_gives(logic, mrml_sce
     assert lesion_ml == pytest.approx(expected.statistics[0].values["lesion_volume_ml"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_loading_the_module_file_imports_neither_torch_nor_scikit_image(tmp_path):
     program = (
         "import sys\n"

@@ -85,6 +85,7 @@ def test_writing_a_scene_leaves_the_open_scene_alone(mrml_scene, ct_node, segmen
     assert {node.GetID(): node.GetMTime() for node in slicer.util.getNodesByClass("vtkMRMLNode")} == before
 
 
+@pytest.mark.slow
 def test_a_scene_is_written_where_no_application_runs(segmented, tmp_path):
     volume, result = segmented
     arrays = {"hu": volume.array, "heat": result.heat, "lungs": result.lungs, "lesions": result.lesions}
@@ -207,6 +208,7 @@ def test_a_file_name_that_slicer_would_not_open_is_refused(segmented, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_without_slicer_core_the_message_says_what_to_install():
     program = (
         "import sys\n"
@@ -223,6 +225,7 @@ def test_without_slicer_core_the_message_says_what_to_install():
     assert "pip install lesiondecomp[headless]" in run.stdout
 
 
+@pytest.mark.slow
 def test_the_library_imports_without_slicer_and_vtk():
     program = (
         "import sys\n"

@@ -12,6 +12,7 @@ from headless_slicer.qt_panel import cells, drag, text_of, wait_for  # noqa: E40
 from headless_slicer.result_arrays import expected_lesions, lesions_of  # noqa: E402
 
 
+@pytest.mark.slow
 def test_dragging_the_threshold_moves_lesions_and_figures_at_once_and_the_table_after(panel, result):
     panel.ui.minimumVolumeSlider.value = 0.0
     table = result.table.GetMTime()
@@ -41,6 +42,7 @@ def test_smallest_lesion_slider_leaves_out_what_is_smaller(panel, result):
     assert f"{count} lesions, the largest {sizes.max():.2f} mL" in text_of(panel.ui.figuresLabel)
 
 
+@pytest.mark.slow
 def test_segment_follows_while_seen_and_otherwise_when_the_slider_rests(panel, ct_node, lung_node):
     nodes = panel.logic.process(ct_node, lung_node, threshold=0.4, segmentationNode=True)
     panel.panel.look.show(nodes, 0.4, 0.1)
@@ -199,6 +201,7 @@ def test_outputs_are_not_offered_as_chest_ct_nor_a_ct_as_heatmap(panel, result, 
     assert panel.ui.resultSelector.offered() == ["CT heatmap"]
 
 
+@pytest.mark.slow
 def test_the_tables_have_words_for_headers_and_sensible_digits(panel, result):
     shown = cells(panel.ui.measurementsTable)
     assert [row[0] for row in shown[:3]] == ["both lungs", "right lung", "left lung"]
@@ -223,6 +226,7 @@ def test_the_tables_have_words_for_headers_and_sensible_digits(panel, result):
     assert cells(panel.ui.measurementsTable)[0][2:] == ["0.00", "0.0"]
 
 
+@pytest.mark.slow
 def test_a_step_of_the_slider_waits_for_the_frame_and_several_are_one(panel, result, monkeypatch):
     panel.ui.minimumVolumeSlider.value = 0.0
     panel.panel.look._steps.flush()
@@ -237,6 +241,7 @@ def test_a_step_of_the_slider_waits_for_the_frame_and_several_are_one(panel, res
     np.testing.assert_array_equal(lesions_of(result) != 0, expected_lesions(result, 0.47))
 
 
+@pytest.mark.slow
 def test_surfaces_are_made_on_demand_and_follow_when_the_slider_rests(panel, result):
     import vtk
 
@@ -310,6 +315,7 @@ def ras_matrix(node):
     return matrix
 
 
+@pytest.mark.slow
 def test_plots_show_the_figures_and_mark_the_threshold(panel, result):
     panel.ui.minimumVolumeSlider.value = 0.0
     panel.ui.volumePlotButton.click()

@@ -36,6 +36,7 @@ def finish(panel) -> None:
     assert temporary_folders() == []
 
 
+@pytest.mark.slow
 def test_panel_opens_ready_with_the_ct_and_the_default_model(ct_node, open_panel):
     panel = open_panel()
     assert panel.ui.inputSelector.currentNode() == ct_node
@@ -60,6 +61,7 @@ def test_choosing_a_model_takes_its_threshold_until_there_is_a_result(panel, res
     assert panel.ui.thresholdSlider.value == pytest.approx(result.threshold)
 
 
+@pytest.mark.slow
 def test_apply_says_what_is_missing(panel, ct_node):
     def tooltip() -> str:
         assert not panel.ui.applyButton.property("enabled")
@@ -79,6 +81,7 @@ def test_apply_says_what_is_missing(panel, ct_node):
     assert "'of another computer', is not installed" in tooltip()
 
 
+@pytest.mark.slow
 def test_apply_runs_in_a_worker_and_shows_the_result(panel, ct_node):
     composite = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
     panel.ui.segmentationCheckBox.click()
@@ -109,6 +112,7 @@ def test_apply_runs_in_a_worker_and_shows_the_result(panel, ct_node):
     )
 
 
+@pytest.mark.slow
 def test_cancel_ends_the_worker_and_leaves_the_scene_as_it_was(panel):
     before = node_count()
     start(panel)
@@ -124,6 +128,7 @@ def test_cancel_ends_the_worker_and_leaves_the_scene_as_it_was(panel):
     assert node_count() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("event", ["scene closed", "CT removed", "panel deleted"])
 def test_what_users_do_during_a_run_is_safe(panel, ct_node, event):
     start(panel)
@@ -144,6 +149,7 @@ def test_what_users_do_during_a_run_is_safe(panel, ct_node, event):
         assert text_of(panel.ui.statusLabel) == f"{why}: the run was ended."
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_a_worker_that_is_killed_is_reported_once(panel, shown_errors):
     before = node_count()
@@ -157,6 +163,7 @@ def test_a_worker_that_is_killed_is_reported_once(panel, shown_errors):
     assert node_count() == before
 
 
+@pytest.mark.slow
 def test_unusable_input_ends_in_one_message(panel, ct_node, shown_errors):
     slicer.util.updateVolumeFromArray(ct_node, np.zeros((9, 9, 9), np.uint8))
     panel.ui.applyButton.click()  # refused before a worker is started: the mask does not fit
@@ -221,6 +228,7 @@ def test_segments_of_a_segmentation_serve_as_lung_mask(panel, ct_node, lung_node
     assert [box.item(row).checkState() == Qt.Checked for row in range(3)] == [True, False, False]
 
 
+@pytest.mark.slow
 def test_a_segmentation_without_a_lung_segment_ticks_nothing_and_says_so(panel):
     from PySide6.QtCore import Qt
 
@@ -238,6 +246,7 @@ def test_a_segmentation_without_a_lung_segment_ticks_nothing_and_says_so(panel):
     assert panel.ui.applyButton.property("enabled")
 
 
+@pytest.mark.slow
 def test_an_unsuitable_ct_is_refused_before_any_process_or_model(panel, module, ct_node, shown_errors, monkeypatch):
     monkeypatch.setattr(module.LesionDecompLogic, "createSegmenter", lambda *_arguments: pytest.fail("models loaded"))
     panel.ui.lungMaskSelector.setCurrentNode(None)
@@ -302,6 +311,7 @@ def test_recompute_takes_the_edited_lungs_and_writes_the_same_nodes(panel, resul
     np.testing.assert_array_equal(taken["request"].mask, edited)
 
 
+@pytest.mark.slow
 def test_packages_are_asked_for_once_and_a_no_ends_it(panel, module, monkeypatch):
     from LesionDecompPanel import packages
 
@@ -398,6 +408,7 @@ def test_added_model_folders_are_remembered_and_a_wrong_one_is_refused(
     assert text_of(panel.ui.modelDescriptionLabel) == "No validation score."
 
 
+@pytest.mark.slow
 def test_device_selector_says_what_automatic_takes_and_why(open_panel):
     import torch
 
@@ -429,6 +440,7 @@ def test_leaving_and_entering_the_module_keeps_the_result(panel, result):
     assert result.threshold == pytest.approx(0.46)
 
 
+@pytest.mark.slow
 def test_a_reloaded_scene_shows_the_same_state(panel, result, tmp_path):
     composite = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
     panel.ui.thresholdSlider.value = 0.43
@@ -497,6 +509,7 @@ def test_warnings_stand_beside_the_figures_of_their_result_and_go_with_it(panel,
     assert shown() == warnings
 
 
+@pytest.mark.slow
 def test_no_observer_is_left_behind(panel, result):
     observed = len(panel.panel.Observations)
     for _ in range(3):

@@ -19,6 +19,8 @@ pytest.importorskip("PySide6.QtWidgets", reason="PySide6 is not usable here", ex
 from headless_slicer import qt_panel  # noqa: E402
 from headless_slicer.qt_panel import choose, click, text_of, wait_for  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 PATIENCE_S = 300.0
 
 

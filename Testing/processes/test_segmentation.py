@@ -22,6 +22,8 @@ from LesionDecompLib.processes.events import Failed, Step, event_line, parse_eve
 from LesionDecompLib.processes.segmentation import JobParameters, SegmentationJob
 from LesionDecompLib.processes.tree import library_environment
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def parameters(untrained_segmenter) -> JobParameters:

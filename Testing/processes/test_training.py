@@ -15,6 +15,8 @@ from LesionDecompLib.processes.training import TrainingJob, TrainingSettings, re
 from LesionDecompLib.training.log import curve_names, read_log
 from tiny_training import SETTINGS, write_training_set
 
+pytestmark = pytest.mark.slow
+
 PATIENCE_S = 240.0
 
 

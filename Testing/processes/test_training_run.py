@@ -23,6 +23,7 @@ LABELS = {
 VOLUMES = [Volume.from_array(np.zeros((4, 8, 8), np.int16), np.eye(4), name) for name in LABELS]
 
 
+@pytest.mark.slow
 def test_a_stop_as_the_slices_are_finished_starts_no_training(tmp_path):
     settings = TrainingSettings(tmp_path, tmp_path / "run", device="cpu")
     run = TrainingRun(settings, VOLUMES, LABELS, python=[sys.executable, "-c", "pass"])
@@ -32,6 +33,7 @@ def test_a_stop_as_the_slices_are_finished_starts_no_training(tmp_path):
     assert run.stage == "slices" and run.error is None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="there a process can't be asked whether it lives")
 def test_images_that_a_killed_program_left_are_removed_by_the_next_one(tmp_path):
     code = (

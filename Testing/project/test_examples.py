@@ -15,6 +15,8 @@ from LesionDecompLib.models.bundle import ModelBundle
 from repository import ROOT
 from tiny_training import TINY
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = ROOT / "Examples"
 
 

@@ -23,7 +23,7 @@ from LesionDecompLib.models.bundle import ModelBundle
 from LesionDecompLib.report import case as case_files
 from repository import TESTING
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX signals and processes")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="POSIX signals and processes")]
 
 
 @pytest.fixture

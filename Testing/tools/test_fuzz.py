@@ -29,6 +29,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 def test_mutated_inputs_of_every_loader_are_loaded_or_refused(tmp_path):
     tally = run_inputs(",".join(NAMES), 7, INPUTS, tmp_path, series())
     assert tally.findings == [] and tally.outcomes.total() == INPUTS
@@ -36,6 +37,7 @@ def test_mutated_inputs_of_every_loader_are_loaded_or_refused(tmp_path):
     assert tally.peak_mib < tally.first_mib + 1024
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit on memory is Linux's")
 def test_the_campaign_notices_what_it_is_there_for(tmp_path, monkeypatch):
     """With a loader of statistics that fails in four ways, all four are found out, and every input has its turn."""

@@ -12,6 +12,8 @@ from LesionDecompLib.io.readers import read_volume
 from LesionDecompLib.pipeline import Segmenter
 from metamorphic import CHANGES, axial, effect
 
+pytestmark = pytest.mark.slow
+
 # change: lungs %, overlap of the lungs, lesions in percentage points of the lungs, mean difference of the heat
 BOUNDS = {
     "permuted": (1e-9, 1.0, 1e-9, 0.0),

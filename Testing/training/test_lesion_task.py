@@ -49,6 +49,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "bundle" / WEIGHTS_NAME)
 
 
+@pytest.mark.slow
 def test_image_labels_alone_make_a_bundle(training_set, tmp_path):
     config = load_config(PRESETS["default"], None, TINY)
     bundle = train_lesions(training_set, tmp_path / "run", config, name="tiny")
@@ -72,6 +73,7 @@ def test_image_labels_alone_make_a_bundle(training_set, tmp_path):
     assert (tmp_path / "run" / "curves.png").read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.slow
 def test_a_cancelled_run_resumes_to_the_weights_of_an_unbroken_one(training_set, tmp_path):
     config = load_config(PRESETS["default"], None, TINY)
     train_lesions(training_set, tmp_path / "unbroken", config)
@@ -87,6 +89,7 @@ def test_a_cancelled_run_resumes_to_the_weights_of_an_unbroken_one(training_set,
     assert logs[0] and [{**row, "seconds": ""} for row in logs[0]] == [{**row, "seconds": ""} for row in logs[1]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lines", [1, 4])
 def test_a_killed_run_resumes_to_the_weights_of_an_unbroken_one(training_set, tmp_path, lines):
     """SIGKILL in the middle: whatever is on the disk is whole, and the run goes on from it to the same weights."""
@@ -121,6 +124,7 @@ def test_a_run_may_begin_with_the_weights_of_one_at_half_resolution():
         torch.testing.assert_close(torch.nn.functional.interpolate(small, scale_factor=2), large, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_warm_start_takes_the_other_run_s_weights(training_set, tmp_path):
     config = load_config(PRESETS["default"], None, [*TINY, "learning_rate=0", "final_learning_rate=0", "ema=0"])
     train_lesions(training_set, tmp_path / "first", load_config(PRESETS["default"], None, TINY))
@@ -132,6 +136,7 @@ def test_a_warm_start_takes_the_other_run_s_weights(training_set, tmp_path):
         start_from(DecompositionNet(channels=8, levels=3, gated=True, stem=2), tmp_path / "first")
 
 
+@pytest.mark.slow
 def test_a_resumed_run_must_keep_its_configuration(training_set, tmp_path):
     config = load_config(PRESETS["default"], None, TINY)
     train_lesions(training_set, tmp_path / "run", config)
@@ -140,6 +145,7 @@ def test_a_resumed_run_must_keep_its_configuration(training_set, tmp_path):
         train_lesions(training_set, tmp_path / "run", other, resume=True)
 
 
+@pytest.mark.slow
 def test_without_resume_a_finished_run_is_not_overwritten(training_set, tmp_path):
     config = load_config(PRESETS["default"], None, TINY)
     train_lesions(training_set, tmp_path / "run", config)
@@ -147,6 +153,7 @@ def test_without_resume_a_finished_run_is_not_overwritten(training_set, tmp_path
         train_lesions(training_set, tmp_path / "run", config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ablation", ["critic=false", "alpha_normal=0", "network.lesion_decoder=false", "norm_p=2"])
 def test_the_paper_s_ablations_train(training_set, tmp_path, ablation):
     small = [*TINY, "batch_painted=0", "network.gated=false", "steps=2", ablation]
@@ -193,6 +200,7 @@ def test_other_steps_keep_the_share_of_copying_steps():
     assert replace(PRESETS["paper"].lasting(1400), self_training=short.self_training) == short
 
 
+@pytest.mark.slow
 def test_a_staged_training_copies_then_raises_the_adversarial_term_then_ends_quietly(training_set):
     settings = [*TINY, "steps=400", "batch_painted=0", "identity_steps=150", "rise_steps=10", "val_every=0"]
     config = load_config(PRESETS["paper"], None, settings)
@@ -213,6 +221,7 @@ def test_a_staged_training_copies_then_raises_the_adversarial_term_then_ends_qui
     assert {"L_a", "L_c", "wasserstein"} <= task.step(150, np.random.default_rng(1)).keys()
 
 
+@pytest.mark.slow
 def test_without_normalization_the_generator_learns_to_copy(training_set):
     """Nine tenths of a slice are outside the lungs: with losses there tanh would saturate at -1 and stay."""
     settings = [*TINY, "steps=200", "shrink=1", "batch_painted=0", "critic=false", "learning_rate=2e-3"]
@@ -301,6 +310,7 @@ def test_crops_hold_the_lungs():
     assert (crops[0] == 7).sum() == 25 * 28 and (crops[1] == 9).sum() == 400
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("broken", "said"),
     [
@@ -317,6 +327,7 @@ def test_a_broken_training_set_is_refused(tmp_path, broken, said):
         SliceSet.load(tmp_path, "train")
 
 
+@pytest.mark.slow
 def test_a_time_budget_sets_the_steps_and_resuming_keeps_them(training_set, tmp_path):
     config = load_config(PRESETS["default"], None, TINY)
     train_lesions(training_set, tmp_path / "run", config, hours=1e-4)
@@ -330,6 +341,7 @@ def test_a_time_budget_sets_the_steps_and_resuming_keeps_them(training_set, tmp_
         train_lesions(training_set, tmp_path / "other", config, hours=-1.0)
 
 
+@pytest.mark.slow
 def test_example_decompositions_are_drawn(training_set, tmp_path):
     train_lesions(training_set, tmp_path / "run", load_config(PRESETS["default"], None, TINY))
     image = np.asarray(Image.open(tmp_path / "run" / "examples.png"))
@@ -340,6 +352,7 @@ def test_example_decompositions_are_drawn(training_set, tmp_path):
     assert (slices.max(axis=2) > 60).sum() == pytest.approx(rows * (val > 60).sum() / len(val), rel=0.1)
 
 
+@pytest.mark.slow
 def test_a_pupil_learns_from_the_heat_of_others(training_set, tmp_path):
     """A teacher at half resolution without normal decoder."""
     alone = [*TINY, "network.normal_decoder=false", "critic=false", "shrink=2", "network.stem=1", "crop=[64, 64]"]
@@ -357,6 +370,7 @@ def test_a_pupil_learns_from_the_heat_of_others(training_set, tmp_path):
     assert pupil.task == "lesions"
 
 
+@pytest.mark.slow
 def test_taught_heat_is_moved_with_its_slice_and_learnt(training_set, tmp_path):
     data = SliceSet.load(training_set, "train")
     bright = np.where(data.images[data.lesion] > 150, 255, 0).astype(np.uint8)
@@ -369,6 +383,7 @@ def test_taught_heat_is_moved_with_its_slice_and_learnt(training_set, tmp_path):
     assert np.mean(losses_of[-10:]) < 0.7 * np.mean(losses_of[:10])
 
 
+@pytest.mark.slow
 def test_healthy_versions_are_judged(training_set, tmp_path):
     bundle = train_lesions(
         training_set, tmp_path / "run", load_config(PRESETS["default"], None, [*TINY, "judge_steps=60"])
@@ -379,6 +394,7 @@ def test_healthy_versions_are_judged(training_set, tmp_path):
     assert figures["change_in_normal_slices_grey"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="POSIX only")
 def test_a_second_run_into_a_folder_is_refused_while_one_is_under_way(training_set, tmp_path, capsys):
     with sole_writer(tmp_path, wait=False):
@@ -399,6 +415,7 @@ def test_settings_of_earlier_versions_are_understood():
         assert changed == load_config(base, None, [f"{group}.{name}={text}"]) != base, key
 
 
+@pytest.mark.slow
 def test_a_run_of_an_earlier_version_is_resumed(training_set, tmp_path):
     config = load_config(PRESETS["default"], None, TINY)
     train_lesions(training_set, tmp_path / "run", config)

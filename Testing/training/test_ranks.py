@@ -14,6 +14,8 @@ from LesionDecompLib.training.lungs.cases import patient_names
 from repository import MODULE
 from tiny_training import TINY, write_training_set
 
+pytestmark = pytest.mark.slow
+
 COLUMNS = ("L_r", "L_n", "L_m", "L_p_heat", "L_c", "L_a", "L_g", "wasserstein", "change_G1", "heat_normal")
 
 

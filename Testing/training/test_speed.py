@@ -186,6 +186,7 @@ def test_a_slice_without_lung_is_left_alone():
     assert torch.equal(moved, empty) and torch.equal(painted, empty) and not extent.any()
 
 
+@pytest.mark.slow
 def test_slices_drawn_ahead_train_to_the_same_weights(tmp_path):
     data = SliceSet.load(write_training_set(tmp_path / "set"), "train")
     config = load_config(PRESETS["default"], None, TINY)

@@ -70,6 +70,7 @@ def peak_at(best: int, patience: int = 0, every: int = 2) -> Watch:
     return Watch(lambda network: {"figure": 1 - abs(network.weight.item() - best) / 10}, "figure", every, patience)
 
 
+@pytest.mark.slow
 def test_the_best_weights_are_kept_and_the_figure_is_logged(tmp_path):
     network = train(Counter(), tmp_path, steps=9, seed=0, ema=0, watch=peak_at(4))
     assert float(network.weight) == 4
@@ -79,6 +80,7 @@ def test_the_best_weights_are_kept_and_the_figure_is_logged(tmp_path):
     assert float(again.weight) == 4
 
 
+@pytest.mark.slow
 def test_a_training_ends_when_it_gains_no_more_and_stays_ended(tmp_path):
     network = train(Counter(), tmp_path, steps=1000, seed=0, ema=0, watch=peak_at(6, patience=8))
     assert float(network.weight) == 6
@@ -97,6 +99,7 @@ def test_small_gains_do_not_keep_a_training_going():
     assert not watch.is_over(3) and watch.is_over(4)
 
 
+@pytest.mark.slow
 def test_a_broken_run_keeps_its_best(tmp_path):
     asked = iter([False] * 7 + [True])
     with pytest.raises(Cancelled):
@@ -105,6 +108,7 @@ def test_a_broken_run_keeps_its_best(tmp_path):
     assert float(network.weight) == 4
 
 
+@pytest.mark.slow
 def test_precision_on_val_is_that_of_the_pixels_in_the_lungs(marked_set):
     val = SliceSet.load(marked_set, "val")
     figures = ValPrecision(val, {"grey": lambda network, images: images / np.float32(256)})(torch.nn.Identity())
@@ -117,6 +121,7 @@ def test_precision_on_val_is_that_of_the_pixels_in_the_lungs(marked_set):
     assert figures["val_AP"] == pytest.approx(1, abs=1e-6) and figures["val_AP_floor"] < 0.99
 
 
+@pytest.mark.slow
 def test_a_lesion_training_is_watched_on_val_and_its_bundle_is_the_best_of_it(marked_set, tmp_path):
     bundle = train_lesions(marked_set, tmp_path / "run", load_config(PRESETS["paper"], None, PAPER))
     rows = [row for row in log_rows(tmp_path / "run" / "log.csv") if row["val_AP"]]
@@ -135,6 +140,7 @@ def test_a_lesion_training_is_watched_on_val_and_its_bundle_is_the_best_of_it(ma
         torch.testing.assert_close(saved[key], value, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_watched_run_resumes_to_the_weights_of_an_unbroken_one(marked_set, tmp_path):
     config = load_config(PRESETS["paper"], None, PAPER)
     whole = train_lesions(marked_set, tmp_path / "whole", config)
@@ -149,6 +155,7 @@ def test_a_watched_run_resumes_to_the_weights_of_an_unbroken_one(marked_set, tmp
     assert [{**row, "seconds": ""} for row in logs[0]] == [{**row, "seconds": ""} for row in logs[1]]
 
 
+@pytest.mark.slow
 def test_without_masks_on_val_the_last_weights_are_kept(tmp_path):
     data = write_training_set(tmp_path / "set", test=2)
     train_lesions(data, tmp_path / "run", load_config(PRESETS["paper"], None, PAPER))

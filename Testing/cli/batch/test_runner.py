@@ -143,6 +143,7 @@ def test_the_benchmark_tells_the_case_its_networks_and_why_something_is_left_out
 
 @pytest.mark.skipif(not (ships("lungs") and ships("lesions")), reason="needs the shipped models")
 class TestProcesses:
+    @pytest.mark.slow
     def test_two_processes_write_what_one_writes_and_a_killed_run_is_gone_on_with(self, inputs, tmp_path):
         _, listed, out = inputs
         (tmp_path / "home").mkdir()
@@ -173,6 +174,7 @@ class TestProcesses:
         reports = [json.loads((out / name / "report.json").read_text("utf-8")) for name in "abc"]
         assert {report["parameters"]["device"] for report in reports} == {"cpu"}
 
+    @pytest.mark.slow
     @pytest.mark.skipif(not Path("/proc/self/environ").is_file(), reason="tells ranks apart by Linux's /proc")
     def test_a_rank_killed_under_torchrun_leaves_its_cases_to_the_next_run(self, tmp_path):
         _, mask, volume = small_ct(tmp_path)

@@ -129,6 +129,7 @@ def test_what_goes_with_one_input_does_not_go_with_a_folder_of_studies(tmp_path,
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (ships("lungs") and ships("lesions")), reason="needs the shipped models")
 def test_a_run_of_its_own_over_a_tree(tree, tmp_path):
     (tmp_path / "home").mkdir()

@@ -14,6 +14,8 @@ from LesionDecompLib.training.config import PRESETS, load_config
 from LesionDecompLib.training.data.slices import SliceSet
 from tiny_training import TINY, write_training_set
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _small_products(monkeypatch):

@@ -22,6 +22,7 @@ def labels_file(tmp_path):
     return write
 
 
+@pytest.mark.slow
 def test_a_labelled_scan_becomes_a_training_set(sample_folder, labels_file, tmp_path):
     rows = ["case,slice,label,split"]
     rows += [f"chest_ct_tumor,{z},{label},train" for z, label in ((0, 0), (14, 1), (16, "lesion"), (40, "normal"))]
@@ -89,6 +90,7 @@ def test_labels_that_make_no_sense_are_refused(labels_file, text):
         read_slice_labels(labels_file(text))
 
 
+@pytest.mark.slow
 def test_cases_are_dealt_whole_and_repeatably():
     cases = [f"scan{number}" for number in range(20)]
     dealt = split_cases(cases)

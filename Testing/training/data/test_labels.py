@@ -51,6 +51,7 @@ def test_impossible_ranges_are_refused(ranges, said):
         labels_of_ranges(ranges)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "cases",
     [
@@ -69,6 +70,7 @@ def test_training_and_checking_both_get_both_labels(cases):
     assert deal_labels(labels(**cases)) == dealt  # the same every time
 
 
+@pytest.mark.slow
 def test_a_split_that_was_chosen_stays():
     chosen = labels(a="ln", b="ln", c="ln")
     chosen["b"] = [SliceLabel(item.index, item.label, "val") for item in chosen["b"]]
