@@ -18,6 +18,11 @@ def silent(control):
         control.blockSignals(blocked)
 
 
+def keep_narrow(box) -> None:
+    """Let a combo box (or node selector) be narrower than its longest entry, so that it does not widen the panel."""
+    box.sizeAdjustPolicy = qt.QComboBox.AdjustToMinimumContentsLengthWithIcon
+
+
 def index_of(box, value: str) -> int:
     """Index of the entry with this value, or -1."""
     return next((index for index in range(box.count) if box.itemData(index) == value), -1)

@@ -10,7 +10,7 @@ import slicer
 from LesionDecompMrml.scene_nodes import chest_volumes
 from slicer.i18n import tr as _
 
-from .combo_box import fill, silent
+from .combo_box import fill, keep_narrow, silent
 from .signals import connect
 
 VOLUME, FIRST, LAST, LABEL, SPLIT = range(5)
@@ -130,7 +130,7 @@ class MarkedSlicesTable:
 
     def _put_box(self, row: int, column: int, entries, chosen) -> None:
         box = qt.QComboBox()
-        box.sizeAdjustPolicy = qt.QComboBox.AdjustToMinimumContentsLengthWithIcon
+        keep_narrow(box)
         fill(box, entries, chosen)
         self._ui.rangesTable.setCellWidget(row, column, box)
         slot = self._on_volume if column == VOLUME else self._on_changed

@@ -6,6 +6,19 @@ import slicer
 from LesionDecompMrml.result_nodes import complete_result
 from LesionDecompMrml.scene_nodes import OUTPUT, is_output, scalar_volumes
 
+from .combo_box import keep_narrow
+
+SELECTORS = (
+    "inputSelector",
+    "lungMaskSelector",
+    "heatmapSelector",
+    "lungsSelector",
+    "lesionsSelector",
+    "tableSelector",
+    "segmentationSelector",
+    "resultSelector",
+)
+
 
 class NodeFilters:
     """Keeps the selectors in line with the scene.
@@ -15,6 +28,8 @@ class NodeFilters:
 
     def __init__(self, ui) -> None:
         self._ui = ui
+        for name in SELECTORS:
+            keep_narrow(getattr(ui, name))
 
     def refresh(self, parameters) -> None:
         """Hide what a selector must not offer; a volume that was made for the heatmap is an output from then on."""
