@@ -88,8 +88,12 @@ class LiveResult:
             nodes.lesions.StorableModified()
         finally:
             nodes.lesions.EndModify(modified)
+        # Silently: the heat itself is as it was, and no view has to draw it anew.
+        silent = nodes.heatmap.GetDisableModifiedEvent()
+        nodes.heatmap.SetDisableModifiedEvent(True)
         nodes.heatmap.SetAttribute(THRESHOLD, repr(float(threshold)))
         nodes.heatmap.SetAttribute(MINIMUM_VOLUME, repr(float(min_volume_ml)))
+        nodes.heatmap.SetDisableModifiedEvent(silent)
         if nodes.segmentation is not None:
             self._update_segment(labelmap[self.box], settled)
         if rows is not None:

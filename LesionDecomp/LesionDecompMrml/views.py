@@ -16,7 +16,7 @@ HEAT_OPACITY = 0.5
 LESION_OPACITY = 1.0
 RED_VIEW = "vtkMRMLSliceNodeRed"
 # Of the view: width and height, and where the legend stands in the room that these leave.
-LEGEND_SIZE, LEGEND_POSITION, LEGEND_FONT = (0.08, 0.35), (0.99, 0.98), 12
+LEGEND_SIZE, LEGEND_POSITION, LEGEND_FONT = (0.08, 0.35), (0.99, 0.85), 12
 FIELD_OF_VIEW_MARGIN = 1.05
 
 
@@ -164,7 +164,7 @@ def jump_to_voxel(nodes: ResultNodes, voxel: tuple[int, int, int]) -> tuple[floa
         view.JumpSliceByOffsetting(r, a, s)
     for crosshair in nodes_of_class(scene, "vtkMRMLCrosshairNode")[:1]:
         if crosshair.GetCrosshairMode() == crosshair.NoCrosshair:
-            crosshair.SetCrosshairMode(crosshair.ShowSmallBasic)
+            crosshair.SetCrosshairMode(crosshair.ShowBasic)  # the small one is lost on hot lesions
         crosshair.SetCrosshairRAS(r, a, s)
     return r, a, s
 

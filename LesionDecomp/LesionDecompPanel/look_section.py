@@ -13,6 +13,8 @@ from . import slicer_views
 from .measurements_table import MeasurementsTable
 from .signals import Later, connect
 
+# A view draws 1000/60 ms after it was told to; a step later than that comes after the frame, so that none is in vain.
+STEP_MS = 20
 SETTLED_MS = 300  # after the last move of a slider: table, plots, surfaces and hidden segmentation follow
 # Controls that need a result.
 RESULT_CONTROLS = (
@@ -57,7 +59,7 @@ class LookSection:
         self._lost = ""  # why the result shown is gone
         self._views: list[str] = []  # IDs of the slice views that have been given the result
         self._table = MeasurementsTable(ui.measurementsTable)
-        self._steps = Later(self._follow)
+        self._steps = Later(self._follow, STEP_MS)
         self._settling = Later(self.settle, SETTLED_MS, restart=True)
         for button, slot in (
             ("nextLesionButton", self._on_next),
