@@ -11,7 +11,6 @@ from LesionDecompLib.ct.anatomy import LUNG_LESION
 from LesionDecompLib.ct.grid import AxialView
 from LesionDecompLib.errors import LesionDecompError
 from LesionDecompLib.measurement.live import Lesions, LiveLesions
-from LesionDecompLib.segmentation.lesions import lung_box
 
 from .input_nodes import world_matrix
 from .result_nodes import MINIMUM_VOLUME, UPDATING, ResultNodes, prepare_volume
@@ -56,7 +55,7 @@ class LiveResult:
         view = AxialView.of(hu.shape, world)
         voxel_ml = float(abs(np.linalg.det(world[:3, :3]))) / 1000.0
         live = LiveLesions.of(view.to_axial(hu), view.to_axial(lungs), view.to_axial(heat), voxel_ml)
-        return cls(nodes, live, view, lung_box(lungs), _state_of(nodes))
+        return cls(nodes, live, view, view.array_box(live.box), _state_of(nodes))
 
     def is_of(self, nodes: ResultNodes) -> bool:
         """Whether it still holds for these nodes: the same ones, their voxels and places unchanged."""

@@ -175,6 +175,39 @@ def test_a_non_linear_transform_is_refused_with_what_to_do(logic, small_ct):
     assert snapshot(slicer.mrmlScene) == before
 
 
+def test_a_second_result_in_the_same_nodes_leaves_nothing_of_the_first(logic, small_ct):
+    ct, mask = small_ct
+    nodes = logic.process(ct, mask, threshold=THRESHOLD, segmentationNode=True)
+    smaller = slicer.util.arrayFromVolume(mask)
+    inside = np.argwhere(smaller)
+    low, high = inside.min(axis=0), inside.max(axis=0)
+    keep = tuple(slice(a + 2, b - 2) for a, b in zip(low, high, strict=True))
+    cut = np.zeros_like(smaller)
+    cut[keep] = smaller[keep]
+    smaller[:] = cut
+    again = logic.process(
+        ct, mask, threshold=THRESHOLD, heatmapNode=nodes.heatmap, lungsNode=nodes.lungs, lesionsNode=nodes.lesions,
+        segmentationNode=nodes.segmentation,
+    )  # fmt: skip
+    new = logic.process(ct, mask, threshold=THRESHOLD)
+    for before, after in ((again.heatmap, new.heatmap), (again.lungs, new.lungs), (again.lesions, new.lesions)):
+        np.testing.assert_array_equal(*(slicer.util.arrayFromVolume(node) for node in (before, after)))
+    segment = slicer.util.arrayFromSegmentBinaryLabelmap(again.segmentation, "left-lung", ct)
+    np.testing.assert_array_equal(segment != 0, slicer.util.arrayFromVolume(new.lungs) == 2)
+
+
+def test_a_worker_s_request_lets_go_of_the_ct_and_this_process_works_on_a_copy(small_ct):
+    from LesionDecompMrml.run_options import RunOptions
+    from LesionDecompMrml.segmentation_run import Request
+
+    ct, mask = small_ct
+    volume, lungs = (request := Request.read(ct, RunOptions(lung_mask=mask))).hand_over()
+    assert np.shares_memory(volume.array, slicer.util.arrayFromVolume(ct)) and lungs.any()
+    assert request.mask is None and not any(isinstance(held, type(volume)) for held in vars(request).values())
+    copied = Request.read(ct, RunOptions(lung_mask=mask)).volume
+    assert not np.shares_memory(copied.array, slicer.util.arrayFromVolume(ct))
+
+
 def test_the_ct_itself_is_left_alone(logic, small_ct):
     before = snapshot(slicer.mrmlScene)
     logic.process(*small_ct, threshold=THRESHOLD, segmentationNode=True)

@@ -55,6 +55,19 @@ def test_outputs_lie_on_the_input_s_grid(ct, result, lungs):
     np.testing.assert_array_equal(result.lesions != 0, (result.heat >= result.threshold) & (lungs != 0))
 
 
+@pytest.mark.parametrize(("order", "flips"), [((0, 1, 2), (True, False, False)), ((2, 0, 1), (False, True, True))])
+def test_the_box_of_a_result_is_that_of_its_lungs_along_the_input_s_axes(ct, lungs, untrained_segmenter, order, flips):
+    hu, matrix = stored_otherwise(ct.array, ct.ijk_to_ras, order, flips)
+    mask, _ = stored_otherwise(lungs, ct.ijk_to_ras, order, flips)
+    result = untrained_segmenter.run(Volume.from_array(hu, matrix), mask)
+    inside = [np.flatnonzero((mask != 0).any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    assert result.box == tuple(slice(found[0], found[-1] + 1) for found in inside)
+    for name in ("heat", "lungs", "lesions"):
+        whole = np.zeros_like(getattr(result, name))
+        whole[result.box] = result.boxed(name)
+        np.testing.assert_array_equal(whole, getattr(result, name))
+
+
 def test_right_is_the_patient_s_right(ct, result):
     i = np.arange(ct.shape[2]) * np.ones(ct.shape)
     right_i, left_i = (i[result.lungs == label].mean() for label in (1, 2))
