@@ -202,7 +202,7 @@ class SegmentationRun:
         self.request, self._listeners = request, listeners or Listeners()
         self.lost = ""  # name of the node whose removal ended the run
         self._told: Step | None = None
-        self._job: SegmentationJob | None = SegmentationJob(
+        self.job: SegmentationJob | None = SegmentationJob(
             *request.hand_over(), parameters, python=python, temporary_folder=temporary_folder
         )
         self._scene = request.ct.GetScene()
@@ -216,17 +216,17 @@ class SegmentationRun:
     @property
     def is_running(self) -> bool:
         """Whether the end is still to come."""
-        return self._job is not None
+        return self.job is not None
 
     def poll(self) -> None:
         """Tell what the worker has told; when it has ended, write its result or tell the error."""
-        if self._job is None:
+        if self.job is None:
             return
-        self._job.poll()
-        if self._job.step != self._told:
-            self._told = self._job.step
+        self.job.poll()
+        if self.job.step != self._told:
+            self._told = self.job.step
             self._tell(self._listeners.progress, self._told)
-        if self._job is None or self._job.is_running:  # a listener may have cancelled
+        if self.job is None or self.job.is_running:  # a listener may have cancelled
             return
         job = self._end()
         told: tuple[Any, ...]
@@ -251,13 +251,13 @@ class SegmentationRun:
 
     def cancel(self) -> None:
         """End the worker and everything it started; the scene stays as it is."""
-        if self._job is not None:
+        if self.job is not None:
             self._end().close()
             self._tell(self._listeners.cancelled)
 
     def _end(self) -> SegmentationJob:
         """The run's job, no longer watched; there must be one."""
-        job, self._job = self._job, None
+        job, self.job = self.job, None
         assert job is not None
         if self._stop_polling is not None:
             self._stop_polling()

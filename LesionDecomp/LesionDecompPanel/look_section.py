@@ -59,7 +59,7 @@ class LookSection:
         self._lost = ""  # why the result shown is gone
         self._views: list[str] = []  # IDs of the slice views that have been given the result
         self._table = MeasurementsTable(ui.measurementsTable)
-        self._steps = Later(self._follow, STEP_MS)
+        self.steps = Later(self._follow, STEP_MS)
         self._settling = Later(self.settle, SETTLED_MS, restart=True)
         for button, slot in (
             ("nextLesionButton", self._on_next),
@@ -74,7 +74,7 @@ class LookSection:
     @property
     def is_settled(self) -> bool:
         """Whether everything has followed the sliders."""
-        return not (self._steps.is_pending or self._settling.is_pending)
+        return not (self.steps.is_pending or self._settling.is_pending)
 
     def nodes(self) -> ResultNodes | None:
         """Nodes of the result shown, or None."""
@@ -82,7 +82,7 @@ class LookSection:
 
     def set_parameter_node(self, parameters) -> None:
         """Take a parameter node, or none; the scene shows what it says already."""
-        self._steps.flush()
+        self.steps.flush()
         self._settling.flush()
         self._parameters = parameters
         self._shown = self._state()
@@ -109,13 +109,13 @@ class LookSection:
 
     def scene_closed(self) -> None:
         """Nothing of the old scene is told any more."""
-        self._steps.cancel()
+        self.steps.cancel()
         self._settling.cancel()
         self._lost = ""
 
     def cleanup(self) -> None:
         """The panel goes."""
-        self._steps.cancel()
+        self.steps.cancel()
         self._settling.cancel()
 
     def node_removed(self, node) -> None:
@@ -123,7 +123,7 @@ class LookSection:
         nodes = self.nodes()
         if nodes is None or node not in (nodes.ct, nodes.heatmap, nodes.lungs, nodes.lesions, nodes.table):
             return
-        self._steps.cancel()
+        self.steps.cancel()
         self._settling.cancel()
         self._lost = _("'{name}' was removed from the scene: its result can no longer be shown.").format(
             name=node.GetName()
@@ -203,7 +203,7 @@ class LookSection:
             return
         changed = {key for key in state if state[key] != shown[key]}
         if changed & set(SLIDERS):
-            self._steps.request()
+            self.steps.request()
         if changed - set(SLIDERS):
             self._apply_look(changed)
 
@@ -349,7 +349,7 @@ class LookSection:
         """To the next smaller (1) or next larger (-1) lesion, around the ends."""
         if self.nodes() is None:
             return
-        self._steps.flush()
+        self.steps.flush()
         with slicer.util.tryWithErrorDisplay(_("The views could not be moved.")):
             if self._places is None:
                 self._places = self._result().places()

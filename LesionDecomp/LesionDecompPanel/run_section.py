@@ -34,7 +34,7 @@ class RunSection:
 
         self._ui, self._logic, self._finished = ui, logic, finished
         self._parameters: Any = None
-        self._run = None
+        self.current = None
         self._ended_by_closing = False
         self._progress = RunProgress()
         self.models = ModelChoice(ui, logic, self.choose_model)
@@ -48,7 +48,7 @@ class RunSection:
     @property
     def is_running(self) -> bool:
         """Whether a worker is at work."""
-        return self._run is not None and self._run.is_running
+        return self.current is not None and self.current.is_running
 
     def set_parameter_node(self, parameters) -> None:
         """Take a parameter node, or none; where it names no model, the default one is put in."""
@@ -87,8 +87,8 @@ class RunSection:
 
     def cancel(self) -> None:
         """End the run, if there is one; the scene stays as it was."""
-        if self._run is not None:
-            self._run.cancel()
+        if self.current is not None:
+            self.current.cancel()
 
     def refresh(self) -> None:
         """Bring the controls in line with the parameter node and the run."""
@@ -160,7 +160,7 @@ class RunSection:
         # The sliders may move while the run goes on; the result then follows when it is there.
         options = self.options(edited_lungs)
         try:
-            self._run = self._logic.startProcess(
+            self.current = self._logic.startProcess(
                 parameters.inputVolume,
                 options=options,
                 onProgress=self._on_progress,
@@ -236,7 +236,7 @@ class RunSection:
         self._ui.statusLabel.text = step_in_words(step, self._progress.seconds_left)
 
     def _on_done(self, nodes, options) -> None:
-        self._run = None
+        self.current = None
         count = len(nodes.warnings)
         told = _("Done. Warnings: {count}, shown with the measurements.").format(count=count)
         self._end(told if count else _("Done."))
@@ -251,14 +251,14 @@ class RunSection:
         slicer.util.errorDisplay(str(error))
 
     def _on_cancelled(self) -> None:
-        lost = self._run.lost if self._run is not None else ""
+        lost = self.current.lost if self.current is not None else ""
         if lost:
             self._end(_("'{name}' was removed from the scene: the run was ended.").format(name=lost))
         else:
             self._end(_("Cancelled; nothing was changed."))
 
     def _end(self, status: str) -> None:
-        self._run = None
+        self.current = None
         self._ui.progressBar.value = 0
         self._ui.statusLabel.text = status
         self.refresh()

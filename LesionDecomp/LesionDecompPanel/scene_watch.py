@@ -30,8 +30,8 @@ class SceneWatch:
         views_changed: Callable[[], object],
     ) -> None:
         self._scene, self._removed, self._views_changed = scene, removed, views_changed
-        self._changed = Later(lambda: self._tell_changed(changed))
-        self._views = Later(views_changed)
+        self.changed = Later(lambda: self._tell_changed(changed))
+        self.views = Later(views_changed)
         self._observed: dict[str, tuple] = {}  # ID of a composite node -> (node, tag)
         self._tags = [
             scene.AddObserver(scene.NodeAddedEvent, self._on_added),
@@ -41,8 +41,8 @@ class SceneWatch:
 
     def close(self) -> None:
         """Observe nothing any more."""
-        self._changed.cancel()
-        self._views.cancel()
+        self.changed.cancel()
+        self.views.cancel()
         for tag in self._tags:
             self._scene.RemoveObserver(tag)
         self._tags = []
@@ -67,14 +67,14 @@ class SceneWatch:
             changed()
 
     def _on_view(self, _node, _event) -> None:
-        self._views.request()
+        self.views.request()
 
     def _on_added(self, _scene, _event) -> None:
         if not self._scene.IsImporting():
-            self._changed.request()
+            self.changed.request()
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _on_removed(self, _scene, _event, node) -> None:
         if not self._scene.IsClosing():
             self._removed(node)
-            self._changed.request()
+            self.changed.request()

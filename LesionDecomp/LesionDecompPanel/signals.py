@@ -34,7 +34,7 @@ class Later:
     """
 
     def __init__(self, callback: Callable[[], object], milliseconds: int = 0, *, restart: bool = False) -> None:
-        self._callback, self._restart = callback, restart
+        self.callback, self._restart = callback, restart
         self._timer = qt.QTimer()
         self._timer.setProperty("singleShot", True)
         self._timer.interval = milliseconds
@@ -61,4 +61,4 @@ class Later:
 
     def _on_timeout(self) -> None:
         self._timer.stop()
-        self._callback()
+        self.callback()

@@ -378,10 +378,10 @@ def test_figures_are_written_with_nine_digits():
 )
 def test_a_damaged_csv_file_is_refused(tmp_path, spoil, said):
     (tmp_path / "a.csv").write_bytes(spoil(statistics_csv(lesion_statistics(*_random_case(2), 0.3))))
-    with pytest.raises(LesionDecompError, match=f"Reading statistics: found {said}|Reading statistics: .*{said}"):
-        read_statistics_csv(tmp_path / "a.csv")
-    with pytest.raises(LesionDecompError, match=r"Reading statistics: .*cannot be read"):
-        read_statistics_csv(tmp_path / "missing.csv")
+    for file, found in (("a.csv", said), ("missing.csv", "cannot be read")):
+        with pytest.raises(LesionDecompError) as told:
+            read_statistics_csv(tmp_path / file)
+        assert told.value.stage == "Reading statistics" and found in told.value.found
 
 
 def test_undefined_figures_read_back_as_undefined(tmp_path):

@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from LesionDecompLib.errors import LesionDecompError
+from LesionDecompLib.errors import LesionDecompError, ModelError
 from LesionDecompLib.models import bundle as bundles
 from LesionDecompLib.models.bundle import ModelBundle, bundle_paths, find_bundle, installed_bundles, model_folders
 from LesionDecompLib.models.networks import DecompositionNet, UNet
@@ -152,17 +152,16 @@ def test_bounds_of_what_a_bundle_says(bundle, key, accepted, refused):
 @pytest.mark.parametrize("text", ["", "[]", "null", '"text"', "{" * 100_000, "[" * 100_000, b"\xff\xfe"])
 def test_metadata_that_is_no_object_is_refused(bundle, text):
     (bundle.path / "bundle.json").write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(
-        LesionDecompError, match=r"Model bundle: found a bundle\.json that (is no JSON|holds no object)"
-    ):
+    with pytest.raises(ModelError) as told:
         ModelBundle.load(bundle.path)
+    assert "bundle.json" in told.value.found and "JSON" in told.value.found + told.value.expected
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from([*WRONG, "x"]), st.none() | st.integers() | st.text(max_size=3), max_size=14))
 def test_whatever_object_a_bundle_holds_is_refused_in_a_sentence(metadata):
-    with pytest.raises(LesionDecompError, match=r"Model bundle: found"):
-        bundles._check_metadata(metadata, Path("x"))
+    with pytest.raises(ModelError):
+        bundles.check_metadata(metadata, Path("x"))
 
 
 def test_files_of_absurd_size_are_refused_before_they_are_read(bundle):

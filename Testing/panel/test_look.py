@@ -34,7 +34,7 @@ def test_smallest_lesion_slider_leaves_out_what_is_smaller(panel, result):
 
     drag(panel, 0.45)
     panel.ui.minimumVolumeSlider.value = 2.0
-    panel.panel.look._steps.flush()
+    panel.panel.look.steps.flush()
     labels, count = label(lesions_of(result), np.ones((3, 3, 3)))
     sizes = np.bincount(labels.ravel())[1:] * np.prod(result.ct.GetSpacing()) / 1000.0
     assert count > 0
@@ -93,7 +93,7 @@ def add_view(panel, name: str = "Red"):
         node.SetSingletonTag(name)
         node.SetLayoutName(name)
         nodes.append(slicer.mrmlScene.AddNode(node))
-    panel.panel.watch._changed.flush()
+    panel.panel.watch.changed.flush()
     composite, view = nodes
     return view, composite
 
@@ -130,14 +130,14 @@ def test_heat_hidden_elsewhere_unticks_its_box_and_opacity_does_not_show_it_agai
     for composite in composites:
         assert composite.GetForegroundVolumeID() == result.heatmap.GetID()
         composite.SetForegroundVolumeID(None)  # what the Data module's eye does
-    panel.panel.watch._views.flush()
+    panel.panel.watch.views.flush()
     assert not panel.ui.overlayCheckBox.property("checked")
     assert panel.ui.outlineCheckBox.property("checked")
     panel.ui.opacitySlider.value = 0.9
     assert [composite.GetForegroundVolumeID() for composite in composites] == [None, None]
     assert composites[0].GetLabelVolumeID() == result.lesions.GetID()
     composites[1].SetBackgroundVolumeID(result.heatmap.GetID())  # its eye again: it shows a volume as background
-    panel.panel.watch._views.flush()
+    panel.panel.watch.views.flush()
     assert panel.ui.overlayCheckBox.property("checked")
     panel.ui.overlayCheckBox.click()
     assert composites[1].GetBackgroundVolumeID() == result.ct.GetID()
@@ -167,16 +167,16 @@ def test_the_lesions_are_outlined_once_by_the_labelmap_here_by_the_segment_elsew
     panel.exit()
     assert outlined() == (False, True)
     panel.enter()
-    panel.panel.watch._views.flush()
+    panel.panel.watch.views.flush()
     assert outlined() == (True, False)
     assert panel.ui.outlineCheckBox.property("checked")
 
 
 def test_a_ct_that_leaves_the_scene_takes_its_result_out_of_the_panel(panel, result):
-    panel.panel.watch._changed.flush()
+    panel.panel.watch.changed.flush()
     assert panel.ui.resultSelector.offered() == ["CT heatmap"]
     slicer.mrmlScene.RemoveNode(result.ct)
-    panel.panel.watch._changed.flush()
+    panel.panel.watch.changed.flush()
     assert panel.ui.resultSelector.offered() == []
     assert text_of(panel.ui.figuresLabel) == "'CT' was removed from the scene: its result can no longer be shown."
     assert cells(panel.ui.measurementsTable) == []
@@ -189,13 +189,13 @@ def test_a_ct_that_leaves_the_scene_takes_its_result_out_of_the_panel(panel, res
 
 def test_outputs_are_not_offered_as_chest_ct_nor_a_ct_as_heatmap(panel, result, chest_case):
     mine = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "MyHeat")
-    panel.panel.watch._changed.flush()
+    panel.panel.watch.changed.flush()
     panel.ui.heatmapSelector.setCurrentNode(mine)
     assert panel.ui.inputSelector.offered() == ["CT"]
     assert panel.ui.heatmapSelector.offered() == ["CT heatmap", "MyHeat"]
     volume, _ = chest_case
     slicer.util.addVolumeFromArray(volume.array, volume.ijk_to_ras, "Another CT")
-    panel.panel.watch._changed.flush()
+    panel.panel.watch.changed.flush()
     assert panel.ui.inputSelector.offered() == ["CT", "Another CT"]
     assert panel.ui.heatmapSelector.offered() == ["CT heatmap", "MyHeat"]
     assert panel.ui.resultSelector.offered() == ["CT heatmap"]
@@ -229,10 +229,10 @@ def test_the_tables_have_words_for_headers_and_sensible_digits(panel, result):
 @pytest.mark.slow
 def test_a_step_of_the_slider_waits_for_the_frame_and_several_are_one(panel, result, monkeypatch):
     panel.ui.minimumVolumeSlider.value = 0.0
-    panel.panel.look._steps.flush()
+    panel.panel.look.steps.flush()
     steps = []
-    follow = panel.panel.look._steps._callback
-    monkeypatch.setattr(panel.panel.look._steps, "_callback", lambda: steps.append(1) or follow())
+    follow = panel.panel.look.steps.callback
+    monkeypatch.setattr(panel.panel.look.steps, "callback", lambda: steps.append(1) or follow())
     for threshold in (0.45, 0.46, 0.47):
         panel.ui.thresholdSlider.value = threshold
     assert steps == []

@@ -51,7 +51,7 @@ def test_panel_opens_ready_with_the_ct_and_the_default_model(ct_node, open_panel
 
 
 def test_choosing_a_model_takes_its_threshold_until_there_is_a_result(panel, result):
-    panel.panel.look._parameters.heatmap = None
+    panel.ui.resultSelector.setCurrentNode(None)
     choose(panel.ui.modelComboBox, "lesions-decomposition")
     assert panel.ui.thresholdSlider.value == pytest.approx(0.4)
     choose(panel.ui.modelComboBox, panel.ui.modelComboBox.itemData(1))
@@ -116,8 +116,8 @@ def test_apply_runs_in_a_worker_and_shows_the_result(panel, ct_node):
 def test_cancel_ends_the_worker_and_leaves_the_scene_as_it_was(panel):
     before = node_count()
     start(panel)
-    process = panel.panel.run._run._job.process
-    wait_for(lambda: panel.panel.run._run._job.step.stage != "start")
+    process = panel.panel.run.current.job.process
+    wait_for(lambda: panel.panel.run.current.job.step.stage != "start")
     panel.ui.applyButton.click()
     assert process.poll() is not None
     assert not panel.panel.run.is_running
@@ -132,7 +132,7 @@ def test_cancel_ends_the_worker_and_leaves_the_scene_as_it_was(panel):
 @pytest.mark.parametrize("event", ["scene closed", "CT removed", "panel deleted"])
 def test_what_users_do_during_a_run_is_safe(panel, ct_node, event):
     start(panel)
-    process = panel.panel.run._run._job.process
+    process = panel.panel.run.current.job.process
     if event == "scene closed":
         slicer.mrmlScene.Clear(False)
     elif event == "CT removed":
@@ -154,7 +154,7 @@ def test_what_users_do_during_a_run_is_safe(panel, ct_node, event):
 def test_a_worker_that_is_killed_is_reported_once(panel, shown_errors):
     before = node_count()
     start(panel)
-    os.kill(panel.panel.run._run._job.process.pid, signal.SIGKILL)
+    os.kill(panel.panel.run.current.job.process.pid, signal.SIGKILL)
     finish(panel)
     assert len(shown_errors) == 1
     assert "SIGKILL" in shown_errors[0]

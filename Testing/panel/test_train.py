@@ -29,7 +29,7 @@ def own_trainings(monkeypatch):
     """The session has no training yet, and what a test starts ends with it."""
     import LesionDecompLib.processes.training_run as training_run
 
-    monkeypatch.setattr(training_run, "_runs", {})
+    monkeypatch.setattr(training_run, "session_runs", {})
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # of the trainer: more threads than free cores make it crawl
     yield
     for run in training_run.trainings():
@@ -165,13 +165,13 @@ def test_marked_slices_never_pass_to_another_patient(panel, ct_node, chest_case)
     assert marks.marks() == [] and value(ui.rangesTable, "rowCount") == 0
     second = slicer.util.addVolumeFromArray(volume.array[:40], volume.ijk_to_ras, "Second")
     assert second.GetID() == identity
-    panel.panel.watch._changed.flush()
+    panel.panel.watch.changed.flush()
     assert marks.marks() == []
 
     third = slicer.util.addVolumeFromArray(volume.array, volume.ijk_to_ras, "Third")
     click(ui.addRangeButton)
     assert marks.marks() == [(second, 0, 39, "", "")]
-    panel.panel.watch._changed.flush()
+    panel.panel.watch.changed.flush()
     box = ui.rangesTable.cellWidget(0, 0)
     assert [box.itemText(n) for n in range(box.count())] == ["Second", "Third"]
     marks.set(0, first=5, last=9, label="normal")
@@ -180,7 +180,7 @@ def test_marked_slices_never_pass_to_another_patient(panel, ct_node, chest_case)
     marks.add(second)
     slicer.mrmlScene.RemoveNode(third)
     assert [mark[0] for mark in marks.marks()] == [second]
-    panel.panel.watch._changed.flush()
+    panel.panel.watch.changed.flush()
     assert value(ui.rangesTable, "rowCount") == 1
 
 

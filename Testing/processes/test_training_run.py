@@ -27,7 +27,7 @@ VOLUMES = [Volume.from_array(np.zeros((4, 8, 8), np.int16), np.eye(4), name) for
 def test_a_stop_as_the_slices_are_finished_starts_no_training(tmp_path):
     settings = TrainingSettings(tmp_path, tmp_path / "run", device="cpu")
     run = TrainingRun(settings, VOLUMES, LABELS, python=[sys.executable, "-c", "pass"])
-    assert run._job.process.wait(60) == 0  # ended, which nobody has looked at yet
+    assert run.job.process.wait(60) == 0  # ended, which nobody has looked at yet
     run.stop()
     assert run.wait(60) == "stopped"
     assert run.stage == "slices" and run.error is None

@@ -16,7 +16,7 @@ import pytest
 from command_line import process_environment, run_here, small_ct, small_models
 from faults.jobs import contents, training_command
 from LesionDecompLib.cli.progress import Progress
-from LesionDecompLib.cli.train import _only_run_in
+from LesionDecompLib.cli.train import only_run_in
 from LesionDecompLib.errors import LesionDecompError
 from LesionDecompLib.io.readers import write_image
 from LesionDecompLib.models.bundle import ModelBundle
@@ -92,7 +92,7 @@ def test_a_training_trains_without_any_stream_and_refuses_a_second_one_beside_it
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGSTOP)
-    with pytest.raises(LesionDecompError, match="another run that writes into 'out'"), _only_run_in(tmp_path / "out"):
+    with pytest.raises(LesionDecompError, match="another run that writes into 'out'"), only_run_in(tmp_path / "out"):
         pytest.fail("two trainings in one folder")
     process.send_signal(signal.SIGCONT)
     assert process.wait(300) == 0

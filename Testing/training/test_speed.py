@@ -17,7 +17,7 @@ from LesionDecompLib.training.data.slices import SliceSet
 from LesionDecompLib.training.draws import SliceDraws
 from LesionDecompLib.training.lesion_task import LesionTask
 from LesionDecompLib.training.loop import train
-from LesionDecompLib.training.painted_lesions import _kind, paint_lesions
+from LesionDecompLib.training.painted_lesions import lesion_kind, paint_lesions
 from LesionDecompLib.training.smooth_fields import interpolated
 from tiny_training import TINY, slice_image, write_training_set
 from torch.nn import functional
@@ -159,7 +159,7 @@ def plain_paint(x: torch.Tensor, draws: SliceDraws) -> tuple[torch.Tensor, torch
             ragged = field(rng, max(1.5, short * rng.uniform(0.15, 0.6))) * rng.uniform(0.1, 0.45)
             edge = max(rng.uniform(0.5, 4.0) * scale / short, 0.02)
             patch = torch.sigmoid((1 - torch.sqrt(u * u + v * v) + ragged) / edge * 2)
-            delta, density, rough = _kind(rng)
+            delta, density, rough = lesion_kind(rng)
             level = image[lung > 0].median() + delta + rough * field(rng, rng.uniform(1.0, 2.5))
             on_top = patch * density > opacity
             grey.copy_(torch.where(on_top, level.clamp(max=0.99), grey))

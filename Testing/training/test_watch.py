@@ -174,7 +174,7 @@ def test_a_floor_is_a_line_in_the_picture_of_what_it_is_the_floor_of(tmp_path, m
 
 def test_trainings_are_drawn_along_their_steps(tmp_path, monkeypatch):
     figures_drawn = []
-    monkeypatch.setattr(figures, "_save", lambda figure, picture: figures_drawn.append(figure))
+    monkeypatch.setattr(figures, "save_figure", lambda figure, picture: figures_drawn.append(figure))
     bundles = []
     for name, heights in (("a", (0.1, 0.3)), ("b", (0.2, 0.4)), ("c", None)):
         (tmp_path / name / "bundle").mkdir(parents=True)

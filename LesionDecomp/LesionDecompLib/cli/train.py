@@ -139,7 +139,7 @@ def train(
     device, in_words = choose_device(settings.device)
     tell(f"Training on {in_words}.")
     progress = Progress()
-    with interrupts_as_request() as cancelled, _only_run_in(settings.output):
+    with interrupts_as_request() as cancelled, only_run_in(settings.output):
         interrupt_with_parent()
         bundle = work(
             settings.data,
@@ -159,7 +159,7 @@ def train(
 
 
 @contextmanager
-def _only_run_in(folder: Path) -> Iterator[None]:
+def only_run_in(folder: Path) -> Iterator[None]:
     """Refuse a second run into ``folder`` while one is under way: their checkpoints and logs would mix."""
     from ..io.atomic import writing_error
     from ..io.folder_lock import sole_writer

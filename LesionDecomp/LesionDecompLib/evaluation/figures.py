@@ -39,7 +39,7 @@ def draw_precision_recall(comparison: Comparison, results: dict[str, Any], pictu
             axes.plot(recall, precision, label=label, **style)
         axes.set(title=mask, xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1))
         _legend_below(axes, title="average precision")
-    _save(figure, picture)
+    save_figure(figure, picture)
 
 
 def draw_dice(comparison: Comparison, results: dict[str, Any], picture: Path) -> None:
@@ -56,7 +56,7 @@ def draw_dice(comparison: Comparison, results: dict[str, Any], picture: Path) ->
         axes.axhline(best, color="black", linestyle=":", linewidth=1, label="reader against reader")
         axes.set(title=mask, xlabel="threshold", ylabel="Dice", xlim=(0, 1), ylim=(0, 1))
         _legend_below(axes)
-    _save(figure, picture)
+    save_figure(figure, picture)
 
 
 def draw_examples(
@@ -100,7 +100,7 @@ def draw_examples(
     titles += [f"{shown[0].name}\nlesions"] if shown else []
     for axes, title in zip(panels[0], titles, strict=True):
         axes.set_title(title.replace("/", "\n"), fontsize=6)
-    _save(figure, picture)
+    save_figure(figure, picture)
 
 
 def draw_trainings(bundles: Sequence[ModelBundle], picture: Path) -> bool:
@@ -125,7 +125,7 @@ def draw_trainings(bundles: Sequence[ModelBundle], picture: Path) -> bool:
     axes.set(xlabel="updates", ylabel="average precision on val", ylim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7)
-    _save(figure, picture)
+    save_figure(figure, picture)
     return True
 
 
@@ -226,7 +226,8 @@ def _styles(comparison: Comparison) -> dict[str, dict[str, Any]]:
     return styles
 
 
-def _save(figure: Any, picture: Path) -> None:
+def save_figure(figure: Any, picture: Path) -> None:
+    """Write a matplotlib figure as PNG, complete or not at all."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130)
     write_bytes(picture, buffer.getvalue(), STAGE)

@@ -98,7 +98,7 @@ class ModelBundle:
         weights = packed_weights(state, half)
         version = {"format_version": FORMAT_VERSION}
         metadata = {**version, **metadata, **version, "weights_sha256": hashlib.sha256(weights).hexdigest()}
-        _check_metadata(metadata, Path(folder))
+        check_metadata(metadata, Path(folder))
         with staged_folder(
             folder,
             True,
@@ -332,11 +332,17 @@ def _read_metadata(path: Path) -> dict[str, Any]:
         raise _unreadable(file, error) from error
     except (ValueError, RecursionError) as error:
         raise ModelError(STAGE, f"a {METADATA_NAME} that is no JSON ({error})", "a JSON object", advice) from error
-    _check_metadata(metadata, path)
+    check_metadata(metadata, path)
     return metadata
 
 
-def _check_metadata(metadata: Any, path: Path) -> None:
+def check_metadata(metadata: Any, path: Path) -> None:
+    """Refuse metadata that no bundle can have.
+
+    :param metadata: what ``bundle.json`` holds, whatever it is.
+    :param path: of the bundle, to name it.
+    :raises ModelError: what is wrong first.
+    """
     if not isinstance(metadata, dict):
         raise ModelError(STAGE, f"a {METADATA_NAME} that holds no object in '{path.name}'", "a JSON object")
     version = metadata.get("format_version")

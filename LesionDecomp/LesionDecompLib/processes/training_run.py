@@ -24,7 +24,8 @@ from .training import CHECKPOINT, TITLE, SliceSetJob, TrainingJob, TrainingSetti
 SLICES_FOLDER = "slices"  # in the run's folder, where the training set is made from volumes
 WAIT_STEP_S = 0.05
 
-_runs: dict[Path, TrainingRun] = {}
+# The trainings that this program has started, by output folder; the latest comes last.
+session_runs: dict[Path, TrainingRun] = {}
 
 
 class TrainingRun:
@@ -45,13 +46,13 @@ class TrainingRun:
         self.state = STARTING
         self.error: LesionDecompError | None = None
         self._is_stopping = False
-        self._job: SliceSetJob | TrainingJob
+        self.job: SliceSetJob | TrainingJob
         if labels:
             settings.check_is_new()  # the trainer alone would notice it after the slices are made
             self.settings = replace(settings, data=settings.output / SLICES_FOLDER)
-            self._job = SliceSetJob(volumes, labels, self.settings.data, device=settings.device, **where)
+            self.job = SliceSetJob(volumes, labels, self.settings.data, device=settings.device, **where)
         else:
-            self._job = TrainingJob(settings, **where)
+            self.job = TrainingJob(settings, **where)
 
     @property
     def folder(self) -> Path:
@@ -61,7 +62,7 @@ class TrainingRun:
     @property
     def stage(self) -> str:
         """What is under way, or was last."""
-        return self._job.kind
+        return self.job.kind
 
     @property
     def is_running(self) -> bool:
@@ -71,22 +72,22 @@ class TrainingRun:
     @property
     def step(self) -> Step | None:
         """How far the present stage is."""
-        return self._job.step
+        return self.job.step
 
     @property
     def log(self) -> dict[str, np.ndarray]:
         """Columns of the training's log so far; empty before the first row."""
-        return self._job.log if isinstance(self._job, TrainingJob) else {}
+        return self.job.log if isinstance(self.job, TrainingJob) else {}
 
     @property
     def examples(self) -> Path | None:
         """Picture of example decompositions, once there is one."""
-        return self._job.examples if isinstance(self._job, TrainingJob) else None
+        return self.job.examples if isinstance(self.job, TrainingJob) else None
 
     @property
     def bundle(self) -> Path | None:
         """Folder of the finished bundle, or None."""
-        return self._job.bundle if isinstance(self._job, TrainingJob) else None
+        return self.job.bundle if isinstance(self.job, TrainingJob) else None
 
     @property
     def can_resume(self) -> bool:
@@ -100,12 +101,12 @@ class TrainingRun:
         """
         if not self.is_running:
             return self.state
-        self.state, self.error = self._job.poll(), self._job.error
-        if self._job.kind == SliceSetJob.kind and self.state == FINISHED:
+        self.state, self.error = self.job.poll(), self.job.error
+        if self.job.kind == SliceSetJob.kind and self.state == FINISHED:
             self.state = STOPPED if self._is_stopping else RUNNING
             try:
                 if not self._is_stopping:
-                    self._job = TrainingJob(self.settings, **self._where)
+                    self.job = TrainingJob(self.settings, **self._where)
             except LesionDecompError as error:
                 self.state, self.error = FAILED, error
         return self.state
@@ -115,13 +116,13 @@ class TrainingRun:
         if not self.is_running:
             return
         self._is_stopping = True  # also where the slices are just finished: no training follows them then
-        self._job.stop()
-        self.state = self._job.state
+        self.job.stop()
+        self.state = self.job.state
 
     def kill(self) -> None:
         """End it now; the last checkpoint stays."""
         if self.is_running:
-            self._job.kill()
+            self.job.kill()
             self.state = STOPPED
 
     def wait(self, timeout_s: float | None = None) -> str:
@@ -149,16 +150,16 @@ def start_training(
     :raises LesionDecompError: settings that will not do, or a training that runs in this folder already.
     """
     key = settings.output.resolve()
-    running = _runs.get(key)
+    running = session_runs.get(key)
     if running is not None and running.poll() not in ENDED:
         found = f"a training that is running in '{settings.output.name}'"
         raise ConfigError(TITLE, found, "one at a time", "Stop it, or choose another output folder.")
     run = TrainingRun(settings, volumes, labels, **where)
-    _runs.pop(key, None)  # the latest comes last
-    _runs[key] = run
+    session_runs.pop(key, None)  # the latest comes last
+    session_runs[key] = run
     return run
 
 
 def trainings() -> list[TrainingRun]:
     """The trainings of this session, running and ended, the latest last."""
-    return list(_runs.values())
+    return list(session_runs.values())

@@ -71,7 +71,7 @@ class _Patches:
                 continue
             row, column = candidates[rng.integers(len(candidates))].tolist()
             shape, field = _outline((height, width), rng)
-            delta, density, rough = _kind(rng)
+            delta, density, rough = lesion_kind(rng)
             texture = _field((height, width), rng, rng.uniform(1.0, 2.5))
             shapes.append((row, column, *shape))
             ragged.append(field)
@@ -85,7 +85,7 @@ class _Patches:
         return len(self.density)
 
 
-def _kind(rng: np.random.Generator) -> tuple[float, float, float]:
+def lesion_kind(rng: np.random.Generator) -> tuple[float, float, float]:
     """Gray above healthy lung, opacity and roughness of ground-glass, dense ground-glass or consolidation."""
     draw = rng.random()
     if draw < 0.4:
