@@ -302,7 +302,7 @@ def text_of(control: QtWidgets.QWidget) -> str:
 def drag(panel, threshold: float) -> None:
     """Move the threshold slider, and let the lesions follow, as they do before the next frame is drawn."""
     panel.ui.thresholdSlider.value = threshold
-    panel.panel.look._steps.flush()
+    panel.panel.look.steps.flush()
 
 
 def cells(table: QtWidgets.QTableWidget) -> list[list[str]]:
