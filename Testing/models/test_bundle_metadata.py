@@ -94,6 +94,7 @@ def test_an_input_that_leaves_something_out_or_says_it_in_another_type_is_refuse
         ("lung_mode_hu", [-5000, 5000.0, 0], [5001, -5001, "x", None, True, float("nan")]),
         ("rim_pixels", [0, 32], [-1, 33, "1", None]),
         ("rim_slab_mm", [0, 100.0], [-0.1, 101, "1", None]),
+        ("neighbors_mm", [[]], ["6", None, 6.0]),  # those of lung networks: test_lung_context
         ("mean", [-1e4, 1e4, 0], [10001.0, -10001, float("inf")]),
         ("std", [2e-6, 1e4], [1e-6, 0, -1.0, 10001, float("nan")]),
     ],

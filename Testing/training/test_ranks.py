@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from LesionDecompLib.training.lungs.cases import patient_names
+from LesionDecompLib.training.lungs.caselist import cases_in
 from repository import MODULE
 from tiny_training import TINY, write_training_set
 
@@ -61,7 +61,7 @@ def test_a_rank_s_failure_ends_the_run_with_its_reason(training_set, tmp_path):
 
 
 def test_the_lung_network_trains_on_two_ranks_as_on_one(data_folder, tmp_path):
-    left_out = "leave_out=" + ",".join(sorted(patient_names(data_folder / "lung_ct"))[1:])
+    left_out = "leave_out=" + ",".join(case.name for case in cases_in(data_folder / "lung_ct")[1:])
     settings = ("steps=2", "batch=4", "channels=4", left_out)
     for ranks in (1, 2):
         folder = tmp_path / f"{ranks}"

@@ -82,10 +82,13 @@ def read_volume(path: str | Path, stage: str = "Reading the CT") -> tuple[Volume
     return volume, info
 
 
-def read_mask(path: str | Path, like: Volume, stage: str = "Reading the lung mask") -> np.ndarray:
+def read_mask(
+    path: str | Path, like: Volume, stage: str = "Reading the lung mask", *, may_be_empty: bool = False
+) -> np.ndarray:
     """Read a lung mask that lies on the CT's grid; its axes may be stored in another order or direction.
 
     :param like: the CT.
+    :param may_be_empty: take a mask without a lung as well.
     :return: ``(k, j, i)`` uint8 on the CT's grid. Labels 1 (right lung) and 2 (left lung) are kept; where there are
         others, every voxel above zero becomes 1.
     :raises LesionDecompError: unreadable (see :func:`read_volume`), on another grid, or without a lung.
@@ -105,7 +108,7 @@ def read_mask(path: str | Path, like: Volume, stage: str = "Reading the lung mas
         labels = np.ascontiguousarray(array, dtype=np.uint8)
     else:
         labels = np.ascontiguousarray(array > 0).view(np.uint8)
-    if not labels.any():
+    if not may_be_empty and not labels.any():
         raise InputError(stage, "a mask without a lung voxel", "voxels above 0 inside the lungs")
     return labels
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -31,6 +32,7 @@ MAX_METADATA_BYTES = 1 << 20
 MAX_WEIGHTS_BYTES = 1 << 28
 MAX_PARAMETERS = 64_000_000  # the paper's own network has 43 million
 MAX_ARGUMENT, MAX_LEVELS = 4096, 10  # of an architecture
+MAX_NEIGHBORS = 4  # slices above, and as many below
 MAX_TEXT = {"name": 100, "version": 100, "description": 1000}
 
 # Key of bundle.json -> type; what every bundle must say.
@@ -211,7 +213,8 @@ class ModelBundle:
             return
         height, width = self.metadata["input"]["size"]
         definition = self.heat_definition if self.task == "lesions" else HeatDefinition()
-        x = torch.empty(1, 1, height // definition.shrink, width // definition.shrink, device="meta")
+        shape = (height // definition.shrink, width // definition.shrink)
+        x = torch.empty(1, len(self.slice_input.offsets_mm), *shape, device="meta")
         if self.task == "lungs":
             out, channels = network.eval()(x), 3
         else:
@@ -376,6 +379,7 @@ def _check_ranges(metadata: dict[str, Any], where: str) -> None:
         "input.lung_mode_hu": _is_number(image.get("lung_mode_hu", 0), 5000),
         "input.rim_pixels": _is_number(image.get("rim_pixels", 0), 32) and image.get("rim_pixels", 0) >= 0,
         "input.rim_slab_mm": _is_number(image.get("rim_slab_mm", 0), 100) and image.get("rim_slab_mm", 0) >= 0,
+        "input.neighbors_mm": _are_neighbors(image.get("neighbors_mm", []), metadata["task"]),
         "input.mean": _is_number(image["mean"], 1e4),
         "input.std": _is_number(image["std"], 1e4) and image["std"] > 1e-6,
         "default_threshold": 0 < metadata["default_threshold"] < 1,
@@ -392,6 +396,14 @@ def _check_ranges(metadata: dict[str, Any], where: str) -> None:
 
 def _is_number(value: Any, most: float) -> bool:
     return type(value) in (int, float) and abs(value) <= most  # no NaN is
+
+
+def _are_neighbors(values: Any, task: str) -> bool:
+    """Whether these are distances of neighboring slices, nearest first; lung networks alone have them."""
+    if not isinstance(values, list) or len(values) > (MAX_NEIGHBORS if task == "lungs" else 0):
+        return False
+    known = all(_is_number(value, 100) and value > 0 for value in values)
+    return known and all(near < far for near, far in pairwise(values))
 
 
 def _is_argument(value: Any) -> bool:

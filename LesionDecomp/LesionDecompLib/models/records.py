@@ -24,6 +24,7 @@ class SliceInput:
     :param lung_mode_hu: HU of healthy lung under this window in training; None to leave a scan's window as it is.
     :param rim_pixels: lung left out at the lungs' edge.
     :param rim_slab_mm: how far above and below lung needs lung to count.
+    :param neighbors_mm: how far above and below lie the slices that the lung network sees beside the slice itself.
     """
 
     size: int
@@ -32,6 +33,16 @@ class SliceInput:
     lung_mode_hu: float | None = None
     rim_pixels: int = 0
     rim_slab_mm: float = 0.0
+    neighbors_mm: tuple[float, ...] = ()
+
+    @property
+    def offsets_mm(self) -> tuple[float, ...]:
+        """Where each channel of the input lies, from below the slice to above it.
+
+        >>> SliceInput(256, 2.0, (-1000.0, 200.0), neighbors_mm=(6.0, 12.0)).offsets_mm
+        (-12.0, -6.0, 0.0, 6.0, 12.0)
+        """
+        return (*(-distance for distance in reversed(self.neighbors_mm)), 0.0, *self.neighbors_mm)
 
     @classmethod
     def of(cls, metadata: Mapping[str, Any]) -> SliceInput:
@@ -45,6 +56,7 @@ class SliceInput:
             lung_mode_hu=image.get("lung_mode_hu"),
             rim_pixels=int(image.get("rim_pixels", 0)),
             rim_slab_mm=float(image.get("rim_slab_mm", 0.0)),
+            neighbors_mm=tuple(float(distance) for distance in image.get("neighbors_mm", ())),
         )
 
 

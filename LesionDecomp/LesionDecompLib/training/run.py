@@ -182,7 +182,8 @@ def train_lungs(
 ) -> ModelBundle | None:
     """Train the lung U-Net on CT with lung contours and write ``folder/bundle``.
 
-    :param data: a folder of ``NAME_ct.nii.gz`` beside ``NAME_lung.nii.gz``.
+    :param data: a folder of ``NAME_ct.nii.gz`` beside ``NAME_lung.nii.gz``; with ``config.cases`` what its table's
+        paths begin at.
     :param hours: as for :func:`train_lesions`.
     :return: the bundle; on several ranks None for all but the first.
     :raises LesionDecompError: unusable data, configuration or checkpoint.
@@ -199,21 +200,32 @@ def train_lungs(
         network = train_and_draw(task, folder, config, resume, checkpoint_seconds, progress, cancelled)
         if ranks.rank() > 0:
             return None
-    metadata = bundle_metadata(name, "lungs", "unet", config.architecture(), config, Path(data)) | {
-        "description": "Right and left lung, disease included, by a 2-D U-Net on 2 mm pixels",
+    # Of the tables the names alone: folders and names of scans may tell whose they are.
+    told = replace(config, cases=Path(config.cases).name, ignored=Path(config.ignored).name)
+    metadata = bundle_metadata(name, "lungs", "unet", config.architecture(), told, Path(data)) | {
+        "description": _lung_description(config),
         "input": {
             "size": [config.size, config.size],
             "spacing_mm": config.pixel_mm,
             "hu_window": list(config.window),
             "mean": 0.5,
             "std": 0.5,
+            "neighbors_mm": list(config.neighbors_mm),
         },
         "default_threshold": 0.5,
         "heat": {},
         "metrics": {},
         "default": False,
     }
+    metadata["training"]["scans"] = len(task.patients)
     return ModelBundle.save(folder / BUNDLE_NAME, network, metadata)
+
+
+def _lung_description(config: LungConfig) -> str:
+    text = "Right and left lung, disease included, by a 2-D U-Net on 2 mm pixels"
+    if not config.neighbors_mm:
+        return text
+    return f"{text} with the slices {' and '.join(f'{mm:g}' for mm in config.neighbors_mm)} mm above and below"
 
 
 def train_and_draw(

@@ -10,6 +10,7 @@ import math
 import tomllib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
@@ -62,6 +63,21 @@ class Pair:
         return "" if fits and (not self.rising or value[0] < value[1]) else self.expected
 
 
+@dataclass(frozen=True)
+class Rising:
+    """At most so many numbers in a range, each above the one before."""
+
+    low: float
+    high: float
+    most: int
+
+    def refusal(self, value: Any) -> str:
+        """What is expected of ``value``; empty where it is that."""
+        fits = len(value) <= self.most and all(self.low <= n <= self.high for n in value)
+        fits = fits and all(a < b for a, b in pairwise(value))
+        return "" if fits else f"at most {self.most} rising numbers, {self.low:g} to {self.high:g}"
+
+
 Count = Annotated[int, Range(1, 10_000_000)]  # of steps, at least one
 Steps = Annotated[int, Range(0, 10_000_000)]
 Seed = Annotated[int, Range(0, 2**63 - 1)]
@@ -73,6 +89,7 @@ Pixels = Annotated[int, Range(32, 2048)]
 Real = Annotated[float, Range(0.0, 1e6)]
 Crop = Annotated[tuple[int, ...], Sides(16, 4096)]
 Betas = Annotated[tuple[float, ...], Pair(0.0, math.nextafter(1.0, 0.0), False, "two numbers in [0, 1)")]
+Distances = Annotated[tuple[float, ...], Rising(0.5, 100.0, 4)]  # mm, of slices above and below
 Window = Annotated[tuple[float, float], Pair(-5000.0, 5000.0, True, "two HU, the lower one first")]
 
 

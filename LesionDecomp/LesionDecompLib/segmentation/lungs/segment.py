@@ -19,6 +19,7 @@ from ...progress import Cancel, Progress, check_cancel
 from ...threads import over_slices
 from ..body_field import FieldOfView, body_center, body_extent, scale_window
 from .cleanup import CleanLungs, clean_lungs
+from .context import Neighborhoods, neighbor_steps
 from .sides import LEFT, RIGHT, bounding_box, split_right_left
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ def segment_lungs(
 ) -> tuple[np.ndarray, list[str]]:
     """Segment both lungs, disease included, trachea and main bronchi not.
 
-    :param network: of ``bundle``, in evaluation mode on ``device``: ``(n, 1, h, w)`` in [-1, 1] to logits
-        ``(n, 3, h, w)`` of background, right and left lung.
+    :param network: of ``bundle``, in evaluation mode on ``device``: ``(n, channels, h, w)`` in [-1, 1], a slice with
+        the neighbors that the bundle asks for, to logits ``(n, 3, h, w)`` of background, right and left lung.
     :param batch_size: slices at a time.
     :param progress: called with ``("lungs", slices done, slices)``.
     :param cancelled: asked once for each batch.
@@ -67,8 +68,9 @@ def segment_lungs(
     thickness = max(1, int(SLAB_MM / distance[0] + 1e-6))
 
     precision = network_precision(bundle, torch.device(device)) if precision is None else precision
+    steps = neighbor_steps(image.offsets_mm, thickness * distance[0])
     probability, evidence, hu = _network_opinion(
-        stack, field, network, precision, window, thickness, batch_size, progress, cancelled
+        stack, field, network, precision, window, thickness, steps, batch_size, progress, cancelled
     )
     check_cancel(cancelled, STAGE)
     lungs = clean_lungs(probability, evidence, (thickness * distance[0], pixel, pixel), threshold, hu=hu)
@@ -97,12 +99,16 @@ def _network_opinion(
     precision: torch.dtype,
     window: tuple[float, float],
     thickness: int,
+    steps: list[int],
     batch_size: int,
     progress: Progress | None,
     cancelled: Cancel | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Each slab's probability of lung, evidence of side (-1 right, 1 left), both float32, and HU within the window as
-    int16, ``(slabs, size, size)``."""
+    int16, ``(slabs, size, size)``.
+
+    :param steps: how many slabs away each channel of the network's input lies.
+    """
     size = field.rows.shape[0]
     device = field.rows.device
     slabs = -(-stack.shape[0] // thickness)
@@ -111,14 +117,19 @@ def _network_opinion(
     hu = np.full(probability.shape, round(window[0]), dtype=np.int16)
     rows, columns = body_extent(stack, field)
     held = field.part((rows, columns), (slice(None), slice(None)))
+
+    def pixels_of(start: int, stop: int) -> torch.Tensor:
+        slices = _averaged(_clipped(stack[start * thickness : stop * thickness], window).to(device), thickness)
+        return held.to_pixels(slices, window[0])
+
+    neighborhoods = Neighborhoods(pixels_of, slabs, steps)
     with torch.inference_mode():
         for start in range(0, slabs, batch_size):
             check_cancel(cancelled, STAGE)
             stop = min(start + batch_size, slabs)
-            slices = _averaged(_clipped(stack[start * thickness : stop * thickness], window).to(device), thickness)
-            pixels = held.to_pixels(slices, window[0])
+            pixels, channels = neighborhoods.of(start, stop)
             hu[start:stop, rows, columns] = pixels.round().to(torch.int16).cpu().numpy()
-            x = scale_window(pixels, window).unsqueeze(1)
+            x = scale_window(channels, window)
             with computing_in(precision, device):
                 logits = network(x.contiguous(memory_format=torch.channels_last))
             _, right, left = torch.softmax(logits.float(), dim=1).unbind(dim=1)

@@ -17,20 +17,28 @@ from ...models.precision import channels_last, mixed_precision
 from ...segmentation.body_field import scale_window
 from .. import losses, ranks
 from ..loop import cosine, set_rate
-from ..settings import Count, Items, Levels, Pixels, Real, Seed, Window
-from . import augmentation
-from .cases import LungPatient, read_patients, slice_weights
+from ..settings import Count, Distances, Items, Levels, Pixels, Real, Seed, Window
+from . import scanner, surroundings
+from .caselist import cases_in, chosen, read_cases, read_ignored
+from .cases import LungPatient, read_patients
+from .chance import Chance
+from .disease import paint_disease
+from .slabs import SlabSource
 
 # Sizes of the training fields (rows, columns) and how often each is drawn: most are just larger than a pair of lungs.
 FIELD_SIZES: tuple[tuple[tuple[int, int], float], ...] = (((128, 192), 0.65), ((160, 224), 0.25), ((256, 256), 0.10))
 SOURCE_ROWS = 192
+IGNORED = 255  # label of what is not learned from
 
 
 @dataclass(frozen=True)
 class LungConfig:
     """What the lung network's training depends on, beside the data.
 
-    :param leave_out: names of patients to keep for evaluation, separated by commas.
+    :param cases: table of the scans (:mod:`.caselist`), paths below the training set; empty: all pairs in its folder.
+    :param ignored: table of the boxes nothing is learned from; empty: none.
+    :param leave_out: cases, patients, tags or ``fold:N`` to keep for evaluation, separated by commas.
+    :param neighbors_mm: how far above and below the slice its neighbors lie that the network sees as well.
     :param window: HU that become -1 and 1.
     :param pixel_mm: pixel size of the ``size``×``size`` field.
     :param phantom_share: share of slices that show no chest at all.
@@ -47,16 +55,19 @@ class LungConfig:
     size: Pixels = 256
     pixel_mm: Real = 2.0
     phantom_share: Real = 0.04
+    cases: str = ""
+    ignored: str = ""
     leave_out: str = ""
+    neighbors_mm: Distances = (6.0, 12.0)
     channels: Items = 16
     levels: Levels = 5
     widest: Items = 256
     norm: str = "batch"
 
     def architecture(self) -> dict[str, Any]:
-        """Arguments of :class:`.models.networks.UNet`: one channel in; background, right and left lung out."""
+        """Arguments of :class:`.models.networks.UNet`: slices in; background, right and left lung out."""
         return {
-            "in_channels": 1,
+            "in_channels": 1 + 2 * len(self.neighbors_mm),
             "out_channels": 3,
             "channels": self.channels,
             "levels": self.levels,
@@ -78,7 +89,8 @@ class LungTask:
     def __init__(self, config: LungConfig, patients: Sequence[LungPatient], device: torch.device | str = "cpu") -> None:
         torch.manual_seed(config.seed)
         self.config, self.patients, self.device = config, list(patients), torch.device(device)
-        self._weights = [slice_weights(patient) for patient in self.patients]
+        offsets = (*(-mm for mm in reversed(config.neighbors_mm)), 0.0, *config.neighbors_mm)
+        self._source = SlabSource(self.patients, offsets, SOURCE_ROWS, config.pixel_mm)
         self.network = channels_last(UNet(**config.architecture()), self.device)
         self.modules: dict[str, nn.Module] = {"network": self.network}
         self._forward = ranks.data_parallel(self.network)
@@ -108,61 +120,47 @@ class LungTask:
         return {key: float(value.detach()) for key, value in values.items()}
 
     def batch(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """Network input ``(n, 1, h, w)`` float32 in [-1, 1] and labels ``(n, h, w)`` int64, 0 / 1 right / 2 left."""
+        """Network input ``(n, c, h, w)`` float32 in [-1, 1] and labels ``(n, h, w)`` int64: 0 / 1 right / 2 left, and
+        255 for what is not learned from."""
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        chance = augmentation.Chance(generator, self.config.batch)
         sizes, odds = [size for size, _ in FIELD_SIZES], [odds for _, odds in FIELD_SIZES]
         size = sizes[int(rng.choice(len(sizes), p=odds))]
-        hu, labels, depth, abdominal = self._slices(rng)
-        hu = augmentation.paint_disease(hu, labels, depth, chance)
-        hu = augmentation.paint_bowel_gas(hu, labels, abdominal, chance)
-        hu, labels = augmentation.warp(hu, labels, size, chance)
-        hu = augmentation.paint_surroundings(hu, chance)
-        strange = torch.from_numpy(rng.random(self.config.batch) < self.config.phantom_share)
-        if strange.any():
-            made = augmentation.phantoms(self.config.batch, *size, chance)
-            hu = torch.where(strange.view(-1, 1, 1), made, hu)
-            labels = torch.where(strange.view(-1, 1, 1), torch.zeros_like(labels), labels)
-        hu = augmentation.image(hu, chance)
-        hu, labels = augmentation.cut_field(hu, labels, chance)
-        return scale_window(hu, self.config.window).unsqueeze(1), labels.long()
+        slabs = self._source.draw(rng, self.config.batch)
+        chance = Chance(generator, slabs.z)
+        hu, all_labels, depth, ignored = scanner.warp(
+            slabs.hu, slabs.labels, slabs.depth_mm, slabs.ignored, size, chance
+        )
+        hu = surroundings.paint_contrast(hu, all_labels, chance)
+        hu, painted = paint_disease(hu, all_labels, depth, chance)
+        hu = surroundings.paint_bowel_gas(hu, all_labels, slabs.abdominal, chance)
+        hu = surroundings.paint_surroundings(hu, chance)
+        labels = painted[:, painted.shape[1] // 2].long()
+        labels = torch.where(ignored & (labels == 0), IGNORED, labels)
+        strange = torch.from_numpy(np.flatnonzero(rng.random(self.config.batch) < self.config.phantom_share))
+        if len(strange):
+            hu[strange] = surroundings.phantoms(*size, chance.among(strange))
+            labels[strange] = 0
+        hu = scanner.image(hu, chance)
+        hu, labels = scanner.cut_field(hu, labels, chance)
+        return scale_window(_copied(hu, slabs.z), self.config.window), labels
 
-    def _slices(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Source slices (HU, labels, depth) of ``SOURCE_ROWS`` rows, some thicker than scanned, and where belly is."""
-        slices = []
-        for patient_index in rng.integers(len(self.patients), size=self.config.batch):
-            patient, weights = self.patients[patient_index], self._weights[patient_index]
-            count = len(weights)
-            z = int(rng.choice(count, p=weights))
-            share = (1.0, 0.5, 1.0 / 3.0)[int(rng.choice(3, p=(0.5, 0.3, 0.2)))]
-            low, high = max(z - 1, 0), min(z + 1, count - 1)
-            start = (self.config.size - SOURCE_ROWS) // 2
-            rows = slice(start, start + SOURCE_ROWS)
-            hu, labels = patient.hu[z, rows].float(), patient.labels[z, rows]
-            if share < 1.0:
-                rest = (1.0 - share) / 2.0
-                hu = share * hu + rest * (patient.hu[low, rows].float() + patient.hu[high, rows].float())
-                lung = [(patient.labels[i, rows] > 0).float() for i in (low, z, high)]
-                mean = share * lung[1] + rest * (lung[0] + lung[2])
-                nearest = torch.maximum(torch.maximum(labels, patient.labels[low, rows]), patient.labels[high, rows])
-                labels = torch.where(mean >= 0.5, torch.where(labels > 0, labels, nearest), torch.zeros_like(labels))
-            # Below the top of the liver there may be bowel; the lungs' lowest third stands for it.
-            lungs_z = np.flatnonzero((patient.labels.amax(dim=(1, 2)) > 0).numpy())
-            belly = z < lungs_z[0] + 0.35 * (lungs_z[-1] - lungs_z[0])
-            slices.append((hu, labels, patient.depth_mm[z, rows].float(), float(belly)))
-        hu, labels, depth, belly = zip(*slices, strict=True)
-        return torch.stack(hu), torch.stack(labels), torch.stack(depth), torch.tensor(belly).view(-1, 1, 1)
+
+def _copied(hu: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+    """Channels that are one and the same slice made the same again: noise was drawn for each."""
+    first = (z.unsqueeze(2) == z.unsqueeze(1)).int().argmax(dim=2)  # (n, c): the first channel at the same place
+    return hu[torch.arange(len(hu)).view(-1, 1), first]
 
 
 def lung_losses(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Cross-entropy over all pixels, and the soft Dice of the two lungs over the batch (to be raised).
 
     :param logits: ``(n, 3, h, w)``.
-    :param labels: ``(n, h, w)`` int64, 0 / 1 right / 2 left.
+    :param labels: ``(n, h, w)`` int64, 0 / 1 right / 2 left; 255 counts for neither.
     """
-    entropy = losses.mean(functional.cross_entropy(logits, labels, reduction="none"))
-    probability = torch.softmax(logits, dim=1)[:, 1:]
-    truth = functional.one_hot(labels, 3).permute(0, 3, 1, 2)[:, 1:].float()
+    known = labels != IGNORED
+    entropy = losses.mean(functional.cross_entropy(logits, labels, reduction="none", ignore_index=IGNORED))
+    probability = torch.softmax(logits, dim=1)[:, 1:] * known.unsqueeze(1)
+    truth = functional.one_hot(torch.where(known, labels, 0), 3).permute(0, 3, 1, 2)[:, 1:].float()
     both, either = ranks.total(torch.stack([probability * truth, probability + truth]).sum(dim=(1, 3, 4)))
     # The constant keeps a batch with a few pixels of lung from ruling the gradient.
     dice = (2 * both + 50.0) / (either + 50.0)
@@ -170,10 +168,12 @@ def lung_losses(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tenso
 
 
 def lung_task(data: str | Path, config: LungConfig | None = None, device: torch.device | str = "cpu") -> LungTask:
-    """Read the training set (a folder of ``NAME_ct.nii.gz`` and ``NAME_lung.nii.gz``) and make the task.
+    """Read the training set (``NAME_ct.nii.gz`` beside ``NAME_lung.nii.gz``, see :mod:`.caselist`) and make the task.
 
-    :raises LesionDecompError: no training set, or patients to leave out that it does not hold.
+    :raises LesionDecompError: no training set, or something to leave out that it does not hold.
     """
     config = config or LungConfig()
     leave_out = [name.strip() for name in config.leave_out.split(",") if name.strip()]
-    return LungTask(config, read_patients(Path(data), leave_out, config.size, config.pixel_mm), device)
+    cases = chosen(read_cases(config.cases) if config.cases else cases_in(Path(data)), leave_out)
+    ignored = read_ignored(config.ignored) if config.ignored else []
+    return LungTask(config, read_patients(Path(data), cases, ignored, config.size, config.pixel_mm), device)

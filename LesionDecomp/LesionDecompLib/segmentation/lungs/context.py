@@ -1,0 +1,56 @@
+"""What lies above and below a slice, as further channels of the lung network's input.
+
+A slice alone cannot tell a consolidated lobe from the liver. Neighbors are taken where the bundle says
+(:attr:`LesionDecompLib.models.records.SliceInput.neighbors_mm`), from the nearest slab; beyond the scan's ends the last
+slab stands for them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+
+
+def neighbor_steps(offsets_mm: Sequence[float], slab_mm: float) -> list[int]:
+    """How many slabs away the slab nearest to each offset is; halves are rounded away from the slice.
+
+    >>> neighbor_steps((-12.0, -6.0, 0.0, 6.0, 12.0), 2.5)
+    [-5, -2, 0, 2, 5]
+    """
+    return [int(math.copysign(math.floor(abs(offset) / slab_mm + 0.5 + 1e-9), offset)) for offset in offsets_mm]
+
+
+class Neighborhoods:
+    """Slabs with their neighbors as channels; each slab is made once, and let go of when it is no neighbor any more.
+
+    :param made: the pixels ``(stop - start, h, w)`` of the slabs from ``start`` to ``stop``.
+    :param count: slabs in the scan.
+    :param steps: of the channels, in slabs (:func:`neighbor_steps`).
+    """
+
+    def __init__(self, made: Callable[[int, int], torch.Tensor], count: int, steps: Sequence[int]) -> None:
+        self._made, self._count, self._steps = made, count, torch.tensor(list(steps))
+        self._first = 0  # number of the first slab kept
+        self._kept: torch.Tensor | None = None
+
+    def of(self, start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Pixels ``(n, h, w)`` of the slabs themselves and ``(n, channels, h, w)`` with their neighbors.
+
+        To be asked for from the lowest to the highest.
+        """
+        low = max(start + int(self._steps.min()), 0)
+        high = min(stop + int(self._steps.max()), self._count)
+        kept = self._kept
+        end = low if kept is None else self._first + len(kept)
+        if kept is not None:
+            kept = kept[low - self._first :]
+        if end < high:
+            new = self._made(end, high)
+            kept = new if kept is None or not len(kept) else torch.cat([kept, new])
+        assert kept is not None
+        self._first, self._kept = low, kept
+        wanted = torch.arange(start, stop).view(-1, 1) + self._steps
+        channels = kept[(wanted.clamp(0, self._count - 1) - low).to(kept.device)]
+        return kept[start - low : stop - low], channels
