@@ -99,7 +99,7 @@ def test_a_scene_is_written_where_no_application_runs(segmented, tmp_path):
         "from LesionDecompLib.ct.volume import Volume\n"
         "case = dict(np.load('case.npz'))\n"
         "volume = Volume.from_array(case.pop('hu'), case.pop('matrix'), 'CT')\n"
-        "box = tuple(slice(n) for n in volume.shape)\n"
+        "box = tuple(slice(0, n) for n in volume.shape)\n"
         "rest = dict(device='', warnings=[], timings_s={}, lesion_bundle=None, lung_bundle=None)\n"
         "result = SegmentResult(**case, box=box, statistics=[], threshold=0.4, min_volume_ml=0.1, **rest)\n"
         "write_scene('scene.mrb', volume, result)\n"

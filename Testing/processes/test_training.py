@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from LesionDecompLib.__main__ import main
 from LesionDecompLib.cli.progress import Progress
 from LesionDecompLib.errors import LesionDecompError
 from LesionDecompLib.models.bundle import ModelBundle
@@ -127,6 +129,14 @@ def test_log_of_a_run_that_is_being_written(tmp_path):
     np.testing.assert_array_equal(log["step"], [20, 40])
     np.testing.assert_array_equal(log["late"], [np.nan, 2.0])
     assert curve_names(log) == ["loss", "late"]
+
+
+def test_training_needs_nothing_of_the_evaluation_which_slicer_lacks(tmp_path, monkeypatch, capsys):
+    for name in [name for name in sys.modules if name.startswith("LesionDecompLib.evaluation")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "LesionDecompLib.evaluation", None)
+    assert main(["train", "--data", str(tmp_path / "nothing"), "-o", str(tmp_path / "run"), "--device", "cpu"]) == 1
+    assert "nothing" in capsys.readouterr().err.partition("expected")[0]
 
 
 def test_commands_tell_their_steps_only_to_a_program_that_asks(monkeypatch, capsys):

@@ -96,7 +96,7 @@ class _Result:
 
     def __init__(self, heat, lungs, lesions, rows) -> None:
         self._arrays, self.statistics = {"heat": heat, "lungs": lungs, "lesions": lesions}, rows
-        self.box = tuple(slice(size) for size in heat.shape)
+        self.box = tuple(slice(0, size) for size in heat.shape)
 
     def boxed(self, name: str) -> np.ndarray:
         return self._arrays[name]
