@@ -1,6 +1,6 @@
 """The two ways in which work ends early: an error a person can act upon, and a cancel.
 
-Errors are told apart by what a person has to change: what went in, the model, where results go, or a setting.
+Errors are distinguished by what a person has to change: what went in, the model, where results go, or a setting.
 """
 
 from __future__ import annotations

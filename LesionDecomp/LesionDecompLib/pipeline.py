@@ -113,13 +113,13 @@ class Segmenter:
         """Segment one volume, which is not changed.
 
         :param lung_mask: ``(k, j, i)`` on the volume's grid, lung where not 0. Labels 1 (right) and 2 (left) are kept
-            when both occur; otherwise the sides are told apart by patient coordinates.
+            when both occur; otherwise the sides are distinguished by patient coordinates.
         :param threshold: on the heat, (0, 1]; None for the lesion bundle's own.
         :param min_volume_ml: lesions smaller than this are left out, mL.
         :param progress: called with (stage, slices done, slices in all).
         :param cancelled: asked once a batch.
         :raises LesionDecompError: not a chest CT, no lungs, a mask that does not fit, a parameter out of range.
-        :raises Cancelled: ``cancelled`` said so.
+        :raises Cancelled: ``cancelled`` returned True.
         """
         threshold = self.lesion_bundle.default_threshold if threshold is None else float(threshold)
         _check_parameters(threshold, min_volume_ml)

@@ -1,4 +1,4 @@
-"""A finished result whose lesions follow a slider: labelmap, segment and figures at any threshold, at once."""
+"""A finished result whose lesions follow a slider: labelmap, segment and measurements at any threshold, at once."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class LiveResult:
     def of(cls, nodes: ResultNodes) -> LiveResult:
         """Prepare a result; takes a fraction of a second.
 
-        :raises LesionDecompError: nodes whose grids have become different, or labels that are no lungs.
+        :raises LesionDecompError: nodes whose grids have become different, or labels that are not lungs.
         """
         hu, heat, lungs = (_array_of(node) for node in (nodes.ct, nodes.heatmap, nodes.lungs))
         if not hu.shape == heat.shape == lungs.shape:

@@ -1,6 +1,6 @@
-"""A result out of the scene: its figures as text and CSV, its manifest as JSON, its report as one page of HTML.
+"""A result out of the scene: its measurements as text and CSV, its manifest as JSON, its report as one page of HTML.
 
-Figures are measured anew from the nodes, so that what is written is what is seen, edited labelmaps included.
+Everything is measured anew from the nodes, so that what is written is what is seen, edited labelmaps included.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ def measure(nodes: ResultNodes) -> Measured:
 
 
 def statistics_text(nodes: ResultNodes) -> str:
-    """The figures for the clipboard: a header and one line for each region, cells separated by tabs."""
+    """The measurements for the clipboard: a header and one line for each region, cells separated by tabs."""
     return statistics_csv(measure(nodes).statistics, nodes.warnings, delimiter="\t")
 
 
 def write_statistics(nodes: ResultNodes, path: str | Path) -> None:
-    """Write the figures as CSV, as the command line does.
+    """Write the measurements as CSV, as the command line does.
 
     :raises LesionDecompError: it cannot be written.
     """
@@ -71,7 +71,7 @@ def write_statistics(nodes: ResultNodes, path: str | Path) -> None:
 
 
 def write_manifest(nodes: ResultNodes, path: str | Path) -> None:
-    """Write the JSON manifest of the run, with threshold, smallest lesion and figures as they are now.
+    """Write the JSON manifest of the run, with threshold, smallest lesion and measurements as they are now.
 
     :raises LesionDecompError: the report node is missing or was changed, or the file cannot be written.
     """

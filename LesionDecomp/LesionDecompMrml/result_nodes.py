@@ -168,7 +168,7 @@ def write_result(
 def result_of(heatmap) -> ResultNodes:
     """Find the nodes that belong to a heatmap node, also after the scene was saved and loaded again.
 
-    :raises LesionDecompError: the node is no heatmap of LesionDecomp, or nodes it needs were removed.
+    :raises LesionDecompError: the node is not a heatmap of LesionDecomp, or nodes it needs were removed.
     """
     wanted = "a heatmap made by LesionDecomp"
     if heatmap is None or heatmap.GetAttribute(THRESHOLD) is None:

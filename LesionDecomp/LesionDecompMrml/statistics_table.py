@@ -20,11 +20,11 @@ def fill_table(node, rows: Sequence[RegionStatistics]) -> None:
     :param rows: what ``lesion_statistics`` returned.
 
     Column names are the CSV file's headers ("Lesion volume (mL)"); title, unit label and description of each column
-    hold the measurement's title, unit and definition. Undefined figures stay NaN.
+    hold the measurement's title, unit and definition. Undefined ones stay NaN.
     """
     modified = node.StartModify()
     try:
-        node.SetLocked(True)  # figures are for reading; the user copies the table to edit it
+        node.SetLocked(True)  # measurements are for reading; the user copies the table to edit it
         node.SetUseColumnTitleAsColumnHeader(True)
         node.SetUseFirstColumnAsRowHeader(True)
         node.RemoveAllColumns()

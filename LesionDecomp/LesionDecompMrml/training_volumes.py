@@ -55,7 +55,7 @@ def training_input(marks: Sequence[MarkedSlices]) -> tuple[list[Volume], dict[st
     """Volumes and labels of marked slices.
 
     :return: volumes under names fit for files, which see the nodes' own voxels, and labels by these names.
-    :raises LesionDecompError: no mark, an impossible range, a slice marked twice, or a node that is no chest CT.
+    :raises LesionDecompError: no mark, an impossible range, a slice marked twice, or a node that is not a chest CT.
     """
     names = _names([mark.node for mark in marks])
     ranges = []

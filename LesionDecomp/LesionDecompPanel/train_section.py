@@ -58,7 +58,7 @@ class TrainSection:
         self._parameters: Any = None
         self._rows = 0  # of the log that the curves show
         self._picture = None  # time of the examples that are shown
-        self._watched: Any = None  # the run whose end is still to be told
+        self._watched: Any = None  # the run whose end is still to be reported
         runs = logic.trainings()
         self._run: Any = runs[-1] if runs else None
         self.marks = MarkedSlicesTable(ui, self.refresh)
@@ -154,7 +154,7 @@ class TrainSection:
         return True, _("Start the training. Slicer stays free for other work.")
 
     def start(self, resume: bool = False) -> None:
-        """Start the training, or go on with the one in the output folder."""
+        """Start the training, or resume the one in the output folder."""
         if not self.readiness(resume)[0]:
             return
         ready = False

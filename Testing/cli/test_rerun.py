@@ -102,7 +102,7 @@ class TestCompare:
         assert (threshold["first"], threshold["second"]) == (0.45, 0.5)
         assert threshold["change_percent"] == pytest.approx(100 * 0.05 / 0.45)
         assert {("input", "sha256"), ("input", "voxels_sha256"), ("parameters", "min_volume_ml")} <= set(by_name)
-        lung = by_name["figures", "both lungs.lung_hu_mean"]
+        lung = by_name["measurements", "both lungs.lung_hu_mean"]
         assert lung["second"] == pytest.approx(lung["first"] + 5)
         assert by_name["files", "overview.png"]["second"] is None
         assert not {section for section, _ in by_name} & {"models", "software", "device", "lung mask"}
@@ -116,7 +116,7 @@ class TestCompare:
         report = read_report(first)
         other = json.loads(json.dumps(report))
         other["statistics"][0]["lung_volume_ml"] *= 1.004
-        assert [d.section for d in compare_reports(report, other)] == ["figures"]
+        assert [d.section for d in compare_reports(report, other)] == ["measurements"]
         assert compare_reports(report, other, tolerance=0.005) == []
         other["parameters"]["threshold"] *= 1.004
         other["warnings"].append("Slices are 6.0 mm apart.")

@@ -17,8 +17,8 @@ from LesionDecompLib.errors import Cancelled, LesionDecompError
 from LesionDecompLib.evaluation.baselines.config import BASELINES
 from LesionDecompLib.evaluation.baselines.run import train_baseline
 from LesionDecompLib.evaluation.baselines.tasks import VaGanTask
-from LesionDecompLib.evaluation.bootstrap import interval, resampled_figures, scan_weights
-from LesionDecompLib.evaluation.comparison import evaluate_localizers, slice_figures, surface_distances_95
+from LesionDecompLib.evaluation.bootstrap import interval, resampled_metrics, scan_weights
+from LesionDecompLib.evaluation.comparison import evaluate_localizers, single_slice_metrics, surface_distances_95
 from LesionDecompLib.evaluation.figures import example_slices, write_table
 from LesionDecompLib.evaluation.localizers import FLOORS, METHODS, Localizer, localizers_of
 from LesionDecompLib.evaluation.volumes import agreement, dice, find_cases
@@ -242,12 +242,12 @@ def test_resampling_each_scan_once_gives_the_pooled_figures():
         part.add(np.clip(rng.normal(0.3 + 0.3 * mask, 0.15), 0, 1), mask)
         counts.append(part)
     pooled = HeatCounts.total(counts)
-    figures = resampled_figures(counts, np.ones((1, 4)), 0.4)
+    figures = resampled_metrics(counts, np.ones((1, 4)), 0.4)
     assert figures["average_precision"][0] == pytest.approx(pooled.average_precision(), abs=1e-9)
     assert figures["auc_pr"][0] == pytest.approx(pooled.auc_pr(), abs=1e-9)
     assert figures["dice_at_default"][0] == pytest.approx(pooled.dice(0.4)[0], abs=1e-9)
     # A scan drawn twice is a scan that is there twice.
-    twice = resampled_figures(counts, np.array([[2.0, 0, 1, 1]]), 0.4)
+    twice = resampled_metrics(counts, np.array([[2.0, 0, 1, 1]]), 0.4)
     same = HeatCounts.total([counts[0], counts[0], counts[2], counts[3]])
     assert twice["average_precision"][0] == pytest.approx(same.average_precision(), abs=1e-9)
 
@@ -263,7 +263,7 @@ def test_slice_figures_by_hand():
     found, mask = np.zeros((3, 32, 32), bool), np.zeros((3, 32, 32), bool)
     mask[0, 8:16, 8:16] = found[0, 8:16, 12:20] = True  # half of each overlaps; every surface is four pixels off
     mask[1, 2:4, 2:4] = True  # missed
-    figures = slice_figures(found, mask)
+    figures = single_slice_metrics(found, mask)
     assert figures["mean_slice_dice"] == pytest.approx((0.5 + 0.0) / 2)  # the third holds no lesion at all
     assert figures["hd95_slices"] == 1 and figures["median_hd95_px"] == pytest.approx(4.0)
 

@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 from LesionDecompLib.cli import main
 from LesionDecompLib.evaluation.baselines.run import train_baseline
-from LesionDecompLib.evaluation.given_lungs import evaluate_inside, figures_inside
+from LesionDecompLib.evaluation.given_lungs import evaluate_inside, metrics_inside
 from LesionDecompLib.evaluation.localizers import localizers_of
 from LesionDecompLib.models.bundle import ModelBundle, find_bundle
 from LesionDecompLib.training.config import change
@@ -66,11 +66,11 @@ def test_figures_are_those_of_the_voxels_in_the_lungs():
     heat = np.array([0.9, 0.8, 0.4, 0.3, 0.95, 0.0]).reshape(1, 2, 3)
     lungs = np.array([1, 2, 1, 1, 0, 0]).reshape(1, 2, 3)
     lesion = np.array([1, 0, 1, 0, 1, 1], bool).reshape(1, 2, 3)
-    figures = figures_inside(heat, lungs, lesion)
+    figures = metrics_inside(heat, lungs, lesion)
     assert figures["average_precision"] == pytest.approx((1 + 2 / 3) / 2, abs=1e-4)
     assert figures["best_dice"] == pytest.approx(0.8) and 0.3 <= figures["best_threshold"] <= 0.4
     assert figures["prevalence"] == 0.5
-    nothing = figures_inside(heat, lungs, np.zeros(lungs.shape, bool))
+    nothing = metrics_inside(heat, lungs, np.zeros(lungs.shape, bool))
     assert nothing == {"average_precision": None, "best_dice": None, "best_threshold": None, "prevalence": 0.0}
 
 

@@ -214,9 +214,9 @@ def test_one_broken_bundle_does_not_hide_the_others(bundle, tmp_path, monkeypatc
     rewrite(bundle, default=True)
     monkeypatch.setattr(bundles, "model_folders", lambda: [tmp_path])
     assert find_bundle("tiny", "lungs").path == find_bundle(None, "lungs").path == bundle.path
-    with pytest.raises(LesionDecompError, match="is no JSON"):
+    with pytest.raises(LesionDecompError, match="is not JSON"):
         find_bundle("a broken one", "lungs")
-    with pytest.raises(LesionDecompError, match="is no JSON"):
+    with pytest.raises(LesionDecompError, match="is not JSON"):
         find_bundle(None, "lesions")  # perhaps the broken one was the default
 
 

@@ -1,4 +1,4 @@
-"""A training as a process of its own: watched, stopped with a checkpoint, gone on with, and never left half-made."""
+"""A training as a process of its own: watched, stopped with a checkpoint, resumed, and never left half-made."""
 
 from __future__ import annotations
 

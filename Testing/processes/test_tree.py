@@ -156,7 +156,7 @@ def test_a_program_that_does_not_exist_is_said_so(tmp_path):
 
 @posix
 def test_exit_statuses_read_like_a_sentence():
-    assert exit_in_words(-9) == "killed by signal 9 (SIGKILL, perhaps for want of memory)"
+    assert exit_in_words(-9) == "killed by signal 9 (SIGKILL, possibly out of memory)"
     assert exit_in_words(3) == "exit status 3"
 
 

@@ -17,9 +17,9 @@ from LesionDecompLib.report.overview import (
     BAR_TOP,
     CORONAL_CELL,
     CURVE_TOP,
-    FIGURES_TOP,
     GAP,
     MARGIN,
+    MEASUREMENTS_TOP,
     PANELS_TOP,
     SIZE,
     draw_overview,
@@ -31,7 +31,7 @@ from segmented_case import segmented, segmented_sample
 from skimage.color import rgb2lab
 
 HEADING = np.s_[:PANELS_TOP]
-PANELS = np.s_[PANELS_TOP : FIGURES_TOP - 30]
+PANELS = np.s_[PANELS_TOP : MEASUREMENTS_TOP - 30]
 AXIAL_PANELS = [
     np.s_[
         PANELS_TOP + row * (AXIAL_CELL[1] + GAP) : PANELS_TOP + row * (AXIAL_CELL[1] + GAP) + AXIAL_CELL[1],
@@ -204,7 +204,7 @@ def test_nothing_but_the_title_tells_whose_ct_it_is(case):
 def test_figures_models_and_warnings_are_on_the_page(case):
     volume, result = case
     plain = _pixels(volume, result)
-    below = np.s_[FIGURES_TOP:]
+    below = np.s_[MEASUREMENTS_TOP:]
     assert _different(plain, _pixels(volume, _changed(result, warnings=["Slices are 6 mm apart."])))[below].any()
     model = SimpleNamespace(name="other", version="2")
     assert _different(plain, _pixels(volume, _changed(result, lesion_bundle=model)))[below].any()

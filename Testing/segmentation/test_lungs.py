@@ -1,4 +1,4 @@
-"""Lungs: found with the disease in them, told apart by the patient's side, on the scan's own grid."""
+"""Lungs: found with the disease in them, distinguished by the patient's side, on the scan's own grid."""
 
 from __future__ import annotations
 

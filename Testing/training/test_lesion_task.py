@@ -24,7 +24,7 @@ from LesionDecompLib.models.weights import WEIGHTS_NAME
 from LesionDecompLib.training import losses
 from LesionDecompLib.training.augmentation import augment
 from LesionDecompLib.training.config import PRESETS, Augmentation, LesionConfig, load_config
-from LesionDecompLib.training.data.labeled import LabelledSlices
+from LesionDecompLib.training.data.labeled import LabeledSlices
 from LesionDecompLib.training.data.slices import SliceSet, lung_crops
 from LesionDecompLib.training.draws import SliceDraws
 from LesionDecompLib.training.lesion_task import LesionTask, learning_rate
@@ -241,7 +241,7 @@ def test_normal_slices_are_drawn_to_match_the_lesion_slices(tmp_path):
     images[small, :24] = images[small, 40:] = 0
     data = SliceSet(tmp_path, images, np.arange(40) < 20, np.arange(40).astype(str), ())
     none = Augmentation(*[0.0] * len(fields(Augmentation)))
-    slices = LabelledSlices(data, (64, 64), none, torch.device("cpu"))
+    slices = LabeledSlices(data, (64, 64), none, torch.device("cpu"))
     nearest = slices.nearest(8)
     assert nearest.shape == (20, 8)
     assert (nearest % 2 == np.arange(20)[:, None] % 2).all()

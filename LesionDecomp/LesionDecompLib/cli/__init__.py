@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..errors import Cancelled, LesionDecompError
-from ..processes.events import tell_error, wants_events
+from ..processes.events import report_error, wants_events
 from ..processes.tree import INTERRUPTED
 from ..progress import STDERR
 from .interrupts import interrupts_as_exceptions
@@ -63,12 +63,12 @@ def main(argv: Sequence[str] | None = None, scene_writer: Callable[[], SceneWrit
     except SystemExit as end:  # a usage error found while running
         return int(end.code or 0)
     except (KeyboardInterrupt, Cancelled):
-        say("Interrupted; no half-written result was left behind.")
+        notify("Interrupted; no half-written result was left behind.")
         return INTERRUPTED
     except Exception as error:
         if wants_events():
-            tell_error(error)
-        say(error_sentence(error))
+            report_error(error)
+        notify(error_sentence(error))
         return 1
 
 
@@ -98,13 +98,13 @@ def error_sentence(error: Exception) -> str:
     return f"Internal error ({type(error).__name__}: {text}); set LESIONDECOMP_DEBUG=1 to see where, and report it."
 
 
-def say(text: str) -> None:
+def notify(text: str) -> None:
     """Print one line for the user on stderr."""
     with STDERR, suppress(OSError, ValueError):
         print(f"lesiondecomp: {text}", file=sys.stderr, flush=True)
 
 
-def tell(text: str) -> None:
+def print_line(text: str) -> None:
     """Print a result on stdout; when its reader has gone (as with ``| head``), the work goes on without it."""
     try:
         print(text, flush=True)

@@ -23,7 +23,7 @@ SILENT_S = 1800.0
 POLL_S = 0.2
 STORE = "LESIONDECOMP_STORE"  # environment variable: address:port of a store that another process holds
 PREFIX = "lesiondecomp"
-FIELDS = ("status", "message", "input_sha256", "figures")
+FIELDS = ("status", "message", "input_sha256", "measurements")
 
 
 class CaseSharing:

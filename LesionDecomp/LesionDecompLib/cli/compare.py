@@ -20,10 +20,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add the command to the parser."""
     parser = commands.add_parser(
         "compare",
-        help="say what differs between two runs",
+        help="show what differs between two runs",
         description="Compare the reports of two runs: input, lung mask, models, software, device, parameters, "
-        "warnings, figures and files. The exit status is 0 when all is the same, 1 when something differs, 2 when a "
-        "report cannot be read.",
+        "warnings, measurements and files. The exit status is 0 when all is the same, 1 when something differs, 2 when "
+        "a report cannot be read.",
     )
     for name in ("first", "second"):
         parser.add_argument(name, type=Path, metavar="REPORT", help="a report.json, or the folder that holds it")
@@ -32,9 +32,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         type=share,
         default=0.0,
         metavar="R",
-        help="figures count as the same up to this relative difference, e.g. 0.01 (default: %(default)g)",
+        help="measurements count as the same up to this relative difference, e.g. 0.01 (default: %(default)g)",
     )
-    parser.add_argument("--all", action="store_true", help="also show the figures of each lung and third that differ")
+    parser.add_argument("--all", action="store_true", help="also show what differs in each lung and third")
     parser.add_argument("--json", action="store_true", help="print the differences as JSON")
     parser.set_defaults(run=run)
 
@@ -43,15 +43,15 @@ def run(args: argparse.Namespace) -> int:
     """Print the comparison; 0 the same, 1 different, 2 unreadable."""
     from ..errors import LesionDecompError
     from ..report.comparison import compare_reports, read_report
-    from . import say, tell
+    from . import notify, print_line
 
     try:
         first, second = read_report(args.first), read_report(args.second)
     except LesionDecompError as error:
-        say(str(error))
+        notify(str(error))
         return TROUBLE
     differences = compare_reports(first, second, tolerance=args.tolerance)
-    tell(as_json(differences) if args.json else as_table(differences, everything=args.all))
+    print_line(as_json(differences) if args.json else as_table(differences, everything=args.all))
     return 1 if differences else 0
 
 
@@ -66,7 +66,7 @@ def as_json(differences: list[Difference]) -> str:
 
 def as_table(differences: list[Difference], everything: bool = False) -> str:
     """A line for each section that is the same, and for each value that differs."""
-    from ..report.comparison import SECTIONS, figure_title
+    from ..report.comparison import SECTIONS, measurement_title
 
     lines = []
     for section in SECTIONS:
@@ -75,11 +75,11 @@ def as_table(differences: list[Difference], everything: bool = False) -> str:
             lines.append((section, "same", "", "", ""))
             continue
         shown = own
-        if section == "figures" and not everything:
+        if section == "measurements" and not everything:
             shown = [d for d in own if d.what.startswith(f"{SHOWN_REGION}.")]
         for d in shown:
             change = "" if d.change_percent is None else f"{d.change_percent:+.3g} %"
-            what = figure_title(d.what) if section == "figures" else d.what
+            what = measurement_title(d.what) if section == "measurements" else d.what
             lines.append((section, what, _text(d.first), _text(d.second), change))
         if len(shown) < len(own):
             lines.append((section, f"{len(own) - len(shown)} of single lungs and thirds; --all shows them", "", "", ""))

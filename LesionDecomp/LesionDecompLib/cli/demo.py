@@ -36,13 +36,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(args: argparse.Namespace) -> int:
     """Run ``segment`` on the sample with a picture."""
     from ..report.case import OVERVIEW
-    from . import tell
+    from . import print_line
 
     options = [str(sample_path()), "-o", str(args.output), "--overview", "--device", args.device]
     options += [f"--{name}" for name in ("scene", "overwrite", "quiet") if getattr(args, name)]
     status = segment.run_with(options, args.scene_writer)
     if status == 0:
-        tell(f"Picture: {(args.output / OVERVIEW).resolve()}")
+        print_line(f"Picture: {(args.output / OVERVIEW).resolve()}")
     return status
 
 

@@ -23,7 +23,7 @@ def run_on_devices(command_line: list[str], count: int) -> int:
     """
     from torch import distributed
 
-    from . import say
+    from . import notify
 
     store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     shared = {
@@ -48,7 +48,7 @@ def run_on_devices(command_line: list[str], count: int) -> int:
                 with suppress(subprocess.TimeoutExpired):
                     statuses[rank] = process.wait(POLL_S)
                 if statuses.get(rank, 0) not in (0, 1):
-                    say(f"Process {rank + 1} of {count} ended early: {exit_in_words(statuses[rank])}.")
+                    notify(f"Process {rank + 1} of {count} ended early: {exit_in_words(statuses[rank])}.")
                 if rank in statuses and rank > 0 and not told.check([f"done/{rank}"]):
                     told.set(f"done/{rank}", "")  # the first one need not wait for it
     finally:

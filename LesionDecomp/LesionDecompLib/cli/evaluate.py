@@ -1,4 +1,4 @@
-"""``lesiondecomp evaluate``: figures, curves and examples of models against pixel masks, on slices or whole CT."""
+"""``lesiondecomp evaluate``: metrics, curves and examples of models against pixel masks, on slices or whole CT."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _slices(args: argparse.Namespace, output: Path) -> dict[str, Any]:
     from ..evaluation.localizers import localizers_of
     from ..models.device import choose_device
     from ..training.data.slices import SliceSet, read_index
-    from . import tell
+    from . import print_line
     from .interrupts import interrupts_as_request
     from .progress import Progress
 
@@ -93,7 +93,7 @@ def _slices(args: argparse.Namespace, output: Path) -> dict[str, Any]:
     figures.draw_examples(comparison, localizers, output / figures.EXAMPLES_NAME)
     figures.draw_trainings(bundles, output / figures.TRAININGS_NAME)
     figures.write_table(results, output / figures.TABLE_NAME)
-    tell((output / figures.TABLE_NAME).read_text("utf-8").rstrip())
+    print_line((output / figures.TABLE_NAME).read_text("utf-8").rstrip())
     return results
 
 
@@ -116,7 +116,7 @@ def _inside_given_lungs(args: argparse.Namespace, bundles: list[ModelBundle]) ->
     from ..evaluation.given_lungs import evaluate_inside
     from ..evaluation.localizers import localizers_of
     from ..models.device import choose_device
-    from . import tell
+    from . import print_line
     from .interrupts import interrupts_as_request
     from .progress import Progress
 
@@ -125,7 +125,7 @@ def _inside_given_lungs(args: argparse.Namespace, bundles: list[ModelBundle]) ->
     with interrupts_as_request() as cancelled:
         volumes = evaluate_inside(localizers, args.data, progress.update, cancelled)
     progress.clear()
-    tell("Inside the given lungs: average precision / best Dice")
+    print_line("Inside the given lungs: average precision / best Dice")
     for name, cases in volumes.items():
         shown = (
             f"{case} –"
@@ -133,28 +133,28 @@ def _inside_given_lungs(args: argparse.Namespace, bundles: list[ModelBundle]) ->
             else f"{case} {row['average_precision']:.3f} / {row['best_dice']:.3f}"
             for case, row in cases.items()
         )
-        tell(f"{name:36s} {'   '.join(shown)}")
+        print_line(f"{name:36s} {'   '.join(shown)}")
     return {"version": __version__, "data": args.data.resolve().name, "volumes": volumes}
 
 
 def _pipeline(args: argparse.Namespace, output: Path) -> dict[str, Any]:
     from ..evaluation.volumes import evaluate_volumes
     from ..pipeline import Segmenter
-    from . import tell
+    from . import print_line
     from .progress import Progress
 
     progress = Progress()
     results = evaluate_volumes(args.data, Segmenter(args.models[0], device=args.device), output, progress.update)
     progress.clear()
-    tell("case          Dice   lesion, mL   reader, mL   involvement, %   reader, %")
+    print_line("case          Dice   lesion, mL   reader, mL   involvement, %   reader, %")
     for case in results["cases"]:
         dice = "–" if case["dice"] is None else f"{case['dice']:.3f}"
-        tell(
+        print_line(
             f"{case['case']:12s} {dice:>5s}   {case['lesion_ml']:10.1f}   {case['reference_ml']:10.1f}   "
             f"{case['involvement_percent']:14.2f}   {case['reference_percent']:9.2f}"
         )
     if results["mean_dice"] is not None:
-        tell(f"Mean Dice {results['mean_dice']:.3f} over the {results['mean_dice_cases']} cases with lesions.")
+        print_line(f"Mean Dice {results['mean_dice']:.3f} over the {results['mean_dice_cases']} cases with lesions.")
     return results
 
 

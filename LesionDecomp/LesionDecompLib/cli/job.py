@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..processes.events import tell_step
+from ..processes.events import report_step
 from .interrupts import interrupt_with_parent
 
 # Seconds that the heat takes for each second of lungs, and writing and measuring for each second of both; measured on
@@ -66,7 +66,7 @@ def _segment(folder: Path, record: dict[str, Any]) -> int:
     from ..processes.tree import end_with_parent
 
     end_with_parent(lambda: shutil.rmtree(folder, ignore_errors=True))
-    tell_step("start", 0, 1)
+    report_step("start", 0, 1)
     # torch takes seconds to import: the first line is out before.
     from ..pipeline import Segmenter
     from ..processes.segmentation import read_job, write_result
@@ -82,9 +82,9 @@ def _segment(folder: Path, record: dict[str, Any]) -> int:
         lung_mask=mask,
         threshold=parameters.threshold,
         min_volume_ml=parameters.min_volume_ml,
-        progress=lambda stage, done, total: tell_step(stage, done, total, left.update(stage, done, total)),
+        progress=lambda stage, done, total: report_step(stage, done, total, left.update(stage, done, total)),
     )
-    tell_step("writing", 0, 1)
+    report_step("writing", 0, 1)
     asked = {"device": parameters.device, "batch_size": parameters.batch_size}
     write_result(folder, result, manifest_text(build_manifest(volume, result, parameters=asked)))
     return 0

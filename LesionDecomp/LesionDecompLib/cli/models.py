@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         return _write_card(args)
     from ..errors import LesionDecompError
     from ..models.bundle import ModelBundle, bundle_paths, user_model_folder
-    from . import tell
+    from . import print_line
 
     failed = 0
     paths = bundle_paths()
@@ -54,16 +54,16 @@ def run(args: argparse.Namespace) -> int:
             bundle = ModelBundle.load(path)
         except LesionDecompError as error:
             failed += 1
-            tell(f"{path.name}\n  NOT USABLE   {error}")
+            print_line(f"{path.name}\n  NOT USABLE   {error}")
             continue
         default = ", default" if bundle.metadata.get("default") else ""
-        tell(f"{bundle.name} {bundle.version} ({bundle.task}{default})")
+        print_line(f"{bundle.name} {bundle.version} ({bundle.task}{default})")
         for line in textwrap.wrap(bundle.description, 100):
-            tell(f"  {line}")
-        tell(f"  verified     SHA-256 {bundle.sha256}")
-        tell(f"  threshold    {bundle.default_threshold:g}")
+            print_line(f"  {line}")
+        print_line(f"  verified     SHA-256 {bundle.sha256}")
+        print_line(f"  threshold    {bundle.default_threshold:g}")
     if not paths:
-        tell(f"No model bundle is installed. Your own are looked for in {user_model_folder()}.")
+        print_line(f"No model bundle is installed. Your own are looked for in {user_model_folder()}.")
     return 1 if failed or not paths else 0
 
 
@@ -72,20 +72,20 @@ def _write_card(args: argparse.Namespace) -> int:
     from ..evaluation.model_card import write_model_card
     from ..models.bundle import find_bundle
     from ..training.data.slices import SliceSet
-    from . import tell
+    from . import print_line
 
     if args.card is None or args.data is None:
         raise ModelError("Model card", "one of --card and --data", "both: where to write, and slices to show")
     card = write_model_card(find_bundle(args.model, "lesions"), SliceSet.load(args.data, "val"), args.card)
-    tell(f"The model card is {card}.")
+    print_line(f"The model card is {card}.")
     return 0
 
 
 def _convert(folders: list[Path]) -> int:
     from ..models.conversion import convert_bundle
-    from . import tell
+    from . import print_line
 
     for folder in folders:
         was = "converted to format 2" if convert_bundle(folder) else "is of format 2 already"
-        tell(f"{folder.name}: {was}")
+        print_line(f"{folder.name}: {was}")
     return 0

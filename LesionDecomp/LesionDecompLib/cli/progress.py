@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from typing import TextIO
 
-from ..processes.events import tell_step, wants_events
+from ..processes.events import report_step, wants_events
 from ..progress import STDERR
 
 STAGES = {
@@ -61,7 +61,7 @@ class Progress:
         started = stage != self._stage
         if wants_events() and (started or done >= total or now - self._told > EVENT_S):
             self._told = now
-            tell_step(stage, done, total, self._seconds_left(done, total, now - self._began) if not started else None)
+            report_step(stage, done, total, self._seconds_left(done, total, now - self._began) if not started else None)
         if started:
             self._stage, self._began, self._first = stage, now, done
         if self._quiet:

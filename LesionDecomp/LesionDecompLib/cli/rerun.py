@@ -1,4 +1,4 @@
-"""``lesiondecomp rerun``: repeat a run from its report, and say whether the outcome is the same."""
+"""``lesiondecomp rerun``: repeat a run from its report, and report whether the outcome is the same."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     """Repeat and compare; 0 the same, 1 different or failed."""
     from ..report.case import OVERVIEW, PAGE, REPORT, SCENE
     from ..report.comparison import compare_reports, read_report
-    from . import say, tell
+    from . import notify, print_line
 
     report = read_report(args.report)
     _check_input(report, args.input)
@@ -65,9 +65,9 @@ def run(args: argparse.Namespace) -> int:
     if status:
         return status
     differences = compare_reports(report, read_report(args.output / REPORT))
-    tell(as_table(differences))
+    print_line(as_table(differences))
     if differences:
-        say("The outcome differs from the report.")
+        notify("The outcome differs from the report.")
     return 1 if differences else 0
 
 
@@ -102,7 +102,7 @@ def _check_model(bundle: ModelBundle, wanted: dict[str, Any]) -> None:
             raise _error(
                 f"the model '{bundle.name}' {bundle.version} with other {what}",
                 f"'{wanted.get('name')}' {wanted.get('version')}, as the report has it",
-                "Install that version, or say with --model where it is.",
+                "Install that version, or give its place with --model.",
             )
 
 

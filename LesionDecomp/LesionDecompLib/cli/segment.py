@@ -81,7 +81,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--scene", action="store_true", help="also write scene.mrb for 3D Slicer (needs slicer-core)")
     parser.add_argument("--overview", action="store_true", help="also write overview.png")
     parser.add_argument(
-        "--report", action="store_true", help="also write report.html: pictures, figures and definitions on one page"
+        "--report",
+        action="store_true",
+        help="also write report.html: pictures, measurements, definitions on one page",
     )
     parser.add_argument(
         "--dicom-seg",
@@ -114,7 +116,7 @@ def searched_inputs(given: list[Path], output: Path) -> tuple[list[Path], dict[P
     :return: the inputs, and of those that were found the folder that was searched.
     :raises LesionDecompError: a folder of studies without a CT.
     """
-    from . import say
+    from . import notify
     from .case_sharing import tells_for_all
 
     inputs, found_in = [], {}
@@ -128,7 +130,7 @@ def searched_inputs(given: list[Path], output: Path) -> tuple[list[Path], dict[P
             inputs.append(path)
             continue
         if tells_for_all():
-            say(found.sentence(path))
+            notify(found.sentence(path))
         inputs += found.cases
         found_in.update(dict.fromkeys(found.cases, path))
         if not found.cases:
@@ -175,7 +177,7 @@ def _run_single(args: argparse.Namespace, case: Case) -> int:
 
 def _run_several(args: argparse.Namespace, cases: list[Case]) -> int:
     from ..processes.tree import end_with_parent
-    from . import say
+    from . import notify
     from .batch.finished import adopt
     from .batch.runner import CaseRunner
     from .batch.summary import write_summary
@@ -194,7 +196,7 @@ def _run_several(args: argparse.Namespace, cases: list[Case]) -> int:
     runner = CaseRunner(args, bundles[0], bundles[1], device, earlier, quiet=args.quiet or sharing.size > 1)
     shown = time.monotonic()
 
-    def labelled() -> Iterator[tuple[Case, str]]:
+    def labeled() -> Iterator[tuple[Case, str]]:
         for number in sharing.numbers(len(cases)):
             if cases[number].name not in skipped:
                 yield cases[number], f"[{number + 1}/{len(cases)} {cases[number].name}]"
@@ -207,10 +209,10 @@ def _run_several(args: argparse.Namespace, cases: list[Case]) -> int:
             shown = time.monotonic()
 
     if skipped and sharing.rank == 0:
-        say(f"{len(skipped)} of {len(cases)} cases are done already.")
+        notify(f"{len(skipped)} of {len(cases)} cases are done already.")
     all_ended = False
     try:
-        runner.run_all(labelled(), after_each)
+        runner.run_all(labeled(), after_each)
         sharing.hand_in(cases)
         all_ended = sharing.collect(cases) if sharing.rank == 0 else True
     finally:
@@ -224,7 +226,7 @@ def _run_several(args: argparse.Namespace, cases: list[Case]) -> int:
     done, failed = (sum(case.status == status for case in cases) for status in ("done", "failed"))
     if sharing.rank > 0:
         return 0  # what failed is told by the first; torchrun would end all when one says 1
-    say(f"{done} of {len(cases)} cases done; see {SUMMARY}.")
+    notify(f"{done} of {len(cases)} cases done; see {SUMMARY}.")
     return int(failed > 0 or done < len(cases) or not all_ended)
 
 

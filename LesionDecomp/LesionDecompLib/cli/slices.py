@@ -32,11 +32,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the training set and say what is in it."""
+    """Write the training set and list what is in it."""
     from ..models.bundle import find_bundle
     from ..models.device import choose_device
     from ..training.data.export import export_slices, read_slice_labels
-    from . import tell
+    from . import print_line
     from .interrupts import interrupt_with_parent
     from .progress import Progress
 
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         progress=progress.update,
     )
     progress.clear()
-    tell(
+    print_line(
         f"{counts['lesion']} lesion and {counts['normal']} normal slices; "
         f"{counts['without lung']} labeled slices hold no lung and were left out."
     )

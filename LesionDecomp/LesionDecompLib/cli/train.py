@@ -100,7 +100,7 @@ def train(
     warm_start: Path | None = None,
     teachers: Sequence[Path] = (),
 ) -> int:
-    """Train, then say where the bundle is.
+    """Train, then print where the bundle is.
 
     :param config_file: TOML file with more settings.
     :param warm_start, teachers: as for :func:`LesionDecompLib.training.run.train_lesions`.
@@ -112,7 +112,7 @@ def train(
     from ..training.loop import limit_threads
     from ..training.lungs.task import LungConfig
     from ..training.run import train_lesions, train_lungs
-    from . import tell
+    from . import print_line
     from .interrupts import interrupt_with_parent, interrupts_as_request
     from .progress import Progress
 
@@ -137,7 +137,7 @@ def train(
     config: Any = load_config(base, config_file, list(settings.settings))
     limit_threads(settings.threads)
     device, in_words = choose_device(settings.device)
-    tell(f"Training on {in_words}.")
+    print_line(f"Training on {in_words}.")
     progress = Progress()
     with interrupts_as_request() as cancelled, only_run_in(settings.output):
         interrupt_with_parent()
@@ -154,7 +154,7 @@ def train(
         )
     progress.clear()
     if bundle is not None:
-        tell(f"The bundle is in {bundle.path}.")
+        print_line(f"The bundle is in {bundle.path}.")
     return 0
 
 

@@ -17,8 +17,8 @@ PERCENTILES = (5, 50, 95)
 MOST_BINS = 1 << 17
 
 
-class HuFigures(NamedTuple):
-    """What is told of the HU of some voxels; NaN where there are too few voxels to tell."""
+class HuMeasurements(NamedTuple):
+    """What is measured on the HU of some voxels; NaN where there are too few of them."""
 
     mean: float
     sd: float
@@ -27,7 +27,7 @@ class HuFigures(NamedTuple):
     p95: float
 
 
-UNDEFINED = HuFigures(*[float("nan")] * 5)
+UNDEFINED = HuMeasurements(*[float("nan")] * 5)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +64,7 @@ class HuHistogram:
         stop = int(np.clip(np.ceil(hu) - self.low, 0, self.counts.shape[1]))
         return int(self.counts[list(cells), :stop].sum())
 
-    def figures(self, cells: Sequence[int]) -> HuFigures:
+    def measurements(self, cells: Sequence[int]) -> HuMeasurements:
         """Mean, sample standard deviation and percentiles of all voxels of the cells."""
         counts = self.counts[list(cells)].sum(axis=0)
         n = int(counts.sum())
@@ -76,7 +76,9 @@ class HuHistogram:
         mean = first / n
         spread = float(counts @ (steps - mean) ** 2)
         sd = float(np.sqrt(spread / (n - 1))) if n > 1 else float("nan")
-        return HuFigures(self.low + mean, sd, *(self.low + _percentile(np.cumsum(counts), n, q) for q in PERCENTILES))
+        return HuMeasurements(
+            self.low + mean, sd, *(self.low + _percentile(np.cumsum(counts), n, q) for q in PERCENTILES)
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +112,7 @@ class HuSamples:
         """Voxels of the cells with less than ``hu``."""
         return sum(int(np.count_nonzero(values < hu)) for cell in cells for values in self.parts[cell])
 
-    def figures(self, cells: Sequence[int]) -> HuFigures:
+    def measurements(self, cells: Sequence[int]) -> HuMeasurements:
         """Mean, sample standard deviation and percentiles of all voxels of the cells."""
         parts = [values for cell in cells for values in self.parts[cell]]
         if not parts:
@@ -121,7 +123,7 @@ class HuSamples:
         spread = sum(float(((values.astype(np.float64) - mean) ** 2).sum()) for values in parts)
         sd = float(np.sqrt(spread / (n - 1))) if n > 1 else float("nan")
         percentiles = np.percentile(np.concatenate(parts), PERCENTILES, overwrite_input=True)
-        return HuFigures(mean, sd, *(float(p) for p in percentiles))
+        return HuMeasurements(mean, sd, *(float(p) for p in percentiles))
 
 
 def empty_distribution(cells: int, hu: np.ndarray) -> HuHistogram | HuSamples:

@@ -1,4 +1,4 @@
-"""What looks wrong about a CT, its lungs or its heat, a sentence each; the figures come all the same.
+"""What looks wrong about a CT, its lungs or its heat, a sentence each; the measurements come all the same.
 
 What cannot be a chest CT at all is refused by :mod:`.checks`. Every bound here was set so that none of the whole
 chest CTs that the method was developed on (18, of nine sources) crosses it, but for what is really odd about it.
@@ -202,12 +202,12 @@ def lung_edge_warnings(stack: np.ndarray, lungs: np.ndarray, view: AxialView) ->
     return warnings
 
 
-def heat_warnings(figures: Mapping[str, float]) -> list[str]:
+def heat_warnings(measurements: Mapping[str, float]) -> list[str]:
     """Whether nearly all of the lungs are hot.
 
-    :param figures: of both lungs, by the keys of :data:`LesionDecompLib.measurement.statistics.MEASUREMENTS`.
+    :param measurements: of both lungs, by the keys of :data:`LesionDecompLib.measurement.statistics.MEASUREMENTS`.
     """
-    share, mean = figures["involvement_percent"], figures["lung_heat_mean"]
+    share, mean = measurements["involvement_percent"], measurements["lung_heat_mean"]
     if share > HIGH_INVOLVEMENT_PERCENT:
         return [f"{share:.0f} % of the lungs are called lesion: check the CT's HU and the lung mask."]
     if mean > HIGH_HEAT_MEAN:

@@ -1,4 +1,4 @@
-"""95 % intervals over scans: slices of one patient are no independent samples, scans are."""
+"""95 % intervals over scans: slices of one patient are not independent samples, scans are."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def scan_weights(scans: int, resamples: int = RESAMPLES, seed: int = 0) -> np.nd
     return np.random.default_rng(seed).multinomial(scans, np.full(scans, 1 / scans), size=resamples).astype(float)
 
 
-def resampled_figures(counts: Sequence[HeatCounts], weights: np.ndarray, threshold: float) -> dict[str, np.ndarray]:
+def resampled_metrics(counts: Sequence[HeatCounts], weights: np.ndarray, threshold: float) -> dict[str, np.ndarray]:
     """Average precision, area under the curve, best Dice and Dice at ``threshold`` of each resample, pooled pixels.
 
     :param counts: one for each scan.
@@ -28,7 +28,7 @@ def resampled_figures(counts: Sequence[HeatCounts], weights: np.ndarray, thresho
     lesion = np.stack([count.lesion for count in counts])[:, ::-1].astype(float)
     healthy = np.stack([count.healthy for count in counts])[:, ::-1].astype(float)
     at = BINS - int(np.floor(threshold * BINS + 1e-6))
-    figures: dict[str, list[np.ndarray]] = {}
+    metrics: dict[str, list[np.ndarray]] = {}
     for start in range(0, len(weights), AT_ONCE):
         part = weights[start : start + AT_ONCE]
         true, false = np.cumsum(part @ lesion, axis=1), np.cumsum(part @ healthy, axis=1)
@@ -48,10 +48,10 @@ def resampled_figures(counts: Sequence[HeatCounts], weights: np.ndarray, thresho
             ("best_dice", dice[:, :-1].max(axis=1)),  # the last threshold, 0, finds everything
             ("dice_at_default", dice[:, at]),
         ):
-            figures.setdefault(key, []).append(value)
-    return {key: np.concatenate(values) for key, values in figures.items()}
+            metrics.setdefault(key, []).append(value)
+    return {key: np.concatenate(values) for key, values in metrics.items()}
 
 
 def interval(values: np.ndarray) -> list[float]:
-    """The 95 % interval of resampled figures: [low, high]."""
+    """The 95 % interval of resampled metrics: [low, high]."""
     return [round(float(value), 4) for value in np.percentile(values, LEVELS)]

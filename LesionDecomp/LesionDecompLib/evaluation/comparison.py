@@ -15,7 +15,7 @@ from ..metrics.pixels import THRESHOLDS, HeatCounts
 from ..progress import Cancel, Progress, check_cancel
 from ..training.data.slices import SliceSet
 from ..training.heat_scale import MASKS, has_masks
-from .bootstrap import RESAMPLES, interval, resampled_figures, scan_weights
+from .bootstrap import RESAMPLES, interval, resampled_metrics, scan_weights
 from .localizers import FLOORS, Localizer
 from .seeds import over_seeds
 
@@ -32,7 +32,7 @@ class Measured:
     :param lesion: mask set to counts of in-lung pixels, one for each scan with lesion slices.
     :param normal: counts of all normal slices.
     :param threshold: its default one.
-    :param slices: mask set to figures of single slices at that threshold.
+    :param slices: mask set to metrics of single slices at that threshold.
     """
 
     lesion: dict[str, list[HeatCounts]]
@@ -46,7 +46,7 @@ class Measured:
 
 
 class Comparison:
-    """Evaluates localizers on one split and keeps what the figures need.
+    """Evaluates localizers on one split and keeps what the metrics need.
 
     :param data: the split.
     :param val: the split that thresholds are chosen on, for methods without their own.
@@ -69,8 +69,8 @@ class Comparison:
         """Evaluate one more.
 
         :return: its entry of ``results.json``.
-        :raises LesionDecompError: values that are no heat, or no threshold and no ``val`` split to choose one on.
-        :raises Cancelled: the hook said so.
+        :raises LesionDecompError: values that are not heat, or no threshold and no ``val`` split to choose one on.
+        :raises Cancelled: ``cancelled`` returned True.
         """
         lesion, normal, heat = _count(localizer, self.data, self.masks, cancelled)
         on_val = None
@@ -83,7 +83,9 @@ class Comparison:
         if threshold is None:
             raise InputError(STAGE, f"'{localizer.name}' without threshold", "a val split to choose it on")
         inside = self.data.images[self.data.lesion] > 0
-        slices = {name: slice_figures((heat >= threshold) & inside, mask & inside) for name, mask in self.masks.items()}
+        slices = {
+            name: single_slice_metrics((heat >= threshold) & inside, mask & inside) for name, mask in self.masks.items()
+        }
         measured = self.measured[localizer.name] = Measured(lesion, normal, threshold, slices)
         return self._entry(localizer, measured, on_val)
 
@@ -154,7 +156,7 @@ class Comparison:
         for mask in MASKS:
             counts = measured.pooled(mask)
             dice = counts.dice(THRESHOLDS)
-            resampled[mask] = resampled_figures(measured.lesion[mask], self.weights, measured.threshold)
+            resampled[mask] = resampled_metrics(measured.lesion[mask], self.weights, measured.threshold)
             entry[mask] = {
                 "average_precision": round(counts.average_precision(), 4),
                 "auc_pr": round(counts.auc_pr(), 4),
@@ -195,7 +197,7 @@ def _count(
         chunk = slice(start, start + CHUNK)
         heat, inside = localizer.heat(data.images[chunk]), data.images[chunk] > 0
         if not np.isfinite(heat).all() or heat.min() < 0 or heat.max() > 1 or heat[~inside].any():
-            found = f"values of '{localizer.name}' that are no heat"
+            found = f"values of '{localizer.name}' that are not heat"
             raise InputError(STAGE, found, "heat in [0, 1], 0 outside the lungs")
         for number, (warm, lung) in enumerate(zip(heat, inside, strict=True), start):
             values = warm[lung]
@@ -208,8 +210,8 @@ def _count(
     return {name: [counts[name] for counts in scans.values()] for name in masks}, normal, kept
 
 
-def slice_figures(found: np.ndarray, mask: np.ndarray) -> dict[str, float | int | None]:
-    """Figures of single slices.
+def single_slice_metrics(found: np.ndarray, mask: np.ndarray) -> dict[str, float | int | None]:
+    """Metrics of single slices.
 
     :param found, mask: ``(n, h, w)`` bool.
     :return: the mean of the slices' Dice (where either holds lesion), the median 95th-percentile symmetric surface
@@ -248,7 +250,7 @@ def evaluate_localizers(
     """Evaluate all ``localizers``; the comparison and the contents of ``results.json``.
 
     :raises LesionDecompError: slices without masks, or heat that is none.
-    :raises Cancelled: the hook said so.
+    :raises Cancelled: ``cancelled`` returned True.
     """
     comparison = Comparison(data, val)
     entries = {}

@@ -146,7 +146,7 @@ def example_slices(data: SliceSet, marked: np.ndarray, count: int) -> list[int]:
 
 
 def write_table(results: dict[str, Any], file: Path) -> None:
-    """The figures as a Markdown table, best average precision first: means of the mask sets, 95 % intervals."""
+    """The metrics as a Markdown table, best average precision first: means of the mask sets, 95 % intervals."""
     columns = ["method", "AP", "area under PR curve", "best Dice", "Dice at threshold best on val"]
     columns += ["Dice at default threshold", "mean slice Dice", "HD95, px", "normal lung called lesion, %"]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]

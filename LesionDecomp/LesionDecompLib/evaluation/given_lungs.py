@@ -27,7 +27,7 @@ from .volumes import CT_SUFFIX, find_cases
 STAGE = "Evaluation"
 LUNG_SUFFIX = "_lung.nii.gz"
 
-Figures = dict[str, float | int | None]
+Metrics = dict[str, float | int | None]
 
 
 def given_lungs(ct: Path) -> Path:
@@ -40,11 +40,11 @@ def evaluate_inside(
     data: Path,
     progress: Progress | None = None,
     cancelled: Cancel | None = None,
-) -> dict[str, dict[str, Figures]]:
-    """The figures of all ``localizers`` on all cases below ``data`` that have a lesion mask: localizer, case, figure.
+) -> dict[str, dict[str, Metrics]]:
+    """The metrics of all ``localizers`` on all cases below ``data`` that have a lesion mask: localizer, case, metric.
 
     :raises LesionDecompError: no such case, or one without given lungs.
-    :raises Cancelled: the hook said so.
+    :raises Cancelled: ``cancelled`` returned True.
     """
     cases = {name: (ct, mask) for name, (ct, mask) in find_cases(data).items() if mask is not None}
     if not cases:
@@ -52,7 +52,7 @@ def evaluate_inside(
     for name, (ct, _) in cases.items():
         if not given_lungs(ct).is_file():
             raise InputError(STAGE, f"no lungs beside '{name}'", f"{name}{LUNG_SUFFIX}, for several methods")
-    results: dict[str, dict[str, Figures]] = {localizer.name: {} for localizer in localizers}
+    results: dict[str, dict[str, Metrics]] = {localizer.name: {} for localizer in localizers}
     for number, (name, (ct, mask)) in enumerate(cases.items()):
         volume, _ = read_volume(ct)
         lungs, lesion = read_mask(given_lungs(ct), volume), read_mask(mask, volume, "Reading the lesion mask") != 0
@@ -60,7 +60,7 @@ def evaluate_inside(
             check_cancel(cancelled, STAGE)
             if progress is not None:
                 progress("cases", number * len(localizers) + turn, len(cases) * len(localizers))
-            results[localizer.name][name] = figures_inside(volume_heat(localizer, volume, lungs), lungs, lesion)
+            results[localizer.name][name] = metrics_inside(volume_heat(localizer, volume, lungs), lungs, lesion)
     return results
 
 
@@ -81,7 +81,7 @@ def volume_heat(localizer: Localizer, volume: Volume, lungs: np.ndarray) -> np.n
     return heat_on_grid(volume, LungSlices.of(volume, lungs, box, image), answer, BATCH)
 
 
-def figures_inside(heat: np.ndarray, lungs: np.ndarray, lesion: np.ndarray) -> Figures:
+def metrics_inside(heat: np.ndarray, lungs: np.ndarray, lesion: np.ndarray) -> Metrics:
     """Average precision and best Dice of heat, over the voxels inside the lungs alone.
 
     :param heat: ``(k, j, i)`` in [0, 1].

@@ -24,7 +24,7 @@ from ..training.val_precision import blurred_grey
 STAGE = "Evaluation"
 BATCH = 16
 SMOOTHING_PX = 2.0
-# Grad-CAM has no scale of its own: six decades below 1 are told apart.
+# Grad-CAM has no scale of its own: six decades below 1 are distinguished.
 GRAD_CAM_DECADES = 6.0
 
 Evidence = Callable[[torch.Tensor], torch.Tensor]

@@ -2,7 +2,7 @@
 
 DIR holds the CT sets ``covid3d_medseg``, ``misc_ct``, ``lung_ct`` and ``lung_ct_more``, or what the table given as
 ``--cases`` names (:mod:`LesionDecompLib.training.lungs.caselist`). What the network was trained on must be told
-apart by whoever reads the figures: ``--only`` picks the cases, by name, patient, tag or fold.
+apart by whoever reads the metrics: ``--only`` picks the cases, by name, patient, tag or fold.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import nn
 
-# Scans of one lung, whose mask does not tell the side.
+# Scans of one lung, whose mask does not state the side.
 KNOWN_SIDE = {"elastix_rightlung": RIGHT}
 SETS = ("covid3d_medseg", "lung_ct", "lung_ct_more")
 
@@ -114,14 +114,14 @@ def score_lungs(
     :param reference: ``(k, j, i)``, non-zero = lung; one with label 2 says which lung is which. Where it is all 0 Dice
         is 1 if no lung was found and 0 otherwise.
     :param known_side: of a reference with one lung.
-    :return: the figures of :class:`LungScore` that need no clock.
+    :return: the metrics of :class:`LungScore` that need no clock.
     """
     found, given = view.to_axial(labels), view.to_axial(reference)
     truth = given != 0
     if not truth.any():
         nothing = float(not found.any())
-        figures = {"dice": nothing, "dice_right": nothing, "dice_left": nothing}
-        return figures | {"extra": float(np.mean(found != 0)), "missing": 0.0, "swapped": 0.0}
+        metrics = {"dice": nothing, "dice_right": nothing, "dice_left": nothing}
+        return metrics | {"extra": float(np.mean(found != 0)), "missing": 0.0, "swapped": 0.0}
     if known_side:
         sides = truth * np.uint8(known_side)
     else:
@@ -154,9 +154,9 @@ def evaluate_case(
     seconds = time.perf_counter() - began
     name, tags = item.case.name, item.case.tags
     one_right = "sides" in tags and reference.any() and not (reference == LEFT).any()
-    figures = score_lungs(labels, reference, volume.view, RIGHT if one_right else KNOWN_SIDE.get(name))
+    metrics = score_lungs(labels, reference, volume.view, RIGHT if one_right else KNOWN_SIDE.get(name))
     ml = [float(np.count_nonzero(labels == side) * volume.voxel_volume_ml) for side in (RIGHT, LEFT)]
-    told = LungScore(name, **figures, right_ml=ml[0], left_ml=ml[1], seconds=seconds, warnings=tuple(warnings))
+    told = LungScore(name, **metrics, right_ml=ml[0], left_ml=ml[1], seconds=seconds, warnings=tuple(warnings))
     return replace(told, refused=refused, tags=tags), volume, labels, reference
 
 
@@ -227,8 +227,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         bundle = find_bundle(args.model, "lungs")
         scores = _evaluate(args, bundle)
         means = means_by_tag(scores)
-        for tag, figures in means.items():
-            print(tag, *(f"{key} {value:g}" for key, value in figures.items()))
+        for tag, metrics in means.items():
+            print(tag, *(f"{key} {value:g}" for key, value in metrics.items()))
         if args.json is not None:
             content = {"bundle": bundle.name, "sha256": bundle.sha256, "scores": [asdict(score) for score in scores]}
             content["by_tag"] = means

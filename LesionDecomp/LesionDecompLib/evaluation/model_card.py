@@ -86,7 +86,7 @@ def _sheet(images: np.ndarray, masks: np.ndarray, heat: np.ndarray, dice: np.nda
 
 
 def card_text(metadata: dict[str, Any]) -> str:
-    """The card's words and figures, all figures from a bundle's metadata."""
+    """The card's words and metrics, all metrics from a bundle's metadata."""
     training, metrics = metadata["training"], metadata["metrics"]
     lines = [
         f"# {metadata['name']} {metadata['version']}",
@@ -121,7 +121,7 @@ def card_text(metadata: dict[str, Any]) -> str:
         f"![Bad cases]({BAD_NAME})",
         "",
         "- It was trained on COVID-19 alone: whatever else brightens the lung (other pneumonia, tumor, atelectasis, "
-        "edema) lights up too and is not told apart.",
+        "edema) lights up too and is not distinguished.",
         "- Usual false alarms: vessels at the hila, dependent density at the back, motion beside the heart, partial "
         "volume at the diaphragm.",
         "- Usual misses: faint ground-glass, spots of a few millimeters, lesions that the lung mask leaves out.",
@@ -131,7 +131,7 @@ def card_text(metadata: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _slice_table(split: str, figures: dict[str, Any]) -> list[str]:
+def _slice_table(split: str, metrics: dict[str, Any]) -> list[str]:
     lines = [
         f"Slices of `{split}`, in-lung pixels pooled, against each set of masks:",
         "",
@@ -139,34 +139,34 @@ def _slice_table(split: str, figures: dict[str, Any]) -> list[str]:
         "|---|---|---|---|",
     ]
     for name in MASKS:
-        row = figures[name]
+        row = metrics[name]
         lines.append(
             f"| {name} | {row['average_precision']:.3f} | {row['best_dice']:.3f} | {row['dice_at_default']:.3f} |"
         )
-    means = [figures[f"mean_{key}"] for key in ("average_precision", "best_dice", "dice_at_default")]
+    means = [metrics[f"mean_{key}"] for key in ("average_precision", "best_dice", "dice_at_default")]
     lines.append("| **mean** | " + " | ".join(f"**{value:.3f}**" for value in means) + " |")
-    share = 100 * figures["normal_false_positive_fraction"]
+    share = 100 * metrics["normal_false_positive_fraction"]
     return [*lines, "", f"Of the lung of normal slices {share:.2f} % is called lesion.", ""]
 
 
-def _volume_table(figures: dict[str, Any]) -> list[str]:
+def _volume_table(metrics: dict[str, Any]) -> list[str]:
     lines = [
         "Whole CT of other scanners, through the lung network, at the default threshold:",
         "",
         "| case | Dice | % of lung called lesion | % marked by readers |",
         "|---|---|---|---|",
     ]
-    for case, share in figures["involvement_percent"].items():
-        dice = figures["dice"].get(case)
-        marked = figures["reference_percent"][case]
+    for case, share in metrics["involvement_percent"].items():
+        dice = metrics["dice"].get(case)
+        marked = metrics["reference_percent"][case]
         shown = "–" if dice is None or marked < 0.1 else f"{dice:.3f}"
         lines.append(f"| {case} | {shown} | {share:.2f} | {marked:.2f} |")
     return [*lines, ""]
 
 
-def _healthy_lines(figures: dict[str, float]) -> list[str]:
+def _healthy_lines(metrics: dict[str, float]) -> list[str]:
     before, after, normal = (
-        f"{100 * figures[key]:.0f} %"
+        f"{100 * metrics[key]:.0f} %"
         for key in (
             "lesion_slices_called_normal",
             "lesion_slices_called_normal_after_G1",
@@ -175,8 +175,8 @@ def _healthy_lines(figures: dict[str, float]) -> list[str]:
     )
     return [
         "The healthy version G1, on `val`: a classifier of lesion and normal slices that never met G1 (area under its "
-        f"curve {figures['judge_auc']:.2f}) calls {before} of the lesion slices normal as they are, {after} after G1 "
-        f"(of normal slices {normal}). G1 changes lung outside lesions by {figures['change_outside_lesions_grey']:.0f} "
-        f"of 255 gray levels on average, lesions by {figures['change_in_lesions_grey']:.0f}.",
+        f"curve {metrics['judge_auc']:.2f}) calls {before} of the lesion slices normal as they are, {after} after G1 "
+        f"(of normal slices {normal}). G1 changes lung outside lesions by {metrics['change_outside_lesions_grey']:.0f} "
+        f"of 255 gray levels on average, lesions by {metrics['change_in_lesions_grey']:.0f}.",
         "",
     ]

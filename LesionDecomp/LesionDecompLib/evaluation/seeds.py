@@ -32,16 +32,16 @@ def over_seeds(localizers: Sequence[Localizer], entries: Mapping[str, Mapping[st
         if len(rows) < 2:
             continue
         bundle, slash, method = rows[0].name.partition("/")
-        figures: dict[str, Any] = {"rows": [row.name for row in rows]}
+        metrics: dict[str, Any] = {"rows": [row.name for row in rows]}
         for key in FIGURES:
             values = [float(entries[row.name]["mean"][key]) for row in rows]
-            figures[key] = {
+            metrics[key] = {
                 "mean": round(float(np.mean(values)), 4),
                 "sd": round(float(np.std(values, ddof=1)), 4),
                 "least": min(values),
                 "most": max(values),
             }
-        spread[SEED_BEHIND.sub("", bundle) + slash + method] = figures
+        spread[SEED_BEHIND.sub("", bundle) + slash + method] = metrics
     return spread
 
 

@@ -105,9 +105,9 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def agreement(measured: np.ndarray, reference: np.ndarray) -> dict[str, float | int | None]:
-    """Bland and Altman's figures (Lancet 1986): the differences' mean, sd and 95 % limits of agreement, mean ± 1.96 sd.
+    """Bland and Altman's metrics (Lancet 1986): the differences' mean, sd and 95 % limits of agreement, mean ± 1.96 sd.
 
-    :param measured, reference: ``(n,)``, in one unit, which is the figures' unit too.
+    :param measured, reference: ``(n,)``, in one unit, which is the metrics' unit too.
     """
     differences = np.asarray(measured, dtype=float) - np.asarray(reference, dtype=float)
     if not len(differences):
@@ -171,7 +171,7 @@ def _plain(score: LesionScore) -> dict[str, Any]:
     }
 
 
-def _draw_agreement(scores: list[LesionScore], figures: dict[str, Any], picture: Path) -> None:
+def _draw_agreement(scores: list[LesionScore], metrics: dict[str, Any], picture: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.6, 4.2), layout="constrained")
@@ -182,9 +182,9 @@ def _draw_agreement(scores: list[LesionScore], figures: dict[str, Any], picture:
         axes.plot(middle, difference, "o", color="tab:blue")
         axes.annotate(score.case, (middle, difference), textcoords="offset points", xytext=(6, 4), fontsize=8)
     for key, style in (("bias", "-"), ("lower_limit", "--"), ("upper_limit", "--")):
-        if figures[key] is not None:
-            label = f"{key.replace('_', ' ')} {figures[key]:+.2f}"
-            axes.axhline(figures[key], color="0.4", linestyle=style, linewidth=1, label=label)
+        if metrics[key] is not None:
+            label = f"{key.replace('_', ' ')} {metrics[key]:+.2f}"
+            axes.axhline(metrics[key], color="0.4", linestyle=style, linewidth=1, label=label)
     axes.axhline(0, color="0.8", linewidth=0.8)
     axes.set(
         title="Lesion involvement: this method less the readers",

@@ -143,7 +143,7 @@ def _read(path: Path, stage: str) -> StoredImage:
         if not path.exists():
             raise InputError(stage, f"no file or folder '{path.name}'", FORMATS)
         if not path.is_file():
-            raise InputError(stage, f"'{path.name}', which is no regular file", FORMATS)
+            raise InputError(stage, f"'{path.name}', which is not a regular file", FORMATS)
         if path.stat().st_size == 0:
             raise InputError(stage, f"an empty file '{path.name}'", FORMATS)
         reader = next((READERS[ending] for ending in READERS if path.name.lower().endswith(ending)), None)

@@ -1,7 +1,7 @@
-"""The figures of a segmented CT: what each one means, how it is computed, and how it is written down.
+"""The measurements of a segmented CT: what each one means, how it is computed, and how it is written down.
 
-A figure is defined once, as a :class:`Measurement`; the header of the CSV file, the table and its tooltips are all made
-from that. :func:`lesion_statistics` computes them for the two lungs and their thirds.
+A measurement is defined once, as a :class:`Measurement`; the header of the CSV file, the table and its tooltips are all
+made from that. :func:`lesion_statistics` computes them for the two lungs and their thirds.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ REGIONS: dict[str, list[int]] = {
 
 @dataclass(frozen=True)
 class Measurement:
-    """A figure that is told of every region.
+    """A measurement made of every region.
 
     :param key: name in code and JSON.
     :param title: name for people.
@@ -148,7 +148,7 @@ AMOUNTS: tuple[str, ...] = tuple(one.key for one in MEASUREMENTS[:7])
 
 @dataclass(frozen=True)
 class RegionStatistics:
-    """The figures of one region.
+    """The measurements of one region.
 
     :param region: e.g. ``"both lungs"`` or ``"right lung, upper third"``.
     :param values: a float for each key of :data:`MEASUREMENTS`; NaN where undefined.
@@ -248,7 +248,8 @@ def tally_lesions(lungs: Tally, voxels: ListedVoxels, components: Components) ->
 def rows_of_tallies(lungs: Tally, lesions: Tally, voxel_volume_ml: float) -> list[RegionStatistics]:
     """The 12 rows that tallies of lungs and lesions amount to."""
     return [
-        RegionStatistics(region, _figures(lungs, lesions, cells, voxel_volume_ml)) for region, cells in REGIONS.items()
+        RegionStatistics(region, _measurements(lungs, lesions, cells, voxel_volume_ml))
+        for region, cells in REGIONS.items()
     ]
 
 
@@ -336,7 +337,7 @@ def statistics_csv(rows: list[RegionStatistics], warnings: Sequence[str] = (), d
 
 
 def read_statistics_csv(path: str | Path) -> list[RegionStatistics]:
-    """Read the figures that :func:`write_statistics_csv` wrote; files without the column of warnings will do too.
+    """Read the measurements that :func:`write_statistics_csv` wrote; files without the column of warnings will do too.
 
     :raises LesionDecompError: unreadable, other columns than those of a statistics file, or no numbers in them.
     """
@@ -367,7 +368,7 @@ def _csv_cell(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.9g}"
 
 
-def _figures(lungs: Tally, lesions: Tally, cells: list[int], voxel_volume_ml: float) -> dict[str, float]:
+def _measurements(lungs: Tally, lesions: Tally, cells: list[int], voxel_volume_ml: float) -> dict[str, float]:
     lung_voxels, lesion_voxels = int(lungs.voxels[cells].sum()), int(lesions.voxels[cells].sum())
     ground_glass = lesions.hu.count_below(cells, CONSOLIDATION_HU)
     in_region = lesions.components[:, cells].sum(axis=1)
@@ -383,8 +384,8 @@ def _figures(lungs: Tally, lesions: Tally, cells: list[int], voxel_volume_ml: fl
         "lesion_heat_mean": _ratio(float(lesions.heat[cells].sum()), lesion_voxels),
     }
     for name, tally in (("lesion", lesions), ("lung", lungs)):
-        for figure, value in tally.hu.figures(cells)._asdict().items():
-            values[f"{name}_hu_{figure}"] = value
+        for measured, value in tally.hu.measurements(cells)._asdict().items():
+            values[f"{name}_hu_{measured}"] = value
     return {m.key: values[m.key] for m in MEASUREMENTS}
 
 

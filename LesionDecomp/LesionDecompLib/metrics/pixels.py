@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-# Heat is told apart to 1/8192, finer than float16 near 1.
+# Heat is distinguished to 1/8192, finer than float16 near 1.
 BINS = 8192
 THRESHOLDS = np.arange(1, BINS + 1) / BINS
 CHUNK = 1 << 22  # pixels counted at once: memory stays the same for any number

@@ -334,7 +334,7 @@ def _read_metadata(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise _unreadable(file, error) from error
     except (ValueError, RecursionError) as error:
-        raise ModelError(STAGE, f"a {METADATA_NAME} that is no JSON ({error})", "a JSON object", advice) from error
+        raise ModelError(STAGE, f"a {METADATA_NAME} that is not JSON ({error})", "a JSON object", advice) from error
     check_metadata(metadata, path)
     return metadata
 
@@ -347,7 +347,7 @@ def check_metadata(metadata: Any, path: Path) -> None:
     :raises ModelError: what is wrong first.
     """
     if not isinstance(metadata, dict):
-        raise ModelError(STAGE, f"a {METADATA_NAME} that holds no object in '{path.name}'", "a JSON object")
+        raise ModelError(STAGE, f"a {METADATA_NAME} that does not hold an object in '{path.name}'", "a JSON object")
     version = metadata.get("format_version")
     if version not in list(WEIGHTS_NAMES):  # which compares what has no hash too
         found = f"format version {version!r} in '{path.name}'"

@@ -97,7 +97,7 @@ class HeatDefinition:
             if type(definition.flip) is not bool or not 0 <= float(definition.smoothing_px) <= MAX_SMOOTHING_PX:
                 raise ValueError("a flip or smoothing out of range")
             if not finite or not 0 <= definition.scaled[0] <= definition.scaled[-1] <= 1:
-                raise ValueError("a scale beyond 0 to 1, or raw values that are no numbers")
+                raise ValueError("a scale beyond 0 to 1, or raw values that are not numbers")
             if definition.shrink not in (1, 2, 4):
                 raise ValueError(f"slices shrunk by {definition.shrink}")
             if definition.source not in SOURCES or len(definition.raw) != len(definition.scaled) or not rising:

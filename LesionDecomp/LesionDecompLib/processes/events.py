@@ -1,7 +1,7 @@
-"""What a child process tells on its standard output: one JSON object a line. Whatever else stands there is passed over.
+"""What a child process reports on its standard output: one JSON object a line. Whatever else stands there is passed over.
 
-The child calls :func:`tell_step` and :func:`tell_error`, its parent :func:`parse_event`. That the work is done is told
-by the exit status. People never see these lines: a command tells them only where its starter asks for them.
+The child calls :func:`report_step` and :func:`report_error`, its parent :func:`parse_event`. The exit status shows that
+the work is done. People never see these lines: a command prints them only where its starter asks for them.
 """
 
 from __future__ import annotations
@@ -74,13 +74,13 @@ def wants_events() -> bool:
     return os.environ.get(VARIABLE) == "1"
 
 
-def tell_step(stage: str, done: int, total: int, seconds_left: float | None = None) -> None:
+def report_step(stage: str, done: int, total: int, seconds_left: float | None = None) -> None:
     """In the child: tell how far a stage is; stages that no reader knows are passed over."""
     if stage in STAGES:
         _tell(Step(stage, min(done, total), total, seconds_left))
 
 
-def tell_error(error: Exception) -> None:
+def report_error(error: Exception) -> None:
     """In the child: tell why the work failed."""
     _tell(Failed.of(error))
 

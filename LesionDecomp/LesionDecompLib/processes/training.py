@@ -14,7 +14,7 @@ import numpy as np
 from ..ct.volume import Volume
 from ..errors import ConfigError
 from ..training.config import BASELINES, PRESET_NAMES
-from ..training.data.labels import SliceLabel, deal_labels
+from ..training.data.labels import SliceLabel, assign_splits
 from ..training.log import LOG_NAME, read_log
 from ..training.settings import flat
 from .child import FINISHED, ChildJob, damaged, read_array
@@ -36,7 +36,7 @@ class TrainingSettings:
     :param preset: where the configuration begins.
     :param steps: updates, or None for the preset's.
     :param hours: train for about so long instead.
-    :param resume: go on from the run's checkpoint, with the configuration that it was started with.
+    :param resume: resume from the run's checkpoint, with the configuration that it was started with.
     :param name: of the bundle; empty for the output folder's.
     :param settings: ``key=value`` each, e.g. ``seed=1``.
     :param threads: of the CPU, None for torch's own choice.
@@ -75,7 +75,7 @@ class TrainingSettings:
             self.check_is_new()
         elif not (self.output / CHECKPOINT).is_file():
             advice = "Choose the folder of a run that was stopped, or start a new one."
-            raise ConfigError(TITLE, f"no checkpoint in '{self.output.name}'", "a run to go on with", advice)
+            raise ConfigError(TITLE, f"no checkpoint in '{self.output.name}'", "a run to resume", advice)
 
     def check_is_new(self) -> None:
         """Refuse an output folder that holds another run.
@@ -180,7 +180,7 @@ class SliceSetJob(ChildJob):
     ) -> None:
         record = {
             "volumes": [{"name": volume.name, "ijk_to_ras": volume.ijk_to_ras.tolist()} for volume in volumes],
-            "labels": {name: [astuple(label) for label in items] for name, items in deal_labels(labels).items()},
+            "labels": {name: [astuple(label) for label in items] for name, items in assign_splits(labels).items()},
             "output": str(folder),
             "device": device,
         }
@@ -223,7 +223,7 @@ def recorded_configuration(folder: str | Path) -> tuple[str, list[str]]:
 
 
 def check_training_set(data: str | Path, preset: str = LESION_PRESET) -> None:
-    """Refuse a folder that is no training set for a preset.
+    """Refuse a folder that is not a training set for a preset.
 
     :raises LesionDecompError: saying what is missing.
     """

@@ -21,7 +21,7 @@ from typing import Any
 from ..errors import LesionDecompError
 
 STAGE = "Starting a process"
-LONGEST_LINE = 1 << 20  # bytes; a longer one is no line of ours and is cut
+LONGEST_LINE = 1 << 20  # bytes; a longer one is not a line of ours and is cut
 MOST_BYTES = 1 << 22  # read at a time, so that a talkative child cannot stall the parent
 TAIL_BYTES = 1 << 14
 WAIT_STEP_S = 0.02
@@ -211,7 +211,7 @@ def exit_in_words(status: int) -> str:
     if status < 0:
         with suppress(ValueError):
             name = signal.Signals(-status).name
-            more = ", perhaps for want of memory" if name == "SIGKILL" else ""
+            more = ", possibly out of memory" if name == "SIGKILL" else ""
             return f"killed by signal {-status} ({name}{more})"
         return f"killed by signal {-status}"
     return f"exit status {status}"

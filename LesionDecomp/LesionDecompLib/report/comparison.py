@@ -1,4 +1,4 @@
-"""What differs between the reports of two runs: input, models, software, parameters, figures, files."""
+"""What differs between the reports of two runs: input, models, software, parameters, measurements, files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SECTIONS: dict[str, tuple[tuple[str, ...], ...]] = {
     "device": (("run", "device"), ("run", "precision")),
     "parameters": (("parameters",),),
     "warnings": (("warnings",),),
-    "figures": (("statistics",),),
+    "measurements": (("statistics",),),
     "files": (("outputs",),),
 }
 # They hold the time at which they were made, or identifiers that no other file may have.
@@ -48,7 +48,7 @@ class Difference:
 
     @property
     def change_percent(self) -> float | None:
-        """From the first to the second number, % of the first; None for what is no number, or from zero."""
+        """From the first to the second number, % of the first; None for what is not a number, or from zero."""
         if not all(type(value) in (int, float) for value in (self.first, self.second)) or self.first == 0:
             return None
         return 100.0 * (self.second - self.first) / abs(self.first)
@@ -69,12 +69,12 @@ def read_report(path: str | Path) -> dict[str, Any]:
             raise InputError(STAGE, f"'{file.name}' of {file.stat().st_size >> 20} MiB", expected)
         report = json.loads(file.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise InputError(STAGE, f"'{file.name}', which is no JSON", expected) from error
+        raise InputError(STAGE, f"'{file.name}', which is not JSON", expected) from error
     except OSError as error:
         found = f"'{file.name}', which cannot be opened ({error.strerror or error})"
         raise InputError(STAGE, found, expected) from error
     if not isinstance(report, dict) or report.get("report") != "LesionDecomp":
-        raise InputError(STAGE, f"'{file.name}', which is no report of LesionDecomp", expected)
+        raise InputError(STAGE, f"'{file.name}', which is not a report of LesionDecomp", expected)
     if report.get("report_version") != FORMAT_VERSION:
         found = f"report version {str(report.get('report_version'))[:20]} in '{file.name}'"
         raise InputError(STAGE, found, str(FORMAT_VERSION), "Use the LesionDecomp that wrote it.")
@@ -88,7 +88,7 @@ def read_report(path: str | Path) -> dict[str, Any]:
 def compare_reports(first: Mapping[str, Any], second: Mapping[str, Any], tolerance: float = 0.0) -> list[Difference]:
     """List what differs, section by section; empty when the second run is a repetition of the first.
 
-    :param tolerance: relative; figures that lie no farther apart count as the same.
+    :param tolerance: relative; measurements that lie no farther apart count as the same.
     """
     differences = []
     for section, places in SECTIONS.items():
@@ -96,13 +96,13 @@ def compare_reports(first: Mapping[str, Any], second: Mapping[str, Any], toleran
             sides = [_flat(section, place[-1], _at(report, place)) for report in (first, second)]
             for what in dict.fromkeys([*sides[0], *sides[1]]):
                 one, other = (side.get(what) for side in sides)
-                if one != other and not (section == "figures" and _close(one, other, tolerance)):
+                if one != other and not (section == "measurements" and _close(one, other, tolerance)):
                     differences.append(Difference(section, what, one, other))
     return differences
 
 
-def figure_title(what: str) -> str:
-    """A figure's name for people: ``"both lungs: Lesion volume (mL)"`` of ``"both lungs.lesion_volume_ml"``."""
+def measurement_title(what: str) -> str:
+    """A measurement's name for people: ``"both lungs: Lesion volume (mL)"`` of ``"both lungs.lesion_volume_ml"``."""
     region, _, key = what.rpartition(".")
     return f"{region}: {_TITLES.get(key, key)}" if region else what
 
@@ -120,8 +120,8 @@ def _at(report: Mapping[str, Any], place: tuple[str, ...]) -> Any:
 def _flat(section: str, place: str, value: Any) -> dict[str, Any]:
     """A section's values by their names."""
     if section == "warnings":
-        return {f"“{text}”": "told" for text in value}
-    if section == "figures":
+        return {f"“{text}”": "reported" for text in value}
+    if section == "measurements":
         rows = [row for row in value if isinstance(row, Mapping)]
         return {f"{row.get('region')}.{key}": number for row in rows for key, number in row.items() if key != "region"}
     if section == "files":

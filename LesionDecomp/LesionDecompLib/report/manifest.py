@@ -45,9 +45,9 @@ def build_manifest(
     Everything outside ``run`` is the same whenever the same input meets the same models, parameters and device.
 
     :param info: what the reader found; ``None`` for a volume that came from no file.
-    :param parameters: those the result doesn't tell, e.g. batch size and the device asked for.
+    :param parameters: those the result does not state, e.g. batch size and the device asked for.
     :param source: how the input lay on the disk: files, bytes, newest change.
-    :return: strings, numbers, lists and objects only; undefined figures are ``None``.
+    :return: strings, numbers, lists and objects only; undefined measurements are ``None``.
     """
     voxels, identity = (info.voxels_sha256, info.sha256) if info else volume_identity(volume)
     return {

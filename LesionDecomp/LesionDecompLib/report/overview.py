@@ -1,4 +1,4 @@
-"""The overview of a segmented CT on one page: axial and coronal slices, heat, outlines and the key figures."""
+"""The overview of a segmented CT on one page: axial and coronal slices, heat, outlines and the key measurements."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ SIZE = (1920, 1200)
 MARGIN, GAP = 24, 8
 AXIAL_COLUMNS, AXIAL_ROWS = 3, 2
 PANELS_TOP = 72
-FIGURES_TOP = PANELS_TOP + AXIAL_ROWS * (AXIAL_CELL[1] + GAP) + 20
-CURVE_TOP, BAR_TOP = FIGURES_TOP + 196, FIGURES_TOP + 300
+MEASUREMENTS_TOP = PANELS_TOP + AXIAL_ROWS * (AXIAL_CELL[1] + GAP) + 20
+CURVE_TOP, BAR_TOP = MEASUREMENTS_TOP + 196, MEASUREMENTS_TOP + 300
 BACKGROUND, PANEL_EDGE, RULE = (11, 13, 17), (44, 50, 60), (58, 64, 76)
 FAINT, WARNING = (150, 160, 174), (255, 190, 90)
 KEY_FIGURES = (*AMOUNTS, "lesion_hu_mean", "lung_hu_mean")
@@ -50,12 +50,12 @@ def draw_overview(volume: Volume, result: SegmentResult, title: str = "") -> Ima
     draw = ImageDraw.Draw(page)
     _draw_heading(draw, title)
     _draw_slices(page, view, stacks, result.threshold)
-    right = _draw_figures(draw, MARGIN, FIGURES_TOP, result.statistics)
-    left, right = right + 56, _draw_thirds(draw, right + 56, FIGURES_TOP, result)
+    right = _draw_measurements(draw, MARGIN, MEASUREMENTS_TOP, result.statistics)
+    left, right = right + 56, _draw_thirds(draw, right + 56, MEASUREMENTS_TOP, result)
     _draw_curve(draw, (left, CURVE_TOP, right, BAR_TOP), *volume_curve(result.heat, result.lungs, ml), result.threshold)
     _draw_color_bar(page, (left, BAR_TOP, right, BAR_TOP + 22), result.threshold)
     _draw_legend(draw, left, BAR_TOP + 70)
-    _draw_run(draw, right + 56, FIGURES_TOP, volume, view, result)
+    _draw_run(draw, right + 56, MEASUREMENTS_TOP, volume, view, result)
     return page
 
 
@@ -81,29 +81,29 @@ def _place(page: Image.Image, panel: Image.Image, corner: tuple[int, int]) -> No
     ImageDraw.Draw(page).rectangle(edge, outline=PANEL_EDGE)
 
 
-def _draw_figures(draw: ImageDraw.ImageDraw, left: int, top: int, statistics: list[RegionStatistics]) -> int:
-    """The table of key figures; returns its right edge."""
+def _draw_measurements(draw: ImageDraw.ImageDraw, left: int, top: int, statistics: list[RegionStatistics]) -> int:
+    """The table of key measurements; returns its right edge."""
     values = {row.region: row.values for row in statistics}
     columns = [left + 370, left + 490, left + 610]
-    write(draw, (left, top + 20), "Key figures", 22)
+    write(draw, (left, top + 20), "Key measurements", 22)
     for x, side in zip(columns, SIDES, strict=True):
         write(draw, (x, top + 20), side.capitalize(), 17, FAINT, anchor="rs")
     draw.line([(left, top + 32), (columns[-1], top + 32)], fill=RULE)
     for number, key in enumerate(KEY_FIGURES):
         y = top + 58 + number * 35
-        figure = measurement(key)
-        write(draw, (left, y), figure.header, 19, FAINT, anchor="ls")
+        measured = measurement(key)
+        write(draw, (left, y), measured.header, 19, FAINT, anchor="ls")
         for x, side in zip(columns, SIDES, strict=True):
-            write(draw, (x, y), figure.text(values[side][key]), 21, anchor="rs")
+            write(draw, (x, y), measured.text(values[side][key]), 21, anchor="rs")
     return columns[-1]
 
 
 def _draw_thirds(draw: ImageDraw.ImageDraw, left: int, top: int, result: SegmentResult) -> int:
     """The table of involvement by third; returns its right edge."""
     values = {row.region: row.values for row in result.statistics}
-    figure = measurement("involvement_percent")
+    measured = measurement("involvement_percent")
     columns = [left + 225, left + 335, left + 445]
-    write(draw, (left, top + 20), figure.header, 22)
+    write(draw, (left, top + 20), measured.header, 22)
     for x, side in zip(columns, SIDES, strict=True):
         write(draw, (x, top + 20), side.split()[0].capitalize(), 17, FAINT, anchor="rs")
     draw.line([(left, top + 32), (columns[-1], top + 32)], fill=RULE)
@@ -111,7 +111,7 @@ def _draw_thirds(draw: ImageDraw.ImageDraw, left: int, top: int, result: Segment
         y = top + 58 + number * 35
         write(draw, (left, y), third.capitalize(), 19, FAINT, anchor="ls")
         for x, side in zip(columns, SIDES, strict=True):
-            write(draw, (x, y), figure.text(values[f"{side}, {third}"][figure.key]), 21, anchor="rs")
+            write(draw, (x, y), measured.text(values[f"{side}, {third}"][measured.key]), 21, anchor="rs")
     return columns[-1]
 
 

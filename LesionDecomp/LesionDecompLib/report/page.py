@@ -1,4 +1,4 @@
-"""The report of one case as one page of HTML that needs no other file: pictures, figures, definitions, warnings.
+"""The report of one case as one page of HTML that needs no other file: pictures, measurements, definitions, warnings.
 
 It prints on one sheet of A4 paper, and from there to PDF. It says which CT it is about by the hash that identifies the
 input, and nothing about the patient. ``page.html`` is its template; whatever is filled in there is escaped.
@@ -39,8 +39,8 @@ def report_page(
 
     :param volume: the CT.
     :param heat, lungs, lesions: on its grid, ``(k, j, i)``, as a run gives them.
-    :param manifest: of the run (:func:`LesionDecompLib.report.manifest.build_manifest`); figures, warnings and settings
-        are taken from it.
+    :param manifest: of the run (:func:`LesionDecompLib.report.manifest.build_manifest`); measurements, warnings and
+        settings are taken from it.
     :return: HTML, UTF-8.
     """
     # They come with torch, which Slicer lacks until the user agrees to its installation.
@@ -68,7 +68,7 @@ def report_page(
         volume_chart=Markup(curve),
         axis_chart=Markup(areas),
         **_legend(threshold),
-        **_figures(manifest),
+        **_measurements(manifest),
         **_run(volume, manifest),
     )
 
@@ -97,14 +97,14 @@ def _legend(threshold: float) -> dict[str, Any]:
     }
 
 
-def _figures(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    figures = {
+def _measurements(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    measurements = {
         row["region"]: {key: float("nan") if row[key] is None else float(row[key]) for key in row if key != "region"}
         for row in manifest["statistics"]
     }
     return {
-        "figures": figures,
-        "tiles": _tiles(figures["both lungs"]),
+        "measurements": measurements,
+        "tiles": _tiles(measurements["both lungs"]),
         "region_header": REGION_HEADER,
         "sides": SIDES,
         "amounts": [m for m in MEASUREMENTS if m.key in AMOUNTS],

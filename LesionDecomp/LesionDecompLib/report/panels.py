@@ -1,4 +1,4 @@
-"""The slices of a case that tell most, as pictures with sides, position and scale: for overview and report."""
+"""The slices of a case that show most, as pictures with sides, position and scale: for overview and report."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class SlicePanel:
 def slice_panels(
     view: AxialView, stacks: list[np.ndarray], threshold: float, letters: float = 1.0
 ) -> tuple[list[SlicePanel], list[SlicePanel]]:
-    """Draw the axial and the coronal slices that tell most of a case, each kind to one scale.
+    """Draw the axial and the coronal slices that show most of a case, each kind to one scale.
 
     Slices follow the radiological convention: patient's right on the left, anterior or superior on top.
 

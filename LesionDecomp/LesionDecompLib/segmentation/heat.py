@@ -113,7 +113,7 @@ def lesion_heat(
     :param cancelled: asked once a batch.
     :param precision: that the network computes in; None for :func:`LesionDecompLib.models.runtime.network_precision`.
     :return: ``(k, j, i)`` float32 in [0, 1], 0 outside the lungs; and warnings, a sentence each.
-    :raises Cancelled: ``cancelled`` said so.
+    :raises Cancelled: ``cancelled`` returned True.
     """
     definition = bundle.heat_definition
     chosen = network_precision(bundle, torch.device(device)) if precision is None else precision
@@ -145,7 +145,7 @@ def heat_on_grid(
     :param slices: of the volume.
     :param answer: slices ``(n, 1, h, w)`` in [-1, 1], exactly -1 outside the lungs, to their heat in [0, 1].
     :return: ``(k, j, i)`` float32 in [0, 1], 0 outside the lungs.
-    :raises Cancelled: ``cancelled`` said so.
+    :raises Cancelled: ``cancelled`` returned True.
     """
     heat = np.zeros(volume.shape, dtype=np.float32)
     box = (slice(None), slices.field.rows, slices.field.columns)

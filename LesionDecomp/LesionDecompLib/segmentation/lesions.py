@@ -69,7 +69,7 @@ def volume_curve(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Volume of lesion against threshold, from one histogram of the heat inside the lungs.
 
-    Each figure is the volume of :func:`lesion_labelmap` at that threshold with a minimum volume of 0, exactly.
+    Each number is the volume of :func:`lesion_labelmap` at that threshold with a minimum volume of 0, exactly.
 
     :param heat: ``(k, j, i)`` float32 in [0, 1].
     :param lungs: ``(k, j, i)`` uint8, lung where not 0.

@@ -10,7 +10,7 @@ from ..io.atomic import write_bytes
 from .loop import log_rows
 from .val_precision import FLOOR
 
-# What is no loss or figure to look at over time.
+# What is not a loss or metric to look at over time.
 NOT_DRAWN = ("step", "seconds")
 
 

@@ -155,8 +155,8 @@ def slice_metrics(
             "best_threshold": float(grid[dice.argmax()]),
             "dice_at_default": round(float(count.dice(DEFAULT_THRESHOLD)[0]), 4),
         }
-    figures: dict[str, float | dict[str, float]] = {**of_masks}
+    metrics: dict[str, float | dict[str, float]] = {**of_masks}
     for key in ("average_precision", "best_dice", "dice_at_default"):
-        figures[f"mean_{key}"] = round(float(np.mean([of_masks[name][key] for name in MASKS])), 4)
-    figures["normal_false_positive_fraction"] = round(float(normal.share_found(DEFAULT_THRESHOLD)[0]), 6)
-    return figures
+        metrics[f"mean_{key}"] = round(float(np.mean([of_masks[name][key] for name in MASKS])), 4)
+    metrics["normal_false_positive_fraction"] = round(float(normal.share_found(DEFAULT_THRESHOLD)[0]), 6)
+    return metrics

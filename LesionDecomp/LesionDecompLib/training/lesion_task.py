@@ -14,7 +14,7 @@ from ..models.precision import channels_last, mixed_precision
 from ..segmentation.smoothing import shrink_inside
 from . import losses, ranks
 from .config import LesionConfig
-from .data.labeled import LabelledSlices
+from .data.labeled import LabeledSlices
 from .data.slices import SliceSet
 from .loop import cosine, set_rate
 from .painted_lesions import paint_lesions
@@ -60,7 +60,7 @@ class Batch:
         return slice(self.n_lesion, self.n_lesion + self.n_normal)
 
     @property
-    def labelled(self) -> slice:
+    def labeled(self) -> slice:
         """Slices as scanned: lesion and normal."""
         return slice(0, self.n_lesion + self.n_normal)
 
@@ -99,7 +99,7 @@ class LesionTask:
         # Before the image-level terms begin, or without any, the gate has no gradient.
         unused = config.schedule.identity_steps > 0 or config.weights.image == config.weights.painted == 0
         self._forward = ranks.data_parallel(self.network, unused)
-        self.slices = LabelledSlices(data, config.batch.crop, config.augmentation, device, taught)
+        self.slices = LabeledSlices(data, config.batch.crop, config.augmentation, device, taught)
 
     def step(self, number: int, rng: np.random.Generator, batch: Batch | None = None) -> dict[str, float]:
         """One update of E, G1 and G2 by equation 5 with the image-level and painted terms, and of D by equation 3."""
@@ -189,7 +189,7 @@ class LesionTask:
         config = self.config
         total = gate.new_zeros(())
         if config.weights.image > 0:
-            part = batch.labelled
+            part = batch.labeled
             labels = gate.new_zeros(batch.n_lesion + batch.n_normal)
             labels[batch.lesion] = 1.0
             scores = losses.slice_logits(gate[part], batch.lung[part], config.weights.top_fraction)
@@ -241,7 +241,7 @@ class LesionTask:
         config = self.config
         self.critic.requires_grad_(False)
         with mixed_precision(self.device):
-            terms["L_a"] = losses.adversarial_loss(self.critic, g1[batch.labelled])
+            terms["L_a"] = losses.adversarial_loss(self.critic, g1[batch.labeled])
         self.critic.requires_grad_(True)
         risen = min(1.0, (number + 1 - config.schedule.identity_steps) / max(1, config.schedule.rise_steps))
         return config.weights.adversarial * risen * terms["L_a"]
@@ -261,7 +261,7 @@ class LesionTask:
             ]
             place = torch.from_numpy(np.concatenate(mix)).to(self.device)
             with mixed_precision(self.device):
-                loss, distance = self._critic_loss(real, g1[batch.labelled], partners, place)
+                loss, distance = self._critic_loss(real, g1[batch.labeled], partners, place)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

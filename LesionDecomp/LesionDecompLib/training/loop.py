@@ -115,15 +115,15 @@ def train(
     On several ranks (:mod:`.ranks`) rank 0 alone writes and shows progress.
 
     :param ema: decay of the averaged weights at each update.
-    :param resume: go on from the checkpoint in ``folder`` if there is one; otherwise one that is there is refused.
+    :param resume: resume from the checkpoint in ``folder`` if there is one; otherwise one that is there is refused.
     :param log_every: updates whose mean makes a row of the log.
     :param progress: called with ``("training", updates done, steps)``.
     :param cancelled: asked before each update.
     :param watch: looks at the averaged network along the steps.
     :param on_log: called with the averaged network after ``log.csv`` was written, at most every ten seconds.
     :param ahead: draw the data of the next step in another thread; the weights are the same either way.
-    :raises Cancelled: the hook said so; the checkpoint is written first.
-    :raises LesionDecompError: a checkpoint in the way, or a loss that is no number any more.
+    :raises Cancelled: ``cancelled`` returned True; the checkpoint is written first.
+    :raises LesionDecompError: a checkpoint in the way, or a loss that is NaN or infinite.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -148,7 +148,7 @@ def train(
     numbers = range(start, start if over else steps)
     with closing(made_ahead(drawn, numbers) if ahead else (drawn(number) for number in numbers)) as batches:
         for number in numbers:
-            if ranks.said_by_any(cancelled is not None and cancelled(), device):
+            if ranks.any_rank(cancelled is not None and cancelled(), device):
                 if writes:
                     _save(task, average, watch, folder, number, seed, log.values)
                 raise Cancelled(STAGE)
@@ -162,7 +162,7 @@ def train(
             looks = watch is not None and watch.is_due(done, steps)
             if watch is not None and looks:
                 values |= watch.look(done, average.network) if writes else {}
-                over = ranks.said_by_any(writes and watch.is_over(done), device)
+                over = ranks.any_rank(writes and watch.is_over(done), device)
             if writes:
                 log.add(values)
             if writes and (done % log_every == 0 or looks or done == steps):
@@ -267,7 +267,7 @@ def _check_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) ->
 
 
 def log_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a run's ``log.csv``: a step and figures in each.
+    """The rows of a run's ``log.csv``: a step and metrics in each.
 
     :raises LesionDecompError: unreadable, or without steps and numbers.
     """

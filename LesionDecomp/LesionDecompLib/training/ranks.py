@@ -72,7 +72,7 @@ def total(value: torch.Tensor) -> torch.Tensor:
     return all_reduce(value)
 
 
-def said_by_any(flag: bool, device: torch.device) -> bool:
+def any_rank(flag: bool, device: torch.device) -> bool:
     """Whether any rank says so: all get the same answer."""
     if world_size() == 1:
         return flag

@@ -24,7 +24,7 @@ PROVENANCE = {
         "license": "Creative Commons Attribution 3.0 Unported",
         "attribution": "Yang J, Sharp G, Veeraraghavan H, van Elmpt W, Dekker A, Lustberg T, Gooding M. Data from Lung "
         "CT Segmentation Challenge. The Cancer Imaging Archive, 2017. doi:10.7937/K9/TCIA.2017.3r3fvz08",
-        "changes": "cropped, resampled, lung contours of both sides merged; right and left told apart anew",
+        "changes": "cropped, resampled, lung contours of both sides merged; right and left distinguished anew",
     },
     "lesions": {
         "data": "slices released with Yang et al. (ISBI 2021): 1498 lesion slices of 161 scans, 1572 normal slices of "

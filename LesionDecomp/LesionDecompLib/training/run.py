@@ -69,7 +69,7 @@ def train_lesions(
     :param teachers: lesion bundles whose mean heat on the training slices is learned from (``alpha_self``).
     :return: the bundle; on several ranks None for all but the first.
     :raises LesionDecompError: unusable data, configuration or checkpoint.
-    :raises Cancelled: the hook said so.
+    :raises Cancelled: ``cancelled`` returned True.
     """
     folder = Path(folder)
     with ranks.joined(torch.device(device)) as device:
@@ -187,7 +187,7 @@ def train_lungs(
     :param hours: as for :func:`train_lesions`.
     :return: the bundle; on several ranks None for all but the first.
     :raises LesionDecompError: unusable data, configuration or checkpoint.
-    :raises Cancelled: the hook said so.
+    :raises Cancelled: ``cancelled`` returned True.
     """
     folder = Path(folder)
     with ranks.joined(torch.device(device)) as device:
@@ -319,7 +319,7 @@ def _read_record(file: Path) -> dict[str, Any]:
             raise ValueError("no object")
         return record
     except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError("Training", f"a {CONFIG_NAME} that is no JSON", "the one this run wrote") from error
+        raise ConfigError("Training", f"a {CONFIG_NAME} that is not JSON", "the one this run wrote") from error
 
 
 def bundle_metadata(

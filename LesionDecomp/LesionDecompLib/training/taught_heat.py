@@ -37,14 +37,14 @@ def taught_heat(
     :param progress: called with ``("teachers", slices done, slices of all teachers)``.
     :return: ``(n_lesion, h, w)`` uint8, 255 for certain; mirrored slices averaged, 0 outside the lungs.
     :raises LesionDecompError: no usable lesion bundle.
-    :raises Cancelled: the hook said so.
+    :raises Cancelled: ``cancelled`` returned True.
     """
     images = data.images[data.lesion]
     total = np.zeros(images.shape, dtype=np.float32)
     for number, folder in enumerate(teachers):
         bundle = ModelBundle.load(folder, "lesions")
         definition = replace(bundle.heat_definition, raw=UNIT.raw, scaled=UNIT.scaled, smoothing_px=0.0)
-        if definition.source == "both":  # P is learned: a mean with G1's difference is no share of certainty
+        if definition.source == "both":  # P is learned: a mean with G1's difference is not a share of certainty
             definition = replace(definition, source="gate")
         network = bundle.network(device)
         for start in range(0, len(images), CHUNK):

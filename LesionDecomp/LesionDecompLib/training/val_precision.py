@@ -17,7 +17,7 @@ from .data.slices import SliceSet
 from .heat_scale import MASKS
 
 CHIEF = "val_AP"
-FLOOR = "_floor"  # ends the names of figures that are the floor of others
+FLOOR = "_floor"  # ends the names of metrics that are the floor of others
 FLOOR_SIGMA_PX = 4.0
 BATCH = 16
 
@@ -25,7 +25,7 @@ HeatOf = Callable[[nn.Module, np.ndarray], np.ndarray]
 
 
 class ValPrecision:
-    """Figures of a network: ``val_AP``, the mean over the masks, of the best of its ways to give heat.
+    """Metrics of a network: ``val_AP``, the mean over the masks, of the best of its ways to give heat.
 
     :param val: slices with pixel masks.
     :param ways: name to a function of a network and ``(n, h, w)`` uint8 slices that gives their heat.
@@ -41,10 +41,10 @@ class ValPrecision:
     def __call__(self, network: nn.Module) -> dict[str, float]:
         """``val_AP``, ``val_AP_<way>`` where there are several, and ``val_AP_floor``: that of blurred gray."""
         of_ways = {name: self._precision(way(network, self.images)) for name, way in self.ways.items()}
-        figures = {CHIEF: max(of_ways.values())}
+        metrics = {CHIEF: max(of_ways.values())}
         if len(of_ways) > 1:
-            figures |= {f"{CHIEF}_{name}": value for name, value in of_ways.items()}
-        return figures | {f"{CHIEF}{FLOOR}": self.floor}
+            metrics |= {f"{CHIEF}_{name}": value for name, value in of_ways.items()}
+        return metrics | {f"{CHIEF}{FLOOR}": self.floor}
 
     def _precision(self, heat: np.ndarray) -> float:
         values, of_masks = heat[self.lung], []

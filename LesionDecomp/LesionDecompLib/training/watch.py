@@ -9,21 +9,21 @@ from typing import Any
 import torch
 from torch import nn
 
-Figures = Callable[[nn.Module], dict[str, float]]
+Metrics = Callable[[nn.Module], dict[str, float]]
 Weights = dict[str, torch.Tensor]
 
 
 @dataclass(eq=False)
 class Watch:
-    """Figures of the averaged network every so many steps; the weights where the chief one was highest are kept.
+    """Metrics of the averaged network every so many steps; the weights where the chief one was highest are kept.
 
-    :param figures: of a network, to be logged.
+    :param metrics: of a network, to be logged.
     :param chief: which of them is to be high.
     :param every: steps between two looks.
-    :param patience: steps within which the chief figure must have gained ``least_gain``; 0: any number.
+    :param patience: steps within which the chief metric must have gained ``least_gain``; 0: any number.
     """
 
-    figures: Figures
+    metrics: Metrics
     chief: str
     every: int
     patience: int = 0
@@ -34,15 +34,15 @@ class Watch:
     gained: tuple[int, float] = (0, -1.0)  # step and height of the last gain that counted
 
     def look(self, step: int, network: nn.Module) -> dict[str, float]:
-        """The network's figures after ``step`` updates, to be logged."""
-        figures = self.figures(network)
-        height = figures[self.chief]
+        """The network's metrics after ``step`` updates, to be logged."""
+        metrics = self.metrics(network)
+        height = metrics[self.chief]
         if height > self.best:
             self.best, self.best_step = height, step
             self.weights = {key: value.detach().cpu().clone() for key, value in network.state_dict().items()}
         if height >= self.gained[1] + self.least_gain:
             self.gained = (step, height)
-        return figures
+        return metrics
 
     def is_due(self, step: int, steps: int) -> bool:
         """Whether to look after ``step`` of ``steps`` updates."""

@@ -236,13 +236,13 @@ def test_each_case_is_taken_once_by_whoever_is_free(tmp_path, monkeypatch):
     assert [next(mine), next(theirs), next(theirs), next(theirs), next(mine)] == [0, 1, 2, 3, 4]
     assert list(mine) == list(theirs) == []
     for number in (1, 2, 3):
-        others[number].status, others[number].figures = "done", {"lesion_volume_ml": float(number)}
+        others[number].status, others[number].measurements = "done", {"lesion_volume_ml": float(number)}
     waiting = threading.Thread(target=lambda: (time.sleep(0.3), second.hand_in(others)))
     waiting.start()
     assert first.collect(cases)
     waiting.join()
     assert [case.status for case in cases] == ["", "done", "done", "done", ""]
-    assert cases[2].figures == {"lesion_volume_ml": 2.0}
+    assert cases[2].measurements == {"lesion_volume_ml": 2.0}
 
 
 def test_a_process_that_died_is_not_waited_for_forever_and_makes_the_run_fail(tmp_path, monkeypatch):

@@ -204,7 +204,7 @@ def test_an_input_that_is_not_dicom_and_a_missing_extra_are_said_before_any_work
     before = snapshot(tmp_path)
     done = run_here(capsys, "segment", lung_mask, "-o", tmp_path / "out", "--dicom-seg")
     assert done.status == 1
-    assert "found the input 'lungs.nrrd', which is no DICOM series" in done.err
+    assert "found the input 'lungs.nrrd', which is not a DICOM series" in done.err
     monkeypatch.setitem(sys.modules, "highdicom", None)
     done = run_here(capsys, "segment", series, "-o", tmp_path / "out", "--dicom-seg")
     assert done.status == 1

@@ -7,7 +7,7 @@ from LesionDecompLib.errors import LesionDecompError
 from LesionDecompLib.training.data.labels import (
     SliceLabel,
     SliceRange,
-    deal_labels,
+    assign_splits,
     labels_of_ranges,
     read_slice_labels,
     write_slice_labels,
@@ -62,22 +62,22 @@ def test_impossible_ranges_are_refused(ranges, said):
     ],
 )
 def test_training_and_checking_both_get_both_labels(cases):
-    dealt = deal_labels(labels(**cases))
+    dealt = assign_splits(labels(**cases))
     for split in ("train", "val"):
         assert kinds_in(dealt, split) == {"lesion", "normal"}
     checked = [case for case, split in splits(dealt).items() if split == "val"]
     assert len(checked) == {2: 1, 4: 2, 3: 1, 20: 2}[len(cases)]
-    assert deal_labels(labels(**cases)) == dealt  # the same every time
+    assert assign_splits(labels(**cases)) == dealt  # the same every time
 
 
 @pytest.mark.slow
 def test_a_split_that_was_chosen_stays():
     chosen = labels(a="ln", b="ln", c="ln")
     chosen["b"] = [SliceLabel(item.index, item.label, "val") for item in chosen["b"]]
-    assert splits(deal_labels(chosen)) == {"a": "train", "b": "val", "c": "train"}
+    assert splits(assign_splits(chosen)) == {"a": "train", "b": "val", "c": "train"}
 
 
 @pytest.mark.parametrize("cases", [{"a": "ln"}, {"a": "l", "b": "n"}, {"a": "l", "b": "l"}, {"a": "ln", "b": "l"}])
 def test_too_few_volumes_are_refused_with_advice(cases):
     with pytest.raises(LesionDecompError, match="Mark slices of more volumes"):
-        deal_labels(labels(**cases))
+        assign_splits(labels(**cases))

@@ -64,8 +64,8 @@ def is_same_input(case: Case, report: Mapping[str, Any]) -> bool:
 def adopt(case: Case, report: Mapping[str, Any]) -> None:
     """Take over what an earlier run's report says: the case is done."""
     row = report["statistics"][0]
-    figures = {m.key: row.get(m.key) for m in MEASUREMENTS}
-    case.figures = {key: math.nan if value is None else float(value) for key, value in figures.items()}
+    measurements = {m.key: row.get(m.key) for m in MEASUREMENTS}
+    case.measurements = {key: math.nan if value is None else float(value) for key, value in measurements.items()}
     case.input_sha256 = report["input"]["sha256"]
     case.status, case.message = "done", " ".join(report["warnings"])
 

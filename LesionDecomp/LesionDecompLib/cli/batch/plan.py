@@ -17,7 +17,7 @@ class Case:
 
     :param status: ``""`` while not run, then ``"done"`` or ``"failed"``.
     :param message: the error, or the warnings of a case that was done.
-    :param figures: of both lungs, by the measurements' keys.
+    :param measurements: of both lungs, by the measurements' keys.
     """
 
     name: str
@@ -26,7 +26,7 @@ class Case:
     status: str = ""
     message: str = ""
     input_sha256: str = ""
-    figures: dict[str, float] = field(default_factory=dict)
+    measurements: dict[str, float] = field(default_factory=dict)
 
 
 def plan_cases(
@@ -34,10 +34,10 @@ def plan_cases(
 ) -> list[Case]:
     """Give each input its output folder: ``output`` for a single one, a subfolder named after the input otherwise.
 
-    Names that clash (also where only the case of letters differs) are told apart by the folder the input lies in, and
-    by a number where that doesn't help. An input given twice is run once.
+    Names that clash (also where only the case of letters differs) are distinguished by the folder the input lies in,
+    and by a number where that does not help. An input given twice is run once.
 
-    :param found_in: the folder that was searched, of inputs that were found so: names that clash are then told apart
+    :param found_in: the folder that was searched, of inputs that were found so: names that clash are then distinguished
         by as many of the folders in between as it takes.
     :param several: a subfolder for a single input, too.
     :return: the cases in the order of the inputs.

@@ -117,7 +117,7 @@ class CaseRunner:
         return None if following is None else (*following, reader.submit(self._read, following[0]))
 
     def _settle(self, writing: tuple[Case, str, SegmentResult, Future[None]] | None) -> None:
-        """Wait until a case is written, and say how it went."""
+        """Wait until a case is written, and report how it went."""
         if writing is None:
             return
         case, label, result, future = writing
@@ -185,20 +185,20 @@ class CaseRunner:
         )
 
     def _failed(self, case: Case, label: str, error: Exception) -> None:
-        from .. import error_sentence, say
+        from .. import error_sentence, notify
 
         self._progress.clear()
         case.status, case.message = "failed", error_sentence(error)
-        say(f"{label} {case.message}".lstrip())
+        notify(f"{label} {case.message}".lstrip())
 
     def _done(self, case: Case, label: str, result: SegmentResult) -> None:
-        from .. import say, tell
+        from .. import notify, print_line
 
         self._progress.clear()
-        case.status, case.message, case.figures = "done", " ".join(result.warnings), result.statistics[0].values
+        case.status, case.message, case.measurements = "done", " ".join(result.warnings), result.statistics[0].values
         for warning in result.warnings:
-            say(f"{label} Warning: {warning}".lstrip())
-        tell(f"{label} {figures_line(result)}".lstrip())
+            notify(f"{label} Warning: {warning}".lstrip())
+        print_line(f"{label} {measurements_line(result)}".lstrip())
 
     def _load(self) -> Segmenter:
         if self._segmenter is None:
@@ -212,16 +212,16 @@ class CaseRunner:
         return self._segmenter
 
 
-def figures_line(result: SegmentResult) -> str:
-    """The key figures of both lungs in one line."""
+def measurements_line(result: SegmentResult) -> str:
+    """The key measurements of both lungs in one line."""
     from ...measurement.statistics import measurement
 
     values = result.statistics[0].values
     keys = ("lung_volume_ml", "lesion_volume_ml", "involvement_percent", "lesion_count", "largest_lesion_ml")
     parts = []
     for key in keys:
-        figure = measurement(key)
-        parts.append(f"{figure.title} {figure.text(values[key])} {figure.unit}".rstrip())
+        measured = measurement(key)
+        parts.append(f"{measured.title} {measured.text(values[key])} {measured.unit}".rstrip())
     return ", ".join(parts)
 
 

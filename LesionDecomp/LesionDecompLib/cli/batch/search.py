@@ -95,10 +95,10 @@ def search_folder(folder: Path, output: Path) -> FolderSearch | None:
 def _folders(folder: Path, output: Path, search: FolderSearch) -> Iterator[tuple[Path, list[Path]]]:
     """Folders that hold files, with these in the order of their names."""
 
-    def tell(error: OSError) -> None:
+    def unreadable(error: OSError) -> None:
         search.left_out[UNREADABLE].append(_name(Path(error.filename), folder))
 
-    for parent, names, files in os.walk(folder, onerror=tell):
+    for parent, names, files in os.walk(folder, onerror=unreadable):
         place = Path(parent)
         names[:] = sorted(name for name in names if not name.startswith("."))
         for name in [name for name in names if name == output.name and (place / name).resolve() == output]:

@@ -16,7 +16,7 @@ HEADER = ["Case", "Status", "Message", "Input SHA-256", *(m.header for m in MEAS
 
 
 def write_summary(path: Path, cases: list[Case]) -> None:
-    """Write case, status, message, the input's identity and the figures of both lungs, sorted by case.
+    """Write case, status, message, the input's identity and the measurements of both lungs, sorted by case.
 
     :raises LesionDecompError: the file can't be written; an earlier one is then as it was.
     """
@@ -24,7 +24,7 @@ def write_summary(path: Path, cases: list[Case]) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(HEADER)
     for case in sorted(cases, key=lambda case: case.name):
-        cells = [_cell(case.figures.get(m.key, math.nan)) for m in MEASUREMENTS]
+        cells = [_cell(case.measurements.get(m.key, math.nan)) for m in MEASUREMENTS]
         writer.writerow([case.name, case.status or NOT_RUN, case.message, case.input_sha256, *cells])
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, text.getvalue(), "Writing the summary")

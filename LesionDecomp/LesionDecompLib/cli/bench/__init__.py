@@ -41,7 +41,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help=f"with --train: {', '.join(PRESETS)}",
     )
     parser.add_argument("--steps", type=int, metavar="N", help="with --train: steps (default: 40, of paper-full 2)")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="also write the figures as JSON")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="also write the metrics as JSON")
     parser.set_defaults(run=run, usage_error=parser.error)
 
 
@@ -52,33 +52,33 @@ def run(args: argparse.Namespace) -> int:
     if args.steps is not None and not 2 <= args.steps <= 10_000:
         args.usage_error("--steps from 2 to 10000")
     from ...io.atomic import write_text
-    from .. import tell
+    from .. import print_line
 
-    table, figures = _of_segmentation(args) if args.train is None else _of_training(args)
-    tell(table)
+    table, metrics = _of_segmentation(args) if args.train is None else _of_training(args)
+    print_line(table)
     if args.output is not None:
-        write_text(args.output, json.dumps(figures, indent=2, ensure_ascii=False) + "\n", "Writing the figures")
+        write_text(args.output, json.dumps(metrics, indent=2, ensure_ascii=False) + "\n", "Writing the metrics")
     return 0
 
 
 def _of_segmentation(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
-    from .. import say
+    from .. import notify
     from ..demo import sample_path
     from .job import as_table, run_benchmark, scaling, start_up
 
     path = args.input if args.input is not None else sample_path()
-    figures = run_benchmark(path, args.device, args.repeats, say)
+    metrics = run_benchmark(path, args.device, args.repeats, notify)
     if args.start_up:
-        figures["start_up"] = start_up(path, args.device, args.repeats)
+        metrics["start_up"] = start_up(path, args.device, args.repeats)
     if args.slices:
-        figures["scaling"] = scaling(path, args.slices, args.device, say)
-    return as_table(figures), figures
+        metrics["scaling"] = scaling(path, args.slices, args.device, notify)
+    return as_table(metrics), metrics
 
 
 def _of_training(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     ask_for_large_pages()
-    from .. import say
+    from .. import notify
     from .training import as_table, run_training_benchmark
 
-    figures = run_training_benchmark(args.train, args.presets, args.steps, args.device, say)
-    return as_table(figures), figures
+    metrics = run_training_benchmark(args.train, args.presets, args.steps, args.device, notify)
+    return as_table(metrics), metrics

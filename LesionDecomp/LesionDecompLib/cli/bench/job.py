@@ -1,4 +1,4 @@
-"""How fast the main job is on this machine, and against what: every figure of one run, measured turn by turn.
+"""How fast the main job is on this machine, and against what: every number of one run, measured turn by turn.
 
 Shared machines are noisy: what is compared is measured in turn, several times, and told as the median and as a ratio.
 CPU time, the sum over all threads, is told beside the time on the clock.
@@ -57,7 +57,7 @@ class Clock:
         self.cpu.append(time.process_time() - cpu)
         return result
 
-    def figures(self, scale: float = 1.0) -> dict[str, float]:
+    def metrics(self, scale: float = 1.0) -> dict[str, float]:
         """Medians in seconds, times ``scale``."""
         return {
             "wall_s": round(statistics.median(self.wall) * scale, 4),
@@ -103,21 +103,21 @@ def run_benchmark(
 
     :param path: of a chest CT.
     :param repeats: of each measurement.
-    :param progress: told what is being measured.
-    :return: figures as a JSON object.
+    :param progress: called with what is being measured.
+    :return: metrics as a JSON object.
     :raises LesionDecompError: as the pipeline does.
     """
-    say = progress or (lambda text: None)
+    notify = progress or (lambda text: None)
     volume, _ = read_volume(path)
     segmenter = Segmenter(device=device)
-    say("warming up")
+    notify("warming up")
     result = segmenter.run(volume)
     networks = segmenter.time_networks(TimedNetwork)
     whole, matmul, r231_clock = Clock.new(), {"float32": Clock.new(), "bfloat16": Clock.new()}, Clock.new()
     inside, stages = Clock.new(), []
     r231, r231_reason = _r231(segmenter.device)
     for turn in range(repeats):
-        say(f"turn {turn + 1} of {repeats}")
+        notify(f"turn {turn + 1} of {repeats}")
         for network in networks:
             network.wall = network.cpu = 0.0
         stages.append(whole.measure(lambda: _end_to_end(path, segmenter)))
@@ -127,9 +127,9 @@ def run_benchmark(
             r231_clock.measure(r231)
         for name, clock in matmul.items():
             clock.measure(matrix_product(segmenter.device, getattr(torch, name)))
-    end, alone = whole.figures(), inside.figures()
+    end, alone = whole.metrics(), inside.metrics()
     slices = int(volume.shape[volume.view.axes[0]])
-    figures: dict[str, Any] = {
+    metrics: dict[str, Any] = {
         "machine": machine(segmenter),
         "case": {"size_ijk": [int(n) for n in reversed(volume.shape)], "axial_slices": slices},
         "precision": result.precision,
@@ -144,18 +144,18 @@ def run_benchmark(
         "threshold_update": threshold_update(volume, result, repeats),
     }
     if r231 is None:
-        figures["r231"] = {"left_out": r231_reason}
+        metrics["r231"] = {"left_out": r231_reason}
     else:
-        scan = r231_clock.figures(slices / R231_SLICES)
-        figures["r231"] = {**scan, "slices_measured": R231_SLICES, "over_end_to_end": _ratios(scan, end)}
-    return figures
+        scan = r231_clock.metrics(slices / R231_SLICES)
+        metrics["r231"] = {**scan, "slices_measured": R231_SLICES, "over_end_to_end": _ratios(scan, end)}
+    return metrics
 
 
 def threshold_update(volume: Volume, result: SegmentResult, repeats: int = 3) -> dict[str, Any]:
     """Another threshold on a finished result: lesions, labelmap and statistics; for four times the slices too."""
     view = volume.view
     stacks = [view.to_axial(a) for a in (volume.array, result.lungs, result.heat)]
-    figures = {}
+    metrics = {}
     for factor in (1, 4):
         hu, lungs, heat = (np.repeat(stack, factor, axis=0) for stack in stacks)
         live = LiveLesions.of(hu, lungs, heat, volume.voxel_volume_ml / factor)
@@ -170,8 +170,8 @@ def threshold_update(volume: Volume, result: SegmentResult, repeats: int = 3) ->
 
         for _ in range(2 * repeats + 1):
             clock.measure(update)
-        figures["×".join(str(n) for n in reversed(lungs.shape))] = clock.figures()
-    return figures
+        metrics["×".join(str(n) for n in reversed(lungs.shape))] = clock.metrics()
+    return metrics
 
 
 def scaling(
@@ -228,7 +228,7 @@ def start_up(path: Path, device: str, repeats: int = 3) -> dict[str, float]:
                     break
             process.kill()
             process.communicate()
-    return {"help_s": help_clock.figures()["wall_s"], "first_slices_s": round(statistics.median(first), 2)}
+    return {"help_s": help_clock.metrics()["wall_s"], "first_slices_s": round(statistics.median(first), 2)}
 
 
 def machine(segmenter: Segmenter) -> dict[str, Any]:
@@ -243,45 +243,45 @@ def machine(segmenter: Segmenter) -> dict[str, Any]:
     }
 
 
-def as_table(figures: dict[str, Any]) -> str:
-    """The figures as Markdown."""
-    where, end, alone = figures["machine"], figures["end_to_end"], figures["networks_alone"]
-    size = "×".join(str(n) for n in figures["case"]["size_ijk"])
+def as_table(metrics: dict[str, Any]) -> str:
+    """The metrics as Markdown."""
+    where, end, alone = metrics["machine"], metrics["end_to_end"], metrics["networks_alone"]
+    size = "×".join(str(n) for n in metrics["case"]["size_ijk"])
     rows = [
         (f"end to end, {size}: read, lungs, heat, lesions, statistics, write", end),
         ("forward passes of the two networks in it", alone),
     ]
-    if "left_out" not in figures["r231"]:
-        rows.append((f"lungmask's R231, {figures['case']['axial_slices']} slices, network alone", figures["r231"]))
-    for name, clock in figures["threshold_update"].items():
+    if "left_out" not in metrics["r231"]:
+        rows.append((f"lungmask's R231, {metrics['case']['axial_slices']} slices, network alone", metrics["r231"]))
+    for name, clock in metrics["threshold_update"].items():
         rows.append((f"another threshold: lesions, labelmap, statistics, {name}", clock))
     lines = [
         f"{where['processor']}, {where['cores']} cores, {where['threads']} threads; {where['device']}; "
-        f"torch {where['torch']}; medians of {figures['repeats']} turns",
+        f"torch {where['torch']}; medians of {metrics['repeats']} turns",
         "",
         "| | on the clock, s | CPU time, s |",
         "|---|---|---|",
         *(f"| {name} | {clock['wall_s']:.3f} | {clock['cpu_s']:.3f} |" for name, clock in rows),
         "",
-        f"End to end over the networks alone: {figures['over_networks']['wall']:.2f} on the clock, "
-        f"{figures['over_networks']['cpu']:.2f} in CPU time.",
+        f"End to end over the networks alone: {metrics['over_networks']['wall']:.2f} on the clock, "
+        f"{metrics['over_networks']['cpu']:.2f} in CPU time.",
     ]
-    if "left_out" in figures["r231"]:
-        lines.append(f"R231 left out: {figures['r231']['left_out']}")
+    if "left_out" in metrics["r231"]:
+        lines.append(f"R231 left out: {metrics['r231']['left_out']}")
     else:
-        ratio = figures["r231"]["over_end_to_end"]
+        ratio = metrics["r231"]["over_end_to_end"]
         lines.append(
             f"R231 alone over end to end: {ratio['wall']:.1f} on the clock, {ratio['cpu']:.1f} in CPU time "
-            f"({figures['r231']['slices_measured']} slices measured each turn, random weights)."
+            f"({metrics['r231']['slices_measured']} slices measured each turn, random weights)."
         )
     lines.append(
         f"Matrix product of {MATMUL}×{MATMUL}: "
-        + ", ".join(f"{value:g} GFLOP/s in {name}" for name, value in figures["matmul_gflops"].items())
+        + ", ".join(f"{value:g} GFLOP/s in {name}" for name, value in metrics["matmul_gflops"].items())
         + "."
     )
     for key, title in (("start_up", "Start"), ("scaling", "Slices")):
-        if key in figures:
-            lines.append(f"{title}: {json.dumps(figures[key])}")
+        if key in metrics:
+            lines.append(f"{title}: {json.dumps(metrics[key])}")
     return "\n".join(lines) + "\n"
 
 

@@ -124,8 +124,8 @@ def run_training_benchmark(
     :param data: a training set; its ``train`` slices are used.
     :param presets: of lesion training; each runs its whole schedule, shortened to the steps that are measured.
     :param steps: of each preset; None: 40, of ``paper-full`` 2.
-    :param progress: told what is being measured.
-    :return: figures as a JSON object.
+    :param progress: called with what is being measured.
+    :return: metrics as a JSON object.
     :raises LesionDecompError: an unusable training set or device.
     """
     where, in_words = choose_device(device)
@@ -151,7 +151,7 @@ def measure(config: LesionConfig, slices: SliceSet, device: torch.device) -> dic
     The run goes through its steps twice: as training does, drawing the next slices meanwhile, for the steps a second;
     and with one thing after the other, for the time of each part.
 
-    :return: figures as a JSON object: seconds, operations and rates of the mean step.
+    :return: metrics as a JSON object: seconds, operations and rates of the mean step.
     """
     _forget_peak_memory()
     task = LesionTask(config, slices, device)
@@ -179,11 +179,11 @@ def measure(config: LesionConfig, slices: SliceSet, device: torch.device) -> dic
     }
 
 
-def as_table(figures: dict[str, Any]) -> str:
-    """The figures as Markdown."""
-    where = figures["machine"]
-    lines = [f"{where['device']}; {where['threads']} threads; torch {where['torch']}; {figures['slices']} slices", ""]
-    for name, run in figures["presets"].items():
+def as_table(metrics: dict[str, Any]) -> str:
+    """The metrics as Markdown."""
+    where = metrics["machine"]
+    lines = [f"{where['device']}; {where['threads']} threads; torch {where['torch']}; {metrics['slices']} slices", ""]
+    for name, run in metrics["presets"].items():
         flop = " and ".join(f"{value:g} in {precision}" for precision, value in run["gflop_a_step"].items())
         rates = ", ".join(f"{rate['cpu']:g} in {precision}" for precision, rate in run["matrix_product_gflops"].items())
         memory = run["peak_memory_mib"]
@@ -199,7 +199,7 @@ def as_table(figures: dict[str, Any]) -> str:
             f"{run['steps_per_s']:g} steps a second of {run['slices_a_step']} slices each, the next drawn meanwhile; "
             f"{flop} GFLOP a step: "
             f"{run['gflops']['wall']:g} GFLOP/s on the clock, {run['gflops']['cpu']:g} in CPU time; "
-            f"matrix product of {figures['matrix_product']}×{figures['matrix_product']}: {rates}; "
+            f"matrix product of {metrics['matrix_product']}×{metrics['matrix_product']}: {rates}; "
             f"{100 * run['of_roofline']['wall']:.0f} % of the roofline on the clock, "
             f"{100 * run['of_roofline']['cpu']:.0f} % in CPU time; "
             f"peak memory {'not known here' if memory is None else f'{memory:.0f} MiB'}.",

@@ -43,7 +43,7 @@ def train_baseline(
     :param method: a key of :data:`LesionDecompLib.evaluation.baselines.config.BASELINES`.
     :param config: of that method.
     :raises LesionDecompError: unusable data, configuration or checkpoint, or several ranks.
-    :raises Cancelled: the hook said so.
+    :raises Cancelled: ``cancelled`` returned True.
     """
     folder = Path(folder)
     with ranks.joined(torch.device(device)) as device:

@@ -14,7 +14,7 @@ from ...models.networks import Critic, UNet
 from ...models.precision import channels_last, mixed_precision
 from ...segmentation.smoothing import shrink_inside
 from ...training import losses
-from ...training.data.labeled import LabelledSlices
+from ...training.data.labeled import LabeledSlices
 from ...training.data.slices import SliceSet
 from ...training.loop import cosine, set_rate
 from .config import BaselineConfig, BiomarkerConfig, ClassifierConfig, CriticConfig, VaGanConfig
@@ -42,7 +42,7 @@ class BaselineTask:
                 weight_decay=getattr(config, "weight_decay", 0.0),
             )
         }
-        self.slices = LabelledSlices(data, config.crop, config.augmentation, device)
+        self.slices = LabeledSlices(data, config.crop, config.augmentation, device)
 
     def batch(self, rng: np.random.Generator) -> None:
         """Nothing ahead of a step: some draw several times in one."""

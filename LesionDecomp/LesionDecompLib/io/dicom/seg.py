@@ -69,7 +69,7 @@ def check_dicom_input(source: str | Path) -> None:
     if not Path(source).is_dir():
         raise OutputError(
             STAGE,
-            f"the input '{Path(source).name}', which is no DICOM series",
+            f"the input '{Path(source).name}', which is not a DICOM series",
             "a folder with a DICOM series, to whose images the segmentation refers",
             "Choose the DICOM folder, or leave out the segmentation.",
             remedy="dicom_seg",
@@ -134,7 +134,7 @@ def _segmentation(
     import pydicom
 
     try:
-        # Without a preamble, which older archives leave out, pydicom wants to be told that it is DICOM.
+        # Without a preamble, which older archives leave out, pydicom wants to be reported that it is DICOM.
         images = [pydicom.dcmread(file, stop_before_pixels=True, force=True) for file in files]
         for image in images:
             # As the positions have it: what the images themselves say about it is often wrong, and would be copied.

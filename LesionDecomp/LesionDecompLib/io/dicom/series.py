@@ -83,7 +83,7 @@ def _choose(slices: list[DicomSlice], others: int, stage: str) -> tuple[list[Dic
             usable[uid] = chosen
             skipped["localizer or unplaced image"] += len(items) - len(chosen)
         else:
-            skipped[f"image of a series that is no CT volume ({_kind(items)})"] += len(items)
+            skipped[f"image of a series that is not a CT volume ({_kind(items)})"] += len(items)
     if len(usable) > 1:
         listed = "; ".join(_describe(items) for items in sorted(usable.values(), key=len, reverse=True)[:4])
         more = f"; and {len(usable) - 4} more" if len(usable) > 4 else ""

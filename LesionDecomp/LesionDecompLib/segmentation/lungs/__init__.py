@@ -1,1 +1,1 @@
-"""The lungs: found by a U-Net, cleaned up in 3-D, told apart into right and left."""
+"""The lungs: found by a U-Net, cleaned up in 3-D, distinguished into right and left."""

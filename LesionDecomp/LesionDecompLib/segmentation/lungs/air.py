@@ -25,7 +25,7 @@ UNCLAIMED = 3  # voxels
 AIRWAY_REACH_MM = 9.0
 LEAST_AIRWAY_ML = 4.0
 AIRWAY_TOP = 0.75
-# Lungs as dark as air don't tell where a bronchus ends.
+# Lungs as dark as air do not show where a bronchus ends.
 LARGEST_DARK_SHARE = 0.2
 
 IN_PLANE = np.zeros((3, 3, 3), dtype=bool)

@@ -1,4 +1,4 @@
-"""The lungs made whole in 3-D: crumbs, gas and airways out, vessels and enclosed disease in, right and left told apart.
+"""The lungs made whole in 3-D: crumbs, gas and airways out, vessels and enclosed disease in, right and left parted.
 
 Works on the lung network's pixels, where 200 slices of a chest are a few million voxels.
 """
@@ -80,7 +80,7 @@ def clean_lungs(
 
 
 def keep_large_pieces(mask: np.ndarray, voxel_ml: float) -> np.ndarray:
-    """The mask without connected pieces that are no lung: crumbs, and gas or fat in slices below or above the lungs.
+    """The mask without connected pieces that are not lung: crumbs, and gas or fat in slices below or above the lungs.
 
     :param mask: ``(z, y, x)`` bool.
     """

@@ -56,7 +56,7 @@ def segment_lungs(
     :return: ``(k, j, i)`` uint8 labels on the volume's grid (0 background, 1 the patient's right lung, 2 the left
         one), and warnings, a sentence each.
     :raises LesionDecompError: no lungs found.
-    :raises Cancelled: ``cancelled`` said so.
+    :raises Cancelled: ``cancelled`` returned True.
     """
     view = volume.view
     stack = view.to_axial(volume.array)

@@ -91,7 +91,7 @@ def side_field(
     :param spacing: of (z, y, x), mm; about 2-4 mm keeps this quick.
     :param midline: column of the body's middle.
     :param evidence: ``(z, y, x)`` float, > 0 where a network takes the place for left lung, < 0 for right; asked
-        only where the shape of the mask doesn't tell.
+        only where the shape of the mask does not state.
     :return: ``(z, y, x)`` float32, mm: distance to the right lung minus distance to the left one; +-1 everywhere when
         there is one lung only.
     """

@@ -49,7 +49,7 @@ def export_slices(
     :param labels: from :func:`read_slice_labels`. Cases without a split in there are dealt out by :func:`split_cases`.
     :return: number of slices of each label, and ``without lung``: labeled slices that hold none and are left out.
     :raises LesionDecompError: a case without labels or the other way round, a slice number too high, unusable CT.
-    :raises Cancelled: the hook said so.
+    :raises Cancelled: ``cancelled`` returned True.
     """
     cases = _cases(inputs, labels)
     network = lung_bundle.network(device)

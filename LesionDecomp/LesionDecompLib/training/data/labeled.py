@@ -17,7 +17,7 @@ from .slices import SliceSet, lung_crops
 SHAPE_BLOCKS = (20, 24)  # the lungs' shape: how much of each of so many blocks of the crop they fill
 
 
-class LabelledSlices:
+class LabeledSlices:
     """The lesion and the normal slices of a set.
 
     :param data: training slices.

@@ -43,7 +43,7 @@ def read_slice_labels(path: str | Path) -> dict[str, list[SliceLabel]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(STAGE, f"labels that cannot be read ({error})", "a UTF-8 CSV file") from error
     labels: dict[str, list[SliceLabel]] = {}
-    labelled: set[tuple[str, int]] = set()
+    labeled: set[tuple[str, int]] = set()
     for number, row in enumerate(rows, start=2):
         found = f"line {number} of the labels ({', '.join(str(value)[:40] for value in list(row.values())[:6])})"
         word = LABEL_WORDS.get((row.get("label") or "").strip().lower())
@@ -53,9 +53,9 @@ def read_slice_labels(path: str | Path) -> dict[str, list[SliceLabel]]:
             raise InputError(STAGE, found, "columns case, slice (from 0 at the lowest) and label (lesion, normal)")
         if split and split not in SPLITS:
             raise InputError(STAGE, found, f"one of the splits {', '.join(SPLITS)}")
-        if (row["case"], int(index)) in labelled:
+        if (row["case"], int(index)) in labeled:
             raise InputError(STAGE, f"{found}, labeled before", "one label for each slice")
-        labelled.add((row["case"], int(index)))
+        labeled.add((row["case"], int(index)))
         labels.setdefault(row["case"], []).append(SliceLabel(int(index), word, split))
     if not labels:
         raise InputError(STAGE, "labels without a line", "a line for each slice: case,slice,label")
@@ -109,7 +109,7 @@ def labels_of_ranges(ranges: Sequence[SliceRange]) -> dict[str, list[SliceLabel]
     return labels
 
 
-def deal_labels(labels: Mapping[str, list[SliceLabel]], seed: int = 0) -> dict[str, list[SliceLabel]]:
+def assign_splits(labels: Mapping[str, list[SliceLabel]], seed: int = 0) -> dict[str, list[SliceLabel]]:
     """Give every case its split, so that ``train`` and ``val`` have slices of both labels.
 
     Cases with a split keep it. Of the others, some that hold both labels (or, without such, one of each) are taken for

@@ -44,7 +44,7 @@ def read_patient(
     """Read one scan and bring it to the network's pixels.
 
     A mask with label 2 says which lung is which, as does one of a case with the tag ``sides``; otherwise right and
-    left are told apart by patient coordinates.
+    left are distinguished by patient coordinates.
 
     :param ignored: boxes, of which those of this case count.
     :raises LesionDecompError: unreadable.

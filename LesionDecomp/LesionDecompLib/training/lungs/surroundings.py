@@ -41,7 +41,7 @@ def paint_contrast(hu: torch.Tensor, labels: torch.Tensor, chance: Chance) -> to
 
 
 def paint_bowel_gas(hu: torch.Tensor, labels: torch.Tensor, abdominal: torch.Tensor, chance: Chance) -> torch.Tensor:
-    """Stomach and bowel with gas, fluid levels and stool in the belly: air that is no lung.
+    """Stomach and bowel with gas, fluid levels and stool in the belly: air that is not lung.
 
     :param labels: ``(n, c, h, w)``, lung where not 0.
     :param abdominal: ``(n,)`` bool, whether the slice lies at or below the diaphragm.
