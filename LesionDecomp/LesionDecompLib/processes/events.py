@@ -1,4 +1,4 @@
-"""What a child process reports on its standard output: one JSON object a line. Whatever else stands there is passed over.
+"""What a child process reports on its standard output: one JSON object a line; whatever else stands there is ignored.
 
 The child calls :func:`report_step` and :func:`report_error`, its parent :func:`parse_event`. The exit status shows that
 the work is done. People never see these lines: a command prints them only where its starter asks for them.
