@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -154,10 +154,10 @@ def evaluate_case(
     seconds = time.perf_counter() - began
     name, tags = item.case.name, item.case.tags
     one_right = "sides" in tags and reference.any() and not (reference == LEFT).any()
-    metrics = score_lungs(labels, reference, volume.view, RIGHT if one_right else KNOWN_SIDE.get(name))
+    metrics: dict[str, Any] = score_lungs(labels, reference, volume.view, RIGHT if one_right else KNOWN_SIDE.get(name))
     ml = [float(np.count_nonzero(labels == side) * volume.voxel_volume_ml) for side in (RIGHT, LEFT)]
-    told = LungScore(name, **metrics, right_ml=ml[0], left_ml=ml[1], seconds=seconds, warnings=tuple(warnings))
-    return replace(told, refused=refused, tags=tags), volume, labels, reference
+    score = LungScore(name, **metrics, right_ml=ml[0], left_ml=ml[1], seconds=seconds, warnings=tuple(warnings))
+    return replace(score, refused=refused, tags=tags), volume, labels, reference
 
 
 def means_by_tag(scores: Sequence[LungScore]) -> dict[str, dict[str, float]]:
@@ -230,7 +230,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         for tag, metrics in means.items():
             print(tag, *(f"{key} {value:g}" for key, value in metrics.items()))
         if args.json is not None:
-            content = {"bundle": bundle.name, "sha256": bundle.sha256, "scores": [asdict(score) for score in scores]}
+            content: dict[str, Any] = {
+                "bundle": bundle.name,
+                "sha256": bundle.sha256,
+                "scores": [asdict(score) for score in scores],
+            }
             content["by_tag"] = means
             write_text(args.json, json.dumps(content, indent=2, ensure_ascii=False) + "\n", "Writing the scores")
     except LesionDecompError as error:
