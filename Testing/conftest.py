@@ -56,7 +56,8 @@ def models(home, monkeypatch) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def _few_threads():
-    """More threads than cores make small tensors slow."""
+    """More threads than cores make small tensors slow; processes of pytest-xdist share the cores."""
     import torch
 
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    sharing = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    torch.set_num_threads(max(1, min(2, (os.cpu_count() or 1) // sharing)))

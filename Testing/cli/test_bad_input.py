@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
-from command_line import process_environment, run_apart, run_here, ships, small_ct, snapshot
+from command_line import process_environment, run_apart, run_here, small_ct, snapshot
 from dicom_files import copy_slice, series_files
 from LesionDecompLib.io.readers import write_image
 from LesionDecompLib.models.weights import WEIGHTS_NAME, WEIGHTS_NAMES
@@ -206,7 +206,6 @@ class TestImages:
         (folder / "ct.nrrd").write_bytes(f"{header}encoding: raw\nendian: little\n\n".encode() + chest().tobytes())
         refuse(capsys, folder, text, folder / "ct.nrrd")
 
-    @pytest.mark.skipif(not ships("lungs"), reason="no trained lung model ships yet")
     @pytest.mark.parametrize("kind", ["phantom", "head"])
     def test_a_phantom_and_a_head_have_no_lungs(self, capsys, folder, home, kind):
         sitk.WriteImage(phantom() if kind == "phantom" else head(), str(folder / "ct.nrrd"), True)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
-from command_line import lungs_in_boxes, names, process_environment, run_apart, run_here, ships, small_ct, snapshot
+from command_line import lungs_in_boxes, names, process_environment, run_apart, run_here, small_ct, snapshot
 from dicom_files import SECRET_ID, SECRET_NAME, copy_slice, series_files
 from LesionDecompLib.cli import main
 from LesionDecompLib.cli.batch.plan import plan_cases
@@ -364,7 +364,6 @@ class TestTheCommand:
         assert all(line.startswith("lesiondecomp: Warning: ") for line in done.err.splitlines())
         assert len(done.out.splitlines()) == 1
 
-    @pytest.mark.skipif(not (ships("lungs") and ships("lesions")), reason="no trained models ship yet")
     def test_the_shipped_models_verify(self, capsys):
         done = run_here(capsys, "models")
         assert done.status == 0 and done.out.count("verified") >= 2

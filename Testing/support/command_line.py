@@ -13,10 +13,9 @@ import numpy as np
 import torch
 from LesionDecompLib.__main__ import main
 from LesionDecompLib.ct.volume import Volume
-from LesionDecompLib.errors import LesionDecompError
 from LesionDecompLib.io.readers import read_volume, write_image
 from LesionDecompLib.models import bundle as bundles
-from LesionDecompLib.models.bundle import ModelBundle, find_bundle
+from LesionDecompLib.models.bundle import ModelBundle
 from LesionDecompLib.models.networks import DecompositionNet, UNet
 from repository import CHEST
 
@@ -82,14 +81,6 @@ def small_models(folder: Path) -> Path:
         }
         ModelBundle.save(folder / f"untrained-{task}", network, metadata)
     return folder
-
-
-def ships(task: str) -> bool:
-    """Whether a trained bundle for the task ships with the module."""
-    try:
-        return find_bundle(None, task) is not None
-    except LesionDecompError:
-        return False
 
 
 def small_ct(folder: Path) -> tuple[Path, Path, Volume]:

@@ -157,7 +157,8 @@ def test_without_resume_a_finished_run_is_not_overwritten(training_set, tmp_path
 @pytest.mark.parametrize("ablation", ["critic=false", "alpha_normal=0", "network.lesion_decoder=false", "norm_p=2"])
 def test_the_paper_s_ablations_train(training_set, tmp_path, ablation):
     small = [*TINY, "batch_painted=0", "network.gated=false", "steps=2", ablation]
-    train_lesions(training_set, tmp_path / "run", load_config(PRESETS["paper"], None, small))
+    bundle = train_lesions(training_set, tmp_path / "run", load_config(PRESETS["paper"], None, small))
+    assert all(value.isfinite().all() for value in bundle.network().state_dict().values())
 
 
 @pytest.mark.parametrize("text", ["nonsense=1", "steps=0", "steps='many'", "network.depth=3", "norm_p=3", "steps"])

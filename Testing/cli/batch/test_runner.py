@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import lungs_in_boxes, process_environment, run_apart, run_here, ships, small_ct, snapshot
+from command_line import lungs_in_boxes, process_environment, run_apart, run_here, small_ct, snapshot
 from LesionDecompLib.cli.batch.finished import source_state
 from LesionDecompLib.cli.batch.plan import Case
 from LesionDecompLib.cli.case_sharing import CaseSharing, first_host
@@ -141,7 +141,6 @@ def test_the_benchmark_tells_the_case_its_networks_and_why_something_is_left_out
     assert ("left_out" in told["r231"]) == ("R231 left out" in done.out)
 
 
-@pytest.mark.skipif(not (ships("lungs") and ships("lesions")), reason="needs the shipped models")
 class TestProcesses:
     @pytest.mark.slow
     def test_two_processes_write_what_one_writes_and_a_killed_run_is_gone_on_with(self, inputs, tmp_path):

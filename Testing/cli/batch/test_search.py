@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import lungs_in_boxes, names, run_apart, run_here, ships, small_ct
+from command_line import lungs_in_boxes, names, run_apart, run_here, small_ct
 from dicom_files import copy_slice, series_files
 from LesionDecompLib.cli.batch.plan import plan_cases
 from LesionDecompLib.cli.batch.search import search_folder
@@ -130,7 +130,6 @@ def test_what_goes_with_one_input_does_not_go_with_a_folder_of_studies(tmp_path,
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (ships("lungs") and ships("lesions")), reason="needs the shipped models")
 def test_a_run_of_its_own_over_a_tree(tree, tmp_path):
     (tmp_path / "home").mkdir()
     (tree / "p3").mkdir()
