@@ -56,6 +56,7 @@ def of_lungs(ct: Volume, mask: np.ndarray, box=np.s_[:, :, :]) -> str:
     return " ".join(lungs_from_mask(mask, volume)[1])
 
 
+@pytest.mark.slow
 def test_whole_chests_earn_no_remark(sample, covid, lctsc):
     assert input_warnings(sample) == input_warnings(covid) == input_warnings(lctsc[0]) == []
     assert of_lungs(*lctsc) == ""
@@ -149,6 +150,7 @@ class TestGeometry:
 
 
 class TestLungs:
+    @pytest.mark.slow
     def test_cut_off_above_and_below(self, lctsc):
         ct, mask = lctsc
         view = AxialView.of(ct.shape, ct.ijk_to_ras)
@@ -156,6 +158,7 @@ class TestLungs:
         assert "cut off at the highest slice" in of_lungs(*lctsc, np.s_[: held[-1] - 20])
         assert "cut off at the lowest slice" in of_lungs(*lctsc, np.s_[held[0] + 30 :])
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("side", "axis"), [("anterior", 1), ("posterior", 1), ("right", 2), ("left", 2)])
     def test_cut_off_at_the_sides(self, lctsc, side, axis):
         ct, mask = lctsc
@@ -166,6 +169,7 @@ class TestLungs:
         told = of_lungs(*lctsc, tuple(cut))
         assert f"cut off at the {side} edge of the slices" in told and told.count("edge of the slices") == 1
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("padding", [-2048, -1024, 0])
     def test_cut_off_by_the_scanner_s_circle(self, lctsc, padding):
         ct, mask = lctsc
@@ -177,6 +181,7 @@ class TestLungs:
         told = of_lungs(Volume(hu, ct.ijk_to_ras), np.where(outside, 0, mask))
         assert "cut off by the scanner's field of view" in told
 
+    @pytest.mark.slow
     def test_volumes_and_sides_that_cannot_be(self, lctsc):
         ct, mask = lctsc
         labels, told = lungs_from_mask(mask, ct)
@@ -198,6 +203,7 @@ def test_heat_that_is_high_everywhere():
     assert "Heat is high all over the lungs (mean 0.50)" in heat_warnings({**usual, "lung_heat_mean": 0.5})[0]
 
 
+@pytest.mark.slow
 def test_a_model_that_calls_everything_lesion_is_told_of_beside_the_figures(tmp_path, capsys):
     ct, mask, _ = small_ct(tmp_path)
     shipped = find_bundle(None, "lesions")

@@ -213,6 +213,7 @@ def swap_nifti_header(header: bytes) -> bytearray:
 
 
 class TestGrid:
+    @pytest.mark.slow
     def test_labelmaps_of_all_real_cts_lie_on_their_grid_bit_for_bit(self, data_folder, tmp_path):
         files = [*data_folder.glob("*/*_ct.nii.gz"), CHEST / "ct.nrrd"]
         assert len(files) > 15

@@ -231,6 +231,7 @@ def test_thirds_are_cut_by_the_middle_of_each_slice(slices, thirds):
     assert thirds_of_slices(slices).tolist() == thirds
 
 
+@pytest.mark.slow
 def test_on_a_real_ct_the_figures_are_those_of_simpleitk(real_case):
     volume, result = real_case
     figures = _by_region(lesion_statistics(*_axial(volume, result), volume.voxel_volume_ml))

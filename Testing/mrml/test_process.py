@@ -95,6 +95,7 @@ def heat_of(nodes) -> np.ndarray:
     return slicer.util.arrayFromVolume(nodes.heatmap)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", REORDERINGS, ids=str)
 def test_storing_the_ct_in_another_order_reorders_the_heat_and_changes_nothing_else(logic, small_ct, order):
     ct, mask = small_ct
@@ -118,6 +119,7 @@ def geometries() -> dict[str, np.ndarray]:
     return {"oblique": turned(17.0), "left-handed": np.diag([-1.0, 1.0, 1.0, 1.0]), "sheared": sheared}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("geometry", ["oblique", "left-handed", "sheared"])
 def test_results_lie_on_the_grid_of_the_ct_bit_for_bit(logic, small_ct, geometry):
     ct, mask = small_ct
@@ -142,6 +144,7 @@ def test_results_lie_on_the_grid_of_the_ct_bit_for_bit(logic, small_ct, geometry
         np.testing.assert_array_equal(segment != 0, mask)
 
 
+@pytest.mark.slow
 def test_a_ct_under_a_transform_gives_what_the_hardened_ct_gives(logic, ct_node, lung_node):
     ct, mask = ct_node, lung_node
     hu, labels = (slicer.util.arrayFromVolume(node).copy() for node in (ct, mask))
@@ -217,6 +220,7 @@ def test_the_ct_itself_is_left_alone(logic, small_ct):
             assert after[part.GetID()] == before[part.GetID()]
 
 
+@pytest.mark.slow
 def test_table_holds_the_figures_of_the_library_with_units_and_definitions(logic, small_ct, untrained_segmenter):
     from LesionDecompLib.measurement.statistics import MEASUREMENTS
     from LesionDecompMrml.input_nodes import volume_from_node
@@ -246,6 +250,7 @@ def test_report_says_enough_to_repeat_the_run(logic, small_ct, untrained_segment
     np.testing.assert_allclose(report["input"]["ijk_to_ras"], node_matrix(small_ct[0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_result", [False, True], ids=["first run", "run that updates a result"])
 def test_cancelling_half_way_leaves_the_scene_as_it_was(logic, small_ct, with_result):
     earlier = logic.process(*small_ct, threshold=THRESHOLD) if with_result else None
@@ -264,6 +269,7 @@ def test_cancelling_half_way_leaves_the_scene_as_it_was(logic, small_ct, with_re
     assert snapshot(slicer.mrmlScene) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closing", [True, False], ids=["scene closed", "CT removed"])
 def test_losing_the_ct_during_a_run_ends_it_without_a_result(logic, small_ct, closing):
     scene = slicer.mrmlScene
@@ -368,6 +374,7 @@ def test_unusable_input_is_refused_in_one_sentence_and_changes_nothing(logic, sm
     assert snapshot(slicer.mrmlScene) == before
 
 
+@pytest.mark.slow
 def test_running_again_updates_the_given_nodes_and_keeps_their_display(logic, small_ct):
     nodes = logic.process(*small_ct, threshold=THRESHOLD, segmentationNode=True)
     nodes.heatmap.GetDisplayNode().SetThreshold(0.3, 1.0)
@@ -390,6 +397,7 @@ def test_running_again_updates_the_given_nodes_and_keeps_their_display(logic, sm
     np.testing.assert_array_equal(lesion, slicer.util.arrayFromVolume(again.lesions))
 
 
+@pytest.mark.slow
 def test_moving_the_threshold_gives_what_a_run_at_that_threshold_gives(logic, small_ct):
     nodes = logic.process(*small_ct, threshold=0.5, segmentationNode=True)
     logic.updateThreshold(nodes.heatmap, THRESHOLD, minimumVolumeMl=1.0)
@@ -437,6 +445,7 @@ def test_results_are_filed_under_the_study_of_the_ct(logic, small_ct):
         assert code in codes
 
 
+@pytest.mark.slow
 def test_a_ct_loaded_in_slicer_gives_what_the_command_line_gives(logic, mrml_scene, untrained_segmenter):
     from LesionDecompLib.io.readers import read_mask, read_volume
 

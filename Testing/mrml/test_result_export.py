@@ -77,6 +77,7 @@ def figure(nodes, region: str, key: str) -> float:
     return table.GetTable().GetColumn(column).GetValue(row)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turned", [False, True])
 def test_volume_and_mean_hu_agree_with_segment_statistics(logic, ct_node, lung_node, turned):
     """Also for a CT under a transform with another orientation."""
@@ -101,6 +102,7 @@ def test_volume_and_mean_hu_agree_with_segment_statistics(logic, ct_node, lung_n
         assert figure(nodes, region, f"{name}_hu_mean") == pytest.approx(mean_hu, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_every_column_of_the_table_has_its_unit_and_definition(nodes):
     table = nodes.table
     names = [table.GetColumnName(column) for column in range(table.GetNumberOfColumns())]
@@ -110,6 +112,7 @@ def test_every_column_of_the_table_has_its_unit_and_definition(nodes):
         assert table.GetColumnUnitLabel(m.header) == m.unit
 
 
+@pytest.mark.slow
 def test_csv_and_clipboard_hold_the_tables_figures(logic, nodes, tmp_path):
     path = tmp_path / "Müller" / "figures.csv"
     path.parent.mkdir()
@@ -125,6 +128,7 @@ def test_csv_and_clipboard_hold_the_tables_figures(logic, nodes, tmp_path):
     assert float(lines[1].split("\t")[2]) == pytest.approx(figure(nodes, "both lungs", "lesion_volume_ml"), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_manifest_and_report_tell_the_threshold_and_edits_as_they_are_now(logic, nodes, tmp_path):
     threshold = nodes.threshold + 0.01
     logic.updateThreshold(nodes.heatmap, threshold)
@@ -146,6 +150,7 @@ def test_manifest_and_report_tell_the_threshold_and_edits_as_they_are_now(logic,
     assert f"threshold {threshold:.3g}" in html
 
 
+@pytest.mark.slow
 def test_a_result_without_its_report_is_refused_and_nothing_is_written(logic, nodes, tmp_path):
     nodes.report.SetText("{")
     result = logic.result(nodes.heatmap)

@@ -57,6 +57,7 @@ def scene_path(tmp_path, segmented) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_written_scene_holds_the_result(mrml_scene, logic, segmented, scene_path):
     volume, result = segmented
     slicer.util.loadScene(scene_path)
@@ -155,6 +156,7 @@ def test_threshold_moves_on_in_a_reopened_scene(mrml_scene, logic, segmented, sc
     np.testing.assert_array_equal(array_of(nodes.lesions) != 0, (result.heat >= np.float32(0.42)) & (result.lungs != 0))
 
 
+@pytest.mark.slow
 def test_scene_saved_by_the_user_keeps_result_and_panel(mrml_scene, logic, ct_node, lung_node, tmp_path):
     nodes = logic.process(ct_node, lung_node, threshold=THRESHOLD, segmentationNode=True)
     logic.updateThreshold(nodes.heatmap, 0.43)

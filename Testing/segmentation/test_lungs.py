@@ -91,6 +91,7 @@ def test_the_right_lung_is_the_one_at_the_patients_right():
     assert not labels[~(right | left)].any()
 
 
+@pytest.mark.slow
 def test_lungs_that_touch_are_separated():
     right, left = _two_lungs()
     bridge = np.zeros_like(right)
@@ -101,6 +102,7 @@ def test_lungs_that_touch_are_separated():
     assert labels[bridge].all()
 
 
+@pytest.mark.slow
 def test_a_lung_cut_in_two_by_disease_stays_one_lung():
     right, left = _two_lungs()
     right[26:34] = False
@@ -250,6 +252,7 @@ def test_the_field_follows_the_body():
 # --- real chests ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_diseased_lung_is_lung(segment, sick_chest):
     volume, truth = sick_chest
     before = volume.array.copy()
@@ -264,6 +267,7 @@ def test_diseased_lung_is_lung(segment, sick_chest):
     assert columns @ right / right.sum() < columns @ left / left.sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("axes", "flips"), [((0, 1, 2), (2,)), ((2, 1, 0), (0, 1, 2)), ((1, 2, 0), ())])
 def test_another_order_of_the_axes_gives_the_same_lungs(segment, sick_chest, axes, flips):
     volume, _ = sick_chest
@@ -284,6 +288,7 @@ def test_another_order_of_the_axes_gives_the_same_lungs(segment, sick_chest, axe
     np.testing.assert_array_equal(back, expected)
 
 
+@pytest.mark.slow
 def test_the_body_may_be_cut_off_by_the_field_of_view(segment, sick_chest):
     volume, truth = sick_chest
     rows, columns = (np.flatnonzero(truth.any(axis=axes)) for axes in ((0, 2), (0, 1)))
@@ -292,6 +297,7 @@ def test_the_body_may_be_cut_off_by_the_field_of_view(segment, sick_chest):
     assert _dice(labels > 0, truth[crop]) >= 0.93
 
 
+@pytest.mark.slow
 def test_large_voxels_will_do(segment):
     folder = CHEST
     volume, truth = _read(folder / "ct.nrrd", folder / "lungs.nrrd")
@@ -299,6 +305,7 @@ def test_large_voxels_will_do(segment):
     assert _dice(labels > 0, truth) >= 0.90
 
 
+@pytest.mark.slow
 def test_a_scan_of_one_lung_has_one_lung(segment, data_folder):
     folder = data_folder / "misc_ct"
     volume, truth = _read(folder / "elastix_rightlung_ct.nii.gz", folder / "elastix_rightlung_lungmask.nii.gz")
@@ -309,6 +316,7 @@ def test_a_scan_of_one_lung_has_one_lung(segment, data_folder):
     assert "No left lung was found." in warnings
 
 
+@pytest.mark.slow
 def test_the_batch_size_changes_nothing(segment, sick_chest):
     volume, _ = sick_chest
     part = Volume.from_array(volume.array[4:8], volume.ijk_to_ras)
@@ -317,6 +325,7 @@ def test_the_batch_size_changes_nothing(segment, sick_chest):
     assert np.mean(one != many) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["air", "water", "head"])
 def test_no_lungs_is_said_in_one_sentence(segment, kind):
     with pytest.raises(InputError) as told:
@@ -339,6 +348,7 @@ def test_cancel_is_heard_at_every_batch(segment, sick_chest):
     assert seen == [4]
 
 
+@pytest.mark.slow
 def test_progress_goes_up_to_the_last_slice(segment, sick_chest):
     volume, _ = sick_chest
     seen: list[tuple[int, int]] = []

@@ -46,6 +46,7 @@ def stored_otherwise(array, matrix, order, flips):
     return flipped, out
 
 
+@pytest.mark.slow
 def test_outputs_lie_on_the_input_s_grid(ct, result, lungs):
     assert result.heat.shape == result.lungs.shape == result.lesions.shape == ct.shape
     assert (result.heat.dtype, result.lungs.dtype, result.lesions.dtype) == (np.float32, np.uint8, np.uint8)

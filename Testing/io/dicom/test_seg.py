@@ -66,6 +66,7 @@ def source_uids(folder) -> list[str]:
     return [image.SOPInstanceUID for image in sorted(images, key=lambda i: float(i.ImagePositionPatient[2]))]
 
 
+@pytest.mark.slow
 def test_command_writes_what_the_labelmaps_hold_with_references_and_codes(
     series, lung_mask, segmented, models, tmp_path, capsys, monkeypatch
 ):
