@@ -7,6 +7,7 @@ import pytest
 slicer = pytest.importorskip("slicer", reason="slicer-core is not installed (pip install .[headless])")
 
 
+@pytest.mark.slow
 def test_self_test_of_the_module_passes(module, mrml_scene):
     slicer.selfTests["LesionDecomp"](msec=0)
 

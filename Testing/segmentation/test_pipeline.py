@@ -76,6 +76,7 @@ def test_right_is_the_patient_s_right(ct, result):
     assert right_ras > left_ras + 50  # RAS grows to the right, mm
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("order", "flips"),
     [((0, 1, 2), (True, False, True)), ((2, 0, 1), (False, False, False)), ((1, 2, 0), (True, True, False))],
@@ -89,6 +90,7 @@ def test_storing_the_axes_otherwise_changes_nothing_else(ct, lungs, result, untr
     np.testing.assert_array_equal(other.lungs, stored_otherwise(result.lungs, ct.ijk_to_ras, order, flips)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["oblique", "left-handed", "sheared"])
 def test_a_grid_laid_otherwise_in_space_has_the_same_heat(ct, lungs, result, untrained_segmenter, change):
     matrix = ct.ijk_to_ras.copy()
@@ -108,12 +110,14 @@ def test_a_grid_laid_otherwise_in_space_has_the_same_heat(ct, lungs, result, unt
     np.testing.assert_allclose(other.heat, heat, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_batches_do_not_change_the_outcome(ct, lungs, result, untrained_segmenter):
     one = Segmenter(untrained_segmenter.lesion_bundle, untrained_segmenter.lung_bundle, "cpu", batch_size=1)
     # The untrained model's scale stretches float32 rounding seventeenfold.
     np.testing.assert_allclose(one.run(ct, lungs, min_volume_ml=0.0).heat, result.heat, atol=5e-3)
 
 
+@pytest.mark.slow
 def test_progress_tells_stage_and_slice(ct, lungs, untrained_segmenter):
     seen = []
     untrained_segmenter.run(ct, lungs, progress=lambda *told: seen.append(told))

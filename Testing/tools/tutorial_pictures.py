@@ -1,4 +1,4 @@
-"""Make the pictures of the README's tutorial: the module's logic on the bundled sample, drawn by Slicer's slice views.
+"""Make the pictures of the tutorial: the module's logic on the bundled sample, drawn by Slicer's slice views.
 
     python Testing/tools/tutorial_pictures.py [FOLDER]
 
