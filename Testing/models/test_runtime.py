@@ -38,6 +38,7 @@ def part_of_sample(sample_folder) -> Volume:
     return Volume.from_array(np.ascontiguousarray(ct.array[middle - 4 : middle + 4]), matrix, "part")
 
 
+@pytest.mark.slow
 def test_the_heat_is_within_a_hundredth_of_float32_and_the_report_says_which(part_of_sample):
     quick = Segmenter(device="cpu").run(part_of_sample)
     exact = Segmenter(device="cpu", precision="float32").run(part_of_sample)
@@ -73,6 +74,7 @@ def test_another_precision_is_refused():
         Segmenter(device="cpu", precision="float8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["lungs", "lesions"])
 def test_folding_the_norms_changes_nothing_but_rounding(task):
     bundle = find_bundle(None, task)

@@ -29,6 +29,7 @@ def test_dragging_the_threshold_moves_lesions_and_figures_at_once_and_the_table_
     assert float(result.table.GetCellText(0, column)) == pytest.approx(milliliters, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_smallest_lesion_slider_leaves_out_what_is_smaller(panel, result):
     from scipy.ndimage import label
 

@@ -43,6 +43,7 @@ def test_the_functions_people_begin_with_have_examples():
     assert {f"LesionDecompLib.{name}" for name in needed} <= set(WITH_EXAMPLES)
 
 
+@pytest.mark.slow
 def test_every_module_gets_a_page(tmp_path):
     pdoc = pytest.importorskip("pdoc", reason="pdoc is not installed (pip install .[test])")
     pdoc.render.configure(docformat="restructuredtext", show_source=False)

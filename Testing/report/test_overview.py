@@ -71,6 +71,7 @@ def _count_of(color: tuple[int, int, int], pixels: np.ndarray) -> int:
     return int((np.abs(pixels - color).max(axis=-1) < 12).sum())
 
 
+@pytest.mark.slow
 def test_heat_in_the_right_lung_is_colored_on_the_left_of_the_picture(case):
     volume, result = case
     cold = _pixels(volume, _changed(result, heat=np.zeros_like(result.heat)))
@@ -85,6 +86,7 @@ def test_heat_in_the_right_lung_is_colored_on_the_left_of_the_picture(case):
         assert halves[1 - bright_half] < 0.1 * halves[bright_half]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("axis", "panels"), [(0, CORONAL_PANELS), (1, AXIAL_PANELS)], ids=["superior in coronal", "anterior in axial"]
 )
@@ -124,6 +126,7 @@ def test_strong_heat_is_shown_in_its_color_and_the_rest_of_the_ct_in_gray(case):
     assert (inner.max(axis=-1) - inner.min(axis=-1)).max() <= 25  # the letters are not quite white
 
 
+@pytest.mark.slow
 def test_lesions_are_outlined_and_only_they(case):
     volume, result = case
     with_lesions = _pixels(volume, result)[PANELS]
@@ -155,6 +158,7 @@ def test_pixels_are_square_whatever_the_voxels_are():
     assert height == pytest.approx(200, abs=14)  # a slice is 12 pixels thick
 
 
+@pytest.mark.slow
 def test_a_ct_stored_in_another_orientation_gives_the_same_slices(case):
     volume, result = case
     axes = (2, 0, 1)  # stored as a sagittal stack, left to right
@@ -192,6 +196,7 @@ def test_the_curve_stands_over_the_color_bar(case):
     ).any()
 
 
+@pytest.mark.slow
 def test_nothing_but_the_title_tells_whose_ct_it_is(case):
     volume, result = case
     anonymous = _pixels(volume, result)

@@ -132,6 +132,7 @@ def test_progress_tells_stage_and_slice(ct, lungs, untrained_segmenter):
     assert [done for done, _ in heat] == sorted(done for done, _ in heat)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", range(4))
 def test_cancel_is_heard_at_every_batch_and_leaves_the_input_alone(ct, lungs, untrained_segmenter, after):
     before, asked = ct.array.copy(), []

@@ -106,6 +106,7 @@ def test_a_heat_definition_that_cannot_be_is_refused(heat):
         HeatDefinition.of({"heat": heat})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["gate", "difference", "both"])
 def test_heat_lies_in_0_to_1_and_inside_the_lungs_and_mirrors_with_the_slice(source):
     torch.manual_seed(0)
@@ -118,6 +119,7 @@ def test_heat_lies_in_0_to_1_and_inside_the_lungs_and_mirrors_with_the_slice(sou
     torch.testing.assert_close(heat_of_slices(definition, network, x.flip(3)), heat.flip(3), atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_heat_of_both_decoders_is_the_geometric_mean_of_theirs():
     torch.manual_seed(0)
     network = DecompositionNet(channels=4, levels=3, gated=True).eval()

@@ -56,6 +56,7 @@ def value_of(call: list[str], option: str, otherwise: str = "") -> str:
     return call[call.index(option) + 1] if option in call else otherwise
 
 
+@pytest.mark.slow
 def test_every_row_is_a_training_that_can_be_and_is_evaluated(run, tmp_path):
     calls, status = run("volumes", SEEDS="0 1")
     assert status == 0
@@ -77,6 +78,7 @@ def test_every_row_is_a_training_that_can_be_and_is_evaluated(run, tmp_path):
     assert value_of(slices, "--split") == "test"
 
 
+@pytest.mark.slow
 def test_it_goes_on_with_the_row_that_was_interrupted(run):
     calls, status = run(breaks_at="classifier")
     assert status != 0 and [value_of(call, "--name") for call in calls] == ["paper", "va-gan", "classifier"]
