@@ -537,4 +537,4 @@ def test_every_control_has_a_tooltip_and_can_be_reached_by_keyboard(panel):
         takes_input = not holds_others and not isinstance(control, qt_panel.MRMLWidget)
         if takes_input and not isinstance(control, QProgressBar):
             focus = control.focusProxy() or control
-            assert focus.focusPolicy() & Qt.TabFocus, name
+            assert focus.property("focusPolicy") & Qt.TabFocus, name
