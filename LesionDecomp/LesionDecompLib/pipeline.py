@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from .ct.checks import check_chest_ct
-from .ct.plausibility import heat_warnings, input_warnings, lung_edge_warnings, lung_warnings
+from .ct.plausibility import heat_warnings, input_warnings, lung_edge_warnings, lung_hu_warnings, lung_warnings
 from .ct.volume import Volume
 from .errors import ConfigError, InputError
 from .measurement.live import LiveLesions
@@ -263,7 +263,7 @@ def lungs_from_mask(mask: np.ndarray, volume: Volume) -> tuple[np.ndarray, list[
     stack = view.to_axial(labels)
     cm2 = view.spacing[1] * view.spacing[2] / 100
     sections = np.stack([np.count_nonzero(stack == label, axis=(1, 2)) for label in (RIGHT, LEFT)], axis=1) * cm2
-    oddities = lung_warnings(sections, view.slice_distance)
+    oddities = lung_warnings(sections, view.slice_distance) + lung_hu_warnings(view.to_axial(volume.array), stack)
     return labels, oddities + lung_edge_warnings(view.to_axial(volume.array), stack, view)
 
 

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from command_line import names, run_here, small_ct, small_models
+from LesionDecompLib.ct.oddity import Oddity
 from LesionDecompLib.measurement.statistics import MEASUREMENTS, SIDES, measurement
 from LesionDecompLib.models import bundle as bundles
 from LesionDecompLib.report.charts import axis_chart, volume_chart
@@ -121,6 +122,16 @@ def test_nothing_tells_whose_ct_it_is(case, html):
     assert volume.name == "Surname^Forename"
     assert "Surname" not in html
     assert manifest["input"]["sha256"][:12] in html
+
+
+def test_manifest_has_the_codes_of_warnings_that_have_one(case):
+    volume, result, _ = case
+    coded = Oddity("The lungs have -300 HU on average.", "lung_hu", -300.0, -500.0)
+    manifest = build_manifest(volume, SimpleNamespace(**{**vars(result), "warnings": ["Thick slices.", coded]}))
+    assert manifest["warnings"] == ["Thick slices.", "The lungs have -300 HU on average."]
+    assert manifest["warning_codes"] == [
+        {"code": "lung_hu", "value": -300.0, "limit": -500.0, "text": "The lungs have -300 HU on average."}
+    ]
 
 
 def test_manifest_follows_the_threshold_and_the_rest_of_the_run_stays(case):

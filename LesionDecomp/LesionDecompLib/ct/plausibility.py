@@ -12,6 +12,7 @@ from itertools import pairwise
 import numpy as np
 
 from .grid import AxialView
+from .oddity import Oddity
 from .volume import Volume
 
 SAMPLE = 2_000_000  # voxels
@@ -41,6 +42,8 @@ PLAUSIBLE_LUNGS_ML = (1000.0, 10000.0)
 PLAUSIBLE_SHARE_OF_RIGHT = (0.35, 0.72)
 CUT_SECTION_CM2 = 15.0  # in the lowest or highest slice
 CUT_SIDE_CM2 = 5.0  # at the slices' edges
+BELOW_LUNGS_MM = 80.0  # without lung, below lungs that go on above the scan
+PLAUSIBLE_LUNG_HU = (-930.0, -500.0)  # mean; 23 volumes of lungs with disease lie between -895 and -653
 
 HIGH_INVOLVEMENT_PERCENT = 60.0
 HIGH_HEAT_MEAN = 0.4
@@ -154,23 +157,56 @@ def lung_warnings(sections_cm2: np.ndarray, slice_mm: float) -> list[str]:
     """
     right, left = sections_cm2.sum(axis=0) * slice_mm / 10.0
     both = right + left
-    warnings = []
+    warnings: list[str] = []
     low, high = PLAUSIBLE_LUNGS_ML
     if not low <= both <= high:
-        warnings.append(f"The lungs measure {both:.0f} mL; {low:.0f} to {high:.0f} mL is usual in adults.")
+        text = f"The lungs measure {both:.0f} mL; {low:.0f} to {high:.0f} mL is usual in adults."
+        warnings.append(Oddity(text, "lung_volume", both, low if both < low else high))
     for name, volume in (("right", right), ("left", left)):
         if both > 0 and volume == 0:
-            warnings.append(f"No {name} lung was found.")
+            warnings.append(Oddity(f"No {name} lung was found.", f"no_{name}_lung", 0.0, 0.0))
     low, high = PLAUSIBLE_SHARE_OF_RIGHT
     if right > 0 and left > 0 and not low <= right / both <= high:
-        warnings.append(
+        text = (
             f"The right lung is {100 * right / both:.0f} % of both; {100 * low:.0f} to {100 * high:.0f} % is usual: "
             "part of a lung may be missing from the mask."
         )
+        warnings.append(Oddity(text, "lung_share", right / both, low if right / both < low else high))
     for name, section in (("lowest", sections_cm2[0].sum()), ("highest", sections_cm2[-1].sum())):
         if section > CUT_SECTION_CM2:
-            warnings.append(f"The lungs are cut off at the {name} slice ({section:.0f} cm² of lung in it).")
+            text = f"The lungs are cut off at the {name} slice ({section:.0f} cm² of lung in it)."
+            warnings.append(Oddity(text, f"lung_cut_{name}", section, CUT_SECTION_CM2))
+    held = np.flatnonzero(sections_cm2.any(axis=1))
+    below = held[0] * slice_mm if len(held) else 0.0
+    if below > BELOW_LUNGS_MM and sections_cm2[-1].sum() > CUT_SECTION_CM2:
+        text = (
+            f"The scan shows {below:.0f} mm below the lungs and not their tops: it is one of the abdomen; figures of "
+            "the lungs are those of their bases."
+        )
+        warnings.append(Oddity(text, "abdomen", below, BELOW_LUNGS_MM))
     return warnings
+
+
+def lung_hu_warnings(stack: np.ndarray, lungs: np.ndarray) -> list[str]:
+    """Whether the lungs are, on average, too dense or too empty for lungs.
+
+    :param stack: ``(z, y, x)`` HU.
+    :param lungs: ``(z, y, x)``, lung where not 0.
+    """
+    step = max(1, int((stack.size / SAMPLE) ** (1 / 3)))
+    part = (slice(None, None, step),) * 3
+    inside = stack[part][lungs[part] != 0]
+    if not inside.size:
+        return []
+    mean = float(inside.mean(dtype=np.float64))
+    low, high = PLAUSIBLE_LUNG_HU
+    if low <= mean <= high:
+        return []
+    text = (
+        f"The lungs have {mean:.0f} HU on average; {low:.0f} to {high:.0f} HU is usual: check the rescaling to HU and "
+        "the lung mask."
+    )
+    return [Oddity(text, "lung_hu", mean, low if mean < low else high)]
 
 
 def lung_edge_warnings(stack: np.ndarray, lungs: np.ndarray, view: AxialView) -> list[str]:
@@ -186,11 +222,12 @@ def lung_edge_warnings(stack: np.ndarray, lungs: np.ndarray, view: AxialView) ->
     part = slice(held[0], held[-1] + 1)
     names = ("anterior", "posterior", "right", "left")
     faces = (lungs[part, 0], lungs[part, -1], lungs[part, :, 0], lungs[part, :, -1])
-    warnings = []
+    warnings: list[str] = []
     for name, face, mm in zip(names, faces, (x_mm, x_mm, y_mm, y_mm), strict=True):
         area = np.count_nonzero(face) * mm * z_mm / 100.0
         if area > CUT_SIDE_CM2:
-            warnings.append(f"The lungs are cut off at the {name} edge of the slices ({area:.0f} cm² of lung on it).")
+            text = f"The lungs are cut off at the {name} edge of the slices ({area:.0f} cm² of lung on it)."
+            warnings.append(Oddity(text, "lung_cut_by_slices", area, CUT_SIDE_CM2))
     unseen = _unseen(stack[part])
     hidden = 0.0
     for axis, mm in ((0, x_mm), (1, y_mm)):
@@ -198,7 +235,8 @@ def lung_edge_warnings(stack: np.ndarray, lungs: np.ndarray, view: AxialView) ->
             beside = np.roll(unseen, step, axis) & ~unseen
             hidden += np.count_nonzero(lungs[part][:, beside]) * mm * z_mm / 100.0
     if hidden > CUT_SIDE_CM2:
-        warnings.append(f"The lungs are cut off by the scanner's field of view ({hidden:.0f} cm² of lung on its edge).")
+        text = f"The lungs are cut off by the scanner's field of view ({hidden:.0f} cm² of lung on its edge)."
+        warnings.append(Oddity(text, "lung_cut_by_field", hidden, CUT_SIDE_CM2))
     return warnings
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import __version__
+from ..ct.oddity import Oddity
 from ..ct.volume import Volume
 from ..io.readers import ReadInfo, volume_identity
 from ..measurement.statistics import MEASUREMENTS, RegionStatistics
@@ -75,7 +76,8 @@ def build_manifest(
             "min_volume_ml": float(result.min_volume_ml),
             **(parameters or {}),
         },
-        "warnings": list(result.warnings),
+        "warnings": [str(warning) for warning in result.warnings],
+        "warning_codes": [warning.record() for warning in result.warnings if isinstance(warning, Oddity)],
         "statistics": _rows(result.statistics),
         "measurements": {m.key: {"title": m.title, "unit": m.unit, "definition": m.definition} for m in MEASUREMENTS},
         "outputs": {},  # file name -> SHA-256, filled in by whoever writes files

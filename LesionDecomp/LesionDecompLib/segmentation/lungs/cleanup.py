@@ -13,7 +13,8 @@ from scipy import ndimage
 from ...threads import over_slices
 from ..components import find_components
 from .air import IN_PLANE, airway_in_lungs, dark_lung
-from .sides import bounding_box, side_planes
+from .opaque import opaque_lungs
+from .sides import RIGHT, bounding_box, side_planes
 
 # A lung that disease has cut into pieces keeps those of at least this volume, or of this share of all.
 LEAST_PIECE_ML = 15.0
@@ -32,11 +33,13 @@ class CleanLungs:
     :param probability: ``(z, y, x)`` float32 in [0, 1]; the lungs are where it is at least the threshold.
     :param side: ``(z, y, x)`` float32, negative = right lung, positive = left lung.
     :param volume_ml: of both lungs.
+    :param opaque: lungs left out since they hold no air: label, and the share of air that was found in it.
     """
 
     probability: np.ndarray
     side: np.ndarray
     volume_ml: float
+    opaque: tuple[tuple[int, float], ...] = ()
 
 
 def clean_lungs(
@@ -68,15 +71,20 @@ def clean_lungs(
     mask = fill_holes(mask, spacing)
     if hu is not None:
         mask &= ~airway_in_lungs(mask, hu[box], spacing)
+    middle = (probability.shape[2] - 1) / 2
+    side[box] = _sides(mask, evidence[box], spacing, middle - box[2].start)
+    opaque: list[tuple[int, float]] = []
+    if hu is not None:
+        opaque = opaque_lungs(mask, side[box], hu[box], voxel_ml)
+        for label, _ in opaque:
+            mask &= (side[box] <= 0) != (label == RIGHT)
     soft_part = soft[box]
 
     def soften(some: slice) -> None:
         soft_part[some] = _softened(part[some], raw[some], mask[some], _near(mask, some), threshold)
 
     over_slices(soften, len(mask))
-    middle = (probability.shape[2] - 1) / 2
-    side[box] = _sides(mask, evidence[box], spacing, middle - box[2].start)
-    return CleanLungs(soft, side, float(np.count_nonzero(mask)) * voxel_ml)
+    return CleanLungs(soft, side, float(np.count_nonzero(mask)) * voxel_ml, tuple(opaque))
 
 
 def keep_large_pieces(mask: np.ndarray, voxel_ml: float) -> np.ndarray:
