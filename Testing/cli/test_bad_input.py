@@ -206,6 +206,7 @@ class TestImages:
         (folder / "ct.nrrd").write_bytes(f"{header}encoding: raw\nendian: little\n\n".encode() + chest().tobytes())
         refuse(capsys, folder, text, folder / "ct.nrrd")
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("kind", ["phantom", "head"])
     def test_a_phantom_and_a_head_have_no_lungs(self, capsys, folder, home, kind):
         sitk.WriteImage(phantom() if kind == "phantom" else head(), str(folder / "ct.nrrd"), True)

@@ -28,6 +28,7 @@ from LesionDecompLib.measurement.statistics import read_statistics_csv
 from LesionDecompLib.training import run as training_run
 from masked_slices import write_masked_slices
 from repository import ROOT
+from tiny_bundle import write_format_1
 from tiny_training import TINY
 
 PAGES = (
@@ -155,6 +156,7 @@ def workplace(tmp_path_factory, sample_folder) -> Path:
     write_dicom(image, folder / "DICOM_FOLDER")
     write_dicom(image, folder / "STUDIES" / "first")
     shutil.copy(folder / "CT2.nrrd", folder / "STUDIES")
+    write_format_1(folder / "my_model")
     (folder / "inputs.txt").write_text("CT1.nii.gz\nCT2.nrrd\n", encoding="utf-8")
     rows = ["case,slice,label"]
     rows += [f"CT{case},{z},{'lesion' if z < 6 else 'normal'}" for case in (1, 2) for z in (3, 8)]
@@ -240,6 +242,7 @@ def test_tables_name_what_the_commands_write(workplace, failures):
     """The tables of files are those that the commands above left."""
     named = set(re.findall(r"^\| `(\S+\.\w+)` \|", (ROOT / PAGES[2]).read_text("utf-8"), re.MULTILINE))
     assert {path.name for path in (workplace / "results").iterdir()} <= named
+    assert (workplace / "my_model" / "weights.safetensors").is_file()
     assert (workplace / "night" / "summary.csv").is_file() and (workplace / "run" / "curves.png").is_file()
     assert json.loads((workplace / "comparison" / "results.json").read_text("utf-8"))["split"] == "test"
 

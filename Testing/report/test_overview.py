@@ -206,6 +206,7 @@ def test_nothing_but_the_title_tells_whose_ct_it_is(case):
     assert not _different(anonymous, titled)[PANELS_TOP:].any()
 
 
+@pytest.mark.slow
 def test_figures_models_and_warnings_are_on_the_page(case):
     volume, result = case
     plain = _pixels(volume, result)

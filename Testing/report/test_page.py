@@ -74,6 +74,7 @@ def html(case) -> str:
     return report_page(volume, result.heat, result.lungs, result.lesions, manifest)
 
 
+@pytest.mark.slow
 def test_page_needs_no_other_file_and_runs_no_script(html):
     page = Page(html)
     assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.tags}
@@ -168,6 +169,7 @@ def test_axis_chart_has_superior_on_top():
     assert axis_chart(np.arange(3.0), np.zeros(3), np.zeros(3)).startswith("<svg")
 
 
+@pytest.mark.slow
 def test_command_writes_the_page_as_part_of_the_set(tmp_path, capsys, monkeypatch):
     models = small_models(tmp_path / "models")
     monkeypatch.setattr(bundles, "model_folders", lambda: [models])

@@ -91,6 +91,7 @@ def test_it_goes_on_with_the_row_that_was_interrupted(run):
     assert status == 0 and [call[0] for call in again] == ["evaluate"]
 
 
+@pytest.mark.slow
 def test_a_few_steps_of_everything_are_asked_for(run):
     calls, _ = run(STEPS="7", SEEDS="0")
     for call in calls[:-1]:

@@ -170,6 +170,7 @@ def plain_paint(x: torch.Tensor, draws: SliceDraws) -> tuple[torch.Tensor, torch
     return torch.where(x > -1, painted.clamp(-1 + 1 / 127.5, 1), -1.0), torch.where(x > -1, extent, 0.0)
 
 
+@pytest.mark.slow
 def test_painted_lesions_are_what_painting_one_after_the_other_gives(slices):
     for start in (0, 6):
         seeds = range(start, start + 6)

@@ -47,6 +47,7 @@ def _results(out) -> dict[str, str]:
     return {name: value for name, value in snapshot(out).items() if not name.endswith("report.json")}
 
 
+@pytest.mark.slow
 def test_a_second_run_skips_what_is_done_and_tells_the_same(inputs, models, capsys):
     _, listed, out = inputs
     first = run_here(capsys, "segment", "--list", listed, "-o", out, "--quiet")
@@ -58,6 +59,7 @@ def test_a_second_run_skips_what_is_done_and_tells_the_same(inputs, models, caps
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.nrrd")} == times
 
 
+@pytest.mark.slow
 def test_an_ended_run_goes_on_and_its_summary_is_that_of_a_run_that_was_not(inputs, models, capsys):
     _, listed, out = inputs
     run_here(capsys, "segment", "--list", listed, "-o", out, "--quiet")
@@ -70,6 +72,7 @@ def test_an_ended_run_goes_on_and_its_summary_is_that_of_a_run_that_was_not(inpu
     assert _results(out) == whole
 
 
+@pytest.mark.slow
 def test_an_input_that_was_only_copied_anew_costs_no_computation_and_a_changed_one_is_not_passed_over(
     inputs, models, capsys, monkeypatch
 ):
@@ -100,6 +103,7 @@ def test_results_of_other_parameters_are_neither_taken_for_done_nor_replaced(inp
     assert snapshot(out) == before
 
 
+@pytest.mark.slow
 def test_a_result_that_lacks_a_file_asked_for_is_not_done(inputs, models, capsys):
     folder, _, out = inputs
     arguments = ["segment", folder / "a.nrrd", folder / "b.nrrd", "-o", out, "--quiet"]
@@ -127,6 +131,7 @@ def test_the_state_of_an_input_tells_a_change_without_reading_it(tmp_path):
     assert source_state(folder) != state
 
 
+@pytest.mark.slow
 def test_the_benchmark_tells_the_case_its_networks_and_why_something_is_left_out(inputs, models, tmp_path, capsys):
     figures = tmp_path / "figures.json"
     done = run_here(capsys, "bench", inputs[0] / "a.nrrd", "--device", "cpu", "--repeats", "1", "-o", figures)

@@ -94,6 +94,7 @@ def test_a_series_spread_over_folders_is_one_case_or_left_out(tmp_path):
     assert "2 × series in several folders that hold others, too (p1/CT/a, p3)" in search.sentence(root)
 
 
+@pytest.mark.slow
 def test_results_and_the_output_folder_are_no_studies(tmp_path, capsys, models):
     root = tmp_path / "studies"
     root.mkdir()

@@ -44,6 +44,7 @@ def test_a_labelled_scan_becomes_a_training_set(sample_folder, labels_file, tmp_
         assert {row["scan"] for row in csv.DictReader(stream)} == {"chest_ct_tumor"}
 
 
+@pytest.mark.slow
 def test_a_training_set_is_not_replaced_unasked(sample_folder, labels_file, tmp_path, capsys):
     out = tmp_path / "set"
     out.mkdir()

@@ -45,6 +45,7 @@ def test_noise_goes_on_smoothly_from_a_slice_to_its_neighbors():
     torch.testing.assert_close(again[:, 0], again[:, 1])
 
 
+@pytest.mark.slow
 def test_disease_is_painted_into_the_lungs_and_nowhere_else(patient):
     hu, labels, depth, z = _batch(patient)
     painted, _ = paint_disease(hu, labels, depth, _chance(5, z))
@@ -107,6 +108,7 @@ def test_arms_and_tables_are_painted_on_air_outside_the_body(patient):
     assert not changed[(hu > -500) | (labels > 0)].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_mirrored_bodies_keep_the_right_lung_on_the_left_of_the_picture(patient, seed):
     hu, labels, depth, z = _batch(patient)
@@ -140,6 +142,7 @@ def test_what_the_field_of_view_cuts_off_is_not_lung(patient):
     assert not left[gone].any()
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_batch(patient):
     task = LungTask(LungConfig(batch=4), [patient])
     x, labels = task.batch(np.random.default_rng([0, 7]))
@@ -199,6 +202,7 @@ def test_what_is_ignored_has_no_part_in_the_loss(patient):
     assert (labels == IGNORED).float().mean() > 0.2 and ((labels == 1) | (labels == 2)).any()
 
 
+@pytest.mark.slow
 def test_a_few_steps_teach_something(patient):
     config = LungConfig(steps=8, batch=2, channels=8, levels=4, learning_rate=3e-3)
     task = LungTask(config, [patient])
