@@ -255,7 +255,7 @@ class RunSection:
         if lost:
             self._end(_("'{name}' was removed from the scene: the run was ended.").format(name=lost))
         else:
-            self._end(_("Cancelled; nothing was changed."))
+            self._end(_("Canceled; nothing was changed."))
 
     def _end(self, status: str) -> None:
         self.current = None

@@ -122,7 +122,7 @@ def test_cancel_ends_the_worker_and_leaves_the_scene_as_it_was(panel):
     assert process.poll() is not None
     assert not panel.panel.run.is_running
     assert temporary_folders() == []
-    assert text_of(panel.ui.statusLabel) == "Cancelled; nothing was changed."
+    assert text_of(panel.ui.statusLabel) == "Canceled; nothing was changed."
     assert text_of(panel.ui.applyButton) == "Apply"
     assert panel.panel.look.nodes() is None
     assert node_count() == before
