@@ -36,7 +36,9 @@ class MeasurementsTable:
         table = self._table
         table.rowCount = len(rows)
         for n, row in enumerate(rows):
-            texts = [row.region, *(readable(measurement(key), row.values[key]) for key in COLUMNS)]
+            # "right lung, upper third" would not fit.
+            region = row.region.replace(" lungs, ", ", ").replace(" lung, ", ", ")
+            texts = [region, *(readable(measurement(key), row.values[key]) for key in COLUMNS)]
             for column, text in enumerate(texts):
                 item = table.item(n, column)
                 if item is None:

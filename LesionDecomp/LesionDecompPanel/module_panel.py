@@ -23,5 +23,8 @@ def scroll_to(control) -> None:
 
 
 def _scroll(area, control) -> None:
+    # Meanwhile another module may have come into the panel; Qt crashes when it maps to a widget that is no ancestor.
+    if area.widget() is None or not area.widget().isAncestorOf(control):
+        return
     top = control.mapTo(area.widget(), qt.QPoint(0, 0)).y()
     area.verticalScrollBar().setValue(top)

@@ -12,6 +12,7 @@ from slicer.util import VTKObservationMixin
 
 from .export_section import ExportSection
 from .look_section import LookSection
+from .module_panel import scroll_to
 from .node_filters import NodeFilters
 from .run_section import RunSection
 from .scene_watch import SceneWatch
@@ -62,6 +63,9 @@ class Panel(VTKObservationMixin):
         self.take_parameter_node()
         self.run.enter()
         self.look.enter()
+        # The panel's place is otherwise that of the module before.
+        shown = self.look.nodes() is not None
+        scroll_to(self.ui.resultCollapsibleButton if shown else self.ui.inputsCollapsibleButton)
 
     def exit(self) -> None:
         """Another module is being looked at; a run goes on."""

@@ -123,7 +123,7 @@ def test_the_legend_is_one_small_bar_in_one_view(panel, result):
     legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(result.heatmap)
     assert [legend.GetNthViewNodeID(n) for n in range(legend.GetNumberOfViewNodeIDs())] == ["vtkMRMLSliceNodeRed"]
     assert legend.GetNumberOfLabels() == 3
-    assert (legend.GetSize(), legend.GetPosition()) == ((0.08, 0.35), (0.99, 0.98))
+    assert (legend.GetSize(), legend.GetPosition()) == ((0.08, 0.35), (0.99, 0.85))  # its title stands above
 
 
 def test_heat_hidden_elsewhere_unticks_its_box_and_opacity_does_not_show_it_again(panel, result):
