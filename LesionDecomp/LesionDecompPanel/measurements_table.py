@@ -11,6 +11,8 @@ COLUMNS = ("lung_volume_ml", "lesion_volume_ml", "involvement_percent")
 
 NUMBERS_ALIGNMENT = 0x0082  # Qt's right and vertical center, as the number that models take
 
+SHORT = ((" lungs, ", ", "), (" lung, ", ", "), (" third", ""))  # "right lung, upper third" would not fit
+
 
 class MeasurementsTable:
     """Rows of region, lung mL, lesion mL and share.
@@ -36,8 +38,9 @@ class MeasurementsTable:
         table = self._table
         table.rowCount = len(rows)
         for n, row in enumerate(rows):
-            # "right lung, upper third" would not fit.
-            region = row.region.replace(" lungs, ", ", ").replace(" lung, ", ", ")
+            region = row.region
+            for long, short in SHORT:
+                region = region.replace(long, short)
             texts = [region, *(readable(measurement(key), row.values[key]) for key in COLUMNS)]
             for column, text in enumerate(texts):
                 item = table.item(n, column)
@@ -47,4 +50,5 @@ class MeasurementsTable:
                         item.setData(qt.Qt.TextAlignmentRole, NUMBERS_ALIGNMENT)
                     table.setItem(n, column, item)
                 item.setText(text)
+                item.setToolTip(row.region)
         table.resizeRowsToContents()
