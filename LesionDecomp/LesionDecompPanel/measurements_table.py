@@ -11,7 +11,7 @@ COLUMNS = ("lung_volume_ml", "lesion_volume_ml", "involvement_percent")
 
 NUMBERS_ALIGNMENT = 0x0082  # Qt's right and vertical center, as the number that models take
 
-SHORT = ((" lungs, ", ", "), (" lung, ", ", "), (" third", ""))  # "right lung, upper third" would not fit
+SHORT = ((" lungs, ", ", "), (" lung, ", ", "))  # "right lung, upper third" would not fit
 
 
 class MeasurementsTable:
@@ -23,7 +23,7 @@ class MeasurementsTable:
     def __init__(self, table) -> None:
         self._table = table
         table.columnCount = 1 + len(COLUMNS)
-        table.setHorizontalHeaderLabels([_("Region"), _("Lung mL"), _("Lesion mL"), "%"])
+        table.setHorizontalHeaderLabels([_("Region"), _("Lung\nmL"), _("Lesion\nmL"), "%"])
         for column, key in enumerate(COLUMNS, start=1):
             table.horizontalHeaderItem(column).setToolTip(measurement(key).tooltip)
         table.verticalHeader().visible = False
