@@ -183,7 +183,15 @@ def failure_in_words(log: str, requirements: list[str]) -> str:
         (_DISK, _("The disk is full. Free some space and try again.")),
         (_PERMISSION, _("Slicer's folder cannot be written. Start Slicer as a user who may, or install it elsewhere.")),
         (_CONFLICT, _("The packages do not fit the versions that Slicer ships. Update Slicer.")),
-        (_VERSION, _("There is no such package for this Slicer's Python. Update Slicer.") + " " + offline),
+        (
+            _VERSION,
+            _(
+                "No fitting package was found: the package server cannot be reached, or has none for this Slicer's "
+                "Python. Check the connection and the proxy, or update Slicer."
+            )
+            + " "
+            + offline,
+        ),
     )
     reason = next((words for signs, words in reasons if any(sign in text for sign in signs)), "")
     names = ", ".join(name for name in requirements if "==" not in name)

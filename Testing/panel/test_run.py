@@ -352,7 +352,7 @@ def test_installing_packages_never_replaces_what_slicer_ships(panel, monkeypatch
         ("ProxyError('Cannot connect to proxy.', OSError('Tunnel connection failed: 407'))", "HTTPS_PROXY"),
         ("NewConnectionError: Failed to establish: [Errno -3] Temporary failure in name resolution", "reached"),
         ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "disk is full"),
-        ("ERROR: No matching distribution found for scikit-image", "Update Slicer"),
+        ("ERROR: No matching distribution found for scikit-image", "update Slicer"),
         ("ERROR: something nobody foresaw", "something nobody foresaw"),
     ],
 )
