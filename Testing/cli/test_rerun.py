@@ -75,6 +75,7 @@ def test_another_process_gives_the_same_bytes_and_other_threads_the_same_labels(
 
 
 class TestCompare:
+    @pytest.mark.slow
     def test_a_run_is_the_same_as_its_repetition(self, first, case, tmp_path, capsys):
         (_, ct, mask), folder = case, tmp_path
         options = ("--threshold", "0.45", "--min-volume-ml", "0.3", "--batch-size", "3", "--device", "cpu")
@@ -84,6 +85,7 @@ class TestCompare:
         lines = [line.split() for line in done.out.strip().splitlines()]
         assert all(line[-1] == "same" for line in lines) and len(lines) == 9
 
+    @pytest.mark.slow
     def test_what_differs_is_named_with_both_values(self, first, case, tmp_path, capsys):
         (_, ct, mask), folder = case, tmp_path
         ct_too = folder / "other.nrrd"
@@ -158,6 +160,7 @@ class TestCompare:
 
 
 class TestRerun:
+    @pytest.mark.slow
     def test_the_report_is_enough(self, first, case, tmp_path, capsys):
         (_, ct, mask), folder = case, tmp_path
         done = run_here(capsys, "rerun", first / "report.json", ct, "--lung-mask", mask, "-o", folder / "b", "--quiet")
@@ -185,6 +188,7 @@ class TestRerun:
         assert done.status == 1 and "found a CT with the hash" in done.err
         assert not (folder / "b").exists()
 
+    @pytest.mark.slow
     def test_a_report_that_the_run_does_not_bear_out_is_said(self, first, case, tmp_path, capsys):
         (_, ct, mask), folder = case, tmp_path
         report = json.loads((first / "report.json").read_text("utf-8"))

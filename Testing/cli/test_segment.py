@@ -76,6 +76,7 @@ class TestOneCase:
         with Image.open(out / "overview.png") as picture:
             assert min(picture.size) > 500
 
+    @pytest.mark.slow
     def test_results_are_those_of_the_library(self, case, models, capsys):
         folder, ct, mask, volume = case
         run_here(capsys, "segment", ct, "--lung-mask", mask, "-o", folder / "out", "--threshold", "0.5")
