@@ -7,11 +7,14 @@ set -euo pipefail
 data=$1 output=$2 volumes=${3:-}
 read -ra seeds <<< "${SEEDS:-0 1 2}"
 mkdir -p "$output"
-bundles=()
+methods=() ablations=()
 
 train() { # NAME, then what `lesiondecomp train` takes
     local run="$output/$1" resume=() few=()
-    bundles+=("$run/bundle")
+    case $1 in
+        *-seed* | *-without-* | *-matched) ablations+=("$run/bundle") ;;
+        *) methods+=("$run/bundle") ;;
+    esac
     [[ -d $run/bundle ]] && return
     [[ -f $run/checkpoint.pt ]] && resume=(--resume)
     if [[ -n ${STEPS:-} ]]; then
@@ -48,7 +51,10 @@ train default-without-G2 --set network.lesion_decoder=false --set network.gated=
 # Does a critic that cannot go by the lungs' shape help it?
 train default-matched --set batch.matched_normals=24 --set schedule.steps=1090 --set self_training.start=545
 
-lesiondecomp evaluate --data "$data" --split test --models lesions-decomposition "${bundles[@]}" -o "$output/evaluation" --overwrite
+models=(--models lesions-decomposition "${methods[@]}")
+lesiondecomp evaluate --data "$data" --split test "${models[@]}" -o "$output/evaluation" --overwrite
+lesiondecomp evaluate --data "$data" --split test --models "$output/default/bundle" "${ablations[@]}" \
+    --methods heat blurred_grey -o "$output/ablations" --overwrite
 if [[ -n $volumes ]]; then
-    lesiondecomp evaluate --data "$volumes" --models lesions-decomposition "${bundles[@]}" -o "$output/volumes" --overwrite
+    lesiondecomp evaluate --data "$volumes" "${models[@]}" -o "$output/volumes" --overwrite
 fi

@@ -60,7 +60,7 @@ def value_of(call: list[str], option: str, otherwise: str = "") -> str:
 def test_every_row_is_a_training_that_can_be_and_is_evaluated(run, tmp_path):
     calls, status = run("volumes", SEEDS="0 1")
     assert status == 0
-    *trainings, slices, volumes = calls
+    *trainings, slices, ablations, volumes = calls
     configurations = {}
     for call in trainings:
         preset = value_of(call, "--preset", "default")
@@ -71,11 +71,13 @@ def test_every_row_is_a_training_that_can_be_and_is_evaluated(run, tmp_path):
     assert configurations["paper-without-Ln-seed1"].weights.normal == 0
     assert not configurations["paper-without-G2-seed1"].network.lesion_decoder
     assert configurations["paper-10k-seed1"].seed == 1 and configurations["paper-10k-seed1"].steps == 10_000
-    every = [str(tmp_path / "out" / name / "bundle") for name in configurations]
-    for call, data in ((slices, "data"), (volumes, "volumes")):
+    methods = ["paper", "va-gan", "classifier", "biomarker", "default"]
+    others = ["default", *(name for name in configurations if name not in methods)]
+    for call, data, names in ((slices, "data", methods), (ablations, "data", others), (volumes, "volumes", methods)):
         assert call[0] == "evaluate" and value_of(call, "--data") == data
-        assert [part for part in call if part.endswith("/bundle")] == every
-    assert value_of(slices, "--split") == "test"
+        bundles = [part for part in call if part.endswith("/bundle")]
+        assert bundles == [str(tmp_path / "out" / name / "bundle") for name in names]
+    assert value_of(slices, "--split") == value_of(ablations, "--split") == "test"
 
 
 @pytest.mark.slow
@@ -88,13 +90,13 @@ def test_it_goes_on_with_the_row_that_was_interrupted(run):
     assert status == 0 and names[0] == "classifier" and "--resume" in calls[0]
     assert "paper" not in names and "va-gan" not in names and "--resume" not in calls[1]
     again, status = run()
-    assert status == 0 and [call[0] for call in again] == ["evaluate"]
+    assert status == 0 and [call[0] for call in again] == ["evaluate", "evaluate"]
 
 
 @pytest.mark.slow
 def test_a_few_steps_of_everything_are_asked_for(run):
     calls, _ = run(STEPS="7", SEEDS="0")
-    for call in calls[:-1]:
+    for call in calls[:-2]:
         preset = value_of(call, "--preset", "default")
         config = load_config(PRESETS[preset] if preset in PRESETS else BASELINES[preset](), None, settings_of(call))
         schedule = getattr(config, "schedule", config)
