@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,14 @@ import pytest
 from LesionDecompLib.ct.volume import Volume
 from LesionDecompLib.errors import InputError, LesionDecompError
 from LesionDecompLib.evaluation import lungs as evaluation
-from LesionDecompLib.evaluation.lungs import LungScore, cases_of_table, chosen_cases, means_by_tag, score_lungs
+from LesionDecompLib.evaluation.lungs import (
+    LungScore,
+    as_record,
+    cases_of_table,
+    chosen_cases,
+    means_by_tag,
+    score_lungs,
+)
 from LesionDecompLib.io.nrrd import write_nrrd
 
 RAS = np.diag([-2.0, -2.0, 3.0, 1.0])
@@ -81,3 +89,9 @@ def test_means_are_of_each_tag_s_cases():
     means = means_by_tag([score("a", 0.9, "whole"), score("b", 1.0, "whole", "sharp")])
     assert means["whole"] == {"cases": 2, "mean_dice": 0.95, "least_dice": 0.9, "largest_swapped": 0.01}
     assert means["sharp"]["cases"] == 1
+
+
+def test_a_lung_that_is_neither_there_nor_found_is_null_in_the_file():
+    score = LungScore("a", 0.9, float("nan"), 0.9, 0, 0, 0, 0, 1, 1, ())
+    record = json.loads(json.dumps(as_record(score), allow_nan=False))
+    assert record["dice_right"] is None and record["dice_left"] == 0.9

@@ -160,6 +160,11 @@ def evaluate_case(
     return replace(score, refused=refused, tags=tags), volume, labels, reference
 
 
+def as_record(score: LungScore) -> dict[str, Any]:
+    """A score for JSON: Dice of a lung that is neither there nor found is no number, and null."""
+    return {key: None if value != value else value for key, value in asdict(score).items()}
+
+
 def means_by_tag(scores: Sequence[LungScore]) -> dict[str, dict[str, float]]:
     """Number of cases, mean and least Dice, and the largest share of swapped voxels of each tag's cases."""
     by_tag: dict[str, list[LungScore]] = {}

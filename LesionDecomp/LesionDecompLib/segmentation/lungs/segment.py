@@ -86,7 +86,7 @@ def segment_lungs(
         )
     labels = np.zeros(volume.shape, dtype=np.uint8)
     sections = _write_labels(lungs, field, threshold, thickness, view.to_axial(labels), batch_size, cancelled)
-    warnings = [not_aerated(*lung) for lung in lungs.opaque]
+    warnings: list[str] = [not_aerated(*lung) for lung in lungs.opaque]
     warnings += lung_warnings(sections * (distance[1] * distance[2] / 100.0), distance[0])
     warnings += lung_hu_warnings(stack, view.to_axial(labels)) + lung_edge_warnings(stack, view.to_axial(labels), view)
     if progress is not None:
