@@ -139,7 +139,7 @@ class TestFiles:
     def test_a_pipe_does_not_hang(self, models, capsys, folder):
         os.mkfifo(folder / "ct.nrrd")
         done = run_here(capsys, "segment", folder / "ct.nrrd", "-o", folder / "out")
-        refused(done, "no regular file")
+        refused(done, "not a regular file")
 
     def test_a_folder_without_dicom(self, models, capsys, folder):
         (folder / "empty").mkdir()
@@ -263,7 +263,7 @@ class TestBundles:
             (lambda bundle: shutil.rmtree(bundle), "no bundle"),
             (lambda bundle: (bundle / "bundle.json").unlink(), "no bundle.json"),
             (lambda bundle: (bundle / WEIGHTS_NAME).unlink(), "no weights file"),
-            (lambda bundle: (bundle / "bundle.json").write_text("{"), "no JSON"),
+            (lambda bundle: (bundle / "bundle.json").write_text("{"), "not JSON"),
             (lambda bundle: (bundle / "bundle.json").write_text('{"name": "of another program"}'), "format version"),
             (lambda bundle: edit(bundle, format_version=99), "format version 99"),
             (lambda bundle: edit(bundle, task="lungs"), "task"),

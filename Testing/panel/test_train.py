@@ -173,7 +173,7 @@ def test_marked_slices_never_pass_to_another_patient(panel, ct_node, chest_case)
     assert marks.marks() == [(second, 0, 39, "", "")]
     panel.panel.watch.changed.flush()
     box = ui.rangesTable.cellWidget(0, 0)
-    assert [box.itemText(n) for n in range(box.count())] == ["Second", "Third"]
+    assert [box.itemText(n) for n in range(box.count)] == ["Second", "Third"]
     marks.set(0, first=5, last=9, label="normal")
     box.setProperty("currentIndex", 1)  # slices of one patient mean nothing in the other
     assert marks.marks() == [(third, 0, 60, "normal", "")]
@@ -222,7 +222,7 @@ def test_training_outlives_the_panel_resumes_and_its_model_is_offered(open_panel
     panel.panel.train.watch()
     assert resumed.state == "finished", resumed.error
     assert ModelBundle.load(resumed.bundle, "lesions").name == "my model"
-    offered = [ui.modelComboBox.itemData(n) for n in range(ui.modelComboBox.count())]
+    offered = [ui.modelComboBox.itemData(n) for n in range(ui.modelComboBox.count)]
     assert str(resumed.bundle) in offered
     from LesionDecompPanel.model_choice import remembered_folders
 
