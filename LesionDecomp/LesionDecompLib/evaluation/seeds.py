@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..models.bundle import ModelBundle
 from .localizers import Localizer
 
 SEED_BEHIND = re.compile(r"[-_ ]?(seed)?\d+$")
@@ -23,12 +24,14 @@ def over_seeds(localizers: Sequence[Localizer], entries: Mapping[str, Mapping[st
     :return: by the name of a training's first row without the seed behind it (``paper`` for ``paper-seed0``); of one
         seed there is no spread, and no group.
     """
-    groups: dict[tuple[str, str], list[Localizer]] = defaultdict(list)
+    groups: dict[tuple[str, str], dict[Any, Localizer]] = defaultdict(dict)
     for localizer in localizers:
         if localizer.bundle is not None:
-            groups[_training(localizer), localizer.method].append(localizer)
+            seed, training = _training(localizer.bundle)
+            groups[training, localizer.method].setdefault(seed, localizer)  # the same training twice counts once
     spread = {}
-    for rows in groups.values():
+    for of_seeds in groups.values():
+        rows = list(of_seeds.values())
         if len(rows) < 2:
             continue
         bundle, slash, method = rows[0].name.partition("/")
@@ -45,7 +48,7 @@ def over_seeds(localizers: Sequence[Localizer], entries: Mapping[str, Mapping[st
     return spread
 
 
-def _training(localizer: Localizer) -> str:
-    bundle = localizer.bundle
-    training = {} if bundle is None else bundle.metadata["training"].get("configuration", {})
-    return json.dumps({key: value for key, value in training.items() if key != "seed"}, sort_keys=True)
+def _training(bundle: ModelBundle) -> tuple[Any, str]:
+    """The seed a bundle was trained with, and all else of its configuration."""
+    settings = dict(bundle.metadata["training"].get("configuration", {}))
+    return settings.pop("seed", None), json.dumps(settings, sort_keys=True)
