@@ -7,9 +7,13 @@ library loads neither torch nor SimpleITK.
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# Programs decide what becomes of the log; without their handlers nothing is printed.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 if TYPE_CHECKING:
     from .ct.volume import Volume as Volume

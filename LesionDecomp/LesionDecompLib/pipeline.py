@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 DEFAULT_MIN_VOLUME_ML = 0.1
 DEFAULT_BATCH_SIZE = 8
 MASK_STAGE = "Lung mask"
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,6 +152,7 @@ class Segmenter:
             statistics = found.statistics()
         report("statistics", 1, 1)
         warnings += heat_warnings(statistics[0].values)
+        LOG.info("Segmented %s voxels on %s in %.1f s", volume.array.size, self.device, sum(timings.values()))
         used = {"lesions": self.lesion_bundle} if lung_mask is not None else self._bundles()
         return SegmentResult(
             heat=heat,

@@ -46,3 +46,15 @@ def test_modules_import_each_other_at_the_top_or_say_why_not():
     assert files
     silent = {path.name: [line for line in late_imports(path) if "#" not in line] for path in files}
     assert {name: lines for name, lines in silent.items() if lines} == {}
+
+
+def test_the_library_logs_and_prints_nothing_unless_its_program_asks(tmp_path, monkeypatch, caplog, capsys):
+    from LesionDecompLib.models import bundle
+
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "bundle.json").write_text("{")
+    monkeypatch.setattr(bundle, "model_folders", lambda: [tmp_path])
+    with caplog.at_level("WARNING", "LesionDecompLib"):
+        assert bundle.installed_bundles() == []
+    assert [record.name for record in caplog.records] == ["LesionDecompLib.models.bundle"]
+    assert capsys.readouterr() == ("", "")

@@ -10,7 +10,7 @@ import torch
 from LesionDecompLib.models.networks import Critic, UpConvolution
 from LesionDecompLib.segmentation.smoothing import blur_inside
 from LesionDecompLib.training import losses
-from LesionDecompLib.training.augmentation import HEALTHY_GREY, augment
+from LesionDecompLib.training.augmentation import HEALTHY_GRAY, augment
 from LesionDecompLib.training.config import PRESETS, Augmentation, load_config
 from LesionDecompLib.training.data.ahead import made_ahead
 from LesionDecompLib.training.data.slices import SliceSet
@@ -95,7 +95,7 @@ def plain_augmentation(x: torch.Tensor, beside: torch.Tensor, ranges: Augmentati
     ).split(1, dim=1)
     lung = cover > 0.5
     moved = torch.where(lung, grey / cover.clamp_min(0.5) - 1, -1.0)
-    out = HEALTHY_GREY + (moved - HEALTHY_GREY) * (1 + draws.normal(ranges.gain)) + draws.normal(ranges.offset)
+    out = HEALTHY_GRAY + (moved - HEALTHY_GRAY) * (1 + draws.normal(ranges.gain)) + draws.normal(ranges.offset)
     behind = (torch.arange(height) - (height - 1) / 2).view(1, 1, -1, 1) / 100
     out = out + draws.normal(ranges.gravity).abs() * behind
     one, two = (functional.max_pool2d((~lung).float(), k, stride=1, padding=k // 2) > 0 for k in (3, 5))

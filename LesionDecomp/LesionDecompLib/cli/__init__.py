@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import os
 import sys
 import warnings
@@ -49,6 +50,8 @@ def main(argv: Sequence[str] | None = None, scene_writer: Callable[[], SceneWrit
         # A console that lacks a character (×, an umlaut in a name) must not end the run.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    if os.environ.get("LESIONDECOMP_DEBUG"):
+        logging.basicConfig(level=logging.INFO)  # to standard error, where people look
     try:
         args = build_parser().parse_args(argv)
         args.command_line = list(sys.argv[1:] if argv is None else argv)
@@ -86,7 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def error_sentence(error: Exception) -> str:
-    """One sentence for any error; with the environment variable LESIONDECOMP_DEBUG set, it is raised instead."""
+    """One sentence for any error; with LESIONDECOMP_DEBUG set in the environment it is raised instead."""
     if isinstance(error, LesionDecompError):
         option = REMEDIES.get(error.remedy)
         return f"{error} {option}" if option else str(error)

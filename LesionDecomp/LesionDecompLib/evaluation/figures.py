@@ -74,14 +74,14 @@ def draw_examples(
     chosen = example_slices(data, comparison.masks[MASKS[0]], count)
     images = data.images[data.lesion][chosen]
     shown = [row for row in localizers if row.method not in FLOORS][:most]
-    grey = lung_crops(images, EXAMPLE_SIZE)
+    gray = lung_crops(images, EXAMPLE_SIZE)
     truth = lung_crops(comparison.masks[MASKS[0]][chosen].astype(np.uint8), EXAMPLE_SIZE, around=images)
     columns = 2 + len(shown) + bool(shown)
     figure = Figure(figsize=(1.55 * columns, 1.4 * len(chosen) + 0.5), layout="constrained")
     panels = figure.subplots(len(chosen), columns, squeeze=False)
     for axes in panels.flat:
         axes.set_axis_off()
-    for row, (image, marked) in enumerate(zip(grey, truth, strict=True)):
+    for row, (image, marked) in enumerate(zip(gray, truth, strict=True)):
         for axes in panels[row]:
             axes.imshow(image, cmap="gray", vmin=0, vmax=255)
         panels[row, 1].contourf(marked, levels=[0.5, 1.5], colors=["#2ec4b6"], alpha=0.8)
@@ -89,7 +89,7 @@ def draw_examples(
         threshold = comparison.measured[localizer.name].threshold
         heat = lung_crops(localizer.heat(images), EXAMPLE_SIZE, around=images)
         for row, warm in enumerate(heat):
-            seen = np.ma.masked_where((grey[row] == 0) | (warm < 0.25 * threshold), warm)
+            seen = np.ma.masked_where((gray[row] == 0) | (warm < 0.25 * threshold), warm)
             panels[row, column].imshow(seen, cmap="inferno", vmin=0, vmax=2 * threshold, alpha=0.75)
             if (warm >= threshold).any() and not (warm >= threshold).all():
                 panels[row, column].contour(warm >= threshold, levels=[0.5], colors=["cyan"], linewidths=0.6)

@@ -73,8 +73,8 @@ def volume_heat(localizer: Localizer, volume: Volume, lungs: np.ndarray) -> np.n
     image = SliceInput.of({"input": slice_input()}) if localizer.bundle is None else localizer.bundle.slice_input
 
     def answer(x: torch.Tensor) -> torch.Tensor:
-        grey = ((x[:, 0] + 1) * 127.5).round().clamp(1, 255)
-        images = torch.where(x[:, 0] > OUTSIDE, grey, 0).to(torch.uint8).cpu().numpy()
+        gray = ((x[:, 0] + 1) * 127.5).round().clamp(1, 255)
+        images = torch.where(x[:, 0] > OUTSIDE, gray, 0).to(torch.uint8).cpu().numpy()
         return torch.from_numpy(localizer.heat(images)).unsqueeze(1)
 
     box = lung_box(volume.view.to_axial(lungs))

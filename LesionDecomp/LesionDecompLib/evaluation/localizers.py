@@ -209,12 +209,12 @@ METHODS: dict[str, Method] = {
 }
 
 
-def _grey(images: np.ndarray) -> np.ndarray:
+def _gray(images: np.ndarray) -> np.ndarray:
     return images.astype(np.float32) / 255.0
 
 
 # What knows nothing: a method that does not clear these has learned nothing a blur does not know.
-FLOORS: dict[str, HeatOf] = {"grey": _grey, "blurred_grey": blurred_grey}
+FLOORS: dict[str, HeatOf] = {"grey": _gray, "blurred_grey": blurred_grey}
 
 
 def localizers_of(

@@ -71,11 +71,11 @@ def _sheet(images: np.ndarray, masks: np.ndarray, heat: np.ndarray, dice: np.nda
     for column, title in enumerate(COLUMNS):
         pen.text((column * PANEL[0] + 6, 4), title, fill=(235, 235, 235))
     layers = [lung_crops(layer, size, around=images) for layer in (images, masks, heat)]
-    for row, (grey, mask, warm) in enumerate(zip(*layers, strict=True)):
-        hu = low + grey.astype(np.float32) / 255 * (high - low)
-        nothing, lungs = np.zeros_like(warm), (grey > 0).astype(np.uint8)
+    for row, (gray, mask, warm) in enumerate(zip(*layers, strict=True)):
+        hu = low + gray.astype(np.float32) / 255 * (high - low)
+        nothing, lungs = np.zeros_like(warm), (gray > 0).astype(np.uint8)
         for column, (shown, outlined) in enumerate(
-            ((nothing, nothing > 0), (nothing, mask), (warm, (warm >= threshold) & (grey > 0)))
+            ((nothing, nothing > 0), (nothing, mask), (warm, (warm >= threshold) & (gray > 0)))
         ):
             panel = draw_panel(Plane(hu, shown, lungs, outlined, 1.0, 1.0), frame, threshold)
             sheet.paste(panel, (column * PANEL[0], 20 + row * PANEL[1]))

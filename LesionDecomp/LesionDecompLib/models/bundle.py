@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -28,6 +29,7 @@ METADATA_NAME = "bundle.json"
 TASKS = ("lungs", "lesions", "localizer")
 NORMS = ("batch", "group", "none")  # as networks has them, without torch
 STAGE = "Model bundle"
+LOG = logging.getLogger(__name__)
 MAX_METADATA_BYTES = 1 << 20
 MAX_WEIGHTS_BYTES = 1 << 28
 MAX_PARAMETERS = 64_000_000  # the paper's own network has 43 million
@@ -265,7 +267,8 @@ def installed_bundles(task: str | None = None) -> list[ModelBundle]:
     for path in bundle_paths():
         try:
             bundle = ModelBundle.load(path)
-        except LesionDecompError:
+        except LesionDecompError as error:
+            LOG.warning("Left out: %s", error)
             continue
         if task is None or bundle.task == task:
             bundles.append(bundle)

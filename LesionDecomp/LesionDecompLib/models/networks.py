@@ -229,8 +229,8 @@ class DecompositionNet(nn.Module):
         if not self.gated:
             lesion = torch.tanh(head)
             return lesion, lesion
-        gate, grey = head.float().chunk(2, dim=1)
-        return torch.sigmoid(gate) * (1.0 + torch.tanh(grey)), gate
+        gate, gray = head.float().chunk(2, dim=1)
+        return torch.sigmoid(gate) * (1.0 + torch.tanh(gray)), gate
 
 
 class Critic(nn.Module):

@@ -91,22 +91,22 @@ class LesionField:
         scale = np.float32(2.0 / (self.hu_window[1] - self.hu_window[0]))
 
         def scaled(part: slice) -> None:
-            lung, grey = both[: len(hu)][part], both[len(hu) :][part]
+            lung, gray = both[: len(hu)][part], both[len(hu) :][part]
             np.not_equal(lungs[part], 0, out=lung)
-            np.subtract(hu[part], low, out=grey, dtype=np.float32)
-            grey *= scale
-            np.clip(grey, 0.0, 2.0, out=grey)
-            grey *= lung
+            np.subtract(hu[part], low, out=gray, dtype=np.float32)
+            gray *= scale
+            np.clip(gray, 0.0, 2.0, out=gray)
+            gray *= lung
 
         over_slices(scaled, len(hu), fewest=1)
         pixels = self._held.to_pixels(torch.from_numpy(both).to(self.field.rows.device))
-        coverage, grey = pixels.split(len(hu))
-        grey = grey / coverage.clamp_min(0.5) - 1.0
+        coverage, gray = pixels.split(len(hu))
+        gray = gray / coverage.clamp_min(0.5) - 1.0
         inside = coverage > 0.5
         if self.rim > 0:
             width = 2 * self.rim + 1
             inside = functional.max_pool2d((~inside).float(), width, stride=1, padding=self.rim) == 0
-        return torch.where(inside, grey.clamp(DARKEST, 1.0), OUTSIDE).unsqueeze(1)
+        return torch.where(inside, gray.clamp(DARKEST, 1.0), OUTSIDE).unsqueeze(1)
 
     def whole(self, x: torch.Tensor) -> torch.Tensor:
         """Input ``(n, 1, h, w)`` with the pixels around that :meth:`to_input` leaves away, ``(n, 1, size, size)``."""

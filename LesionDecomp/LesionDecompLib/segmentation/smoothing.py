@@ -45,5 +45,5 @@ def shrink_inside(x: torch.Tensor, factor: int) -> torch.Tensor:
     :return: ``(n, 1, h / factor, w / factor)``; lung where more than half of the pixels were, -1 elsewhere.
     """
     share = functional.avg_pool2d((x > -1).to(x.dtype), factor)
-    grey = functional.avg_pool2d(torch.where(x > -1, x + 1, 0.0), factor)
-    return torch.where(share > 0.5, grey / share.clamp_min(0.5) - 1, -1.0)
+    gray = functional.avg_pool2d(torch.where(x > -1, x + 1, 0.0), factor)
+    return torch.where(share > 0.5, gray / share.clamp_min(0.5) - 1, -1.0)

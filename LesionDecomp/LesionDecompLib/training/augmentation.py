@@ -11,7 +11,7 @@ from .config import Augmentation
 from .draws import SliceDraws
 from .smooth_fields import interpolated
 
-HEALTHY_GREY = 97 / 127.5 - 1  # mode of healthy lung in the slices
+HEALTHY_GRAY = 97 / 127.5 - 1  # mode of healthy lung in the slices
 
 
 def augment(
@@ -28,7 +28,7 @@ def augment(
     value, coverage, beside = _move(x, beside, ranges, draws)
     lung = coverage > 0.5
     gain = 1.0 + draws.normal(ranges.gain)
-    shift = HEALTHY_GREY * (1 - gain) - gain + draws.normal(ranges.offset)
+    shift = HEALTHY_GRAY * (1 - gain) - gain + draws.normal(ranges.offset)
     if ranges.gravity > 0:
         height = x.shape[2]
         behind = (torch.arange(height, dtype=x.dtype) - (height - 1) / 2) / 100
@@ -57,10 +57,10 @@ def _brighten_rim(x: torch.Tensor, lung: torch.Tensor, probability: float, draws
     where = interpolated(coarse.to(x.device), (height, width), "bilinear", align_corners=False).clamp_(0, 1)
     chosen = (draws.uniform(0, 1) < probability).float().to(x.device)
     inner = (draws.uniform(0, 1) < 0.4).float().to(x.device) * 0.5
-    grey = draws.uniform(0.1, 1.0).to(x.device)
+    gray = draws.uniform(0.1, 1.0).to(x.device)
     # Outermost pixels in full, the next by ``inner``.
     share = torch.lerp(one.to(x.dtype), two.to(x.dtype), inner).mul_(where).mul_(lung).mul_(chosen)
-    return torch.lerp(x, torch.maximum(x, grey), share)
+    return torch.lerp(x, torch.maximum(x, gray), share)
 
 
 def _grown(mask: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,7 @@ from .draws import SliceDraws
 SIZE = (160, 192)
 SHRINK = 2
 BATCH = 16
-GREYS = 127.5  # gray levels of an 8-bit slice in one unit of [-1, 1]
+GRAYS = 127.5  # gray levels of an 8-bit slice in one unit of [-1, 1]
 
 
 def train_judge(data: SliceSet, steps: int = 400, seed: int = 0) -> Critic:
@@ -36,7 +36,7 @@ def train_judge(data: SliceSet, steps: int = 400, seed: int = 0) -> Critic:
     optimizer = torch.optim.Adam(judge.parameters(), lr=1e-3)
     for step in range(steps):
         half = [group[torch.from_numpy(generator.integers(len(group), size=BATCH // 2))] for group in groups]
-        x = torch.cat(half).unsqueeze(1).float() / GREYS - 1.0
+        x = torch.cat(half).unsqueeze(1).float() / GRAYS - 1.0
         x, _ = augment(x, ranges, SliceDraws(generator.integers(2**62, size=BATCH)))
         normal = torch.arange(BATCH) >= BATCH // 2
         logits = judge(shrink_inside(x, SHRINK))
@@ -69,15 +69,15 @@ def healthy_version_metrics(
     in_normal = np.zeros(2)
     for start in range(0, len(crops), BATCH):
         part = slice(start, start + BATCH)
-        x = torch.from_numpy(crops[part]).to(device, torch.float32).unsqueeze(1) / GREYS - 1.0
+        x = torch.from_numpy(crops[part]).to(device, torch.float32).unsqueeze(1) / GRAYS - 1.0
         small = shrink_inside(x, shrink) if shrink > 1 else x
         normal = network.normal(small).float()
         if shrink > 1:
             normal = functional.interpolate(normal, scale_factor=shrink, mode="bilinear", align_corners=False)
-        normal = torch.where(x > -1, normal.clamp(-1 + 1 / GREYS, 1.0), -1.0)
+        normal = torch.where(x > -1, normal.clamp(-1 + 1 / GRAYS, 1.0), -1.0)
         before.append(judge(shrink_inside(x, SHRINK).cpu()).numpy())
         after.append(judge(shrink_inside(normal, SHRINK).cpu()).numpy())
-        change = (x - normal).abs()[:, 0].cpu().numpy() * GREYS
+        change = (x - normal).abs()[:, 0].cpu().numpy() * GRAYS
         lung, hot = crops[part] > 0, heats[part] >= threshold
         sick = data.lesion[part][:, None, None]
         for sums, where in ((below, lung & ~hot & sick), (above, lung & hot & sick), (in_normal, lung & ~sick)):

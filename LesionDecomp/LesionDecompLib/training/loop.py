@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import csv
 import io
+import logging
 import math
 import os
 import time
@@ -32,6 +33,7 @@ from .watch import Watch
 CHECKPOINT_NAME = "checkpoint.pt"
 LOG_NAME = "log.csv"
 STAGE = "Training"
+LOG = logging.getLogger(__name__)
 
 
 class Task(Protocol):
@@ -207,6 +209,7 @@ def _save(
         buffer,
     )
     write_bytes(folder / CHECKPOINT_NAME, buffer.getbuffer(), "Writing the checkpoint")
+    LOG.info("Checkpoint written after %d steps", step)
 
 
 def _restore(

@@ -41,9 +41,9 @@ def reconstruction_loss(
 def edge_weight(x: torch.Tensor) -> torch.Tensor:
     """The released code's pixel weight (1 + Sobel / 255)^2, Sobel of the slice on the 0 to 255 scale."""
     kernel = torch.tensor([[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]], device=x.device).view(1, 1, 3, 3)
-    grey = functional.pad((x.float() + 1) * 127.5, (1, 1, 1, 1), mode="replicate")
-    horizontal = functional.conv2d(grey, kernel)
-    vertical = functional.conv2d(grey, kernel.transpose(2, 3))
+    gray = functional.pad((x.float() + 1) * 127.5, (1, 1, 1, 1), mode="replicate")
+    horizontal = functional.conv2d(gray, kernel)
+    vertical = functional.conv2d(gray, kernel.transpose(2, 3))
     return (1 + torch.sqrt(horizontal**2 + vertical**2).clamp(0, 255) / 255) ** 2
 
 

@@ -30,10 +30,10 @@ def paint_lesions(x: torch.Tensor, draws: SliceDraws) -> tuple[torch.Tensor, tor
     lung = coarse > -1
     rim = _rim(lung.float())
     layers = coarse.new_zeros(len(x), 3, *coarse.shape[2:])  # opacity, gray, extent
-    for out, grey, inside, share, rng in zip(
+    for out, gray, inside, share, rng in zip(
         layers, coarse[:, 0], lung[:, 0], rim[:, 0], draws.generators, strict=True
     ):
-        healthy = float(grey[inside].median()) if inside.any() else -1.0
+        healthy = float(gray[inside].median()) if inside.any() else -1.0
         patches = _Patches(inside, share, rng)
         if len(patches) == 0:
             continue
@@ -43,9 +43,9 @@ def paint_lesions(x: torch.Tensor, draws: SliceDraws) -> tuple[torch.Tensor, tor
         out[0], out[1] = opacity, levels.gather(0, densest[None])[0]
         out[2] = patches.extent.amax(dim=0)
     layers = interpolated(layers.to(x.device), (x.shape[2], x.shape[3]), "bilinear", align_corners=False)
-    opacity, grey, extent = layers.split(1, dim=1)
+    opacity, gray, extent = layers.split(1, dim=1)
     # Vessels stay visible in ground-glass: tissue brighter than the lesion is not darkened.
-    painted = torch.addcmul(x, opacity, torch.maximum(grey, x) - x)
+    painted = torch.addcmul(x, opacity, torch.maximum(gray, x) - x)
     inside = x > -1
     return torch.where(inside, painted.clamp(-1 + 1 / 127.5, 1.0), -1.0), torch.where(inside, extent, 0.0)
 

@@ -36,7 +36,7 @@ PROVENANCE = {
         "changes": "split into train, val and test by inferred scan",
         "history": "taught by the mean heat of three models on the training slices, all from image-level labels: two "
         "localisers without normal decoder at half resolution, 2000 steps each (painted lesions, batch norm, "
-        "12 + 8 + 6 slices, seed 2; neither paint nor augmentation but a grey offset, group norm, 8 + 8 slices, "
+        "12 + 8 + 6 slices, seed 2; neither paint nor augmentation but a gray offset, group norm, 8 + 8 slices, "
         "seed 3), and the decomposition that shipped before; heat of both decoders; commands in "
         "Documentation/experiments.md",
     },

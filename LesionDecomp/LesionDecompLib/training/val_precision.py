@@ -63,7 +63,7 @@ def blurred_grey(images: np.ndarray) -> np.ndarray:
     """
     heat = np.empty(images.shape, dtype=np.float32)
     for start in range(0, len(images), BATCH):
-        grey = torch.from_numpy(images[start : start + BATCH].astype(np.float32) / 255.0).unsqueeze(1)
-        inside = (grey > 0).float()
-        heat[start : start + BATCH] = (blur_inside(grey, inside, FLOOR_SIGMA_PX) * inside)[:, 0].clamp(0, 1).numpy()
+        gray = torch.from_numpy(images[start : start + BATCH].astype(np.float32) / 255.0).unsqueeze(1)
+        inside = (gray > 0).float()
+        heat[start : start + BATCH] = (blur_inside(gray, inside, FLOOR_SIGMA_PX) * inside)[:, 0].clamp(0, 1).numpy()
     return heat
