@@ -13,6 +13,7 @@ from scipy import ndimage
 from ...threads import over_slices
 from ..components import find_components
 from .air import IN_PLANE, airway_in_lungs, dark_lung
+from .body import pieces_outside_body
 from .opaque import opaque_lungs
 from .sides import RIGHT, bounding_box, side_planes
 
@@ -67,6 +68,7 @@ def clean_lungs(
     raw = part >= threshold
     mask = keep_large_pieces(raw, voxel_ml)
     if hu is not None:
+        mask &= ~pieces_outside_body(mask, hu[box[0]], (box[1].start, box[2].start))
         mask |= dark_lung(mask, hu[box], spacing)
     mask = fill_holes(mask, spacing)
     if hu is not None:
