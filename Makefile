@@ -16,7 +16,7 @@ test: $(VENV)/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m mypy
 	PYTHONPATH=LesionDecomp $(BIN)/lint-imports --no-cache
-	$(BIN)/python -m pytest $(PYTEST_ARGUMENTS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGUMENTS)
 
 coverage: $(VENV)/installed-test
 	$(BIN)/python -m coverage erase

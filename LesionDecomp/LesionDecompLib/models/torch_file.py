@@ -26,7 +26,6 @@ NAMES = {"torch._utils _rebuild_tensor_v2", "collections OrderedDict"} | {
 # After these the pickle's memory gets nothing that holds other values and can be a key.
 PLAIN = ("GLOBAL", "BINUNICODE", "EMPTY_DICT", "EMPTY_LIST", "REDUCE", "BUILD")
 MOST_REPEATED = 24  # tuples, for each of which the time to hash them may double
-PIECE_BYTES = 1 << 20
 
 
 class NotTensorsError(ValueError):
