@@ -7,7 +7,13 @@ import pickle
 
 import numpy as np
 from LesionDecompLib.ct.oddity import Oddity
-from LesionDecompLib.ct.plausibility import lung_edge_warnings, lung_hu_warnings, lung_warnings
+from LesionDecompLib.ct.plausibility import (
+    heat_warnings,
+    input_warnings,
+    lung_edge_warnings,
+    lung_hu_warnings,
+    lung_warnings,
+)
 from LesionDecompLib.ct.volume import Volume
 
 
@@ -61,6 +67,20 @@ def test_lungs_too_dense_or_too_empty_on_average():
         (warning,) = lung_hu_warnings(stack, lungs)
         assert (warning.code, warning.value, warning.limit) == ("lung_hu", mean, limit)
     assert lung_hu_warnings(stack, lungs * 0) == []
+
+
+def test_warnings_about_a_ct_as_it_came_and_about_heat_have_codes():
+    flat = np.full((20, 130, 130), -1000, dtype=np.int16)
+    flat[:, 20:110, 20:110] = 45
+    flat[:, 40:90, 40:90] = np.arange(50)[:, None] - 870
+    flat[7] = -1000
+    flat[12] = flat[11]
+    told = input_warnings(Volume.from_array(flat, np.diag([-3.5, -3.5, 6.0, 1.0])))
+    assert {"thick_slices", "coarse_pixels", "few_values", "empty_slices", "repeated_slices"} <= set(_codes(told))
+    assert all(np.isfinite([warning.value, warning.limit]).all() for warning in told)
+    assert "clipped_above" in _codes(told) and "short_scan" not in _codes(told)
+    (hot,) = heat_warnings({"involvement_percent": 75.0, "lung_heat_mean": 0.5})
+    assert (hot.code, hot.value, hot.limit) == ("high_involvement", 75.0, 60.0)
 
 
 def test_lungs_cut_at_the_slices_edge_have_a_code():

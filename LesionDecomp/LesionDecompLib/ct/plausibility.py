@@ -64,28 +64,35 @@ def sampled(array: np.ndarray) -> np.ndarray:
 
 def geometry_warnings(view: AxialView) -> list[str]:
     """What is odd about the grid: thick slices, a short scan, oblique, tilted or sheared slices, another plane."""
-    warnings = []
+    warnings: list[str] = []
     distance = view.slice_distance
     if distance > THICK_SLICE_MM + 0.01:
-        warnings.append(f"Slices are {distance:.1f} mm apart; beyond {THICK_SLICE_MM:g} mm small lesions are missed.")
+        text = f"Slices are {distance:.1f} mm apart; beyond {THICK_SLICE_MM:g} mm small lesions are missed."
+        warnings.append(Oddity(text, "thick_slices", distance, THICK_SLICE_MM))
     if max(view.spacing[1:]) > COARSE_PIXEL_MM:
-        warnings.append(
+        text = (
             f"Pixels are {max(view.spacing[1:]):.1f} mm wide; beyond {COARSE_PIXEL_MM:g} mm vessels and edges of the "
             "lungs look like lesions."
         )
+        warnings.append(Oddity(text, "coarse_pixels", max(view.spacing[1:]), COARSE_PIXEL_MM))
     if view.shape[0] * distance < SHORT_SCAN_MM:
-        warnings.append(f"The scan is {view.shape[0] * distance:.0f} mm high; whole lungs take more.")
+        text = f"The scan is {view.shape[0] * distance:.0f} mm high; whole lungs take more."
+        warnings.append(Oddity(text, "short_scan", view.shape[0] * distance, SHORT_SCAN_MM))
     if view.turn_degrees > TURN_DEGREES:
-        warnings.append(
+        text = (
             f"The volume is oblique: its axes are up to {view.turn_degrees:.0f}° off the patient's, and slices are "
             "taken along its axes."
         )
+        warnings.append(Oddity(text, "oblique", view.turn_degrees, TURN_DEGREES))
     elif view.tilt_degrees > TILT_DEGREES:
-        warnings.append(f"The slices are tilted by {view.tilt_degrees:.0f}° against the patient's axis.")
+        text = f"The slices are tilted by {view.tilt_degrees:.0f}° against the patient's axis."
+        warnings.append(Oddity(text, "tilted_slices", view.tilt_degrees, TILT_DEGREES))
     if view.shear_degrees > SHEAR_DEGREES:
-        warnings.append(f"Gantry tilt: slices are sheared by {view.shear_degrees:.1f}°; the voxel grid follows them.")
+        text = f"Gantry tilt: slices are sheared by {view.shear_degrees:.1f}°; the voxel grid follows them."
+        warnings.append(Oddity(text, "gantry_tilt", view.shear_degrees, SHEAR_DEGREES))
     if view.axes[0] != int(np.argmax(np.abs(_steps(view)))) and max(view.spacing) > 2 * min(view.spacing):
-        warnings.append("The CT was not acquired in axial slices; its axial slices are interpolated from others.")
+        text = "The CT was not acquired in axial slices; its axial slices are interpolated from others."
+        warnings.append(Oddity(text, "not_axial", max(view.spacing) / min(view.spacing), 2.0))
     return warnings
 
 
@@ -95,25 +102,33 @@ def value_warnings(stack: np.ndarray, sample: np.ndarray) -> list[str]:
     :param stack: ``(z, y, x)`` HU.
     :param sample: every n-th voxel of it.
     """
-    warnings = []
+    warnings: list[str] = []
     low, high = float(sample.min()), float(sample.max())
     air, tissue = _air(stack), _commonest(sample, (-250, 250))
     if air is not None and not AIR_HU[0] <= air <= AIR_HU[1]:
-        warnings.append(f"Air around the patient lies at {air:.0f} HU, not near -1000: check the rescaling to HU.")
+        text = f"Air around the patient lies at {air:.0f} HU, not near -1000: check the rescaling to HU."
+        warnings.append(Oddity(text, "air_hu", air, AIR_HU[0] if air < AIR_HU[0] else AIR_HU[1]))
     elif tissue is not None and not any(a <= tissue <= b for a, b in SOFT_TISSUE_HU):
-        warnings.append(
+        text = (
             f"The commonest soft tissue lies at {tissue:.0f} HU; fat (near -100) or muscle (near 50) is expected: "
             "check the rescaling to HU."
         )
+        bounds = [bound for pair in SOFT_TISSUE_HU for bound in pair]
+        nearest = min(bounds, key=lambda bound: abs(bound - tissue))
+        warnings.append(Oddity(text, "soft_tissue_hu", tissue, nearest))
     if high < CLIPPED_BELOW_HU and np.mean(sample == high) > CLIPPED_SHARE:
-        warnings.append(f"Values are cut off at {high:.0f} HU: the CT was saved in a window, denser tissue is lost.")
+        text = f"Values are cut off at {high:.0f} HU: the CT was saved in a window, denser tissue is lost."
+        warnings.append(Oddity(text, "clipped_above", high, CLIPPED_BELOW_HU))
     if low > CLIPPED_ABOVE_HU and np.mean(sample == low) > CLIPPED_SHARE:
-        warnings.append(f"Values are cut off at {low:.0f} HU: the CT was saved in a window, air is lost.")
+        text = f"Values are cut off at {low:.0f} HU: the CT was saved in a window, air is lost."
+        warnings.append(Oddity(text, "clipped_below", low, CLIPPED_ABOVE_HU))
     share = float(np.mean(sample > HIGHEST_HU))
     if share > HIGH_SHARE:
-        warnings.append(f"{100 * share:.1f} % of the voxels are above {HIGHEST_HU} HU: check the rescaling to HU.")
+        text = f"{100 * share:.1f} % of the voxels are above {HIGHEST_HU} HU: check the rescaling to HU."
+        warnings.append(Oddity(text, "high_values", share, HIGH_SHARE))
     if (different := _different(sample)) < FEWEST_VALUES:
-        warnings.append(f"The CT holds only {different} different values: it looks like a picture turned into HU.")
+        text = f"The CT holds only {different} different values: it looks like a picture turned into HU."
+        warnings.append(Oddity(text, "few_values", different, FEWEST_VALUES))
     return warnings
 
 
@@ -128,12 +143,14 @@ def slice_warnings(stack: np.ndarray) -> list[str]:
     empty = pictures.min(axis=(1, 2)) == pictures.max(axis=(1, 2))
     change = np.array([float(np.abs(b - a).mean()) for a, b in pairwise(pictures)])
     told = ~(empty[1:] | empty[:-1])
-    warnings = []
+    warnings: list[str] = []
     if empty.any():
-        warnings.append(f"{_slices(int(empty.sum()))} without an image: each pixel has the same value.")
+        text = f"{_slices(int(empty.sum()))} without an image: each pixel has the same value."
+        warnings.append(Oddity(text, "empty_slices", empty.sum(), 0.0))
     repeated = int(np.count_nonzero(told & (change == 0)))
     if repeated:
-        warnings.append(f"{_slices(repeated)} the same as the one below: copies may stand for missing slices.")
+        text = f"{_slices(repeated)} the same as the one below: copies may stand for missing slices."
+        warnings.append(Oddity(text, "repeated_slices", repeated, 0.0))
     told &= change > 0
     jumps = []
     for z in np.flatnonzero(told):
@@ -142,10 +159,11 @@ def slice_warnings(stack: np.ndarray) -> list[str]:
             jumps.append(int(z))
     if jumps:
         places = ", ".join(f"{z + 1} and {z + 2}" for z in jumps[:3]) + (" and more" if len(jumps) > 3 else "")
-        warnings.append(
+        text = (
             f"The image jumps between the axial slices {places} (counted from the lowest): slices may be missing or "
             "out of order, or the patient moved."
         )
+        warnings.append(Oddity(text, "jumps_between_slices", len(jumps), 0.0))
     return warnings
 
 
@@ -247,9 +265,11 @@ def heat_warnings(measurements: Mapping[str, float]) -> list[str]:
     """
     share, mean = measurements["involvement_percent"], measurements["lung_heat_mean"]
     if share > HIGH_INVOLVEMENT_PERCENT:
-        return [f"{share:.0f} % of the lungs are called lesion: check the CT's HU and the lung mask."]
+        text = f"{share:.0f} % of the lungs are called lesion: check the CT's HU and the lung mask."
+        return [Oddity(text, "high_involvement", share, HIGH_INVOLVEMENT_PERCENT)]
     if mean > HIGH_HEAT_MEAN:
-        return [f"Heat is high all over the lungs (mean {mean:.2f}): check the CT's HU and the lung mask."]
+        text = f"Heat is high all over the lungs (mean {mean:.2f}): check the CT's HU and the lung mask."
+        return [Oddity(text, "high_heat", mean, HIGH_HEAT_MEAN)]
     return []
 
 

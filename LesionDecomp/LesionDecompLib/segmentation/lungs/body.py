@@ -40,7 +40,7 @@ def pieces_outside_body(mask: np.ndarray, hu: np.ndarray, corner: tuple[int, int
             if height not in patients:
                 patients[height] = _patient(hu[height])
             _, y, x = pieces.voxels(runs[pieces.z[runs] == height])
-            inside += np.count_nonzero(patients[height][y + corner[0], x + corner[1]])
+            inside += int(np.count_nonzero(patients[height][y + corner[0], x + corner[1]]))
             count += len(y)
         outside[number] = inside < 0.5 * count
     if not outside.any() or pieces.sizes[outside].sum() > LARGEST_OUTSIDE * pieces.sizes.sum():
