@@ -156,6 +156,8 @@ class LookSection:
         if shown is None or self._shown is None or state is None or state["heatmap"] != self._shown["heatmap"]:
             return
         heat, outline = shown
+        # The layout may have changed, and with it the view that has room for the legend.
+        self._result().set_look(legend=heat and parameters.legendVisible, legend_view=slicer_views.legend_view())
         if (heat, outline) == (parameters.overlayVisible, parameters.outlineVisible):
             return
         # The views are as they are: they are told, not changed.
@@ -165,7 +167,6 @@ class LookSection:
             parameters.overlayVisible, parameters.outlineVisible = heat, outline
         finally:
             parameters.EndModify(modified)
-        self._result().set_look(legend=heat and parameters.legendVisible, legend_view=slicer_views.legend_view())
 
     def show(self, nodes: ResultNodes, threshold: float, minimum_ml: float) -> None:
         """Show a new result; the sliders may have moved since it was asked for."""

@@ -9,7 +9,7 @@ from LesionDecompMrml.scene_nodes import nodes_of_class
 
 from .signals import Later
 
-COMPOSITE = "vtkMRMLSliceCompositeNode"
+COMPOSITE, LAYOUT = "vtkMRMLSliceCompositeNode", "vtkMRMLLayoutNode"
 
 
 class SceneWatch:
@@ -18,7 +18,7 @@ class SceneWatch:
     :param scene: the application's.
     :param removed: called as ``removed(node)`` at once, before a node is removed (not while the scene is closed).
     :param changed: called once from the event loop after nodes were added or removed.
-    :param views_changed: called once from the event loop after what a slice view shows has changed.
+    :param views_changed: called once from the event loop after what a slice view shows, or the layout, has changed.
     """
 
     def __init__(
@@ -52,7 +52,8 @@ class SceneWatch:
 
     def observe_views(self) -> None:
         """Observe the views that are there now, and no others."""
-        present = {node.GetID(): node for node in nodes_of_class(self._scene, COMPOSITE)}
+        nodes = [node for kind in (COMPOSITE, LAYOUT) for node in nodes_of_class(self._scene, kind)]
+        present = {node.GetID(): node for node in nodes}
         for identity, (node, tag) in list(self._observed.items()):
             if present.get(identity) != node:
                 node.RemoveObserver(tag)

@@ -15,7 +15,8 @@ def slice_nodes() -> list:
 def legend_view() -> str:
     """ID of the slice view that has the color legend: the Red one, or the first one that the layout shows."""
     layout = slicer.app.layoutManager()
-    shown = [str(name) for name in layout.sliceViewNames()] if layout is not None else []
+    names = [str(name) for name in layout.sliceViewNames()] if layout is not None else []
+    shown = [name for name in names if layout.sliceWidget(name).visible]
     if not shown or "Red" in shown:
         return RED_VIEW
     return layout.sliceWidget(shown[0]).mrmlSliceNode().GetID()
