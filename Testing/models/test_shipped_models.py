@@ -54,6 +54,7 @@ def test_a_shifted_hu_scale_is_told_and_changes_little(segmenter, sample_folder)
     plain = segmenter.run(volume)
     shifted = Volume.from_array((volume.array + np.int16(70)).astype(np.int16), volume.ijk_to_ras)
     result = segmenter.run(shifted, lung_mask=plain.lungs)
+    assert "lung_density" in [getattr(warning, "code", "") for warning in result.warnings]
     np.testing.assert_allclose(result.heat, plain.heat, atol=0.1)
     assert any("Healthy lung lies +" in text for text in result.warnings)
     assert not any("Healthy lung" in text for text in plain.warnings)

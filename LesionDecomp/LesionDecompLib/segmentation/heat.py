@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from ..ct.oddity import Oddity
 from ..ct.volume import Volume
 from ..models.precision import computing_in
 from ..models.records import HeatDefinition
@@ -123,12 +124,13 @@ def lesion_heat(
 
     slices = LungSlices.of(volume, lungs, box, bundle.slice_input, device)
     heat = heat_on_grid(volume, slices, answer, batch_size, progress, cancelled)
-    warnings = []
+    warnings: list[str] = []
     if abs(slices.shift_hu) >= LARGE_SHIFT_HU:
-        warnings.append(
+        text = (
             f"Healthy lung lies {slices.shift_hu:+.0f} HU from what the model was trained on; its window was shifted "
             "with it. A shallow or deep breath or emphysema can cause this, and so can a CT that is not in HU."
         )
+        warnings.append(Oddity(text, "lung_density", slices.shift_hu, LARGE_SHIFT_HU))
     return heat, warnings
 
 
