@@ -85,7 +85,9 @@ class ModelChoice:
 def training_in_words(bundle: ModelBundle) -> str:
     """What tells a model from others: how long it was trained, on what, and how well it did on validation slices."""
     training = bundle.metadata.get("training") or {}
-    steps = (training.get("configuration") or {}).get("steps")
+    configuration = training.get("configuration") or {}
+    # Settings were not grouped in earlier bundles.
+    steps = (configuration.get("schedule") or configuration).get("steps")
     scores = (bundle.metadata.get("metrics") or {}).get("val") or {}
     precision = scores.get("mean_average_precision")
     parts = []

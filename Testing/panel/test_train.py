@@ -222,7 +222,9 @@ def test_training_outlives_the_panel_resumes_and_its_model_is_offered(open_panel
     panel.panel.train.watch()
     assert resumed.state == "finished", resumed.error
     assert ModelBundle.load(resumed.bundle, "lesions").name == "my model"
-    offered = [ui.modelComboBox.itemData(n) for n in range(ui.modelComboBox.count)]
+    choose(ui.modelComboBox, str(resumed.bundle))
+    assert text_of(ui.modelDescriptionLabel).startswith("24 training steps; data: slices;")
+    offered = [ui.modelComboBox.itemData(n) for n in range(value(ui.modelComboBox, "count"))]
     assert str(resumed.bundle) in offered
     from LesionDecompPanel.model_choice import remembered_folders
 
