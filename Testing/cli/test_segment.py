@@ -91,6 +91,7 @@ class TestOneCase:
             for key, value in expected.values.items():
                 np.testing.assert_allclose(row.values[key], value, rtol=1e-8)
 
+    @pytest.mark.slow
     def test_report_is_enough_to_repeat_the_run(self, case, models, capsys):
         folder, ct, mask, volume = case
         options = ("--threshold", "0.45", "--min-volume-ml", "0.3", "--device", "cpu", "--batch-size", "3")
@@ -122,6 +123,7 @@ class TestOneCase:
         assert len(report["statistics"]) == 12
         assert set(report["statistics"][0]) == {"region", *(m.key for m in MEASUREMENTS)}
 
+    @pytest.mark.slow
     def test_a_second_run_gives_the_same_bytes(self, case, models, capsys):
         folder, ct, mask, _ = case
         for name in ("a", "b"):
@@ -135,6 +137,7 @@ class TestOneCase:
         assert reports[0] == reports[1]
         assert {name for name in a if a[name] != b[name]} <= {"report.json", "overview.png"}
 
+    @pytest.mark.slow
     def test_overwrite_replaces_the_set_and_nothing_else(self, case, models, capsys):
         folder, ct, mask, _ = case
         out = folder / "out"
@@ -147,6 +150,7 @@ class TestOneCase:
         assert names(out) == sorted([*FILES, "my notes.txt"])
         assert json.loads((out / "report.json").read_text("utf-8"))["parameters"]["threshold"] == 0.9
 
+    @pytest.mark.slow
     def test_no_path_and_nothing_about_the_patient_leaves_a_dicom_folder(self, tmp_path, models, capsys):
         folder = tmp_path / "Zyzzogeton"
         folder.mkdir()
@@ -178,6 +182,7 @@ class TestOneCase:
 
 
 class TestSeveralCases:
+    @pytest.mark.slow
     def test_each_gets_a_folder_and_a_row_and_a_failure_stops_nobody(self, case, models, boxes_of_air, capsys):
         folder, ct, _, _ = case
         broken, other = folder / "a broken one.nii.gz", folder / "zweite.nrrd"
@@ -291,6 +296,7 @@ class TestTheCommand:
         assert json.loads((folder / "bundle.json").read_text("utf-8")) == metadata
         assert run_here(capsys, "models", "--convert", tmp_path).status == 1
 
+    @pytest.mark.slow
     def test_demo_segments_the_sample_and_says_where_the_picture_is(
         self, models, boxes_of_air, tmp_path, capsys, monkeypatch
     ):
@@ -359,6 +365,7 @@ class TestTheCommand:
         done = run_here(capsys, "segment", ct, "--lung-mask", mask, "-o", folder / "out", "--overwrite")
         assert done.status == 1 and f"the input '{name}'" in done.err and snapshot(folder) == before
 
+    @pytest.mark.slow
     def test_quiet_says_nothing_but_warnings_and_figures(self, case, models, capsys):
         folder, ct, mask, _ = case
         done = run_here(capsys, "segment", ct, "--lung-mask", mask, "-o", folder / "out", "--quiet")
