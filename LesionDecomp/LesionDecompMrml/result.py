@@ -85,10 +85,6 @@ class Result:
         """Whether it is about these very nodes."""
         return self.nodes == nodes
 
-    def forget(self) -> None:
-        """Release the voxels that the slider works on."""
-        self._live = None
-
     # Threshold
 
     def set_threshold(

@@ -108,7 +108,8 @@ class LookSection:
             views.outline_by_segmentation(nodes, True)
 
     def scene_closed(self) -> None:
-        """Nothing of the old scene is told any more."""
+        """Nothing of the old scene is shown any longer; the next surfaces are centered anew."""
+        slicer_views.forget_centered()
         self.steps.cancel()
         self._settling.cancel()
         self._lost = ""

@@ -50,5 +50,5 @@ def center_surfaces() -> None:
 
 
 def forget_centered() -> None:
-    """The scene was closed: the next surfaces are centered anew."""
+    """Center the next surfaces again, as after the scene was closed."""
     _centered.clear()
