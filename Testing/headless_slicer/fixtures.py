@@ -33,6 +33,11 @@ def mrml_scene(slicer_session) -> Iterator[Any]:
     slicer_session.clear()
     yield slicer_session.scene
     slicer_session.clear()
+    for kind in ("vtkMRMLSliceCompositeNode", "vtkMRMLSliceNode"):  # closing a scene keeps its views
+        views = slicer_session.scene.GetNodesByClass(kind)
+        views.UnRegister(None)
+        for view in [views.GetItemAsObject(n) for n in range(views.GetNumberOfItems())]:
+            slicer_session.scene.RemoveNode(view)
 
 
 @pytest.fixture(scope="session")
