@@ -4,7 +4,7 @@
 
 Each subfolder of the first folder holds one DICOM series, or a file of another format. A study that is done is skipped
 the next night; one that cannot be read is reported and costs only itself; a killed run leaves no half-written study.
-The exit status is 1 when a study failed, so that the scheduler can tell somebody.
+The exit status is 1 when a study failed, so that the scheduler can notify somebody.
 
 It does in twenty lines of Python what ``lesiondecomp segment /studies/* -o /results`` does, for those who want to
 hook it up to their own systems.
@@ -26,7 +26,7 @@ from LesionDecompLib.report.case import REPORT, STATISTICS, write_case
 
 
 def main(studies: Path, results: Path) -> int:
-    """Segment what is not done yet and collect the figures of all studies; 1 when one failed."""
+    """Segment what is not done yet and collect the measurements of all studies; 1 when one failed."""
     segmenter = Segmenter()  # the networks are loaded once
     failed: dict[str, str] = {}
     rows: list[list[object]] = []

@@ -28,8 +28,8 @@ ct = volumes[0] if volumes else slicer.util.loadVolume(str(SAMPLE_FILE))
 nodes = logic.process(ct, segmentationNode=True)
 
 
-def figure(region, header):
-    """One figure of the statistics table."""
+def measurement(region, header):
+    """One measurement of the statistics table."""
     table = nodes.table
     rows = {table.GetCellText(row, 0): row for row in range(table.GetNumberOfRows())}
     return float(table.GetCellText(rows[region], table.GetColumnIndex(header)))
@@ -39,6 +39,6 @@ def figure(region, header):
 for threshold in (0.3, 0.4, 0.5):
     logic.updateThreshold(nodes.heatmap, threshold)
     print(
-        f"threshold {threshold:.1f}: {figure('both lungs', 'Lesion volume (mL)'):.1f} mL, "
-        f"{figure('both lungs', 'Involvement (%)'):.1f} % of the lungs"
+        f"threshold {threshold:.1f}: {measurement('both lungs', 'Lesion volume (mL)'):.1f} mL, "
+        f"{measurement('both lungs', 'Involvement (%)'):.1f} % of the lungs"
     )

@@ -50,8 +50,8 @@ def main(arguments: list[str] | None = None) -> None:
     volume, _ = read_volume(args.inputs[0])
     result = Segmenter(bundle, lung_bundle, device=str(device)).run(volume)
     for key in ("lesion_volume_ml", "involvement_percent", "lesion_count"):
-        figure = measurement(key)
-        print(f"{figure.header}: {figure.text(result.statistics[0].values[key])}")
+        described = measurement(key)
+        print(f"{described.header}: {described.text(result.statistics[0].values[key])}")
 
 
 if __name__ == "__main__":

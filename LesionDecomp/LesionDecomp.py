@@ -36,7 +36,7 @@ RESOURCES = Path(__file__).resolve().parent / "Resources"
 SAMPLE_FILE = RESOURCES / "SampleData" / "chest_ct_tumor.nrrd"
 SAMPLE_SHA256 = "1aa3e67aa3914fcb90d412a10cd395e324da186d9c9bf90680399c6897628287"
 PACKAGES = ("LesionDecompLib", "LesionDecompMrml", "LesionDecompPanel")  # beside this file
-POLL_MS = 100  # between looks at what the worker has said
+POLL_MS = 100  # between looks at what the worker has sent
 
 
 #

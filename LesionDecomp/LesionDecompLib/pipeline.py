@@ -238,7 +238,7 @@ class Segmenter:
 
 
 def lungs_from_mask(mask: np.ndarray, volume: Volume) -> tuple[np.ndarray, list[str]]:
-    """Turn a user's lung mask into lung labels, and say what is odd about it.
+    """Turn a user's lung mask into lung labels, and report what is odd about it.
 
     :param mask: ``(k, j, i)``, lung where not 0; labels 1 and 2 are kept when they are the only ones and both occur.
     :return: ``(k, j, i)`` uint8, 1 the patient's right lung, 2 the left one; warnings.
@@ -294,7 +294,7 @@ def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
 
 @contextmanager
 def _memory_errors(stage: str, volume: Volume) -> Iterator[None]:
-    """Say an out-of-memory in words: which volume, and what to change."""
+    """Put an out-of-memory error in words: which volume, and what to change."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:

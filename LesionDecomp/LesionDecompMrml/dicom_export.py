@@ -32,7 +32,7 @@ def write_segmentation(nodes: ResultNodes, path: str | Path) -> list[str]:
     """Write lungs and lesions of a result as ``path``, in the study of its CT.
 
     :return: names of the segments written.
-    :raises LesionDecompError: the CT does not come from DICOM, its files are gone, or it no longer lies as they say;
+    :raises LesionDecompError: the CT does not come from DICOM, its files are gone, or it no longer lies as they state;
         the result lacks its report; or whatever :func:`LesionDecompLib.io.dicom.seg.write_dicom_seg` raises.
     """
     folder = private_folder(slicer.app.temporaryPath or None)

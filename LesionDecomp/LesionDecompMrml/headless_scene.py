@@ -116,7 +116,7 @@ class HeadlessScene:
 
 
 def _slicer_core_version() -> str:
-    """What a scene file says it was made by; slicer-core's own answer, 4.0.0, passes for that of an ancient Slicer."""
+    """What a scene file names as its maker; slicer-core's own answer, 4.0.0, passes for that of an ancient Slicer."""
     try:
         major, minor, revision, *_rest = importlib.metadata.version("slicer-core").split(".")
     except (importlib.metadata.PackageNotFoundError, ValueError):

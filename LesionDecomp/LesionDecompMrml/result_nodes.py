@@ -248,7 +248,7 @@ def _role(field: str) -> str:
 def prepare_volume(node, ct, dtype: type) -> np.ndarray:
     """Give a volume node the CT's grid and transform, and voxels to be filled in.
 
-    :return: ``(k, j, i)``, the node's own array, whose voxels may be anything: fill all of it, and then say
+    :return: ``(k, j, i)``, the node's own array, whose voxels may be anything: fill all of it, and then report
         ``arrayFromVolumeModified``.
     """
     shape = slicer.util.arrayFromVolume(ct).shape
@@ -307,7 +307,7 @@ def _display_labels(node, table_name: str, structures: tuple[Structure, ...]) ->
 def _write_segmentation(
     node, ct, lungs: np.ndarray, lesions: np.ndarray, box: tuple[slice, slice, slice] | None = None
 ) -> None:
-    """Write right lung, left lung and lesion; arrays of the CT's grid, or of the part of it that ``box`` says."""
+    """Write right lung, left lung and lesion; arrays of the CT's grid, or of the part of it that ``box`` names."""
     # Geometry and transform first: voxels written before would be taken for lying elsewhere.
     node.SetAndObserveTransformNodeID(ct.GetTransformNodeID())
     node.SetReferenceImageGeometryParameterFromVolumeNode(ct)

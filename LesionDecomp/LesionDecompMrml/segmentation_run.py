@@ -97,7 +97,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Listeners:
-    """Whom to tell; each is called on the main thread, and exactly one of the last three, at the end."""
+    """Whom to call; each is called on the main thread, and exactly one of the last three, at the end."""
 
     progress: Callable[[Step], object] | None = None
     done: Callable[[ResultNodes], object] | tuple[Callable[[ResultNodes], object] | None, ...] | None = None
@@ -167,7 +167,7 @@ def start_run(ct, options: RunOptions, listeners: Listeners, every: Callable | N
 
 
 def log_run(nodes: ResultNodes, seconds: float, device: str = "") -> None:
-    """Tell the application's log how long a run took, and what looked wrong."""
+    """Log how long a run took, and what looked wrong."""
     where = f" on {device}" if device else ""
     logging.info(f"LesionDecomp: segmented in {seconds:.1f} s{where}, threshold {nodes.threshold:g}")
     for warning in nodes.warnings:
@@ -179,7 +179,7 @@ class SegmentationRun:
 
     :param request: what to do.
     :param parameters: of the run.
-    :param listeners: whom to tell.
+    :param listeners: whom to notify.
     :param python: interpreter for the worker, as a command.
     :param temporary_folder: for the worker's files.
     :param every: ``every(callback)`` calls back regularly and returns a function that stops it; None leaves the polling
@@ -201,7 +201,7 @@ class SegmentationRun:
 
         self.request, self._listeners = request, listeners or Listeners()
         self.lost = ""  # name of the node whose removal ended the run
-        self._told: Step | None = None
+        self._reported: Step | None = None
         self.job: SegmentationJob | None = SegmentationJob(
             *request.hand_over(), parameters, python=python, temporary_folder=temporary_folder
         )
@@ -219,29 +219,29 @@ class SegmentationRun:
         return self.job is not None
 
     def poll(self) -> None:
-        """Tell what the worker has told; when it has ended, write its result or tell the error."""
+        """Report what the worker has sent; when it has ended, write its result or report the error."""
         if self.job is None:
             return
         self.job.poll()
-        if self.job.step != self._told:
-            self._told = self.job.step
-            self._tell(self._listeners.progress, self._told)
+        if self.job.step != self._reported:
+            self._reported = self.job.step
+            self._notify(self._listeners.progress, self._reported)
         if self.job is None or self.job.is_running:  # a listener may have cancelled
             return
         job = self._end()
-        told: tuple[Any, ...]
+        notice: tuple[Any, ...]
         try:
             result = job.result()
             nodes = self.request.write(result, result.report)
         except Cancelled:  # a node left the scene without its event, or between two events
-            told = (self._listeners.cancelled,)
+            notice = (self._listeners.cancelled,)
         except Exception as error:  # whatever MRML raises, the user must hear of it, and the panel must go on
-            told = (self._listeners.failed, error)
+            notice = (self._listeners.failed, error)
         else:
-            told = (self._listeners.done, nodes)
+            notice = (self._listeners.done, nodes)
         finally:
             job.close()
-        self._tell(*told)
+        self._notify(*notice)
 
     def wait(self) -> None:
         """Wait for the end; for scripts without an event loop."""
@@ -253,7 +253,7 @@ class SegmentationRun:
         """End the worker and everything it started; the scene stays as it is."""
         if self.job is not None:
             self._end().close()
-            self._tell(self._listeners.cancelled)
+            self._notify(self._listeners.cancelled)
 
     def _end(self) -> SegmentationJob:
         """The run's job, no longer watched; there must be one."""
@@ -276,6 +276,6 @@ class SegmentationRun:
             self.cancel()
 
     @staticmethod
-    def _tell(listener, *arguments) -> None:
+    def _notify(listener, *arguments) -> None:
         if listener is not None:
             listener(*arguments)

@@ -16,7 +16,7 @@ def write_segment(
 ) -> None:
     """Make a segment hold a mask; closed surfaces that the segmentation has are made anew.
 
-    :param mask: ``(k, j, i)``, in where not 0: of the CT's grid, or of the part of it that ``box`` says.
+    :param mask: ``(k, j, i)``, in where not 0: of the CT's grid, or of the part of it that ``box`` names.
     """
     segmentation = node.GetSegmentation()
     if segmentation.GetSegment(structure.segment_id) is None:
@@ -36,7 +36,7 @@ def draw_segment(node, ct, structure: Structure, mask: np.ndarray, box: tuple[sl
 
     Surfaces are not made anew, and the voxels stay as large as the box; :func:`write_segment` sets both right.
 
-    :param mask: ``(k, j, i)``, the part of the CT's grid that ``box`` says.
+    :param mask: ``(k, j, i)``, the part of the CT's grid that ``box`` names.
     :return: False, and nothing is done, where the segment shares its voxels with others.
     """
     segmentation = node.GetSegmentation()

@@ -1,4 +1,4 @@
-"""The log of a training in the scene: a table, and a chart with one curve for each of the chief figures."""
+"""The log of a training in the scene: a table, and a chart with one curve for each of the chief metrics."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from . import slicer_views
 from .measurements_table import MeasurementsTable
 from .signals import Later, connect
 
-# A view draws 1000/60 ms after it was told to; a step later than that comes after the frame, so that none is in vain.
+# A view draws 1000/60 ms after it was asked to; a step later than that comes after the frame, so that none is in vain.
 STEP_MS = 20
 SETTLED_MS = 300  # after the last move of a slider: table, plots, surfaces and hidden segmentation follow
 # Controls that need a result.
@@ -81,7 +81,7 @@ class LookSection:
         return self._logic.resultNodes(self._parameters.heatmap) if self._parameters is not None else None
 
     def set_parameter_node(self, parameters) -> None:
-        """Take a parameter node, or none; the scene shows what it says already."""
+        """Take a parameter node, or none; the scene shows what it holds already."""
         self.steps.flush()
         self._settling.flush()
         self._parameters = parameters
@@ -90,11 +90,11 @@ class LookSection:
         self._forget_places()
         if self.nodes() is not None:
             with slicer.util.tryWithErrorDisplay(_("The result could not be shown.")):
-                self._tell_result()
-        self._tell_warnings()
+                self._show_result()
+        self._show_warnings()
 
     def enter(self) -> None:
-        """The panel is being looked at: its labelmap outlines the lesions, and its boxes say what the views show."""
+        """The panel is being looked at: its labelmap outlines the lesions, and its boxes follow what the views show."""
         nodes = self.nodes()
         self._views = [view.GetID() for view in slicer_views.slice_nodes()]
         if nodes is not None and self._parameters.outlineVisible:
@@ -120,7 +120,7 @@ class LookSection:
         self._settling.cancel()
 
     def node_removed(self, node) -> None:
-        """A node leaves the scene; where the result shown needs it, the panel says so."""
+        """A node leaves the scene; where the result shown needs it, the panel reports it."""
         nodes = self.nodes()
         if nodes is None or node not in (nodes.ct, nodes.heatmap, nodes.lungs, nodes.lesions, nodes.table):
             return
@@ -161,7 +161,7 @@ class LookSection:
         self._result().set_look(legend=heat and parameters.legendVisible, legend_view=slicer_views.legend_view())
         if (heat, outline) == (parameters.overlayVisible, parameters.outlineVisible):
             return
-        # The views are as they are: they are told, not changed.
+        # The views are as they are: the panel follows them.
         self._shown = {**self._shown, "overlayVisible": heat, "outlineVisible": outline}
         modified = parameters.StartModify()
         try:
@@ -192,9 +192,9 @@ class LookSection:
         nodes = self.nodes()
         for name in RESULT_CONTROLS:
             getattr(self._ui, name).enabled = nodes is not None
-        self._tell_recompute(nodes)
+        self._show_recompute(nodes)
         if nodes is None:
-            self._tell_nothing()
+            self._show_nothing()
             return
         state, shown = self._state(), self._shown
         if state == shown:
@@ -254,8 +254,8 @@ class LookSection:
         self._apply_look({"surfacesVisible"})
         self._shown = self._state()
         self._forget_places()
-        self._tell_result()
-        self._tell_warnings()
+        self._show_result()
+        self._show_warnings()
 
     def _follow(self) -> None:
         """The lesions at the slider's place."""
@@ -268,15 +268,15 @@ class LookSection:
             lesions = result.set_threshold(
                 parameters.threshold, parameters.minimumVolumeMl, with_statistics=False, settled=False
             )
-            self._tell_summary(result.summary(lesions))
+            self._show_summary(result.summary(lesions))
             self._settling.request()
 
-    def _tell_result(self) -> None:
+    def _show_result(self) -> None:
         result = self._result()
-        self._tell_summary(result.summary())
+        self._show_summary(result.summary())
         self._table.show(result.measurements())
 
-    def _tell_summary(self, summary) -> None:
+    def _show_summary(self, summary) -> None:
         self._ui.figuresLabel.text = _(
             "Lesions: {volume:.2f} mL, {share:.2f} % of the lungs ({lungs:.0f} mL); {count} lesions, the largest "
             "{largest:.2f} mL."
@@ -288,23 +288,23 @@ class LookSection:
             largest=summary.largest_ml,
         )
 
-    def _tell_nothing(self) -> None:
+    def _show_nothing(self) -> None:
         nothing = self._lost or _("No result is selected.")
         self._ui.figuresLabel.text = nothing if self._parameters is not None else ""
         self._forget_places()
         self._table.show([])
-        self._tell_warnings()
+        self._show_warnings()
         self._shown = None  # whichever result is chosen next is shown anew
 
-    def _tell_warnings(self) -> None:
+    def _show_warnings(self) -> None:
         """What looked wrong to the run about the CT, the lungs or the heat, shown with the measurements."""
         nodes = self.nodes()
         warnings = [_("Warning: {text}").format(text=text) for text in (nodes.warnings if nodes is not None else [])]
         label = self._ui.warningsLabel
         label.text, label.visible = "\n".join(warnings), bool(warnings)
 
-    def _tell_recompute(self, nodes: ResultNodes | None) -> None:
-        """Say which lungs "Recompute" would take; a result without a segmentation has a labelmap."""
+    def _show_recompute(self, nodes: ResultNodes | None) -> None:
+        """Show which lungs "Recompute" would take; a result without a segmentation has a labelmap."""
         button = self._ui.recomputeButton
         button.enabled = nodes is not None
         if nodes is None:
@@ -390,7 +390,7 @@ class LookSection:
 
 
 def show_as_chosen(result, parameters) -> None:
-    """Show a result in the views, with what the parameter node says of heat, outline and legend.
+    """Show a result in the views, with what the parameter node holds of heat, outline and legend.
 
     :raises LesionDecompError: nodes that no longer fit together.
     """

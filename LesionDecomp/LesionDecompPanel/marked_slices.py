@@ -80,7 +80,7 @@ class MarkedSlicesTable:
             table.setCellWidget(row, column, spin)
             connect(spin, "valueChanged(int)", self._on_changed)
         labels = [
-            (_("choose"), "", _("Say whether these slices are normal or show a lesion.")),
+            (_("choose"), "", _("Choose whether these slices are normal or show a lesion.")),
             (_("normal"), "normal", _("No lesion in any of these slices.")),
             (_("lesion"), "lesion", _("At least one lesion in each of these slices.")),
         ]

@@ -83,7 +83,7 @@ class ModelChoice:
 
 
 def training_in_words(bundle: ModelBundle) -> str:
-    """What tells a model from others: how long it was trained, on what, and how well it did on validation slices."""
+    """What distinguishes a model from others: training time, training data, how well it did on validation slices."""
     training = bundle.metadata.get("training") or {}
     configuration = training.get("configuration") or {}
     # Settings were not grouped in earlier bundles.

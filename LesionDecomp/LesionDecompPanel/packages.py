@@ -48,8 +48,8 @@ def install_missing_packages(missing: Callable[[], list[str]] = missing_packages
     torch comes through the PyTorch extension, which picks the build that suits the computer's GPU; the rest through
     ``slicer.packaging`` (Slicer 5.11 and later) or ``slicer.util.pip_install``.
 
-    :param missing: tells what is missing, before and after.
-    :return: whether everything is there now; False if the user said no.
+    :param missing: reports what is missing, before and after.
+    :return: whether everything is there now; False if the user declined.
     :raises RuntimeError: in words what could not be installed, and what to do.
     """
     names = missing()
@@ -107,7 +107,7 @@ def _install_torch() -> None:
     if PyTorchUtils.PyTorchUtilsLogic().installTorch(askConfirmation=False) is None:
         raise RuntimeError(
             _(
-                "The PyTorch extension could not install torch. Its module PyTorch Utils tells why, and lets you "
+                "The PyTorch extension could not install torch. Its module PyTorch Utils reports why, and lets you "
                 "choose another version or computing platform; then press Apply again."
             )
         )
@@ -154,7 +154,7 @@ def _busy_cursor():
     return qt.Qt.BusyCursor
 
 
-# What pip says -> what it means and what to do; the first that fits is told.
+# What pip prints -> what it means and what to do; the first that fits is reported.
 _PROXY = ("proxyerror", "tunnel connection failed", "407 proxy")
 _CERTIFICATE = ("sslerror", "certificate_verify_failed")
 _NETWORK = (
@@ -195,14 +195,14 @@ def failure_in_words(log: str, requirements: list[str]) -> str:
     )
     reason = next((words for signs, words in reasons if any(sign in text for sign in signs)), "")
     names = ", ".join(name for name in requirements if "==" not in name)
-    said = [line.strip() for line in log.splitlines() if line.strip().lower().startswith("error")]
+    errors = [line.strip() for line in log.splitlines() if line.strip().lower().startswith("error")]
     parts = [
         _("{packages} could not be installed.").format(packages=names),
         reason or _("The package installer ended with an error."),
         _("Its log is in the Python console (View > Python Console)."),
     ]
-    if said:
-        parts.append(_("It said last: {line}").format(line=said[-1][:300]))
+    if errors:
+        parts.append(_("Its last message: {line}").format(line=errors[-1][:300]))
     return "\n".join(parts)
 
 
@@ -220,7 +220,7 @@ def _pins() -> list[str]:
 def install_for_dicom_seg() -> bool:
     """Install what a DICOM segmentation is written with, after asking.
 
-    :return: whether it is there now; False if the user said no.
+    :return: whether it is there now; False if the user declined.
     :raises RuntimeError: as :func:`install_missing_packages`.
     """
     if importlib.util.find_spec("highdicom") is not None:

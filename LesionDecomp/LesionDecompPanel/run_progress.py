@@ -9,7 +9,7 @@ BEFORE = 0.02  # shown until the first estimate
 
 
 class RunProgress:
-    """Tell it each step of the worker.
+    """Hand it each step of the worker.
 
     :param clock: seconds that only rise.
     """

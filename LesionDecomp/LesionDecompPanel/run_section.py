@@ -69,7 +69,7 @@ class RunSection:
         self.cancel()
 
     def scene_closed(self) -> None:
-        """Nothing of the old scene is told any more, and the panel begins at its top again."""
+        """Nothing of the old scene is reported any more, and the panel begins at its top again."""
         self._ui.statusLabel.text = _("The scene was closed: the run was ended.") if self._ended_by_closing else ""
         self._ended_by_closing = False
         self._ui.inputsCollapsibleButton.setProperty("collapsed", False)
@@ -156,7 +156,7 @@ class RunSection:
         if not complete:
             self._end(_("Not started: required Python packages are missing."))
             return
-        self.devices.ask()  # packages that were installed just now can tell
+        self.devices.ask()  # packages that were installed just now may know more devices
         # The sliders may move while the run goes on; the result then follows when it is there.
         options = self.options(edited_lungs)
         try:
@@ -238,8 +238,8 @@ class RunSection:
     def _on_done(self, nodes, options) -> None:
         self.current = None
         count = len(nodes.warnings)
-        told = _("Done. Warnings: {count}, shown with the measurements.").format(count=count)
-        self._end(told if count else _("Done."))
+        done = _("Done. Warnings: {count}, shown with the measurements.").format(count=count)
+        self._end(done if count else _("Done."))
         self._finished(nodes, options.threshold, options.minimum_volume_ml)
         # What comes next is below: the input makes room for it.
         self._ui.inputsCollapsibleButton.setProperty("collapsed", True)

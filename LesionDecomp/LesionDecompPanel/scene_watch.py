@@ -30,7 +30,7 @@ class SceneWatch:
         views_changed: Callable[[], object],
     ) -> None:
         self._scene, self._removed, self._views_changed = scene, removed, views_changed
-        self.changed = Later(lambda: self._tell_changed(changed))
+        self.changed = Later(lambda: self._show_changed(changed))
         self.views = Later(views_changed)
         self._observed: dict[str, tuple] = {}  # ID of a composite node -> (node, tag)
         self._tags = [
@@ -62,7 +62,7 @@ class SceneWatch:
             if identity not in self._observed:
                 self._observed[identity] = (node, node.AddObserver(vtk.vtkCommand.ModifiedEvent, self._on_view))
 
-    def _tell_changed(self, changed: Callable[[], object]) -> None:
+    def _show_changed(self, changed: Callable[[], object]) -> None:
         if self._tags:
             self.observe_views()
             changed()

@@ -1,4 +1,4 @@
-"""Connecting Qt signals and timers, in one place: the tests' Qt has another way of saying it."""
+"""Connecting Qt signals and timers, in one place: the tests' Qt spells it another way."""
 
 from __future__ import annotations
 

@@ -194,13 +194,13 @@ class TrainSection:
         self._show_examples()
         if not run.is_running:
             self._timer.stop()
-            self._tell_end()
+            self._show_end()
         self.refresh()
 
-    def _tell_end(self) -> None:
-        run, told = self._run, self._watched
+    def _show_end(self) -> None:
+        run, reported = self._run, self._watched
         self._watched = None
-        if run is not told:
+        if run is not reported:
             return
         if run.bundle is not None:
             self._logic.offerModel(run)

@@ -106,7 +106,7 @@ def secrets(folder: Path) -> list[str]:
     return names + [value.split(" ")[-1] if "." not in value[:2] else value for value in PLANTED.values()]
 
 
-def test_no_byte_of_any_output_tells_who_the_patient_is_or_where_the_files_lay(outcome):
+def test_no_byte_of_any_output_reports_who_the_patient_is_or_where_the_files_lay(outcome):
     folder, done = outcome
     files = sorted(path for path in (folder / "out").rglob("*") if path.is_file())
     assert {path.name for path in files} >= {
@@ -116,13 +116,13 @@ def test_no_byte_of_any_output_tells_who_the_patient_is_or_where_the_files_lay(o
         "overview.png",
         "statistics.csv",
     }
-    told = {"output on the terminal": [done.stdout + done.stderr]}
-    told |= {path.name: list(layers(path.read_bytes())) for path in files}
-    assert len(told["scene.mrb"]) > 10 and any(b"<MRML" in part for part in told["scene.mrb"])
-    assert any(len(part) > 12 * 64 * 64 * 4 - 1 for part in told["heatmap.nrrd"]), "the heat was not unpacked"
+    reported = {"output on the terminal": [done.stdout + done.stderr]}
+    reported |= {path.name: list(layers(path.read_bytes())) for path in files}
+    assert len(reported["scene.mrb"]) > 10 and any(b"<MRML" in part for part in reported["scene.mrb"])
+    assert any(len(part) > 12 * 64 * 64 * 4 - 1 for part in reported["heatmap.nrrd"]), "the heat was not unpacked"
     found = [
         (name, secret)
-        for name, parts in told.items()
+        for name, parts in reported.items()
         for secret in secrets(folder)
         for code in ("utf-8", "utf-16-le", "utf-16-be")
         if any(secret.lower().encode(code) in part.lower() for part in parts)

@@ -18,7 +18,7 @@ GRID = np.diag([-1.0, -1.0, 2.0, 1.0])
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "reported"),
     [
         (("segment", "ct.nrrd", "-o", "out", "--min-volume-ml", "-1"), "'-1' is not a volume in mL"),
         (("segment", "ct.nrrd", "-o", "out", "--min-volume-ml", "much"), "'much' is not a number"),
@@ -32,11 +32,11 @@ GRID = np.diag([-1.0, -1.0, 2.0, 1.0])
         (("compare", "a.json", "b.json", "--tolerance", "2"), "'2' is not from 0 to 1"),
     ],
 )
-def test_options_that_cannot_be_are_usage_errors(capsys, tmp_path, monkeypatch, arguments, said):
+def test_options_that_cannot_be_are_usage_errors(capsys, tmp_path, monkeypatch, arguments, reported):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "ct.nrrd").touch()
     done = run_here(capsys, *arguments)
-    assert done.status == 2 and said in done.err and "Traceback" not in done.err
+    assert done.status == 2 and reported in done.err and "Traceback" not in done.err
     assert names(tmp_path) == ["ct.nrrd"]
 
 
@@ -50,7 +50,7 @@ def test_a_model_card_takes_a_place_and_slices(capsys, tmp_path, monkeypatch, ar
     assert names(tmp_path) == []
 
 
-def test_an_error_nobody_thought_of_is_one_sentence_that_says_how_to_see_more(monkeypatch):
+def test_an_error_nobody_thought_of_is_one_sentence_that_states_how_to_see_more(monkeypatch):
     monkeypatch.delenv("LESIONDECOMP_DEBUG", raising=False)
     assert error_sentence(ZeroDivisionError("division\n by zero")) == (
         "Internal error (ZeroDivisionError: division by zero); set LESIONDECOMP_DEBUG=1 to see where, and report it."
@@ -64,7 +64,7 @@ def test_an_error_nobody_thought_of_is_one_sentence_that_says_how_to_see_more(mo
 
 
 @pytest.mark.parametrize(
-    ("array", "matrix", "said"),
+    ("array", "matrix", "reported"),
     [
         (np.zeros((4, 4)), GRID, r"an array with 2 dimensions \(4×4\)"),
         (np.float64(3), GRID, r"an array with 0 dimensions \(a single number\)"),
@@ -80,13 +80,13 @@ def test_an_error_nobody_thought_of_is_one_sentence_that_says_how_to_see_more(mo
         (np.zeros((2, 2, 2)), np.diag([1.0, 1, 1, 2]), "a projective IJK to RAS matrix"),
     ],
 )  # fmt: skip
-def test_arrays_and_grids_that_are_no_ct_are_refused(array, matrix, said):
-    with pytest.raises(LesionDecompError, match=said):
+def test_arrays_and_grids_that_are_no_ct_are_refused(array, matrix, reported):
+    with pytest.raises(LesionDecompError, match=reported):
         Volume.from_array(array, matrix)
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "said"),
+    ("low", "high", "reported"),
     [
         (7, 7, "7 in every voxel"),
         (-1024, -1000, "nothing but air"),
@@ -94,9 +94,9 @@ def test_arrays_and_grids_that_are_no_ct_are_refused(array, matrix, said):
         (0, 4000, "no air.*apply the rescale slope and intercept first"),
     ],
 )
-def test_values_that_are_no_hu_are_refused(low, high, said):
+def test_values_that_are_no_hu_are_refused(low, high, reported):
     array = np.linspace(low, high, 64**3).reshape(64, 64, 64).astype(np.int16)
-    with pytest.raises(LesionDecompError, match=said):
+    with pytest.raises(LesionDecompError, match=reported):
         check_chest_ct(Volume.from_array(array, GRID))
 
 
@@ -108,18 +108,18 @@ def test_air_with_hardly_any_patient_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "reported"),
     [
-        ({"g0028e1054": "OD"}, "The DICOM header says that the values are not in HU."),
+        ({"g0028e1054": "OD"}, "The DICOM header states that the values are not in HU."),
         ({"g0018e0050": "8"}, "Slices are 8 mm thick; beyond 5 mm small lesions are missed."),
         ({"g0018e0050": "1"}, "Slices 1 mm thick lie 3.99 mm apart: volumes miss what lies between them."),
     ],
 )
-def test_what_a_dicom_header_says_of_slices_is_warned_about(tmp_path, changes, said):
+def test_what_a_dicom_header_states_of_slices_is_warned_about(tmp_path, changes, reported):
     for path in series_files()[20:26]:
         copy_slice(path, tmp_path / path.name, **changes)
     _, source = read_volume(tmp_path)
-    assert said in source.warnings
+    assert reported in source.warnings
 
 
 @pytest.mark.parametrize("kind", [InputError, ModelError, OutputError, ConfigError])

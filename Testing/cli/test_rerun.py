@@ -1,4 +1,4 @@
-"""A run can be repeated: to the byte, from its report alone; and what differs between two runs is said."""
+"""A run can be repeated: to the byte, from its report alone; and what differs between two runs is reported."""
 
 from __future__ import annotations
 
@@ -64,10 +64,10 @@ def test_another_process_gives_the_same_bytes_and_other_threads_the_same_labels(
         torch.set_num_threads(threads)
     apart, here = (snapshot(folder / name) for name in ("apart", "here"))
     assert set(apart) == {"heatmap.nrrd", "lungs.nrrd", "lesions.nrrd", "statistics.csv", "overview.png", "report.json"}
-    assert {name for name in apart if apart[name] != here[name]} <= {"report.json"}  # tells the time
+    assert {name for name in apart if apart[name] != here[name]} <= {"report.json"}  # reports the time
     apart, here, two = (read_report(folder / name) for name in ("apart", "here", "two"))
     assert compare_reports(apart, here) == []
-    # Sums in another order may change the heat's last digit; the report says why.
+    # Sums in another order may change the heat's last digit; the report states why.
     assert {d.section for d in compare_reports(here, two, tolerance=1e-5)} <= {"device", "files"}
     assert [d.second for d in compare_reports(here, two) if d.section == "device"] == ["CPU, 2 threads (as asked)"]
     heat = [sitk.GetArrayFromImage(sitk.ReadImage(str(folder / name / "heatmap.nrrd"))) for name in ("here", "two")]
@@ -97,9 +97,9 @@ class TestCompare:
         assert run_here(capsys, "segment", ct_too, "-o", folder / "b", *options).status == 0
         done = run_here(capsys, "compare", first, folder / "b", "--json")
         assert done.status == 1
-        told = json.loads(done.out)
-        assert told["same"] is False
-        by_name = {(d["section"], d["what"]): d for d in told["differences"]}
+        reported = json.loads(done.out)
+        assert reported["same"] is False
+        by_name = {(d["section"], d["what"]): d for d in reported["differences"]}
         threshold = by_name["parameters", "threshold"]
         assert (threshold["first"], threshold["second"]) == (0.45, 0.5)
         assert threshold["change_percent"] == pytest.approx(100 * 0.05 / 0.45)
@@ -141,7 +141,7 @@ class TestCompare:
         assert compare_reports(report, other) == []
 
     @pytest.mark.parametrize(
-        ("content", "said"),
+        ("content", "reported"),
         [
             (None, "no file"),
             (b"{", "not JSON"),
@@ -152,11 +152,11 @@ class TestCompare:
             (b'{"report": "LesionDecomp", "report_version": 1, "input": 3}', "without 'input'"),
         ],
     )
-    def test_what_is_no_report_ends_with_2(self, first, tmp_path, capsys, content, said):
+    def test_what_is_no_report_ends_with_2(self, first, tmp_path, capsys, content, reported):
         if content is not None:
             (tmp_path / "x.json").write_bytes(content)
         done = run_here(capsys, "compare", first, tmp_path / "x.json")
-        assert done.status == 2 and said in done.err and not done.out
+        assert done.status == 2 and reported in done.err and not done.out
 
 
 class TestRerun:
@@ -176,12 +176,12 @@ class TestRerun:
         done = run_here(capsys, "rerun", first, ct, "-o", folder / "b")
         assert done.status == 1 and "--lung-mask" in done.err
         report = json.loads((first / "report.json").read_text("utf-8"))
-        for key, said in (("sha256", "other weights"), ("metadata_sha256", "other metadata")):
+        for key, reported in (("sha256", "other weights"), ("metadata_sha256", "other metadata")):
             changed = json.loads(json.dumps(report))
             changed["models"]["lesions"][key] = "0" * 64
             (folder / "changed.json").write_text(json.dumps(changed))
             done = run_here(capsys, "rerun", folder / "changed.json", ct, "--lung-mask", mask, "-o", folder / "b")
-            assert done.status == 1 and said in done.err
+            assert done.status == 1 and reported in done.err
         changed = {**report, "input": {**report["input"], "sha256": "0" * 64}}
         (folder / "changed.json").write_text(json.dumps(changed))
         done = run_here(capsys, "rerun", folder / "changed.json", ct, "--lung-mask", mask, "-o", folder / "b")
@@ -189,7 +189,7 @@ class TestRerun:
         assert not (folder / "b").exists()
 
     @pytest.mark.slow
-    def test_a_report_that_the_run_does_not_bear_out_is_said(self, first, case, tmp_path, capsys):
+    def test_a_report_that_the_run_does_not_bear_out_is_reported(self, first, case, tmp_path, capsys):
         (_, ct, mask), folder = case, tmp_path
         report = json.loads((first / "report.json").read_text("utf-8"))
         report["statistics"][0]["lung_volume_ml"] += 1.0

@@ -1,4 +1,4 @@
-"""The command line on real CT: what it writes, what it says, how it ends."""
+"""The command line on real CT: what it writes, what it states, how it ends."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ class TestOneCase:
             run_here(capsys, "segment", ct, "--lung-mask", mask, "-o", folder / name, "--overview")
         a, b = snapshot(folder / "a"), snapshot(folder / "b")
         reports = [json.loads((folder / name / "report.json").read_text("utf-8")) for name in ("a", "b")]
-        # Only what happened to the run may differ, and what shows it: the picture tells its times.
+        # Only what happened to the run may differ, and what shows it: the picture reports its times.
         for report in reports:
             report.pop("run")
             report["outputs"].pop("overview.png")
@@ -173,7 +173,7 @@ class TestOneCase:
         assert names(folder / "out") == sorted([*FILES, "scene.mrb"])
         assert (folder / "out" / "scene.mrb").read_bytes()[:2] == b"PK"
 
-    def test_a_scene_that_cannot_be_made_is_said_before_any_work(self, case, models, capsys, monkeypatch):
+    def test_a_scene_that_cannot_be_made_is_reported_before_any_work(self, case, models, capsys, monkeypatch):
         monkeypatch.setitem(sys.modules, "slicer", None)
         folder, ct, mask, _ = case
         before = snapshot(folder)
@@ -289,15 +289,15 @@ class TestTheCommand:
         digest = hashlib.sha256((folder / "weights.pt").read_bytes()).hexdigest()
         old = {**metadata, "format_version": 1, "weights_sha256": digest}
         (folder / "bundle.json").write_text(json.dumps(old), "utf-8")
-        for said in ("old: converted to format 2", "old: is of format 2 already"):
+        for reported in ("old: converted to format 2", "old: is of format 2 already"):
             done = run_here(capsys, "models", "--convert", folder)
-            assert (done.status, done.out.strip()) == (0, said)
+            assert (done.status, done.out.strip()) == (0, reported)
         assert names(folder) == ["bundle.json", WEIGHTS_NAME]
         assert json.loads((folder / "bundle.json").read_text("utf-8")) == metadata
         assert run_here(capsys, "models", "--convert", tmp_path).status == 1
 
     @pytest.mark.slow
-    def test_demo_segments_the_sample_and_says_where_the_picture_is(
+    def test_demo_segments_the_sample_and_states_where_the_picture_is(
         self, models, boxes_of_air, tmp_path, capsys, monkeypatch
     ):
         monkeypatch.chdir(tmp_path)
@@ -366,7 +366,7 @@ class TestTheCommand:
         assert done.status == 1 and f"the input '{name}'" in done.err and snapshot(folder) == before
 
     @pytest.mark.slow
-    def test_quiet_says_nothing_but_warnings_and_figures(self, case, models, capsys):
+    def test_quiet_states_nothing_but_warnings_and_figures(self, case, models, capsys):
         folder, ct, mask, _ = case
         done = run_here(capsys, "segment", ct, "--lung-mask", mask, "-o", folder / "out", "--quiet")
         assert all(line.startswith("lesiondecomp: Warning: ") for line in done.err.splitlines())

@@ -24,7 +24,7 @@ def lps_matrix() -> np.ndarray:
 
 
 def reoriented(array, matrix, order, flips):
-    """The same CT stored with its axes permuted and flipped, and the matrix that says so."""
+    """The same CT stored with its axes permuted and flipped, and the matrix that states so."""
     columns = matrix[:3, [2, 1, 0]]
     out = np.eye(4)
     out[:3, 3] = matrix[:3, 3]
@@ -83,7 +83,7 @@ def test_oblique_sheared_and_left_handed_grids_come_back_exactly(axis, degrees, 
     view = AxialView.of(SHAPE, matrix)
     stack = view.to_axial(ct)
     np.testing.assert_array_equal(view.from_axial(stack), ct)
-    # The voxel at axial index (x, y, z) lies where the input's own matrix says.
+    # The voxel at axial index (x, y, z) lies where the input's own matrix states.
     inverse = np.linalg.inv(matrix)
     for z, y, x in [(0, 0, 0), tuple(n - 1 for n in stack.shape)]:
         i, j, k = np.rint((inverse @ view.axial_to_ras @ [x, y, z, 1])[:3]).astype(int)
@@ -102,7 +102,7 @@ def test_tilt_and_slice_distance_of_a_tilted_gantry():
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("degrees", [-30.0, 0.0, 12.0])
-def test_angles_of_a_turned_patient_are_told_whatever_the_order_in_memory(axis, degrees):
+def test_angles_of_a_turned_patient_are_reported_whatever_the_order_in_memory(axis, degrees):
     turned = rotation(axis, degrees) @ lps_matrix()
     for order, flips in product(permutations(range(3)), product([False, True], repeat=3)):
         stored, matrix = reoriented(np.empty(SHAPE), turned, order, flips)

@@ -75,10 +75,10 @@ def test_warnings_about_a_ct_as_it_came_and_about_heat_have_codes():
     flat[:, 40:90, 40:90] = np.arange(50)[:, None] - 870
     flat[7] = -1000
     flat[12] = flat[11]
-    told = input_warnings(Volume.from_array(flat, np.diag([-3.5, -3.5, 6.0, 1.0])))
-    assert {"thick_slices", "coarse_pixels", "few_values", "empty_slices", "repeated_slices"} <= set(_codes(told))
-    assert all(np.isfinite([warning.value, warning.limit]).all() for warning in told)
-    assert "clipped_above" in _codes(told) and "short_scan" not in _codes(told)
+    reported = input_warnings(Volume.from_array(flat, np.diag([-3.5, -3.5, 6.0, 1.0])))
+    assert {"thick_slices", "coarse_pixels", "few_values", "empty_slices", "repeated_slices"} <= set(_codes(reported))
+    assert all(np.isfinite([warning.value, warning.limit]).all() for warning in reported)
+    assert "clipped_above" in _codes(reported) and "short_scan" not in _codes(reported)
     (hot,) = heat_warnings({"involvement_percent": 75.0, "lung_heat_mean": 0.5})
     assert (hot.code, hot.value, hot.limit) == ("high_involvement", 75.0, 60.0)
 

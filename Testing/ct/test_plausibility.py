@@ -1,4 +1,4 @@
-"""What looks wrong about a CT is said, on real CT spoiled as it is in practice; whole chests earn no remark."""
+"""What looks wrong about a CT is reported, on real CT spoiled as it is in practice; whole chests earn no remark."""
 
 from __future__ import annotations
 
@@ -68,15 +68,15 @@ class TestValues:
         assert "cut off at -900 HU" in of_values(lambda hu: np.clip(hu, -900, 2000), sample)
 
     def test_a_picture_turned_into_hu(self, sample):
-        told = of_values(lambda hu: np.rint(np.clip((hu + 1350) / 1500, 0, 1) * 255) * (1500 / 255) - 1350, sample)
-        assert "different values: it looks like a picture" in told and "cut off at 150 HU" in told
+        reported = of_values(lambda hu: np.rint(np.clip((hu + 1350) / 1500, 0, 1) * 255) * (1500 / 255) - 1350, sample)
+        assert "different values: it looks like a picture" in reported and "cut off at 150 HU" in reported
 
     @pytest.mark.parametrize("offset", [-150, 120, 300])
     def test_another_zero_than_water(self, sample, offset):
-        told = re.search(
+        reported = re.search(
             r"Air around the patient lies at (-\d+) HU", of_values(lambda hu: hu + np.int16(offset), sample)
         )
-        assert told and abs(int(told[1]) - (-1000 + offset)) < 10
+        assert reported and abs(int(reported[1]) - (-1000 + offset)) < 10
 
     def test_another_zero_where_the_patient_fills_the_slices(self, covid):
         inner = Volume.from_array(np.ascontiguousarray(covid.array[:, 40:-40, 60:-60]), covid.ijk_to_ras)
@@ -85,8 +85,8 @@ class TestValues:
 
     def test_another_scale_than_hu(self, sample):
         assert "check the rescaling to HU" in of_values(lambda hu: (hu * 1.25).astype(np.float32), sample)
-        told = of_values(lambda hu: (np.where(hu > 0, hu * 30.0, hu)).astype(np.float32), sample)
-        assert "above 3100 HU: check the rescaling to HU" in told
+        reported = of_values(lambda hu: (np.where(hu > 0, hu * 30.0, hu)).astype(np.float32), sample)
+        assert "above 3100 HU: check the rescaling to HU" in reported
 
     def test_shifts_within_a_scanner_s_tolerance_are_none(self, sample, covid):
         for ct in (sample, covid):
@@ -101,8 +101,8 @@ class TestValues:
 class TestSlices:
     def test_missing_ones_make_the_image_jump(self, covid):
         n = covid.shape[0]
-        told = of_slices(covid, np.delete(np.arange(n), [70, 71, 72]))
-        assert "jumps between the axial slices 70 and 71 (" in told
+        reported = of_slices(covid, np.delete(np.arange(n), [70, 71, 72]))
+        assert "jumps between the axial slices 70 and 71 (" in reported
 
     def test_in_another_order(self, covid):
         order = np.arange(covid.shape[0])
@@ -115,14 +115,16 @@ class TestSlices:
         assert "1 axial slice is the same as the one below" in of_slices(covid, order)
 
     def test_empty_ones(self, covid):
-        told = of_values(lambda hu: np.where(np.isin(np.arange(len(hu)), (40, 41))[:, None, None], -1024, hu), covid)
-        assert "2 axial slices are without an image" in told
+        reported = of_values(
+            lambda hu: np.where(np.isin(np.arange(len(hu)), (40, 41))[:, None, None], -1024, hu), covid
+        )
+        assert "2 axial slices are without an image" in reported
 
     def test_thick_ones(self, covid):
         view = AxialView.of(covid.shape, covid.ijk_to_ras)
         stack = np.ascontiguousarray(view.to_axial(covid.array)[::4])
-        told = input_warnings(Volume.from_array(stack, view.axial_to_ras @ np.diag([1, 1, 4, 1.0])))
-        assert told == ["Slices are 8.0 mm apart; beyond 5 mm small lesions are missed."]
+        reported = input_warnings(Volume.from_array(stack, view.axial_to_ras @ np.diag([1, 1, 4, 1.0])))
+        assert reported == ["Slices are 8.0 mm apart; beyond 5 mm small lesions are missed."]
 
     def test_coarse_pixels(self, sample):
         coarse = Volume.from_array(sample.array[:, ::3, ::3], sample.ijk_to_ras @ np.diag([3, 3, 1, 1.0]))
@@ -133,16 +135,16 @@ class TestGeometry:
     def test_tilted_gantry(self, sample):
         matrix = sample.ijk_to_ras.copy()
         matrix[1, 2] += np.tan(np.radians(12)) * matrix[2, 2]
-        told = input_warnings(Volume(sample.array, matrix))
-        assert told == ["Gantry tilt: slices are sheared by 12.0°; the voxel grid follows them."]
+        reported = input_warnings(Volume(sample.array, matrix))
+        assert reported == ["Gantry tilt: slices are sheared by 12.0°; the voxel grid follows them."]
 
     def test_scans_of_another_plane(self, covid):
         view = AxialView.of(covid.shape, covid.ijk_to_ras)
         stack = view.to_axial(covid.array)
         for axis, step in ((1, [1, 4, 1, 1.0]), (2, [4, 1, 1, 1.0])):
             thin = stack[:, :: int(step[1]), :: int(step[0])]
-            told = " ".join(input_warnings(Volume.from_array(thin, view.axial_to_ras @ np.diag(step))))
-            assert "not acquired in axial slices" in told, axis
+            reported = " ".join(input_warnings(Volume.from_array(thin, view.axial_to_ras @ np.diag(step))))
+            assert "not acquired in axial slices" in reported, axis
 
     def test_part_of_a_chest(self, sample):
         part = Volume(sample.array[10:25], sample.ijk_to_ras)
@@ -166,8 +168,8 @@ class TestLungs:
         held = np.flatnonzero(stack.any(axis=tuple(a for a in range(3) if a != axis)))
         cut = [slice(None)] * 3
         cut[axis] = slice(held[0] + 15, None) if side in ("anterior", "right") else slice(None, held[-1] - 15)
-        told = of_lungs(*lctsc, tuple(cut))
-        assert f"cut off at the {side} edge of the slices" in told and told.count("edge of the slices") == 1
+        reported = of_lungs(*lctsc, tuple(cut))
+        assert f"cut off at the {side} edge of the slices" in reported and reported.count("edge of the slices") == 1
 
     @pytest.mark.slow
     @pytest.mark.parametrize("padding", [-2048, -1024, 0])
@@ -178,14 +180,14 @@ class TestLungs:
         y, x = np.ogrid[: ct.shape[1], : ct.shape[2]]
         outside = (y - (top + bottom) / 2) ** 2 + (x - (left + right) / 2) ** 2 > (0.4 * (right - left)) ** 2
         hu = np.where(outside, np.int16(padding), ct.array)
-        told = of_lungs(Volume(hu, ct.ijk_to_ras), np.where(outside, 0, mask))
-        assert "cut off by the scanner's field of view" in told
+        reported = of_lungs(Volume(hu, ct.ijk_to_ras), np.where(outside, 0, mask))
+        assert "cut off by the scanner's field of view" in reported
 
     @pytest.mark.slow
     def test_volumes_and_sides_that_cannot_be(self, lctsc):
         ct, mask = lctsc
-        labels, told = lungs_from_mask(mask, ct)
-        assert told == []
+        labels, reported = lungs_from_mask(mask, ct)
+        assert reported == []
         assert "No left lung was found." in of_lungs(ct, np.where(labels == 2, 0, labels) * 2)
         thinned = labels.copy()
         thinned[: len(thinned) // 2][thinned[: len(thinned) // 2] == 1] = 0
@@ -204,7 +206,7 @@ def test_heat_that_is_high_everywhere():
 
 
 @pytest.mark.slow
-def test_a_model_that_calls_everything_lesion_is_told_of_beside_the_figures(tmp_path, capsys):
+def test_a_model_that_calls_everything_lesion_is_reported_of_beside_the_figures(tmp_path, capsys):
     ct, mask, _ = small_ct(tmp_path)
     shipped = find_bundle(None, "lesions")
     network = shipped.network()
@@ -212,7 +214,7 @@ def test_a_model_that_calls_everything_lesion_is_told_of_beside_the_figures(tmp_
     network.lesion_head.bias[: network.stem**2] += 20.0
     heat = {"source": "gate", "smoothing_px": 2.0}
     ModelBundle.save(tmp_path / "hot", network, {**shipped.metadata, "name": "hot", "heat": heat})
-    told = {}
+    reported = {}
     for model in (shipped.path, tmp_path / "hot"):
         out = tmp_path / "out" / model.name
         done = run_here(
@@ -224,6 +226,8 @@ def test_a_model_that_calls_everything_lesion_is_told_of_beside_the_figures(tmp_
         report = json.loads((out / "report.json").read_text("utf-8"))
         assert {row["Warnings"] for row in rows} == {" ".join(report["warnings"])}
         assert float(rows[0]["Lesion volume (mL)"]) > 0
-        told[model.name] = [warning for warning in report["warnings"] if "called lesion" in warning]
-    assert told[shipped.path.name] == []
-    assert re.match(r"(9\d|100) % of the lungs are called lesion: check the CT's HU and the lung mask\.", *told["hot"])
+        reported[model.name] = [warning for warning in report["warnings"] if "called lesion" in warning]
+    assert reported[shipped.path.name] == []
+    assert re.match(
+        r"(9\d|100) % of the lungs are called lesion: check the CT's HU and the lung mask\.", *reported["hot"]
+    )

@@ -82,7 +82,7 @@ def test_every_localizer_runs_is_deterministic_and_keeps_to_the_lungs(slices, bu
         assert heat.shape == images.shape and heat.dtype == np.float32, row.name
         assert np.isfinite(heat).all() and heat.min() >= 0 and heat.max() <= 1, row.name
         assert not heat[images == 0].any(), row.name
-        assert heat[images > 0].std() > 0, f"{row.name} says nothing"
+        assert heat[images > 0].std() > 0, f"{row.name} states nothing"
         np.testing.assert_array_equal(heat, row.heat(images), row.name)
 
 
@@ -126,7 +126,7 @@ def test_a_baseline_is_watched_on_val_and_ends_where_it_gains_no_more(slices, tm
         rows = log_rows(tmp_path / method / "log.csv")
         assert [row["step"] for row in rows if row["val_AP"]] == ["2", "4", "6"], method
         assert {key.removeprefix("val_AP_") for key in rows[0] if key.startswith("val_AP_")} == ways | {"floor"}
-        # What was logged is what the comparison says of the bundle.
+        # What was logged is what the comparison states of the bundle.
         val = SliceSet.load(slices, "val")
         _, results = evaluate_localizers(localizers_of([bundle]), val, val, "val")
         of_ways = [entry["mean"]["average_precision"] for name, entry in results["methods"].items() if method in name]
@@ -223,7 +223,7 @@ def test_the_command_writes_figures_table_and_pictures(slices, bundles, tmp_path
         (["--models", "no-such-model"], "no bundle 'no-such-model'"),
     ],
 )
-def test_what_cannot_be_evaluated_is_said(slices, tmp_path, capsys, arguments, sentence):
+def test_what_cannot_be_evaluated_is_reported(slices, tmp_path, capsys, arguments, sentence):
     assert main(["evaluate", "--data", str(slices), *arguments, "-o", str(tmp_path / "out")]) == 1
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "out" / "results.json").exists()
@@ -339,7 +339,7 @@ def test_example_slices_are_of_different_scans(slices):
 
 
 def test_the_shipped_model_clears_the_floors_on_val(data_folder, tmp_path):
-    """As the model card tells, on a few of the real slices' figures."""
+    """As the model card reports, on a few of the real slices' figures."""
     folder = data_folder / "covid_slices"
     arguments = ["--methods", "heat", "grey", "blurred_grey", "-o", str(tmp_path)]
     assert main(["evaluate", "--data", str(folder), "--split", "val", *arguments, "--device", "cpu"]) == 0

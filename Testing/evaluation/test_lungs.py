@@ -30,7 +30,7 @@ def _lungs(right: int = 1, left: int = 2) -> Volume:
     return Volume.from_array(array, RAS)
 
 
-def test_sides_are_those_of_the_reference_where_it_tells_them():
+def test_sides_are_those_of_the_reference_where_it_reports_them():
     given = _lungs()
     same = score_lungs(given.array, given.array, given.view)
     assert same == {"dice": 1, "dice_right": 1, "dice_left": 1, "extra": 0, "missing": 0, "swapped": 0}

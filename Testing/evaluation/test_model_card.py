@@ -1,4 +1,4 @@
-"""The shipped model's card tells the bundle's own figures, and the command draws it anew."""
+"""The shipped model's card reports the bundle's own figures, and the command draws it anew."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from LesionDecompLib.models.bundle import find_bundle
 from PIL import Image
 
 
-def test_the_shipped_card_tells_the_shipped_figures():
+def test_the_shipped_card_reports_the_shipped_figures():
     bundle = find_bundle(None, "lesions")
     assert (bundle.path / CARD_NAME).read_text("utf-8") == card_text(bundle.metadata)
     for name in (GOOD_NAME, BAD_NAME):

@@ -3,7 +3,7 @@
 Rules that have broken panels, and are therefore kept here: a node parameter's classes are instantiated when the panel
 is connected, so that an abstract class raises TypeError; a Union's value is stored under ``name.index``, None needs a
 place in the Union; a control must be of the very class that the real wrapper has a connector for; a connected node
-selector offers the declared classes, whatever the .ui file says; values are cached until the parameter node says that
+selector offers the declared classes, whatever the .ui file has; values are cached until the parameter node reports that
 it was modified.
 """
 

@@ -295,7 +295,7 @@ def click(button: QtWidgets.QAbstractButton) -> None:
 
 
 def text_of(control: QtWidgets.QWidget) -> str:
-    """What a control says."""
+    """What a control states."""
     return control.property("text")
 
 
@@ -306,7 +306,7 @@ def drag(panel, threshold: float) -> None:
 
 
 def cells(table: QtWidgets.QTableWidget) -> list[list[str]]:
-    """What a table says."""
+    """What a table states."""
     rows, columns = table.property("rowCount"), table.property("columnCount")
     return [[table.item(row, column).text() for column in range(columns)] for row in range(rows)]
 

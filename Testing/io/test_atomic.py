@@ -138,7 +138,7 @@ class TestFolder:
         check_writable(tmp_path / "new" / "newer")
         assert snapshot(tmp_path) == {}
 
-    def test_a_file_in_the_way_is_said(self, tmp_path):
+    def test_a_file_in_the_way_is_reported(self, tmp_path):
         (tmp_path / "file").write_text("")
         for folder in (tmp_path / "file", tmp_path / "file" / "below"):
             with pytest.raises(LesionDecompError, match="a file where a folder should be"):
@@ -177,7 +177,7 @@ class TestSeveralProcesses:
         assert process.stdout.readline() == b"ready\n"
         return process
 
-    def said(self, folder, code):
+    def reported(self, folder, code):
         command, environment = [sys.executable, "-c", code], process_environment(folder)
         return subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.PIPE).stdout.decode()
 
@@ -276,7 +276,7 @@ class TestSeveralProcesses:
         )
         first = self.start(tmp_path, hold)
         assert (tmp_path / LOCK_NAME).exists()
-        assert "found another run that writes into" in self.said(tmp_path, ask)
+        assert "found another run that writes into" in self.reported(tmp_path, ask)
         waiting = subprocess.Popen(
             [sys.executable, "-c", hold], cwd=tmp_path, env=process_environment(tmp_path), stdout=subprocess.PIPE
         )
@@ -288,5 +288,5 @@ class TestSeveralProcesses:
         waiting.kill()
         waiting.communicate()
         (tmp_path / LOCK_NAME).touch()  # as a killed process leaves it
-        assert self.said(tmp_path, ask) == "alone\n"
+        assert self.reported(tmp_path, ask) == "alone\n"
         assert snapshot(tmp_path) == {}

@@ -110,7 +110,7 @@ class TestFormats:
             assert not info.warnings
 
     def test_nifti_with_a_qform_alone_is_placed_by_it_whatever_the_file_is_called(self, ct, tmp_path):
-        """ITK opens a packed file only under a name that says so; there the quaternion is read here."""
+        """ITK opens a packed file only under a name that states so; there the quaternion is read here."""
         turned = as_itk(ct)
         cosine, sine = math.cos(0.3), math.sin(0.3)
         for handed in (1.0, -1.0):
@@ -360,7 +360,7 @@ class TestDicom:
         np.testing.assert_array_equal(np.delete(read.array, 4, 0), np.delete(expected.array, 4, 0))
         np.testing.assert_array_equal(read.array[4], expected.array[4] + 5)
 
-    def test_a_missing_slice_is_interpolated_and_told(self, series):
+    def test_a_missing_slice_is_interpolated_and_reported(self, series):
         expected, _ = read_volume(series[0].parent)
         series[5].unlink()
         read, info = read_volume(series[0].parent)

@@ -283,8 +283,8 @@ def test_each_row_of_a_csv_file_carries_the_warnings(tmp_path):
     rows = lesion_statistics(*_random_case(2), 0.3)
     write_statistics_csv(tmp_path / "a.csv", rows, ['The lungs are "odd", cut off.', "Slices are thick."])
     with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
-        told = {row["Warnings"] for row in csv.DictReader(file)}
-    assert told == {'The lungs are "odd", cut off. Slices are thick.'}
+        reported = {row["Warnings"] for row in csv.DictReader(file)}
+    assert reported == {'The lungs are "odd", cut off. Slices are thick.'}
     assert [row.region for row in read_statistics_csv(tmp_path / "a.csv")] == REGIONS
 
 
@@ -309,7 +309,7 @@ def test_a_foreign_csv_file_is_refused(tmp_path):
         read_statistics_csv(path)
 
 
-def test_every_figure_says_what_it_means():
+def test_every_figure_states_what_it_means():
     assert len({m.key for m in MEASUREMENTS}) == len({m.header for m in MEASUREMENTS}) == len(MEASUREMENTS)
     for m in MEASUREMENTS:
         assert m.definition.endswith(".")
@@ -366,7 +366,7 @@ def test_figures_are_written_with_nine_digits():
 
 
 @pytest.mark.parametrize(
-    ("spoil", "said"),
+    ("spoil", "reported"),
     [
         (lambda text: text.encode().replace(b"both", b"\xff\xfe", 1), "cannot be read"),
         (lambda text: b"", "other columns in a.csv"),
@@ -377,12 +377,12 @@ def test_figures_are_written_with_nine_digits():
         (lambda text: text.replace("left lung,", '"' + "x" * 200_000, 1).encode(), "cannot be read"),
     ],
 )
-def test_a_damaged_csv_file_is_refused(tmp_path, spoil, said):
+def test_a_damaged_csv_file_is_refused(tmp_path, spoil, reported):
     (tmp_path / "a.csv").write_bytes(spoil(statistics_csv(lesion_statistics(*_random_case(2), 0.3))))
-    for file, found in (("a.csv", said), ("missing.csv", "cannot be read")):
-        with pytest.raises(LesionDecompError) as told:
+    for file, found in (("a.csv", reported), ("missing.csv", "cannot be read")):
+        with pytest.raises(LesionDecompError) as reported:
             read_statistics_csv(tmp_path / file)
-        assert told.value.stage == "Reading statistics" and found in told.value.found
+        assert reported.value.stage == "Reading statistics" and found in reported.value.found
 
 
 def test_undefined_figures_read_back_as_undefined(tmp_path):

@@ -1,4 +1,4 @@
-"""A bundle is what it says, or it is refused in one sentence."""
+"""A bundle is what it states, or it is refused in one sentence."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_every_tampered_byte_of_the_weights_is_noticed(bundle):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "reported"),
     [
         ({"format_version": 99}, "format version 99"),
         ({"task": "liver"}, "liver"),
@@ -78,9 +78,9 @@ def test_every_tampered_byte_of_the_weights_is_noticed(bundle):
         ({"architecture_arguments": {**ARGUMENTS, "norm": ["batch"]}}, "architecture_arguments"),
     ],
 )
-def test_metadata_that_cannot_be_is_refused(bundle, changes, said):
+def test_metadata_that_cannot_be_is_refused(bundle, changes, reported):
     rewrite(bundle, **changes)
-    with pytest.raises(LesionDecompError, match=said):
+    with pytest.raises(LesionDecompError, match=reported):
         ModelBundle.load(bundle.path)
 
 
@@ -139,7 +139,7 @@ def test_a_bundle_of_format_1_is_read_as_it_was(bundle):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_a_converted_bundle_has_the_same_tensors_and_says_the_same(bundle, dtype):
+def test_a_converted_bundle_has_the_same_tensors_and_states_the_same(bundle, dtype):
     expected = of_format_1(bundle, dtype)
     (bundle.path / "MODEL_CARD.md").write_text("a card")
     assert convert_bundle(bundle.path)
@@ -225,7 +225,7 @@ def test_a_bundle_for_another_task_is_refused(bundle):
         find_bundle(bundle.path, "lesions")
 
 
-def test_an_unknown_name_says_which_are_known():
+def test_an_unknown_name_states_which_are_known():
     with pytest.raises(LesionDecompError, match="no bundle 'nonesuch'"):
         find_bundle("nonesuch", "lesions")
 

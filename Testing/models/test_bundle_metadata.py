@@ -1,4 +1,4 @@
-"""What ``bundle.json`` must say, within which bounds, and what a bundle tells of itself."""
+"""What ``bundle.json`` must state, within which bounds, and what a bundle reports of itself."""
 
 from __future__ import annotations
 
@@ -47,20 +47,20 @@ def bundle(tmp_path):
 
 
 def written(bundle, change):
-    """Change what ``bundle.json`` says, in place."""
+    """Change what ``bundle.json`` states, in place."""
     metadata = copy.deepcopy(bundle.metadata)
     change(metadata)
     (bundle.path / "bundle.json").write_text(json.dumps(metadata), "utf-8")
 
 
 @pytest.mark.parametrize("key", WRONG)
-def test_a_bundle_that_leaves_something_out_or_says_it_in_another_type_is_refused(bundle, key):
-    said = "format version" if key == "format_version" else f"'{key}' missing or not of type"
+def test_a_bundle_that_leaves_something_out_or_states_it_in_another_type_is_refused(bundle, key):
+    reported = "format version" if key == "format_version" else f"'{key}' missing or not of type"
     written(bundle, lambda metadata: metadata.pop(key))
-    with pytest.raises(LesionDecompError, match=said):
+    with pytest.raises(LesionDecompError, match=reported):
         ModelBundle.load(bundle.path)
     written(bundle, lambda metadata: metadata.update({key: WRONG[key]}))
-    with pytest.raises(LesionDecompError, match=said):
+    with pytest.raises(LesionDecompError, match=reported):
         ModelBundle.load(bundle.path)
 
 
@@ -72,7 +72,7 @@ def test_a_format_version_is_a_whole_number(bundle, version):
 
 
 @pytest.mark.parametrize("key", WRONG_INPUT)
-def test_an_input_that_leaves_something_out_or_says_it_in_another_type_is_refused(bundle, key):
+def test_an_input_that_leaves_something_out_or_states_it_in_another_type_is_refused(bundle, key):
     written(bundle, lambda metadata: metadata["input"].pop(key))
     with pytest.raises(LesionDecompError, match=rf"'{key}' missing or not of type .* in 'tiny: input'"):
         ModelBundle.load(bundle.path)
@@ -140,7 +140,7 @@ def test_bounds_of_what_the_network_sees(bundle, key, accepted, refused):
         ),
     ],
 )
-def test_bounds_of_what_a_bundle_says(bundle, key, accepted, refused):
+def test_bounds_of_what_a_bundle_states(bundle, key, accepted, refused):
     for value in accepted:
         rewrite(bundle, **{key: value})
         assert ModelBundle.load(bundle.path).metadata[key] == value
@@ -153,9 +153,9 @@ def test_bounds_of_what_a_bundle_says(bundle, key, accepted, refused):
 @pytest.mark.parametrize("text", ["", "[]", "null", '"text"', "{" * 100_000, "[" * 100_000, b"\xff\xfe"])
 def test_metadata_that_is_no_object_is_refused(bundle, text):
     (bundle.path / "bundle.json").write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(ModelError) as told:
+    with pytest.raises(ModelError) as reported:
         ModelBundle.load(bundle.path)
-    assert "bundle.json" in told.value.found and "JSON" in told.value.found + told.value.expected
+    assert "bundle.json" in reported.value.found and "JSON" in reported.value.found + reported.value.expected
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -203,7 +203,7 @@ def test_a_folder_without_a_bundle_is_refused_with_advice(bundle, tmp_path):
         ModelBundle.load(bundle.path)
 
 
-def test_a_bundle_tells_what_it_is(bundle, tmp_path):
+def test_a_bundle_reports_what_it_is(bundle, tmp_path):
     weights = (bundle.path / "weights.safetensors").read_bytes()
     assert bundle.path == tmp_path / "tiny"
     assert (bundle.name, bundle.version, bundle.task, bundle.description) == ("tiny", "1.0", "lungs", "untrained")
@@ -213,14 +213,14 @@ def test_a_bundle_tells_what_it_is(bundle, tmp_path):
     assert ModelBundle.load(str(bundle.path), "lungs").metadata == bundle.metadata
 
 
-def test_the_metadata_s_hash_is_that_of_what_it_says_not_of_how_it_is_laid_out(bundle):
+def test_the_metadata_s_hash_is_that_of_what_it_states_not_of_how_it_is_laid_out(bundle):
     before = bundle.metadata_sha256
     turned = dict(reversed(bundle.metadata.items()))
     (bundle.path / "bundle.json").write_text(json.dumps(turned, indent=7), "utf-8")
     assert ModelBundle.load(bundle.path).metadata_sha256 == before
     rewrite(bundle, default_threshold=0.25)
     assert ModelBundle.load(bundle.path).metadata_sha256 != before
-    # The same in every version, as finished cases are told by it.
+    # The same in every version, as finished cases are recognized by it.
     small = ModelBundle(bundle.path, {"name": "Größe", "a": [1, 2.5]})
     assert small.metadata_sha256 == hashlib.sha256('{"a":[1,2.5],"name":"Größe"}'.encode()).hexdigest()
     assert ModelBundle(bundle.path, {"name": "\ud800"}).metadata_sha256  # half of a surrogate pair
@@ -281,7 +281,7 @@ def test_an_unknown_architecture_is_refused_with_advice(bundle):
 
 
 @pytest.mark.parametrize(
-    ("network", "arguments", "changes", "said"),
+    ("network", "arguments", "changes", "reported"),
     [
         (UNet, {**ARGUMENTS, "out_channels": 1}, {}, "output of shape"),
         (UNet, ARGUMENTS, {"task": "lesions"}, None),
@@ -289,13 +289,13 @@ def test_an_unknown_architecture_is_refused_with_advice(bundle):
         (DecompositionNet, {"channels": 4, "levels": 3}, {"task": "lesions", "heat": {"shrink": 4}}, "64×70"),
     ],
 )
-def test_a_network_that_does_not_do_what_the_bundle_is_for_is_refused(tmp_path, network, arguments, changes, said):
+def test_a_network_that_does_not_do_what_the_bundle_is_for_is_refused(tmp_path, network, arguments, changes, reported):
     names = {UNet: "unet", DecompositionNet: "decomposition"}
     metadata = {**METADATA, "architecture": names[network], "architecture_arguments": arguments, **changes}
-    if said == "64×70":  # 16 × 17 pixels are what the network sees: not halved twice
+    if reported == "64×70":  # 16 × 17 pixels are what the network sees: not halved twice
         metadata["input"] = {**INPUT, "size": [64, 70]}
     saved = ModelBundle.save(tmp_path / "a", network(**arguments), metadata)
-    with pytest.raises(LesionDecompError, match=r"weights of 'tiny' that do not load" + ((said and ".*") or "")):
+    with pytest.raises(LesionDecompError, match=r"weights of 'tiny' that do not load" + ((reported and ".*") or "")):
         saved.network()
 
 
@@ -352,7 +352,7 @@ def test_installed_bundles_are_sorted_by_task_and_name_and_hold_no_broken_one(tm
         find_bundle(None, "lungs")  # none calls itself the default
 
 
-def test_only_a_bundle_that_says_so_is_the_default_of_its_own_task(tmp_path, monkeypatch):
+def test_only_a_bundle_that_states_so_is_the_default_of_its_own_task(tmp_path, monkeypatch):
     monkeypatch.setattr(bundles, "model_folders", lambda: [tmp_path])
     for folder, default in (("1", False), ("2", True), ("3", True)):
         ModelBundle.save(tmp_path / folder, UNet(**ARGUMENTS), {**METADATA, "default": default})

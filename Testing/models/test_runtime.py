@@ -39,7 +39,7 @@ def part_of_sample(sample_folder) -> Volume:
 
 
 @pytest.mark.slow
-def test_the_heat_is_within_a_hundredth_of_float32_and_the_report_says_which(part_of_sample):
+def test_the_heat_is_within_a_hundredth_of_float32_and_the_report_states_which(part_of_sample):
     quick = Segmenter(device="cpu").run(part_of_sample)
     exact = Segmenter(device="cpu", precision="float32").run(part_of_sample)
     assert exact.precision == {"lungs": "float32", "lesions": "float32"}

@@ -1,4 +1,4 @@
-"""The shipped models do what the README says of them, on real CT."""
+"""The shipped models do what the README states of them, on real CT."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_normal_chest_stays_cold(segmenter, data_folder):
     assert involvement(segmenter.run(every_other)) < 1.0
 
 
-def test_a_shifted_hu_scale_is_told_and_changes_little(segmenter, sample_folder):
+def test_a_shifted_hu_scale_is_reported_and_changes_little(segmenter, sample_folder):
     volume, _ = read_volume(sample_folder / "chest_ct_tumor.nrrd")
     plain = segmenter.run(volume)
     shifted = Volume.from_array((volume.array + np.int16(70)).astype(np.int16), volume.ijk_to_ras)

@@ -95,7 +95,7 @@ def test_no_call_in_a_pickle_is_made(tmp_path, protocol):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "reported"),
     [
         (Call(torch.zeros, 10**9), "the name"),
         ({"a": Call(bytearray, 10**10)}, "the name"),
@@ -103,10 +103,10 @@ def test_no_call_in_a_pickle_is_made(tmp_path, protocol):
     ],
     ids=["call", "memory", "hash"],
 )
-def test_what_no_file_of_weights_needs_is_refused(content, said):
+def test_what_no_file_of_weights_needs_is_refused(content, reported):
     data = content if isinstance(content, bytes) else pickle.dumps(content, 2)
     file = repacked(saved(STATE), lambda entries: entries.update({"archive/data.pkl": data}))
-    with pytest.raises(NotTensorsError, match=said):
+    with pytest.raises(NotTensorsError, match=reported):
         load_torch_file(file)
 
 

@@ -76,6 +76,6 @@ def test_a_result_without_its_report_is_refused(nodes, tmp_path):
     from LesionDecompMrml.dicom_export import write_segmentation
 
     nodes.report.SetText("")
-    with pytest.raises(LesionDecompError) as told:
+    with pytest.raises(LesionDecompError) as reported:
         write_segmentation(nodes, tmp_path / "segmentation.dcm")
-    assert told.value.found == "a result without its report"
+    assert reported.value.found == "a result without its report"

@@ -241,7 +241,7 @@ def test_table_holds_the_figures_of_the_library_with_units_and_definitions(logic
         assert nodes.table.GetColumnDescription(name) == measurement.definition
 
 
-def test_report_says_enough_to_repeat_the_run(logic, small_ct, untrained_segmenter):
+def test_report_states_enough_to_repeat_the_run(logic, small_ct, untrained_segmenter):
     nodes = logic.process(*small_ct, threshold=THRESHOLD, device="cpu", batchSize=4)
     report = json.loads(nodes.report.GetText())
     assert report["parameters"] == {"threshold": THRESHOLD, "min_volume_ml": 0.1, "device": "cpu", "batch_size": 4}
@@ -303,7 +303,7 @@ def test_a_failure_while_nodes_are_written_takes_the_new_nodes_out_again(logic, 
 
 
 def bad_inputs():
-    """Name -> what is done to the case, and what the sentence must say."""
+    """Name -> what is done to the case, and what the sentence must state."""
 
     def shifted(ct, mask):
         mask.SetOrigin(*np.add(mask.GetOrigin(), (2.0, 0.0, 0.0)))

@@ -129,7 +129,7 @@ def test_csv_and_clipboard_hold_the_tables_figures(logic, nodes, tmp_path):
 
 
 @pytest.mark.slow
-def test_manifest_and_report_tell_the_threshold_and_edits_as_they_are_now(logic, nodes, tmp_path):
+def test_manifest_and_report_report_the_threshold_and_edits_as_they_are_now(logic, nodes, tmp_path):
     threshold = nodes.threshold + 0.01
     logic.updateThreshold(nodes.heatmap, threshold)
     logic.result(nodes.heatmap).write_manifest(tmp_path / "run.json")
@@ -155,9 +155,9 @@ def test_a_result_without_its_report_is_refused_and_nothing_is_written(logic, no
     nodes.report.SetText("{")
     result = logic.result(nodes.heatmap)
     for write in (result.write_manifest, result.write_report):
-        with pytest.raises(LesionDecompError) as told:
+        with pytest.raises(LesionDecompError) as reported:
             write(tmp_path / "file")
-        assert told.value.found.startswith("a report that cannot be read in ")
+        assert reported.value.found.startswith("a report that cannot be read in ")
     slicer.mrmlScene.RemoveNode(nodes.report)
     with pytest.raises(LesionDecompError, match="without its report"):
         logic.result(nodes.heatmap).write_manifest(tmp_path / "file")

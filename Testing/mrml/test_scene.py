@@ -198,7 +198,7 @@ def test_a_full_disk_leaves_the_old_file(segmented, tmp_path, monkeypatch):
     assert [entry.name for entry in tmp_path.iterdir()] == ["scene.mrb"]
 
 
-def test_a_folder_that_cannot_be_made_is_said_so(segmented, tmp_path):
+def test_a_folder_that_cannot_be_made_is_reported_so(segmented, tmp_path):
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(LesionDecompError, match=r"Writing the scene: .*file where a folder should be"):
         write_scene(tmp_path / "taken" / "scene.mrb", *segmented)
@@ -211,7 +211,7 @@ def test_a_file_name_that_slicer_would_not_open_is_refused(segmented, tmp_path):
 
 
 @pytest.mark.slow
-def test_without_slicer_core_the_message_says_what_to_install():
+def test_without_slicer_core_the_message_states_what_to_install():
     program = (
         "import sys\n"
         "sys.modules['slicer'] = None\n"

@@ -12,7 +12,7 @@ def test_self_test_of_the_module_passes(module, mrml_scene):
     slicer.selfTests["LesionDecomp"](msec=0)
 
 
-def test_module_says_what_it_is_and_what_it_is_not(module):
+def test_module_states_what_it_is_and_what_it_is_not(module):
     parent = module.headless_module.parent
     assert parent.title == "LesionDecomp"
     assert parent.categories == ["Segmentation"]

@@ -144,7 +144,7 @@ def test_heat_hidden_elsewhere_unticks_its_box_and_opacity_does_not_show_it_agai
     assert composites[1].GetBackgroundVolumeID() == result.ct.GetID()
 
 
-def test_views_of_another_layout_show_the_result_as_the_boxes_say(panel, result):
+def test_views_of_another_layout_show_the_result_as_the_boxes_state(panel, result):
     panel.ui.outlineCheckBox.click()
     panel.ui.opacitySlider.value = 0.3
     view, composite = add_view(panel, "Compare1")

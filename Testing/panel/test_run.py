@@ -62,7 +62,7 @@ def test_choosing_a_model_takes_its_threshold_until_there_is_a_result(panel, res
 
 
 @pytest.mark.slow
-def test_apply_says_what_is_missing(panel, ct_node):
+def test_apply_states_what_is_missing(panel, ct_node):
     def tooltip() -> str:
         assert not panel.ui.applyButton.property("enabled")
         return panel.ui.applyButton.property("toolTip")
@@ -229,7 +229,7 @@ def test_segments_of_a_segmentation_serve_as_lung_mask(panel, ct_node, lung_node
 
 
 @pytest.mark.slow
-def test_a_segmentation_without_a_lung_segment_ticks_nothing_and_says_so(panel):
+def test_a_segmentation_without_a_lung_segment_ticks_nothing_and_states_so(panel):
     from PySide6.QtCore import Qt
 
     segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Mine")
@@ -347,7 +347,7 @@ def test_installing_packages_never_replaces_what_slicer_ships(panel, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("said", "words"),
+    ("reported", "words"),
     [
         ("ProxyError('Cannot connect to proxy.', OSError('Tunnel connection failed: 407'))", "HTTPS_PROXY"),
         ("NewConnectionError: Failed to establish: [Errno -3] Temporary failure in name resolution", "reached"),
@@ -356,12 +356,12 @@ def test_installing_packages_never_replaces_what_slicer_ships(panel, monkeypatch
         ("ERROR: something nobody foresaw", "something nobody foresaw"),
     ],
 )
-def test_a_failing_pip_is_told_in_words_with_the_next_step(panel, monkeypatch, said, words):
+def test_a_failing_pip_is_reported_in_words_with_the_next_step(panel, monkeypatch, reported, words):
     from LesionDecompPanel.packages import install_missing_packages
 
     def pip_install(names, *, logCallback, completedCallback, **_options):
         logCallback("Collecting scikit-image")
-        logCallback(said)
+        logCallback(reported)
         completedCallback(1)
 
     monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, *_a, **_k: True)
@@ -373,7 +373,7 @@ def test_a_failing_pip_is_told_in_words_with_the_next_step(panel, monkeypatch, s
     assert "==" not in text and "-m pip" not in text
 
 
-def test_without_the_pytorch_extension_nothing_is_asked_and_the_message_says_what_to_install(panel, monkeypatch):
+def test_without_the_pytorch_extension_nothing_is_asked_and_the_message_states_what_to_install(panel, monkeypatch):
     from LesionDecompPanel.packages import install_missing_packages
 
     asked = []
@@ -409,7 +409,7 @@ def test_added_model_folders_are_remembered_and_a_wrong_one_is_refused(
 
 
 @pytest.mark.slow
-def test_device_selector_says_what_automatic_takes_and_why(open_panel):
+def test_device_selector_states_what_automatic_takes_and_why(open_panel):
     import torch
 
     panel = open_panel(ask_devices=True)

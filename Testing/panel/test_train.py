@@ -112,7 +112,7 @@ def test_figures_are_copied_and_saved_and_without_a_result_nothing_can_be(
     assert not value(panel.ui.saveReportButton, "enabled") and value(panel.ui.saveCsvButton, "enabled")
 
 
-def test_start_says_what_is_missing_and_marks_are_read_as_they_are_shown(panel, ct_node, tmp_path):
+def test_start_states_what_is_missing_and_marks_are_read_as_they_are_shown(panel, ct_node, tmp_path):
     ui = panel.ui
     assert not value(ui.startTrainingButton, "enabled")
     assert "output folder" in value(ui.startTrainingButton, "toolTip")
@@ -129,7 +129,7 @@ def test_start_says_what_is_missing_and_marks_are_read_as_they_are_shown(panel, 
     click(ui.addRangeButton)
     panel.panel.train.marks.set(0, first=3, last=20)
     panel.panel.train.marks.set(1, first=21, label="lesion")
-    assert not value(ui.startTrainingButton, "enabled")  # nothing is called normal before somebody says so
+    assert not value(ui.startTrainingButton, "enabled")  # nothing is called normal before somebody states so
     assert "Choose the label" in value(ui.startTrainingButton, "toolTip")
     panel.panel.train.marks.set(0, label="normal")
     assert panel.panel.train.marks.marks() == [(ct_node, 3, 20, "normal", ""), (ct_node, 21, 60, "lesion", "")]
@@ -257,11 +257,11 @@ def test_slices_marked_in_loaded_volumes_become_a_model_that_finds_lesions_in_th
         choose(ui.rangesTable.cellWidget(row, 4), split)
     assert panel.panel.train.marks.marks() == rows
     run = start_training(panel, out, steps=6)
-    said = set()
-    wait_for(lambda: said.add(text_of(ui.trainStatusLabel)) or not run.is_running, PATIENCE_S)
+    reported = set()
+    wait_for(lambda: reported.add(text_of(ui.trainStatusLabel)) or not run.is_running, PATIENCE_S)
     panel.panel.train.watch()
     assert run.state == "finished", run.error
-    assert any(text.startswith("Making the training set") for text in said)
+    assert any(text.startswith("Making the training set") for text in reported)
     with open(out / "slices" / "index.csv", encoding="utf-8", newline="") as stream:
         found = Counter((row["split"], row["label"]) for row in csv.DictReader(stream))
     assert found == {("train", "normal"): 7, ("train", "lesion"): 7, ("val", "normal"): 4, ("val", "lesion"): 4}
@@ -275,7 +275,7 @@ def test_slices_marked_in_loaded_volumes_become_a_model_that_finds_lesions_in_th
     assert "from my volumes" in json.dumps(manifest["models"])
 
 
-def test_a_training_that_cannot_start_or_fails_says_stage_and_advice(panel, tmp_path, monkeypatch):
+def test_a_training_that_cannot_start_or_fails_states_stage_and_advice(panel, tmp_path, monkeypatch):
     shown = []
     monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, *_a, **_k: shown.append(text))
     panel.ui.trainDataEdit.setProperty("text", str(tmp_path))

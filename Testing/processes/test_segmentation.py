@@ -1,4 +1,4 @@
-"""A segmentation in a process of its own gives the same result, ends when told to, and leaves nothing behind."""
+"""A segmentation in a process of its own gives the same result, ends when asked to, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def parameters(untrained_segmenter) -> JobParameters:
 
 
 def finish(job: SegmentationJob) -> list[Step]:
-    """Wait for the worker's end; the different steps it told."""
+    """Wait for the worker's end; the different steps it reported."""
     steps = []
     end = time.monotonic() + 300
     while job.poll() not in ENDED and time.monotonic() < end:
@@ -267,12 +267,12 @@ def test_time_left_follows_the_slices_and_shrinks_to_the_end():
     now = [0.0]
     left = TimeLeft(lambda: now[0])
     assert left.update("lungs", 0, 100) is None
-    told = []
+    reported = []
     for stage in ("lungs", "heat"):
         for done in range(0, 101, 10):
-            told.append(left.update(stage, done, 100))
+            reported.append(left.update(stage, done, 100))
             now[0] += 1.0
-    known = [seconds for seconds in told if seconds is not None]
+    known = [seconds for seconds in reported if seconds is not None]
     assert known[0] == pytest.approx(20, rel=0.4)
     assert known[-1] < 3
     assert left.update("statistics", 0, 1) is None

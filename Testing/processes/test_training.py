@@ -69,7 +69,7 @@ def test_stopped_training_keeps_its_checkpoint_and_resumes_to_a_bundle(settings)
     assert config["schedule"]["steps"] == 30 and config["network"]["channels"] == 4
 
 
-def test_a_training_that_fails_says_stage_finding_and_advice(settings, data, tmp_path):
+def test_a_training_that_fails_states_stage_finding_and_advice(settings, data, tmp_path):
     broken = write_training_set(tmp_path / "broken")
     (broken / "train_lesion_3.png").write_bytes(b"not a picture")
     training = TrainingJob(replace(settings, data=broken))
@@ -139,7 +139,7 @@ def test_training_needs_nothing_of_the_evaluation_which_slicer_lacks(tmp_path, m
     assert "nothing" in capsys.readouterr().err.partition("expected")[0]
 
 
-def test_commands_tell_their_steps_only_to_a_program_that_asks(monkeypatch, capsys):
+def test_commands_report_their_steps_only_to_a_program_that_asks(monkeypatch, capsys):
     Progress(quiet=True).update("training", 1, 2)
     assert capsys.readouterr().out == ""
     monkeypatch.setenv("LESIONDECOMP_EVENTS", "1")

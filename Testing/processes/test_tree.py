@@ -15,7 +15,7 @@ from LesionDecompLib.errors import LesionDecompError
 from LesionDecompLib.processes.tree import ProcessTree, exit_in_words, library_environment
 
 posix = pytest.mark.skipif(os.name == "nt", reason="process groups and signals of POSIX")
-# Starts a grandchild, tells its id, and waits.
+# Starts a grandchild, reports its id, and waits.
 FAMILY = (
     "import subprocess, sys, time\n"
     "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
@@ -149,7 +149,7 @@ def test_last_errors_are_the_end_of_standard_error(tmp_path):
     process.kill()
 
 
-def test_a_program_that_does_not_exist_is_said_so(tmp_path):
+def test_a_program_that_does_not_exist_is_reported_so(tmp_path):
     with pytest.raises(LesionDecompError, match=r"Starting a process: found 'no-such-python'"):
         ProcessTree([tmp_path / "no-such-python"], tmp_path)
 

@@ -100,7 +100,7 @@ def test_every_picture_and_file_that_a_page_links_to_exists():
                 assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"
 
 
-def test_the_homepage_tells_what_reviewers_look_for():
+def test_the_homepage_reports_what_reviewers_look_for():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert readme.startswith("# LesionDecomp\n")
     for heading in ("Tutorial", "Limitations", "Citation", "License"):

@@ -39,8 +39,8 @@ def late_imports(path):
     return [text.splitlines()[node.lineno - 1] for node in imports if node.level]
 
 
-def test_modules_import_each_other_at_the_top_or_say_why_not():
-    """The command line's commands import what they run when they run, as its package says."""
+def test_modules_import_each_other_at_the_top_or_state_why_not():
+    """The command line's commands import what they run when they run, as its package states."""
     library = MODULE / "LesionDecompLib"
     files = [path for path in library.rglob("*.py") if "cli" not in path.parts]
     assert files

@@ -1,4 +1,4 @@
-"""What stands in several files says the same in all of them: versions, tools, citation."""
+"""What stands in several files states the same in all of them: versions, tools, citation."""
 
 from __future__ import annotations
 
@@ -70,6 +70,6 @@ def test_every_tool_of_the_tests_is_pinned(constraints, project):
         assert set(extras[extra]) <= set(extras["test"])
 
 
-def test_the_package_says_that_it_is_typed():
+def test_the_package_states_that_it_is_typed():
     """PEP 561: without the marker, type checkers take everything from an installed package for Any."""
     assert (ROOT / "LesionDecomp" / "LesionDecompLib" / "py.typed").is_file()

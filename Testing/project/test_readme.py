@@ -247,11 +247,11 @@ def test_tables_name_what_the_commands_write(workplace, failures):
     assert json.loads((workplace / "comparison" / "results.json").read_text("utf-8"))["split"] == "test"
 
 
-def test_the_tutorial_tells_the_sample_s_measurements(workplace, failures):
+def test_the_tutorial_reports_the_sample_s_measurements(workplace, failures):
     both = read_statistics_csv(workplace / "demo" / "statistics.csv")[0].values
     text = " ".join((ROOT / "Documentation" / "tutorial.md").read_text("utf-8").split())
-    told = re.search(r"The sample's lungs hold (\d+) mL; at the default threshold (\d+) mL of it, ([\d.]+) %", text)
-    lung, lesion, share = (float(figure) for figure in told.groups())
+    reported = re.search(r"The sample's lungs hold (\d+) mL; at the default threshold (\d+) mL of it, ([\d.]+) %", text)
+    lung, lesion, share = (float(figure) for figure in reported.groups())
     assert both["lung_volume_ml"] == pytest.approx(lung, rel=0.005)
     assert both["lesion_volume_ml"] == pytest.approx(lesion, rel=0.02)
     assert both["involvement_percent"] == pytest.approx(share, abs=0.05)

@@ -1,4 +1,4 @@
-"""What a report says of memory is the memory of its own process."""
+"""What a report states of memory is the memory of its own process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from repository import MODULE
 
 START = f"import sys; sys.path.insert(0, {str(MODULE)!r})\nfrom LesionDecompLib.report.memory import peak_memory_mib\n"
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows tells no peak through Python")
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows reports no peak through Python")
 
 
 def _printed(code: str) -> list[float]:

@@ -197,7 +197,7 @@ def test_the_curve_stands_over_the_color_bar(case):
 
 
 @pytest.mark.slow
-def test_nothing_but_the_title_tells_whose_ct_it_is(case):
+def test_nothing_but_the_title_reports_whose_ct_it_is(case):
     volume, result = case
     anonymous = _pixels(volume, result)
     assert np.array_equal(anonymous, _pixels(replace(volume, name="Another^Name"), result))

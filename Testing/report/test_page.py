@@ -1,4 +1,4 @@
-"""The report page needs no other file, holds every figure with its definition, and tells nothing about the patient."""
+"""The report page needs no other file, holds every figure with its definition, and nothing about the patient."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_page_shows_slices_with_heat_and_outlines(case, html):
     assert any((a != np.asarray(b)).any() for a, b in zip(pixels, Page(cold).pictures(), strict=True))
 
 
-def test_nothing_tells_whose_ct_it_is(case, html):
+def test_nothing_reports_whose_ct_it_is(case, html):
     volume, _, manifest = case
     assert volume.name == "Surname^Forename"
     assert "Surname" not in html

@@ -100,7 +100,7 @@ def test_permuting_and_flipping_the_arrays_permutes_and_flips_the_lesions(shape,
 
 @settings(deadline=None, max_examples=60)
 @given(SMALL_SHAPES, st.integers(0, 2**32 - 1), st.integers(0, 1000))
-def test_the_curve_tells_the_volume_of_the_labelmap(shape, seed, step):
+def test_the_curve_reports_the_volume_of_the_labelmap(shape, seed, step):
     heat, lungs = _random_case(seed, shape)
     thresholds, volumes = volume_curve(heat, lungs, 0.25)
     assert thresholds[step] == step / 1000

@@ -327,11 +327,13 @@ def test_the_batch_size_changes_nothing(segment, sick_chest):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["air", "water", "head"])
-def test_no_lungs_is_said_in_one_sentence(segment, kind):
-    with pytest.raises(InputError) as told:
+def test_no_lungs_is_reported_in_one_sentence(segment, kind):
+    with pytest.raises(InputError) as reported:
         segment(_phantom(kind))
-    assert told.value.stage == "Lung segmentation"
-    found, least = (float(re.search(r"([\d.]+) mL", text).group(1)) for text in (told.value.found, told.value.expected))
+    assert reported.value.stage == "Lung segmentation"
+    found, least = (
+        float(re.search(r"([\d.]+) mL", text).group(1)) for text in (reported.value.found, reported.value.expected)
+    )
     assert found < least
 
 

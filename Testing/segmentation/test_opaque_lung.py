@@ -1,4 +1,4 @@
-"""A lung without air is left out and told; one with some air in it stays, and so do the sides of the other."""
+"""A lung without air is left out and reported; one with some air in it stays, and so do the sides of the other."""
 
 from __future__ import annotations
 

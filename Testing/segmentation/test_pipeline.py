@@ -118,9 +118,9 @@ def test_batches_do_not_change_the_outcome(ct, lungs, result, untrained_segmente
 
 
 @pytest.mark.slow
-def test_progress_tells_stage_and_slice(ct, lungs, untrained_segmenter):
+def test_progress_reports_stage_and_slice(ct, lungs, untrained_segmenter):
     seen = []
-    untrained_segmenter.run(ct, lungs, progress=lambda *told: seen.append(told))
+    untrained_segmenter.run(ct, lungs, progress=lambda *reported: seen.append(reported))
     stages = list(dict.fromkeys(stage for stage, _, _ in seen))
     assert stages == ["heat", "lesions", "statistics"]
     heat = [(done, total) for stage, done, total in seen if stage == "heat"]
@@ -193,7 +193,7 @@ def test_an_unknown_device_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "reported"),
     [
         (lambda hu: hu[:1], "1 axial slice"),
         (lambda hu: hu[:2], "2 axial slices"),
@@ -203,8 +203,8 @@ def test_an_unknown_device_is_refused():
         (lambda hu: (hu.astype(np.int32) + 1200).astype(np.int16), "no air"),
     ],
 )
-def test_what_is_no_chest_ct_is_refused(ct, change, said):
-    with pytest.raises(LesionDecompError, match=said):
+def test_what_is_no_chest_ct_is_refused(ct, change, reported):
+    with pytest.raises(LesionDecompError, match=reported):
         check_chest_ct(Volume.from_array(change(ct.array), ct.ijk_to_ras))
 
 

@@ -139,7 +139,7 @@ def test_blurring_inside_keeps_a_constant_and_takes_nothing_from_outside():
 
 
 @pytest.mark.parametrize(
-    ("array", "said"),
+    ("array", "reported"),
     [
         (np.zeros((4, 5)), "2 dimensions"),
         (np.zeros((0, 5, 5)), "without voxels"),
@@ -147,8 +147,8 @@ def test_blurring_inside_keeps_a_constant_and_takes_nothing_from_outside():
         (np.zeros((3, 4, 5), dtype=complex), "complex"),
     ],
 )
-def test_arrays_that_are_no_volume_are_refused(array, said):
-    with pytest.raises(LesionDecompError, match=said):
+def test_arrays_that_are_no_volume_are_refused(array, reported):
+    with pytest.raises(LesionDecompError, match=reported):
         Volume.from_array(array, np.eye(4))
 
 

@@ -197,7 +197,7 @@ class Effect:
 
 
 def effect(ct: Volume, result: SegmentResult, name: str, segmenter: Segmenter) -> Effect:
-    """Change a CT (stored as axial slices) and tell what that did to ``result``."""
+    """Change a CT (stored as axial slices) and report what that did to ``result``."""
     change = CHANGES[name](ct, result)
     outcomes = [segmenter.run(volume) for volume in change.volumes]
     lungs, lesions, heat = (

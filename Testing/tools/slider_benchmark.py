@@ -1,4 +1,4 @@
-"""How long one step of the threshold slider takes: labelmap and segment written into their nodes, figures told.
+"""How long one step of the threshold slider takes: labelmap and segment written into their nodes, figures reported.
 
     python Testing/tools/slider_benchmark.py [--slices 150 600] [--segmentation]
 

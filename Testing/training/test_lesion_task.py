@@ -313,7 +313,7 @@ def test_crops_hold_the_lungs():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("broken", "said"),
+    ("broken", "reported"),
     [
         ("file,label,split\na.png,lesion,train\n", "without scan"),
         ("file,label,split,scan\na.png,sick,train,s\n", "label 'sick'"),
@@ -322,9 +322,9 @@ def test_crops_hold_the_lungs():
         ("file,label,split,scan\na.png,lesion,train,s\n", "no normal slice"),
     ],
 )
-def test_a_broken_training_set_is_refused(tmp_path, broken, said):
+def test_a_broken_training_set_is_refused(tmp_path, broken, reported):
     (tmp_path / "index.csv").write_text(broken, "utf-8")
-    with pytest.raises(LesionDecompError, match=said):
+    with pytest.raises(LesionDecompError, match=reported):
         SliceSet.load(tmp_path, "train")
 
 

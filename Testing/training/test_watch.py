@@ -134,8 +134,8 @@ def test_a_lesion_training_is_watched_on_val_and_its_bundle_is_the_best_of_it(ma
     kept = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["watch"]
     saved = bundle.network().state_dict()
     assert kept["best"] == pytest.approx(best, abs=1e-5)
-    told = bundle.metadata["training"]["watched"]
-    assert told == {"chosen_by": "val_AP", "best_step": kept["best_step"], "val_AP": pytest.approx(best, abs=1e-4)}
+    reported = bundle.metadata["training"]["watched"]
+    assert reported == {"chosen_by": "val_AP", "best_step": kept["best_step"], "val_AP": pytest.approx(best, abs=1e-4)}
     for key, value in kept["weights"].items():  # a bundle keeps float16
         torch.testing.assert_close(saved[key], value, rtol=1e-3, atol=1e-6)
 

@@ -16,7 +16,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "demo",
         help="segment the bundled sample CT and draw its overview",
-        description="Segment the bundled sample CT (a chest with a lung tumor) and say where the picture is.",
+        description="Segment the bundled sample CT (a chest with a lung tumor) and print where the picture is.",
     )
     parser.add_argument(
         "-o",

@@ -20,7 +20,7 @@ ENOUGH_S = 0.5  # before that, the first batch's warming up would mislead
 
 
 class TimeLeft:
-    """Tell it each step; it answers with the seconds left of the whole segmentation, or None while it cannot know.
+    """Hand it each step; it answers with the seconds left of the whole segmentation, or None while it cannot know.
 
     :param clock: seconds that only rise.
     """
@@ -52,7 +52,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do the job, and leave its result in the folder, or where the job says."""
+    """Do the job, and leave its result in the folder, or where the job asks for it."""
     from ..processes.child import damaged, read_record
 
     record = read_record(args.folder)

@@ -34,7 +34,7 @@ PLAIN_S = 30.0  # between plain lines of one stage
 
 
 class Progress:
-    """Shows what the pipeline tells its progress callback; see :meth:`update`.
+    """Shows what the pipeline reports to its progress callback; see :meth:`update`.
 
     :param quiet: show nothing.
     :param stream: default stderr, as it is when the object is made.
@@ -46,7 +46,7 @@ class Progress:
         self._live = not quiet and bool(getattr(self._stream, "isatty", lambda: False)())
         self._case = ""
         self._stage = ""
-        self._began = self._shown = self._told = 0.0
+        self._began = self._shown = self._reported = 0.0
         self._first = 0
         self._width = 0  # of the live line
 
@@ -56,11 +56,11 @@ class Progress:
         self._case, self._stage = f"{label} " if label else "", ""
 
     def update(self, stage: str, done: int, total: int) -> None:
-        """Tell that ``done`` of ``total`` steps of ``stage`` are done; what the pipeline calls."""
+        """Report that ``done`` of ``total`` steps of ``stage`` are done; what the pipeline calls."""
         now = time.monotonic()
         started = stage != self._stage
-        if wants_events() and (started or done >= total or now - self._told > EVENT_S):
-            self._told = now
+        if wants_events() and (started or done >= total or now - self._reported > EVENT_S):
+            self._reported = now
             report_step(stage, done, total, self._seconds_left(done, total, now - self._began) if not started else None)
         if started:
             self._stage, self._began, self._first = stage, now, done
@@ -69,7 +69,7 @@ class Progress:
         if not started and done < total and now - self._shown < (LIVE_S if self._live else PLAIN_S):
             return
         if not self._live and not started and done >= total:
-            return  # the next stage's line says that this one has ended
+            return  # the next stage's line shows that this one has ended
         self._shown = now
         self._write(f"{self._case}{STAGES.get(stage, stage)}{self._count(done, total, now - self._began)}")
 
@@ -87,7 +87,7 @@ class Progress:
         return f"{text}, {time_text(left)} left" if left is not None else text
 
     def _seconds_left(self, done: int, total: int, elapsed: float) -> float | None:
-        # A resumed training begins with many steps done: only those since tell how long one takes.
+        # A resumed training begins with many steps done: only those since show how long one takes.
         fresh = done - self._first
         return elapsed / fresh * (total - done) if fresh > 0 and done < total and elapsed > 1.0 else None
 

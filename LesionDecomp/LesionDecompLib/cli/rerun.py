@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     report = read_report(args.report)
     _check_input(report, args.input)
     if (report["lung_mask"].get("source") == "supplied") != (args.lung_mask is not None):
-        raise _error("another source of the lungs", "a --lung-mask where the report says that one was supplied")
+        raise _error("another source of the lungs", "a --lung-mask where the report records that one was supplied")
     options = [str(args.input), "-o", str(args.output), "--model", _model(report, args.model)]
     for option, key in (
         ("--threshold", "threshold"),

@@ -216,7 +216,7 @@ def _run_several(args: argparse.Namespace, cases: list[Case]) -> int:
         sharing.hand_in(cases)
         all_ended = sharing.collect(cases) if sharing.rank == 0 else True
     finally:
-        # An interrupted run tells in its summary which cases are there.
+        # An interrupted run records in its summary which cases are there.
         if sharing.rank == 0 and any(case.status for case in cases):
             for case in cases:
                 # What a process that died has finished before.
@@ -225,7 +225,7 @@ def _run_several(args: argparse.Namespace, cases: list[Case]) -> int:
             write_summary(args.output / SUMMARY, cases)
     done, failed = (sum(case.status == status for case in cases) for status in ("done", "failed"))
     if sharing.rank > 0:
-        return 0  # what failed is told by the first; torchrun would end all when one says 1
+        return 0  # what failed is reported by the first; torchrun would end all when one returns 1
     notify(f"{done} of {len(cases)} cases done; see {SUMMARY}.")
     return int(failed > 0 or done < len(cases) or not all_ended)
 
@@ -304,7 +304,7 @@ def _device_of(names: list[str], sharing: CaseSharing) -> str:
 
 
 def _share_cores(processes: int) -> None:
-    """Compute on this process's part of the machine's cores, unless the environment says how many to use."""
+    """Compute on this process's part of the machine's cores, unless the environment sets how many to use."""
     import os
 
     import torch

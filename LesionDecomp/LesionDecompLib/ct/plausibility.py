@@ -142,20 +142,20 @@ def slice_warnings(stack: np.ndarray) -> list[str]:
     np.clip(pictures, -1000, 200, out=pictures)
     empty = pictures.min(axis=(1, 2)) == pictures.max(axis=(1, 2))
     change = np.array([float(np.abs(b - a).mean()) for a, b in pairwise(pictures)])
-    told = ~(empty[1:] | empty[:-1])
+    known = ~(empty[1:] | empty[:-1])
     warnings: list[str] = []
     if empty.any():
         text = f"{_slices(int(empty.sum()))} without an image: each pixel has the same value."
         warnings.append(Oddity(text, "empty_slices", empty.sum(), 0.0))
-    repeated = int(np.count_nonzero(told & (change == 0)))
+    repeated = int(np.count_nonzero(known & (change == 0)))
     if repeated:
         text = f"{_slices(repeated)} the same as the one below: copies may stand for missing slices."
         warnings.append(Oddity(text, "repeated_slices", repeated, 0.0))
-    told &= change > 0
+    known &= change > 0
     jumps = []
-    for z in np.flatnonzero(told):
+    for z in np.flatnonzero(known):
         near = slice(max(0, z - JUMP_NEIGHBORS), z + JUMP_NEIGHBORS + 1)
-        if change[z] > JUMP * np.median(change[near][told[near]]):
+        if change[z] > JUMP * np.median(change[near][known[near]]):
             jumps.append(int(z))
     if jumps:
         places = ", ".join(f"{z + 1} and {z + 2}" for z in jumps[:3]) + (" and more" if len(jumps) > 3 else "")
@@ -198,8 +198,8 @@ def lung_warnings(sections_cm2: np.ndarray, slice_mm: float) -> list[str]:
     below = held[0] * slice_mm if len(held) else 0.0
     if below > BELOW_LUNGS_MM and sections_cm2[-1].sum() > CUT_SECTION_CM2:
         text = (
-            f"The scan shows {below:.0f} mm below the lungs and not their tops: it is one of the abdomen; figures of "
-            "the lungs are those of their bases."
+            f"The scan shows {below:.0f} mm below the lungs and not their tops: it is one of the abdomen; measurements "
+            "of the lungs are those of their bases."
         )
         warnings.append(Oddity(text, "abdomen", below, BELOW_LUNGS_MM))
     return warnings
@@ -305,7 +305,7 @@ def _commonest(values: np.ndarray, bounds: tuple[int, int]) -> float | None:
 
 
 def _different(sample: np.ndarray) -> int:
-    """How many different values there are; one in sixteen voxels is enough to tell a picture."""
+    """How many different values there are; one in sixteen voxels is enough to recognize a picture."""
     return len(np.unique(sample[::2, ::4, ::2]))
 
 

@@ -106,7 +106,7 @@ def draw_examples(
 def draw_trainings(bundles: Sequence[ModelBundle], picture: Path) -> bool:
     """Average precision on ``val`` along the steps of the runs that the bundles lie in, and the floor.
 
-    :return: False where no run's log tells it: nothing is drawn then.
+    :return: False where no run's log holds it: nothing is drawn then.
     """
     from matplotlib.figure import Figure
 

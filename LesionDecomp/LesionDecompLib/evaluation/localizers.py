@@ -58,7 +58,7 @@ class Method:
 
     :param fits: whether a bundle offers it.
     :param heat: the bundle's heat by it.
-    :param scores: what its classifier says of whole slices, where it has one.
+    :param scores: its classifier's scores of whole slices, where it has one.
     """
 
     fits: Callable[[ModelBundle], bool]

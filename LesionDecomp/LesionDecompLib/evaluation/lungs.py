@@ -1,7 +1,7 @@
 """How well lungs are found: ``python -m LesionDecompLib.evaluation.lungs --data DIR [--model BUNDLE]``.
 
 DIR holds the CT sets ``covid3d_medseg``, ``misc_ct``, ``lung_ct`` and ``lung_ct_more``, or what the table given as
-``--cases`` names (:mod:`LesionDecompLib.training.lungs.caselist`). What the network was trained on must be told
+``--cases`` names (:mod:`LesionDecompLib.training.lungs.caselist`). What the network was trained on must be named
 apart by whoever reads the metrics: ``--only`` picks the cases, by name, patient, tag or fold.
 """
 
@@ -60,7 +60,7 @@ class LungScore:
     :param extra, missing: voxels outside, and of, the reference, as a share of the reference.
         Where there is no lung: the voxels found, as a share of the scan, and 0.
     :param swapped: share of the voxels of both masks that lie in the other lung of the reference.
-    :param refused: what was said where no lungs were found at all.
+    :param refused: the refusal where no lungs were found at all.
     :param tags: of the case's row in the table of cases.
     """
 
@@ -111,7 +111,7 @@ def score_lungs(
     """Compare lung labels with a reference mask.
 
     :param labels: ``(k, j, i)`` 0 / 1 right / 2 left.
-    :param reference: ``(k, j, i)``, non-zero = lung; one with label 2 says which lung is which. Where it is all 0 Dice
+    :param reference: ``(k, j, i)``, non-zero = lung; one with label 2 names the sides. Where it is all 0 Dice
         is 1 if no lung was found and 0 otherwise.
     :param known_side: of a reference with one lung.
     :return: the metrics of :class:`LungScore` that need no clock.

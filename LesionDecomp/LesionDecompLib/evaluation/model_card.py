@@ -1,4 +1,4 @@
-"""A lesion model told to a clinician: what it learned from, how well it does on whom, where it fails, with pictures."""
+"""A lesion model for a clinician: what it learned from, how well it does on whom, where it fails, with pictures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..training.heat_scale import MASKS, has_masks, slice_heat
 CARD_NAME = "MODEL_CARD.md"
 GOOD_NAME, BAD_NAME = "good.png", "bad.png"
 STAGE = "Model card"
-# Slices with less lesion than this say little by their Dice.
+# Slices with less lesion than this have an unstable Dice.
 LEAST_PIXELS = 100
 PANEL = (288, 240)
 COLUMNS = ("slice", "marked by a reader", "heat and outline")

@@ -24,7 +24,7 @@ from ..report.overview import draw_overview
 STAGE = "Evaluation"
 CT_SUFFIX, LESION_SUFFIX = "_ct.nii.gz", "_lesion.nii.gz"
 BLAND_ALTMAN_NAME = "bland_altman.png"
-LEAST_PERCENT = 0.1  # of lung: with less lesion a Dice says nothing
+LEAST_PERCENT = 0.1  # of lung: with less lesion a Dice means nothing
 
 
 @dataclass(frozen=True)

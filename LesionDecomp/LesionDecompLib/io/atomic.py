@@ -5,7 +5,7 @@ A run that is killed leaves at most such a hidden name, which the next one remov
 leaves nothing. Of two runs into one folder the later one wins, with all of its files.
 
 Libraries for atomic writing replace single files; none moves a set of files into a folder that has an older one, and
-none removes what a killed process left. Whose a hidden name is, is told by machine and process rather than by a lock in
+none removes what a killed process left. A hidden name holds machine and process of its owner rather than a lock in
 it: the name moves to its final place with all that is in it, and not every disk knows locks.
 """
 
@@ -194,7 +194,7 @@ def _staging_folder(folder: Path) -> Path:
 
 
 def _own_prefix(name: str) -> str:
-    # Of a temporary name: says whose it is, so that it can be removed once that process is no more.
+    # Of a temporary name: marks whose it is, so that it can be removed once that process is no more.
     return f".{name[:60]}.{_machine()}-{os.getpid()}-"
 
 

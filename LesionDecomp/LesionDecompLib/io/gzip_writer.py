@@ -2,7 +2,7 @@
 
 The data is cut into blocks of a fixed size. Each is deflated on its own and ends on a byte, so that the blocks one
 after another are one deflate stream (RFC 1951, 1952), which any reader reads. Blocks of zeros, most of a heatmap, are
-deflated once. Runs of a byte are told by their length, other repetitions are not looked for: heat has none, labelmaps
+deflated once. Runs of a byte are written by their length, other repetitions are not searched: heat has none, labelmaps
 get smaller so, and it is two to three times as fast.
 """
 

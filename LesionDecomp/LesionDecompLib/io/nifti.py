@@ -46,7 +46,7 @@ def read_nifti(path: Path, stage: str) -> StoredImage:
     :raises LesionDecompError: not NIfTI-1, damaged, truncated, not 3-D, several components, an impossible spacing.
     """
     with open(path, "rb") as file:
-        is_packed = file.read(2) == b"\x1f\x8b"  # whatever the name says
+        is_packed = file.read(2) == b"\x1f\x8b"  # whatever the name is
         file.seek(0)
         stream: io.BufferedIOBase = gzip.GzipFile(fileobj=file) if is_packed else file
         try:
@@ -66,7 +66,7 @@ def read_nifti(path: Path, stage: str) -> StoredImage:
 
 
 class _Header:
-    """What a header says, once it is known to be that of a CT that could be.
+    """What a header states, once it is known to be that of a CT that could be.
 
     :param data: its 348 bytes.
     """
@@ -89,7 +89,7 @@ class _Header:
         self.dtype: np.dtype = fields.get_data_dtype()
         self.offset = float(fields["vox_offset"])
         if not HEADER_BYTES <= self.offset <= 2**28:
-            raise damaged(stage, "NIfTI file", "voxels said to begin inside the header")
+            raise damaged(stage, "NIfTI file", "voxels that begin inside the header")
         self.slope, self.intercept = float(fields["scl_slope"]), float(fields["scl_inter"])
         self.qform_code, self.sform_code = int(fields["qform_code"]), int(fields["sform_code"])
         unit = UNITS_MM.get(int(fields["xyzt_units"]) & 7, 1.0)

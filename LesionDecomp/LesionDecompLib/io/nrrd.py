@@ -32,7 +32,7 @@ from .stored_image import (
 
 MAX_HEADER_BYTES = 2**20
 SAME_GRID_MM = 1e-3
-MAX_LINE = 500  # of a field; what ITK says of a much longer one it can't read does not fit its buffers, and it crashes
+MAX_LINE = 500  # of a field; ITK's message about a much longer one does not fit its buffers, and it crashes
 # Factors that turn a space's axes into RAS.
 SPACES = {
     "left-posterior-superior": (-1, -1, 1),

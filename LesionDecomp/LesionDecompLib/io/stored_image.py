@@ -33,11 +33,11 @@ class Readable(Protocol):
 class StoredImage:
     """Voxels and geometry as a file holds them.
 
-    :param array: ``(k, j, i)``, native byte order, rescaled as the header says; int16 wherever that loses nothing.
+    :param array: ``(k, j, i)``, native byte order, rescaled as the header states; int16 wherever that loses nothing.
     :param ijk_to_ras: ``(4, 4)`` float64, mm.
     :param format: ``"NIfTI"``, ``"NRRD"``, ``"MetaImage"`` or ``"DICOM"``.
     :param stored_type: numpy's name of the voxel type in the file, e.g. ``"int16"``.
-    :param facts: what else the header says about how the image was made; nothing about the patient.
+    :param facts: what else the header states about how the image was made; nothing about the patient.
     """
 
     array: np.ndarray

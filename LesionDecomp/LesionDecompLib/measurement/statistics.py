@@ -142,7 +142,7 @@ MEASUREMENTS: tuple[Measurement, ...] = (
     ),
     Measurement("lesion_heat_mean", "Lesion heat mean", "", "Mean of the heatmap (0 to 1) over the lesion voxels.", 3),
 )
-# The first of them tell how much there is, the others how dense and how warm it is.
+# The first of them measure how much there is, the others how dense and how warm it is.
 AMOUNTS: tuple[str, ...] = tuple(one.key for one in MEASUREMENTS[:7])
 
 

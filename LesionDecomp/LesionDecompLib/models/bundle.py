@@ -37,7 +37,7 @@ MAX_ARGUMENT, MAX_LEVELS = 4096, 10  # of an architecture
 MAX_NEIGHBORS = 4  # slices above, and as many below
 MAX_TEXT = {"name": 100, "version": 100, "description": 1000}
 
-# Key of bundle.json -> type; what every bundle must say.
+# Key of bundle.json -> type; what every bundle must state.
 REQUIRED = {
     "format_version": int,
     "name": str,
@@ -141,7 +141,7 @@ class ModelBundle:
 
     @property
     def metadata_sha256(self) -> str:
-        """SHA-256 of what ``bundle.json`` says, however it is laid out: window, heat, threshold and all."""
+        """SHA-256 of what ``bundle.json`` states, however it is laid out: window, heat, threshold and all."""
         text = json.dumps(self.metadata, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -246,7 +246,7 @@ class ModelBundle:
         digest = hashlib.sha256(weights).hexdigest()
         if digest != self.sha256:
             found = f"weights with SHA-256 {digest[:12]}… in '{self.path.name}'"
-            raise ModelError(STAGE, found, f"{self.sha256[:12]}…, as bundle.json says", advice)
+            raise ModelError(STAGE, found, f"{self.sha256[:12]}…, as bundle.json states", advice)
         return weights
 
 
@@ -290,7 +290,7 @@ def find_bundle(name_or_path: str | Path | None, task: str) -> ModelBundle:
     """
     paths = bundle_paths()
     if name_or_path is None:
-        # Only a bundle that says so itself is the default: a user's own must be asked for.
+        # Only a bundle that declares it is the default: a user's own must be asked for.
         broken = None
         for path in paths:
             try:

@@ -41,6 +41,6 @@ def computing_in(precision: torch.dtype, device: torch.device | str) -> Iterator
 
 def channels_last(network: Network, device: torch.device | str) -> Network:
     """Move a network to ``device``, weights with the channels nearest in memory: convolutions run fastest so."""
-    # Module.to takes a memory format, but its signatures in torch do not say so.
+    # Module.to takes a memory format, but its signatures in torch omit it.
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network

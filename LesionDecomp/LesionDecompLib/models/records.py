@@ -1,4 +1,4 @@
-"""What a bundle's metadata says, as typed records: how slices enter the network, and what of its answer is heat."""
+"""A bundle's metadata as typed records: how slices enter the network, and what of its answer is heat."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Files that ``torch.save`` wrote: checkpoints, and weights of bundles of format 1.
 
-``torch.load(weights_only=True)`` makes no call that such a file names. It takes memory as it is told, though: from an
+``torch.load(weights_only=True)`` makes no call that such a file names. But it takes memory at will: from an
 archive that is compressed, from the few classes it knows, from nested tuples whose hash never ends. What no file of
 tensors needs is therefore refused first, by the archive's directory and the names and operations in its pickle.
 

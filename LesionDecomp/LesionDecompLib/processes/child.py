@@ -32,10 +32,10 @@ class ChildJob:
     :param arrays: by name, of what it is done with.
     :param python: interpreter that has the library's packages, as a command; default the one that runs this.
     :param temporary_folder: where the private folder is made; default the system's.
-    :param silence_s: a child that tells nothing for so long hangs, and is ended; None never ends it.
+    :param silence_s: a child that reports nothing for so long hangs, and is ended; None never ends it.
     :raises LesionDecompError: the folder cannot be written or the process not be started; nothing is left behind.
 
-    ``state`` is ``starting``, ``running``, ``stopping``, and then one of :data:`ENDED`; ``step`` tells how far it is,
+    ``state`` is ``starting``, ``running``, ``stopping``, and then one of :data:`ENDED`; ``step`` reports how far it is,
     ``error`` why it failed. All three change in :meth:`poll` only. Process and private folder are gone at the end, of
     the job or of this object or of the program that started it, whichever comes first.
     """
@@ -82,13 +82,13 @@ class ChildJob:
         return self.state not in ENDED
 
     def poll(self) -> str:
-        """Take in what the child has told since.
+        """Take in what the child has reported since.
 
         :return: :attr:`state`.
         """
         if not self.is_running:
             return self.state
-        status = self.process.poll()  # first: what it told before its end is then surely there
+        status = self.process.poll()  # first: what it reported before its end is then surely there
         while lines := self.process.new_lines():
             for line in lines:
                 event = parse_event(line)
@@ -144,8 +144,8 @@ class ChildJob:
             self.close()
 
     def _died(self, status: int) -> LesionDecompError:
-        said = " / ".join(self.process.last_errors(LINES_SHOWN))
-        advice = f"{self.advice} Its last lines: {said}" if said else self.advice
+        lines = " / ".join(self.process.last_errors(LINES_SHOWN))
+        advice = f"{self.advice} Its last lines: {lines}" if lines else self.advice
         found = f"a process that ended early ({exit_in_words(status)})"
         return LesionDecompError(self.title, found, "a finished run", advice)
 

@@ -48,7 +48,7 @@ class Failed:
 
     @classmethod
     def of(cls, error: Exception) -> Failed:
-        """How any error is told."""
+        """How any error is reported."""
         if isinstance(error, LesionDecompError):
             return cls(error.stage, error.found, error.expected, error.advice, type(error).__name__)
         if isinstance(error, MemoryError):
@@ -75,14 +75,14 @@ def wants_events() -> bool:
 
 
 def report_step(stage: str, done: int, total: int, seconds_left: float | None = None) -> None:
-    """In the child: tell how far a stage is; stages that no reader knows are passed over."""
+    """In the child: report how far a stage is; stages that no reader knows are passed over."""
     if stage in STAGES:
-        _tell(Step(stage, min(done, total), total, seconds_left))
+        _print_event(Step(stage, min(done, total), total, seconds_left))
 
 
 def report_error(error: Exception) -> None:
-    """In the child: tell why the work failed."""
-    _tell(Failed.of(error))
+    """In the child: report why the work failed."""
+    _print_event(Failed.of(error))
 
 
 def event_line(event: Event) -> str:
@@ -92,7 +92,7 @@ def event_line(event: Event) -> str:
 
 
 def parse_event(line: str) -> Event | None:
-    """The event that a line tells, or None for any other line, however odd."""
+    """The event in a line, or None for any other line, however odd."""
     if len(line) > LONGEST or not line.startswith("{"):
         return None
     try:
@@ -120,8 +120,8 @@ def _is_sane(event: Event) -> bool:
     return all(isinstance(text, str) for text in asdict(event).values())
 
 
-def _tell(event: Event) -> None:
-    with suppress(OSError, ValueError):  # a reader that has gone ends the telling, not the work
+def _print_event(event: Event) -> None:
+    with suppress(OSError, ValueError):  # a reader that has gone ends the reporting, not the work
         # The line end in front keeps a library's unfinished line out of ours.
         sys.stdout.write(f"\n{event_line(event)}\n")
         sys.stdout.flush()

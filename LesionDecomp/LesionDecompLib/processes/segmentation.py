@@ -101,9 +101,9 @@ class SegmentationJob(ChildJob):
         self.step = Step("start", 0, 1)
 
     def result(self) -> WorkerResult:
-        """The result, once :meth:`poll` has said that the job has ended.
+        """The result, once :meth:`poll` has reported that the job has ended.
 
-        :raises LesionDecompError: what the child refused, or how it died and what it said last.
+        :raises LesionDecompError: what the child refused, or how it died and what it printed last.
         """
         if self.error is not None:
             raise self.error

@@ -112,7 +112,7 @@ class TrainingSettings:
 
 
 class TrainingJob(ChildJob):
-    """A running or ended training; ``settings`` and ``folder`` tell which.
+    """A running or ended training; ``settings`` and ``folder`` identify it.
 
     :raises LesionDecompError: settings that will not do; nothing has been started then.
     """
@@ -225,7 +225,7 @@ def recorded_configuration(folder: str | Path) -> tuple[str, list[str]]:
 def check_training_set(data: str | Path, preset: str = LESION_PRESET) -> None:
     """Refuse a folder that is not a training set for a preset.
 
-    :raises LesionDecompError: saying what is missing.
+    :raises LesionDecompError: stating what is missing.
     """
     data = Path(data)
     if preset == "lungs":
@@ -243,5 +243,5 @@ def check_training_set(data: str | Path, preset: str = LESION_PRESET) -> None:
         for label in ("lesion", "normal"):
             if not any((row.get("split"), row.get("label")) == (split, label) for row in rows):
                 found = f"a training set without {label} slices in '{split}'"
-                advice = "Add volumes, or say for which split each is."
+                advice = "Add volumes, or set the split of each."
                 raise ConfigError(TITLE, found, "slices of both labels in 'train' and in 'val'", advice)

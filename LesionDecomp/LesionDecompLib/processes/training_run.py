@@ -32,7 +32,7 @@ class TrainingRun:
     """One training; made by :func:`start_training`.
 
     ``state`` is one of :mod:`.child`'s; ``stage`` is ``"slices"`` while the training set is made, else ``"training"``.
-    ``error`` tells why it failed.
+    ``error`` reports why it failed.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """A child process and everything it starts, as one thing that can be watched, asked to end, and ended.
 
 Output goes to two files of a folder instead of to pipes. Nobody has to read along: a busy or idle parent cannot block
-the child, no thread is needed (Slicer's event loop would starve one), and what the child said is there after its death.
+the child, no thread is needed (Slicer's event loop would starve one), and what the child printed outlives it.
 The parent calls :meth:`ProcessTree.new_lines` and :meth:`ProcessTree.poll` when it likes, a desktop from a timer.
 """
 
@@ -38,7 +38,7 @@ class ProcessTree:
     :param folder: existing, for the files ``stdout.txt`` and ``stderr.txt``.
     :param environment: the child's, complete; None for the parent's.
     :param cwd: folder to start in.
-    :param lifeline: tell the child (see :func:`end_with_parent`) to end when this process is gone, however it ended.
+    :param lifeline: the child is to end (see :func:`end_with_parent`) when this process is gone, however it ended.
     :raises LesionDecompError: the program cannot be started.
     """
 
@@ -90,7 +90,7 @@ class ProcessTree:
     def new_lines(self) -> list[str]:
         """Complete lines of standard output since the last call, less their line ends; after the end also the rest.
 
-        None where somebody has removed the folder: the process goes on, and ends as one that said nothing.
+        None where somebody has removed the folder: the process goes on, and ends as one that reported nothing.
         """
         ended = self.poll() is not None
         data = b""
@@ -186,7 +186,7 @@ def end_with_parent(before: Callable[[], object] | None = None) -> None:
                 continue
         if time.monotonic() - began < NO_LIFELINE_S:
             # A launcher between parent and child may give it no standard input at all: that is nobody's death.
-            time.sleep(WAIT_STEP_S * 10)  # a dying parent's files are closed before its children are told
+            time.sleep(WAIT_STEP_S * 10)  # a dying parent's files are closed before its children notice
             if os.getppid() == parent:
                 return
         if before is not None:

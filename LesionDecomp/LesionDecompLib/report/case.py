@@ -95,7 +95,7 @@ def write_case(
     :param scene: writes ``scene.mrb``.
     :param page: write ``report.html``.
     :param dicom_source: folder of the DICOM series that was read, to write a DICOM segmentation that refers to it; this
-        file alone says who the patient is.
+        file alone identifies the patient.
     :param parameters: for the report, those that the result does not state.
     :param source: for the report, how the input lay on the disk, see
         :func:`LesionDecompLib.cli.batch.finished.source_state`.

@@ -34,7 +34,7 @@ NEVER_THE_SAME = (SCENE, PAGE, DICOM_SEG)
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing that two reports say differently.
+    """One thing in which two reports differ.
 
     :param section: one of :data:`SECTIONS`.
     :param what: which of its values.

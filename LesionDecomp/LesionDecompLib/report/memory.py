@@ -20,7 +20,7 @@ def high_water_mark_mib() -> float | None:
 def peak_memory_mib() -> float | None:
     """Largest resident memory of this process so far, MiB to one decimal; None where the system does not state.
 
-    On Linux :func:`high_water_mark_mib`: what ``getrusage`` says there starts from the peak of the process that started
+    On Linux :func:`high_water_mark_mib`: ``getrusage`` there starts from the peak of the process that started
     this one.
     """
     mark = high_water_mark_mib()

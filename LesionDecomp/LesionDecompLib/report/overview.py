@@ -36,7 +36,7 @@ def draw_overview(volume: Volume, result: SegmentResult, title: str = "") -> Ima
     """Draw the overview picture of one case.
 
     Slices follow the radiological convention (patient's right on the left, anterior or superior on top), each set to
-    one scale. Nothing but ``title`` tells whose CT it is: neither the volume's name nor a path is shown.
+    one scale. Nothing but ``title`` reveals whose CT it is: neither the volume's name nor a path is shown.
 
     :param volume: the CT.
     :param result: of segmenting it; its arrays lie on the CT's grid.

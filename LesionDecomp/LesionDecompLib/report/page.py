@@ -1,6 +1,6 @@
 """The report of one case as one page of HTML that needs no other file: pictures, measurements, definitions, warnings.
 
-It prints on one sheet of A4 paper, and from there to PDF. It says which CT it is about by the hash that identifies the
+It prints on one sheet of A4 paper, and from there to PDF. It names its CT by the hash that identifies the
 input, and nothing about the patient. ``page.html`` is its template; whatever is filled in there is escaped.
 """
 

@@ -63,7 +63,7 @@ def scaled_heat(definition: HeatDefinition, value: torch.Tensor) -> torch.Tensor
 def _raw(
     definition: HeatDefinition, network: DecompositionNet, x: torch.Tensor, precision: torch.dtype
 ) -> torch.Tensor:
-    """What the network says, ``(n, 1, h, w)`` in [0, 1]; for ``"both"`` P and the difference, ``(n, 2, h, w)``."""
+    """What the network answers, ``(n, 1, h, w)`` in [0, 1]; for ``"both"`` P and the difference, ``(n, 2, h, w)``."""
     if definition.shrink > 1:
         x = shrink_inside(x, definition.shrink)
     asks: dict[str, Callable[[torch.Tensor], Any]] = {

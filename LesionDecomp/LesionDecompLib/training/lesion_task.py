@@ -185,7 +185,7 @@ class LesionTask:
         return config.weights.reconstruction * terms["L_r"] + config.weights.normal * terms["L_n"]
 
     def _image_level(self, batch: Batch, gate: torch.Tensor, heat: torch.Tensor, terms: Terms) -> torch.Tensor:
-        """L_m: the brightest heat of a slice must say what its label says; L_s: normal slices stay cold."""
+        """L_m: the brightest heat of a slice must agree with its label; L_s: normal slices stay cold."""
         config = self.config
         total = gate.new_zeros(())
         if config.weights.image > 0:
@@ -237,7 +237,7 @@ class LesionTask:
         return self.config.weights.painted * total
 
     def adversarial(self, number: int, batch: Batch, g1: torch.Tensor, terms: Terms) -> torch.Tensor:
-        """L_a, equation 4, under α1: rising while D, new to what G1 gives, has nothing to say yet."""
+        """L_a, equation 4, under α1: rising while D, new to what G1 gives, has nothing to add yet."""
         config = self.config
         self.critic.requires_grad_(False)
         with mixed_precision(self.device):

@@ -111,7 +111,7 @@ def train(
 ) -> nn.Module:
     """Train until ``steps`` updates are done and return the averaged network in evaluation mode.
 
-    With ``watch`` it ends where that says so, and the network has the best weights that were seen.
+    With ``watch`` it ends where that decides so, and the network has the best weights that were seen.
 
     Writes ``checkpoint.pt`` (atomically, every ``checkpoint_seconds`` and at the end) and ``log.csv`` into ``folder``.
     On several ranks (:mod:`.ranks`) rank 0 alone writes and shows progress.

@@ -1,6 +1,6 @@
 """Lesions painted into normal slices, so that the healthy version of a diseased slice is known.
 
-They need no label beyond "this slice is normal": a painted slice tells G1 exactly what to restore and the lesion
+They need no label beyond "this slice is normal": a painted slice shows G1 exactly what to restore and the lesion
 decoder exactly how far a lesion reaches, which image-level labels alone leave open. The idea follows the label-free
 training of Yao et al., "Label-Free Segmentation of COVID-19 Lesions in Lung CT" (IEEE TMI 2021).
 """

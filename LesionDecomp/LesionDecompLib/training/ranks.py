@@ -73,7 +73,7 @@ def total(value: torch.Tensor) -> torch.Tensor:
 
 
 def any_rank(flag: bool, device: torch.device) -> bool:
-    """Whether any rank says so: all get the same answer."""
+    """Whether it holds on any rank: all get the same answer."""
     if world_size() == 1:
         return flag
     flags = torch.tensor([float(flag)], device=device)

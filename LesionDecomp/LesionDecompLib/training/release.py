@@ -62,7 +62,7 @@ def release(run: Path, destination: Path, name: str | None = None, scores: Seque
 
 
 def score_summary(file: Path) -> dict[str, Any]:
-    """What a bundle tells of one file of scores: each case's Dice, and what goes with it.
+    """What a bundle records of one file of scores: each case's Dice, and what goes with it.
 
     :raises LesionDecompError: a file that no evaluation wrote.
     """

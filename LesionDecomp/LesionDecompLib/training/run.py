@@ -200,9 +200,9 @@ def train_lungs(
         network = train_and_draw(task, folder, config, resume, checkpoint_seconds, progress, cancelled)
         if ranks.rank() > 0:
             return None
-    # Of the tables the names alone: folders and names of scans may tell whose they are.
-    told = replace(config, cases=Path(config.cases).name, ignored=Path(config.ignored).name)
-    metadata = bundle_metadata(name, "lungs", "unet", config.architecture(), told, Path(data)) | {
+    # Of the tables the names alone: folders and names of scans may reveal whose they are.
+    recorded = replace(config, cases=Path(config.cases).name, ignored=Path(config.ignored).name)
+    metadata = bundle_metadata(name, "lungs", "unet", config.architecture(), recorded, Path(data)) | {
         "description": _lung_description(config),
         "input": {
             "size": [config.size, config.size],
@@ -331,7 +331,7 @@ def bundle_metadata(
     data: Path,
     watch: Watch | None = None,
 ) -> dict[str, Any]:
-    """What every trained bundle's ``bundle.json`` says of its network and training.
+    """What every trained bundle's ``bundle.json`` records of its network and training.
 
     :param arguments: of the architecture.
     :param data: folder of the training set; its name alone is recorded.

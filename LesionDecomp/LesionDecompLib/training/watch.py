@@ -1,4 +1,4 @@
-"""Looks at the averaged network along the steps of a training, keeps its best weights, and says when to end."""
+"""Looks at the averaged network along the steps of a training, keeps its best weights, and decides when to end."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Watch:
         return self.patience > 0 and step - self.gained[0] >= self.patience
 
     def outcome(self) -> dict[str, Any]:
-        """What a bundle tells of it: which of the run's weights it has, and why."""
+        """What a bundle records of it: which of the run's weights it has, and why."""
         return {"chosen_by": self.chief, "best_step": self.best_step, self.chief: round(self.best, 4)}
 
     def state(self) -> dict[str, Any]:

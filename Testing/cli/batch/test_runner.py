@@ -43,12 +43,12 @@ def inputs(tmp_path):
 
 
 def _results(out) -> dict[str, str]:
-    """Everything that was written less the reports, which tell times."""
+    """Everything that was written less the reports, which report times."""
     return {name: value for name, value in snapshot(out).items() if not name.endswith("report.json")}
 
 
 @pytest.mark.slow
-def test_a_second_run_skips_what_is_done_and_tells_the_same(inputs, models, capsys):
+def test_a_second_run_skips_what_is_done_and_reports_the_same(inputs, models, capsys):
     _, listed, out = inputs
     first = run_here(capsys, "segment", "--list", listed, "-o", out, "--quiet")
     assert first.status == 1 and "3 of 4 cases done" in first.err
@@ -87,7 +87,7 @@ def test_an_input_that_was_only_copied_anew_costs_no_computation_and_a_changed_o
     assert "/4 b] Opening the output folder: found an earlier report.json" in done.err
     after = _results(out)
     changed = {name for name in before if before[name] != after[name]}
-    assert changed == {"summary.csv"}  # which tells that b failed now
+    assert changed == {"summary.csv"}  # which reports that b failed now
     replaced = run_here(capsys, "segment", "--list", listed, "-o", out, "--quiet", "--overwrite")
     assert "3 of 4 cases done" in replaced.err
 
@@ -113,14 +113,14 @@ def test_a_result_that_lacks_a_file_asked_for_is_not_done(inputs, models, capsys
     assert run_here(capsys, *arguments).status == 1
 
 
-def test_a_list_that_cannot_be_read_and_no_input_at_all_are_said(tmp_path, capsys):
+def test_a_list_that_cannot_be_read_and_no_input_at_all_are_reported(tmp_path, capsys):
     done = run_here(capsys, "segment", "--list", tmp_path / "none.txt", "-o", tmp_path / "out")
     assert done.status == 1 and "found 'none.txt', which cannot be read" in done.err
     assert run_here(capsys, "segment", "-o", tmp_path / "out").status == 2
     assert not (tmp_path / "out").exists()
 
 
-def test_the_state_of_an_input_tells_a_change_without_reading_it(tmp_path):
+def test_the_state_of_an_input_reports_a_change_without_reading_it(tmp_path):
     folder = tmp_path / "series"
     folder.mkdir()
     for n in range(3):
@@ -132,18 +132,18 @@ def test_the_state_of_an_input_tells_a_change_without_reading_it(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_benchmark_tells_the_case_its_networks_and_why_something_is_left_out(inputs, models, tmp_path, capsys):
+def test_the_benchmark_reports_the_case_its_networks_and_why_something_is_left_out(inputs, models, tmp_path, capsys):
     figures = tmp_path / "figures.json"
     done = run_here(capsys, "bench", inputs[0] / "a.nrrd", "--device", "cpu", "--repeats", "1", "-o", figures)
     assert done.status == 0, done.err
-    told = json.loads(figures.read_text("utf-8"))
-    assert told["case"] == {"size_ijk": [64, 64, 12], "axial_slices": 12}
-    assert 0 < told["networks_alone"]["wall_s"] < told["end_to_end"]["wall_s"]
-    # Stages are told to the millisecond.
-    assert sum(told["stages_s"].values()) == pytest.approx(told["end_to_end"]["wall_s"], rel=0.3, abs=0.1)
-    assert set(told["threshold_update"]) == {"64×64×12", "64×64×48"}
+    reported = json.loads(figures.read_text("utf-8"))
+    assert reported["case"] == {"size_ijk": [64, 64, 12], "axial_slices": 12}
+    assert 0 < reported["networks_alone"]["wall_s"] < reported["end_to_end"]["wall_s"]
+    # Stages are reported to the millisecond.
+    assert sum(reported["stages_s"].values()) == pytest.approx(reported["end_to_end"]["wall_s"], rel=0.3, abs=0.1)
+    assert set(reported["threshold_update"]) == {"64×64×12", "64×64×48"}
     assert "End to end over the networks alone" in done.out
-    assert ("left_out" in told["r231"]) == ("R231 left out" in done.out)
+    assert ("left_out" in reported["r231"]) == ("R231 left out" in done.out)
 
 
 class TestProcesses:
@@ -179,7 +179,7 @@ class TestProcesses:
         assert {report["parameters"]["device"] for report in reports} == {"cpu"}
 
     @pytest.mark.slow
-    @pytest.mark.skipif(not Path("/proc/self/environ").is_file(), reason="tells ranks apart by Linux's /proc")
+    @pytest.mark.skipif(not Path("/proc/self/environ").is_file(), reason="distinguishes ranks by Linux's /proc")
     def test_a_rank_killed_under_torchrun_leaves_its_cases_to_the_next_run(self, tmp_path):
         _, mask, volume = small_ct(tmp_path)
         mask.unlink()
@@ -270,12 +270,12 @@ def test_the_first_host_of_a_slurm_list(nodes, host):
 def test_srun_is_understood(monkeypatch):
     monkeypatch.delenv("RANK", raising=False)
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    told = {
+    reported = {
         "SLURM_STEP_NUM_TASKS": "1",
         "SLURM_PROCID": "0",
         "SLURM_NTASKS": "8",
     }
-    for key, value in told.items():
+    for key, value in reported.items():
         monkeypatch.setenv(key, value)
     # Inside a batch script, outside srun, SLURM names the tasks of the job: this process is alone all the same.
     assert CaseSharing.of_environment().size == 1

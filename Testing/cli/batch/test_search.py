@@ -57,7 +57,7 @@ def _relative(paths: list[Path], root: Path) -> list[str]:
     return [path.relative_to(root).as_posix() for path in paths]
 
 
-def test_image_files_and_series_are_found_and_the_rest_is_told(tree, tmp_path):
+def test_image_files_and_series_are_found_and_the_rest_is_reported(tree, tmp_path):
     search = search_folder(tree, tmp_path / "out")
     assert _relative(search.cases, tree) == ["files/chest.nrrd", "p1/s1/CT", "p2/s1/CT"]
     assert search.sentence(tree) == (
@@ -66,7 +66,11 @@ def test_image_files_and_series_are_found_and_the_rest_is_told(tree, tmp_path):
     )
     found_in = dict.fromkeys(search.cases, tree)
     cases = plan_cases(search.cases, tmp_path / "out", found_in)
-    assert [case.name for case in cases] == ["chest", "p1_s1_CT", "p2_s1_CT"]  # as much of the path as tells them apart
+    assert [case.name for case in cases] == [
+        "chest",
+        "p1_s1_CT",
+        "p2_s1_CT",
+    ]  # as much of the path as distinguishes them
     assert [case.name for case in plan_cases(search.cases[:2], tmp_path, found_in)] == ["chest", "CT"]
 
 
@@ -79,7 +83,7 @@ def test_a_folder_with_one_series_is_that_series_however_deep_it_lies(tree, tmp_
     assert search_folder(tree / "p2" / "s1" / "CT", out) is None
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert search_folder(empty, out) is None  # reading it says what is missing
+    assert search_folder(empty, out) is None  # reading it states what is missing
 
 
 def test_a_series_spread_over_folders_is_one_case_or_left_out(tmp_path):

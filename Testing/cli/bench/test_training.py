@@ -1,4 +1,4 @@
-"""What ``lesiondecomp bench --train`` tells is measured in steps of the training itself, and adds up."""
+"""What ``lesiondecomp bench --train`` reports is measured in steps of the training itself, and adds up."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ def test_the_command_measures_the_presets_that_were_asked_for(tmp_path, capsys, 
     monkeypatch.setattr(benchmark, "PRESETS", tiny)  # the real ones take minutes
     data, figures = write_training_set(tmp_path / "set"), tmp_path / "figures.json"
     assert main(["bench", "--train", str(data), "--steps", "4", "--device", "cpu", "-o", str(figures)]) == 0
-    told = capsys.readouterr().out
+    reported = capsys.readouterr().out
     written = json.loads(figures.read_text("utf-8"))
     assert list(written["presets"]) == ["default", "paper"] and written["slices"] == 16
     for preset, run in written["presets"].items():
-        assert f"| {preset}: mean of 4 steps |" in told and f"{run['steps_per_s']:g} steps a second" in told
+        assert f"| {preset}: mean of 4 steps |" in reported and f"{run['steps_per_s']:g} steps a second" in reported
     assert main(["bench", "--train", str(tmp_path / "none"), "--device", "cpu"]) == 1
     assert main(["bench", "--train", str(data), "--steps", "0"]) == 2

@@ -1,4 +1,4 @@
-"""Headers of DICOM images are told as their files have them, and what holds no image is passed over."""
+"""Headers of DICOM images are reported as their files have them, and what holds no image is passed over."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def example(name: str) -> Path:
     return Path(get_testdata_file(name, download=False))
 
 
-def test_fields_are_told_as_the_file_has_them():
+def test_fields_are_reported_as_the_file_has_them():
     found = read_header(example("CT_small.dcm"))
     assert found.size == (128, 128, 1)
     assert found.tags["position"] == "-158.135803\\-179.035797\\-75.699997"

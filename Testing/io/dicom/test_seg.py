@@ -113,9 +113,9 @@ def test_command_writes_what_the_labelmaps_hold_with_references_and_codes(
     assert (lesion.segmented_property_category.value, lesion.segmented_property_type.value) == ("49755003", "52988006")
     assert lesion.anatomic_regions[0].value == "39607008"
     assert lesion.algorithm_type.value == "AUTOMATIC"
-    # The lung mask was the user's, and the object says so.
+    # The lung mask was the user's, and the object states so.
     assert seg.get_segment_description(1).algorithm_type.value == "SEMIAUTOMATIC"
-    # Who the patient is stays in the one file that was asked to say it.
+    # Who the patient is stays in the one file that was asked to state it.
     for name in set(names(out)) - {"segmentation.dcm"}:
         assert b"Zyzzogeton" not in (out / name).read_bytes() and SECRET_ID.encode() not in (out / name).read_bytes()
 
@@ -198,7 +198,7 @@ def test_a_series_that_has_changed_meanwhile_or_lacks_its_study_is_refused(segme
     assert not (tmp_path / "seg.dcm").exists()
 
 
-def test_an_input_that_is_not_dicom_and_a_missing_extra_are_said_before_any_work(
+def test_an_input_that_is_not_dicom_and_a_missing_extra_are_reported_before_any_work(
     series, lung_mask, models, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr(bundles, "model_folders", lambda: [models])

@@ -66,7 +66,9 @@ def kill_job(job, folder: Path, count: int, rng: random.Random) -> tuple[float, 
     status = _wait(_start(job.arguments, reference))
     seconds = time.monotonic() - began
     if status != 0:
-        raise RuntimeError(f"the unbroken run ended with {status}:\n" + (reference / "said.txt").read_text()[-2000:])
+        raise RuntimeError(
+            f"the unbroken run ended with {status}:\n" + (reference / "reported.txt").read_text()[-2000:]
+        )
     expected = contents(reference / "out")
     killed, writing, empty, problems = 0, 0, 0, []
     for number in range(count):
@@ -89,7 +91,7 @@ def kill_job(job, folder: Path, count: int, rng: random.Random) -> tuple[float, 
             empty += not visible(trial / "out")
             job.seen(trial / "out", reference / "out")
             status = _wait(_start(job.arguments, trial))
-            assert status == 0, f"the second run ended with {status}: " + (trial / "said.txt").read_text()[-300:]
+            assert status == 0, f"the second run ended with {status}: " + (trial / "reported.txt").read_text()[-300:]
             found = contents(trial / "out")
             assert found == expected, "other outputs: " + ", ".join(
                 sorted(key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key))
@@ -128,9 +130,9 @@ def _start(arguments: tuple[str, ...], folder: Path) -> int:
     status = 70
     try:
         os.chdir(folder)
-        said = os.open("said.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(said, 1)
-        os.dup2(said, 2)
+        reported = os.open("reported.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(reported, 1)
+        os.dup2(reported, 2)
         from LesionDecompLib.__main__ import main as lesiondecomp
 
         status = lesiondecomp(list(arguments))

@@ -98,7 +98,7 @@ def one_of_two(out: Path, reference: Path, old: Path) -> None:
 
 
 def each_case_whole_or_nothing(out: Path, reference: Path) -> None:
-    """For every case nothing, or all of it; the summary, where there is one, tells of cases that are there."""
+    """For every case nothing, or all of it; the summary, where there is one, reports of cases that are there."""
     for case in ("chest", "second"):
         whole_or_nothing(out / case, reference / case)
     if (out / "summary.csv").exists():

@@ -91,13 +91,13 @@ def _run_worker(
                 return number, f"a hang: more than {limit_s:g} s"
             if line is None:
                 with suppress(subprocess.TimeoutExpired):
-                    process.wait(10)  # its exit status tells how it ended
+                    process.wait(10)  # its exit status reports how it ended
                 break
-            told = json.loads(line)
+            reported = json.loads(line)
             started = True
-            if "outcome" in told:
-                _count(told, name, seed, tally)
-                number = told["number"] + 1
+            if "outcome" in reported:
+                _count(reported, name, seed, tally)
+                number = reported["number"] + 1
     finally:
         process.kill()
         process.wait()
@@ -110,10 +110,10 @@ def _run_worker(
     return number, f"a crash: exit status {process.returncode}; " + "".join(errors)[-300:].replace("\n", " | ")
 
 
-def _count(told: dict, name: str, seed: int, tally: Tally) -> None:
-    tally.outcomes[told["outcome"]] += 1
-    tally.slowest_s = max(tally.slowest_s, told["seconds"])
-    tally.first_mib = tally.first_mib or told["mib"]
-    tally.peak_mib = max(tally.peak_mib, told["mib"])
-    if told["outcome"] not in GOOD:
-        tally.findings.append(f"{name}-{seed}-{told['number']}: {told['outcome']}: {told['detail']}")
+def _count(reported: dict, name: str, seed: int, tally: Tally) -> None:
+    tally.outcomes[reported["outcome"]] += 1
+    tally.slowest_s = max(tally.slowest_s, reported["seconds"])
+    tally.first_mib = tally.first_mib or reported["mib"]
+    tally.peak_mib = max(tally.peak_mib, reported["mib"])
+    if reported["outcome"] not in GOOD:
+        tally.findings.append(f"{name}-{seed}-{reported['number']}: {reported['outcome']}: {reported['detail']}")

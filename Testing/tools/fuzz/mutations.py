@@ -125,7 +125,7 @@ def json_bytes(content: Any) -> bytes:
 
 
 def mutated_safetensors(data: bytes, rng: np.random.Generator) -> bytes:
-    """A file whose header says something else of its tensors; its length is right."""
+    """A file whose header states something else of its tensors; its length is right."""
     length = int.from_bytes(data[:8], "little")
     header = json_bytes(mutated_json(json.loads(data[8 : 8 + length]), rng))
     return len(header).to_bytes(8, "little") + header + data[8 + length :]
@@ -137,7 +137,7 @@ def mutated_zip(data: bytes, rng: np.random.Generator) -> bytes:
         entries = [[name, archive.read(name)] for name in archive.namelist()]
     method = zipfile.ZIP_STORED
     for _ in range(rng.integers(1, 3)):
-        # The pickle that describes the tensors is where damage tells.
+        # The pickle that describes the tensors is where damage shows.
         pickles = [number for number, (name, _) in enumerate(entries) if name.endswith("data.pkl")]
         at = pickles[0] if pickles and rng.random() < 0.7 else int(rng.integers(0, len(entries)))
         match int(rng.integers(0, 9)):

@@ -87,16 +87,16 @@ def _bundle(seeds: Path) -> Target:
     def spoil(folder: Path, rng: Rng) -> None:
         kind = int(rng.integers(1, 3))
         data = weights[kind]
-        told = {**good.metadata, "format_version": kind, "weights_sha256": hashlib.sha256(data).hexdigest()}
+        reported = {**good.metadata, "format_version": kind, "weights_sha256": hashlib.sha256(data).hexdigest()}
         if rng.random() < 0.5:
             if rng.random() < 0.3:
                 data = mutated(data, 2000, rng)
             else:
                 data = mutated_zip(data, rng) if kind == 1 else mutated_safetensors(data, rng)
-            told["weights_sha256"] = hashlib.sha256(data).hexdigest()
+            reported["weights_sha256"] = hashlib.sha256(data).hexdigest()
         else:
-            told = mutated_json(told, rng)
-        text = json_bytes(told)
+            reported = mutated_json(reported, rng)
+        text = json_bytes(reported)
         (folder / METADATA_NAME).write_bytes(mutated(text, len(text), rng) if rng.random() < 0.2 else text)
         (folder / WEIGHTS_NAMES[kind]).write_bytes(data)
 

@@ -1,4 +1,4 @@
-"""Runs one input after another in a process of its own, and tells of each how it went, a line of JSON."""
+"""Runs one input after another in a process of its own, and reports of each how it went, a line of JSON."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def main(names: str, seed: int, first: int, count: int, seeds: str, keep: str) -
     from .targets import targets
 
     # What libraries print is none of ours; the lines for the parent go to what was stdout.
-    tell = os.fdopen(os.dup(1), "w")
+    report = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     with tempfile.TemporaryDirectory(prefix="fuzz-") as scratch:
         base = Path(scratch)
@@ -42,7 +42,7 @@ def main(names: str, seed: int, first: int, count: int, seeds: str, keep: str) -
             folder = base / "input"
             folder.mkdir()
             target.spoil(folder, np.random.default_rng([seed, sorted(made).index(name), turn]))
-            print(json.dumps({"number": number, "begun": True}), file=tell, flush=True)
+            print(json.dumps({"number": number, "begun": True}), file=report, flush=True)
             began, outcome, detail = time.monotonic(), "loaded", ""
             original = base / "original"
             shutil.copytree(folder, original)
@@ -57,7 +57,7 @@ def main(names: str, seed: int, first: int, count: int, seeds: str, keep: str) -
                 shutil.copytree(original, Path(keep) / f"{name}-{seed}-{turn}", dirs_exist_ok=True)
             seconds = round(time.monotonic() - began, 3)
             line = {"number": number, "outcome": outcome, "detail": detail, "seconds": seconds, "mib": peak_mib()}
-            print(json.dumps(line), file=tell, flush=True)
+            print(json.dumps(line), file=report, flush=True)
             shutil.rmtree(folder)
             shutil.rmtree(original)
 
@@ -73,7 +73,7 @@ def limit_memory() -> None:
 
 
 def peak_mib() -> int:
-    """Peak resident memory of this process, MiB; 0 where it can't be told."""
+    """Peak resident memory of this process, MiB; 0 where it can't be reported."""
     try:
         import resource
     except ImportError:

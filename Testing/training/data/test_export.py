@@ -58,18 +58,20 @@ def test_a_training_set_is_not_replaced_unasked(sample_folder, labels_file, tmp_
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "reported"),
     [
         ("case,slice,label\nchest_ct_tumor,1000,normal\n", "slice 1000"),
         ("case,slice,label\nother,3,normal\n", "no labels for case 'chest_ct_tumor'"),
         ("case,slice,label\nchest_ct_tumor,3,normal\nother,3,normal\n", "no inputs for case 'other'"),
     ],
 )
-def test_labels_that_do_not_go_with_the_inputs_are_refused(sample_folder, labels_file, tmp_path, capsys, text, said):
+def test_labels_that_do_not_go_with_the_inputs_are_refused(
+    sample_folder, labels_file, tmp_path, capsys, text, reported
+):
     out = tmp_path / "set"
     arguments = [str(sample_folder / "chest_ct_tumor.nrrd"), "--labels", str(labels_file(text)), "-o", str(out)]
     assert main(["slices", *arguments, "--device", "cpu"]) == 1
-    assert said in capsys.readouterr().err
+    assert reported in capsys.readouterr().err
     assert not out.exists()
 
 

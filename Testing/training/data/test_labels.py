@@ -38,7 +38,7 @@ def test_a_range_labels_every_slice_of_it_ends_included(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("ranges", "said"),
+    ("ranges", "reported"),
     [
         ([], "no marked slices"),
         ([SliceRange("a", 5, 4, "normal")], "slices 5 to 4 of 'a'"),
@@ -46,8 +46,8 @@ def test_a_range_labels_every_slice_of_it_ends_included(tmp_path):
         ([SliceRange("a", 0, 4, "normal"), SliceRange("a", 4, 9, "lesion")], "slice 4 of 'a' in two ranges"),
     ],
 )
-def test_impossible_ranges_are_refused(ranges, said):
-    with pytest.raises(LesionDecompError, match=said):
+def test_impossible_ranges_are_refused(ranges, reported):
+    with pytest.raises(LesionDecompError, match=reported):
         labels_of_ranges(ranges)
 
 

@@ -1,4 +1,4 @@
-"""A lung training set: scans of one patient stay together, names mean what they say, doubtful regions are read."""
+"""A lung training set: scans of one patient stay together, names mean what they state, doubtful regions are read."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_patient_is_left_out_whole_by_any_name():
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "reported"),
     [
         ("case,patient,fold\na,P,0\n", "other columns"),
         ("case,patient,fold,tags\na,P,zero,\n", "the fold 'zero'"),
@@ -54,8 +54,8 @@ def test_a_patient_is_left_out_whole_by_any_name():
         ("case,patient,fold,tags\na,P,0,\nb,P,1,\n", "'P' in two folds"),
     ],
 )
-def test_a_table_of_cases_that_cannot_be_meant_is_refused(tmp_path, text, said):
-    with pytest.raises(LesionDecompError, match=said):
+def test_a_table_of_cases_that_cannot_be_meant_is_refused(tmp_path, text, reported):
+    with pytest.raises(LesionDecompError, match=reported):
         read_cases(_table(tmp_path, text))
 
 
@@ -97,13 +97,13 @@ def test_a_folder_without_pairs_is_refused(tmp_path):
         cases_in(tmp_path)
 
 
-def test_labels_tell_the_sides_where_there_are_two_or_the_case_says_so(tmp_path):
+def test_labels_report_the_sides_where_there_are_two_or_the_case_states_so(tmp_path):
     lungs = np.zeros((6, 60, 100))
     lungs[:, 10:50, 55:95] = 1  # on the left half of the picture's columns from the middle on
     _scan(tmp_path, "one", lungs)
     by_place = read_patient(tmp_path, LungCase("one", "one"))
-    told = read_patient(tmp_path, LungCase("one", "one", tags=("sides",)))
-    assert set(by_place.labels.unique().tolist()) == {0, 2} and set(told.labels.unique().tolist()) == {0, 1}
+    reported = read_patient(tmp_path, LungCase("one", "one", tags=("sides",)))
+    assert set(by_place.labels.unique().tolist()) == {0, 2} and set(reported.labels.unique().tolist()) == {0, 1}
     lungs[:, 10:50, 5:45] = 2  # both, with the labels the other way round
     _scan(tmp_path, "both", lungs)
     both = read_patient(tmp_path, LungCase("both", "both"))

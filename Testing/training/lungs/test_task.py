@@ -130,8 +130,8 @@ def test_a_slice_and_its_neighbors_are_warped_alike(patient):
     for part in warped[:3]:
         torch.testing.assert_close(part, part[:, :1].expand_as(part))
     # What is ignored moves with the picture: it was the left lung, mirrored ones included.
-    told = warped[3] & (warped[1][:, 0] > 0)
-    assert told.sum() > 0.9 * (warped[1][:, 0] > 0).sum() * float((labels == 2).sum() / (labels > 0).sum())
+    reported = warped[3] & (warped[1][:, 0] > 0)
+    assert reported.sum() > 0.9 * (warped[1][:, 0] > 0).sum() * float((labels == 2).sum() / (labels > 0).sum())
 
 
 def test_what_the_field_of_view_cuts_off_is_not_lung(patient):
@@ -175,7 +175,7 @@ def test_scans_without_lung_and_single_slices_are_trained_on(patient):
     assert weights.sum() == pytest.approx(1.0) and weights[0] == pytest.approx(3 * weights[1])
 
 
-def test_a_slab_s_neighbors_lie_where_it_says_and_end_with_the_scan(patient):
+def test_a_slab_s_neighbors_lie_where_it_states_and_end_with_the_scan(patient):
     heights = torch.arange(9, dtype=torch.int16).view(-1, 1, 1).expand(9, 256, 256) * 10
     ramp = LungPatient("ramp", heights.contiguous(), patient.labels, patient.depth_mm, 3.0)
     drawn = SlabSource([ramp], OFFSETS, 192).draw(np.random.default_rng(4), 64)

@@ -1,4 +1,4 @@
-"""Cases that an earlier run has finished, told by their reports: a batch that was ended goes on where it was."""
+"""Cases that an earlier run has finished, recognized by their reports: a batch that was ended goes on where it was."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...measurement.statistics import MEASUREMENTS
 from ...report.case import REPORT
 from .plan import Case
 
-# Keys of a report's parameters that make another result; the others say where and how fast it was computed.
+# Keys of a report's parameters that make another result; the others describe where and how fast it was computed.
 DECISIVE = ("threshold", "min_volume_ml", "precision")
 
 
@@ -62,7 +62,7 @@ def is_same_input(case: Case, report: Mapping[str, Any]) -> bool:
 
 
 def adopt(case: Case, report: Mapping[str, Any]) -> None:
-    """Take over what an earlier run's report says: the case is done."""
+    """Take over what an earlier run's report states: the case is done."""
     row = report["statistics"][0]
     measurements = {m.key: row.get(m.key) for m in MEASUREMENTS}
     case.measurements = {key: math.nan if value is None else float(value) for key, value in measurements.items()}

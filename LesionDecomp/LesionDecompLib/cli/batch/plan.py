@@ -69,7 +69,7 @@ def plan_cases(
 
 
 def _folders_above(path: Path, searched: Path | None) -> tuple[str, ...]:
-    """Names of the folders that tell an input from others of its name, the nearest last."""
+    """Names of the folders that distinguish an input from others of its name, the nearest last."""
     if searched is not None:
         return path.relative_to(searched).parts[:-1]
     nearest = path.absolute().parent.name

@@ -77,7 +77,7 @@ class CaseRunner:
     def run_all(self, cases: Iterator[tuple[Case, str]], after_each: Callable[[], None]) -> None:
         """Run cases, at most three at a time: one being read, one in the networks, one being written.
 
-        :param cases: with the label that stands before what is said of them; asked for one ahead.
+        :param cases: with the label that stands before what is reported of them; asked for one ahead.
         :param after_each: called when another case is done or has failed.
         """
         with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:

@@ -1,7 +1,7 @@
 """A folder of studies searched for CTs: image files and DICOM series, whatever tree they lie in.
 
 A folder that holds one DICOM series is that series, wherever in it the files lie. The search opens a few files of each
-folder only; what is wrong with a CT is found, and told, when its turn comes.
+folder only; what is wrong with a CT is found, and reported, when its turn comes.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def search_folder(folder: Path, output: Path) -> FolderSearch | None:
     the slices of a DICOM series.
 
     :param output: where results go.
-    :return: None when the folder is to be read as one DICOM series (it may hold none, which reading it tells).
+    :return: None when the folder is to be read as one DICOM series (it may hold none, which reading it reports).
     """
     search, volumes = FolderSearch(), []
     series_folders: list[tuple[Path, list[Path]]] = []
@@ -157,7 +157,7 @@ def _is_volume(file: Path) -> bool:
 
 
 def _has_eight_bits(file: Path) -> bool:
-    """Whether the header says so; what cannot be read is left to the reader, which says why."""
+    """Whether the header states so; what cannot be read is left to the reader, which states why."""
     import SimpleITK as sitk  # noqa: N813
 
     reader = sitk.ImageFileReader()

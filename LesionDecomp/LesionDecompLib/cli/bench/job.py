@@ -1,7 +1,7 @@
 """How fast the main job is on this machine, and against what: every number of one run, measured turn by turn.
 
-Shared machines are noisy: what is compared is measured in turn, several times, and told as the median and as a ratio.
-CPU time, the sum over all threads, is told beside the time on the clock.
+Shared machines are noisy: what is compared is measured in turn, several times, reported as median and ratio.
+CPU time, the sum over all threads, is reported beside the time on the clock.
 """
 
 from __future__ import annotations

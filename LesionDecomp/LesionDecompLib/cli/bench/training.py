@@ -290,5 +290,5 @@ def _both(pair: Pair, digits: int) -> dict[str, float]:
 
 def _forget_peak_memory() -> None:
     """Begin counting this process's peak memory anew, where the system can (Linux)."""
-    with suppress(OSError):  # elsewhere there is no peak to tell
+    with suppress(OSError):  # elsewhere there is no peak to report
         Path("/proc/self/clear_refs").write_text("5")

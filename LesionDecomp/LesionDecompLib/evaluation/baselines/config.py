@@ -39,7 +39,7 @@ class BaselineConfig:
 
 @dataclass(frozen=True)
 class ClassifierConfig(BaselineConfig):
-    """ResNet-18 that tells lesion from normal slices: CAM (Zhou et al., 2016), Grad-CAM (Selvaraju et al., 2017).
+    """ResNet-18 that separates lesion from normal slices: CAM (Zhou et al., 2016), Grad-CAM (Selvaraju et al., 2017).
 
     :param width: channels of its first block (ResNet-18: 64).
     """

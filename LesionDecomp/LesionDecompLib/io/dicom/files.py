@@ -80,7 +80,7 @@ class DicomSlice:
 
     @property
     def is_placed(self) -> bool:
-        """Whether the image says where in the patient it lies."""
+        """Whether the image states where in the patient it lies."""
         return len(self.numbers("position")) == 3 and len(self.numbers("orientation")) == 6
 
     def fits(self, other: DicomSlice) -> bool:

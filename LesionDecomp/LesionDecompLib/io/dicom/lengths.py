@@ -31,7 +31,7 @@ IMPLICIT, BIG_ENDIAN, DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.
 def lengths_fit(path: Path) -> bool:
     """Walk over the elements of a DICOM file; False where one claims to reach beyond the file's end.
 
-    False also where sequences lie deeper in each other than ``MAX_DEPTH``, where the file meta information, which says
+    False also where sequences lie deeper in each other than ``MAX_DEPTH``, where the file meta information, which sets
     how to read the rest, can't be read, and where a deflated file unpacks to more than ``MAX_INFLATED_BYTES``.
     """
     with open(path, "rb") as stream:

@@ -98,7 +98,7 @@ def write_dicom_seg(
     :param lesion_algorithm, lung_algorithm: what found them; None for a lung mask that was supplied.
     :return: names of the segments written.
     :raises LesionDecompError: highdicom missing, the series is not there as it was read, or lacks what a DICOM
-        segmentation must say about the patient and the study; no voxel at all.
+        segmentation must state about the patient and the study; no voxel at all.
     """
     check_dicom_seg_support()
     check_dicom_input(source)
@@ -137,7 +137,7 @@ def _segmentation(
         # Without a preamble, which older archives leave out, pydicom wants to be reported that it is DICOM.
         images = [pydicom.dcmread(file, stop_before_pixels=True, force=True) for file in files]
         for image in images:
-            # As the positions have it: what the images themselves say about it is often wrong, and would be copied.
+            # As the positions have it: what the images themselves state about it is often wrong, and would be copied.
             image.SpacingBetweenSlices = round(_slice_distance(volume), 6)
         return highdicom.seg.Segmentation(
             source_images=images,
@@ -151,7 +151,7 @@ def _segmentation(
             manufacturer="LesionDecomp contributors",
             manufacturer_model_name="LesionDecomp",
             software_versions=__version__,
-            # What tells one such device from another is the model that it ran.
+            # What distinguishes one such device from another is the model that it ran.
             device_serial_number=model_sha256[:16],
             content_label="LUNG_LESIONS",
             content_description=DESCRIPTION,

@@ -193,7 +193,7 @@ def _acquisition_warnings(first: DicomSlice, grid: SliceGrid) -> list[str]:
     if not first.tags["slope"]:
         warnings.append("The DICOM header gives no rescale slope: the stored values were taken for HU.")
     if first.tags["rescale_type"] not in ("", "HU", "US"):  # US: unspecified, as many exporters write
-        warnings.append("The DICOM header says that the values are not in HU.")
+        warnings.append("The DICOM header states that the values are not in HU.")
     thickness = first.numbers("thickness")
     if thickness and thickness[0] > THICK_SLICE_MM + 0.01 and grid.distance <= THICK_SLICE_MM + 0.01:
         warnings.append(f"Slices are {thickness[0]:g} mm thick; beyond {THICK_SLICE_MM:g} mm small lesions are missed.")
@@ -205,7 +205,7 @@ def _acquisition_warnings(first: DicomSlice, grid: SliceGrid) -> list[str]:
 
 
 def _facts(series: list[DicomSlice], grid: SliceGrid) -> dict[str, str | float | bool]:
-    # What tells scanners and reconstructions apart; nothing that tells patients apart.
+    # What distinguishes scanners and reconstructions; nothing that distinguishes patients.
     first = series[0]
     facts: dict[str, str | float | bool] = {
         "files": len(series),

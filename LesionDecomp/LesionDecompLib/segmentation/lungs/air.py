@@ -1,4 +1,4 @@
-"""What the scan's air says about the lungs: very dark lung is lung all the same, and the large airways are not.
+"""What the scan's air shows about the lungs: very dark lung is lung all the same, and the large airways are not.
 
 Both on the lung network's pixels, ``(z, y, x)``, with the mask of what the network found.
 """

@@ -1,6 +1,6 @@
 """What lies above and below a slice, as further channels of the lung network's input.
 
-A slice alone cannot tell a consolidated lobe from the liver. Neighbors are taken where the bundle says
+A slice alone cannot distinguish a consolidated lobe from the liver. Neighbors are taken where the bundle states
 (:attr:`LesionDecompLib.models.records.SliceInput.neighbors_mm`), from the nearest slab; beyond the scan's ends the last
 slab stands for them.
 """

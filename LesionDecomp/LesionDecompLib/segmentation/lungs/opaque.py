@@ -1,4 +1,4 @@
-"""A lung without air: collapsed, drowned or filled as a whole, it is left out, and told."""
+"""A lung without air: collapsed, drowned or filled as a whole, it is left out, and reported."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def not_aerated(label: int, share: float) -> Oddity:
     """The warning that a lung was left out."""
     name = next(lung.name for lung in LUNGS if lung.label == label)
     text = (
-        f"The {name} is not aerated ({100 * share:.0f} % of it holds air) and left out: all figures are those of what "
-        "is aerated beside it."
+        f"The {name} is not aerated ({100 * share:.0f} % of it holds air) and left out: all measurements are "
+        "those of what is aerated beside it."
     )
     return Oddity(text, f"{name.replace(' ', '_')}_not_aerated", share, LEAST_AERATED)

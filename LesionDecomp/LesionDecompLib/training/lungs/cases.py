@@ -43,7 +43,7 @@ def read_patient(
 ) -> LungPatient:
     """Read one scan and bring it to the network's pixels.
 
-    A mask with label 2 says which lung is which, as does one of a case with the tag ``sides``; otherwise right and
+    A mask with label 2 names the sides, as does one of a case with the tag ``sides``; otherwise right and
     left are distinguished by patient coordinates.
 
     :param ignored: boxes, of which those of this case count.
@@ -53,8 +53,8 @@ def read_patient(
     mask = read_mask(Path(folder) / f"{case.name}_lung.nii.gz", volume, may_be_empty=True)
     view = volume.view
     stack, lungs = view.to_axial(volume.array), view.to_axial(mask)
-    told = "sides" in case.tags or bool((lungs == LEFT).any())
-    sides = lungs if told else split_right_left(lungs > 0, view.spacing)
+    known = "sides" in case.tags or bool((lungs == LEFT).any())
+    sides = lungs if known else split_right_left(lungs > 0, view.spacing)
     field = FieldOfView.around(stack.shape[1:], view.spacing[1:], body_center(stack), size, pixel_mm)
     hu = field.to_pixels(torch.from_numpy(np.maximum(stack, AIR_HU).astype(np.float32)), AIR_HU)
     right, left = (field.to_pixels(torch.from_numpy((sides == side).astype(np.float32))) for side in (RIGHT, LEFT))
