@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .ct.volume import Volume as Volume
     from .errors import Cancelled as Cancelled
     from .errors import LesionDecompError as LesionDecompError
-    from .io.readers import read_mask as read_mask
+    from .io.masks import read_mask as read_mask
     from .io.readers import read_volume as read_volume
     from .measurement.statistics import lesion_statistics as lesion_statistics
     from .models.bundle import ModelBundle as ModelBundle
@@ -39,7 +39,7 @@ _HOMES = {
     "find_bundle": "models.bundle",
     "installed_bundles": "models.bundle",
     "lesion_statistics": "measurement.statistics",
-    "read_mask": "io.readers",
+    "read_mask": "io.masks",
     "read_volume": "io.readers",
     "write_case": "report.case",
 }

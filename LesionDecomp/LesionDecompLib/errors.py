@@ -17,19 +17,23 @@ class LesionDecompError(Exception):
     :param advice: what to do about it, a sentence of its own; may be empty.
     :param remedy: name of the option that would help, for programs that offer it under a name of their own (as the
         command line does with ``--overwrite``); may be empty.
+    :param code: stays the same whatever becomes of the sentence, for scripts; may be empty.
 
     >>> print(LesionDecompError("Lung mask", "an empty mask", "lung marked by values other than 0"))
     Lung mask: found an empty mask; expected lung marked by values other than 0.
     """
 
-    def __init__(self, stage: str, found: str, expected: str, advice: str = "", remedy: str = "") -> None:
+    def __init__(
+        self, stage: str, found: str, expected: str, advice: str = "", remedy: str = "", code: str = ""
+    ) -> None:
         self.stage, self.found, self.expected, self.advice, self.remedy = stage, found, expected, advice, remedy
+        self.code = code
         short = found if len(found) <= MAX_FOUND else f"{found[:MAX_FOUND]}…"
         text = f"{stage}: found {short}; expected {expected}." + (f" {advice}" if advice else "")
         super().__init__(_one_line(text))
 
-    def __reduce__(self) -> tuple[type[LesionDecompError], tuple[str, str, str, str, str]]:
-        return type(self), (self.stage, self.found, self.expected, self.advice, self.remedy)
+    def __reduce__(self) -> tuple[type[LesionDecompError], tuple[str, str, str, str, str, str]]:
+        return type(self), (self.stage, self.found, self.expected, self.advice, self.remedy, self.code)
 
 
 class InputError(LesionDecompError):

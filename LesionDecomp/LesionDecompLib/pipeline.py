@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from .ct.checks import check_chest_ct
-from .ct.plausibility import heat_warnings, input_warnings, lung_edge_warnings, lung_hu_warnings, lung_warnings
+from .ct.plausibility import heat_warnings, input_warnings
 from .ct.volume import Volume
-from .errors import ConfigError, InputError
+from .errors import ConfigError
 from .measurement.live import LiveLesions
 from .measurement.statistics import RegionStatistics
 from .models.bundle import ModelBundle, find_bundle
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 DEFAULT_MIN_VOLUME_ML = 0.1
 DEFAULT_BATCH_SIZE = 8
-MASK_STAGE = "Lung mask"
 LOG = logging.getLogger(__name__)
 
 
@@ -114,8 +113,8 @@ class Segmenter:
     ) -> SegmentResult:
         """Segment one volume, which is not changed.
 
-        :param lung_mask: ``(k, j, i)`` on the volume's grid, lung where not 0. Labels 1 (right) and 2 (left) are kept
-            when both occur; otherwise the sides are distinguished by patient coordinates.
+        :param lung_mask: ``(k, j, i)`` on the volume's grid: one label that is lung, or 1 (right) and 2 (left); see
+            :func:`.segmentation.lungs.given.lungs_from_mask`.
         :param threshold: on the heat, (0, 1]; None for the lesion bundle's own.
         :param min_volume_ml: lesions smaller than this are left out, mL.
         :param progress: called with (stage, slices done, slices in all).
@@ -190,6 +189,8 @@ class Segmenter:
                 cancelled,
                 self._precision(self.lung_bundle),
             )
+        from .segmentation.lungs.given import lungs_from_mask  # not before: it loads torch
+
         return lungs_from_mask(mask, volume)
 
     def _heat(
@@ -235,39 +236,6 @@ class Segmenter:
         from .models.runtime import network_precision  # not before: it loads torch
 
         return network_precision(bundle, self.device, self.precision)
-
-
-def lungs_from_mask(mask: np.ndarray, volume: Volume) -> tuple[np.ndarray, list[str]]:
-    """Turn a user's lung mask into lung labels, and report what is odd about it.
-
-    :param mask: ``(k, j, i)``, lung where not 0; labels 1 and 2 are kept when they are the only ones and both occur.
-    :return: ``(k, j, i)`` uint8, 1 the patient's right lung, 2 the left one; warnings.
-    :raises LesionDecompError: another shape than the volume's, or empty.
-    """
-    from .segmentation.body_field import body_center  # not before: it loads torch
-    from .segmentation.lungs.segment import LEFT, RIGHT, split_right_left  # not before: it loads torch
-
-    mask, view = np.asarray(mask), volume.view
-    if mask.shape != volume.shape:
-        found, expected = ("×".join(str(n) for n in reversed(shape)) for shape in (mask.shape, volume.shape))
-        advice = "Resample the mask to the CT's grid."
-        raise InputError(MASK_STAGE, f"a mask of {found} voxels", f"{expected}, as the CT has", advice)
-    inside = mask != 0
-    if not inside.any():
-        raise InputError(MASK_STAGE, "an empty mask", "lung marked by values other than 0")
-    if {RIGHT, LEFT} == set(np.unique(mask[inside]).tolist()):
-        labels = mask.astype(np.uint8)
-    else:
-        labels = np.zeros(volume.shape, dtype=np.uint8)
-        # A single lung lies on the side of the body's middle, wherever the body lies in the field.
-        midline = body_center(view.to_axial(volume.array))[1]
-        distance = (view.slice_distance, *view.spacing[1:])
-        view.to_axial(labels)[:] = split_right_left(view.to_axial(inside), distance, midline)
-    stack = view.to_axial(labels)
-    cm2 = view.spacing[1] * view.spacing[2] / 100
-    sections = np.stack([np.count_nonzero(stack == label, axis=(1, 2)) for label in (RIGHT, LEFT)], axis=1) * cm2
-    oddities = lung_warnings(sections, view.slice_distance) + lung_hu_warnings(view.to_axial(volume.array), stack)
-    return labels, oddities + lung_edge_warnings(view.to_axial(volume.array), stack, view)
 
 
 def _bundle(bundle: ModelBundle | str | Path | None, task: str) -> ModelBundle:

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import slicer
 import vtk
+from LesionDecompLib.ct.lattice import as_labels, labels_on_grid
+from LesionDecompLib.ct.lung_names import lung_side
 from LesionDecompLib.ct.volume import Volume
-from LesionDecompLib.errors import LesionDecompError
+from LesionDecompLib.errors import InputError, LesionDecompError
 
 READING = "Reading the input volume"
 READING_MASK = "Reading the lung mask"
-GRID_TOLERANCE_MM = 1e-3
 
 
 def world_matrix(node, stage: str = READING) -> np.ndarray:
@@ -64,35 +65,37 @@ def volume_from_node(node, *, copy: bool = True) -> Volume:
 def lung_mask_from_node(mask, ct, segments: Sequence[str] | None = None) -> np.ndarray:
     """A lung mask on the CT's grid.
 
-    :param mask: labelmap volume node on the CT's grid (any non-zero voxel is lung; 1 right and 2 left are kept), or a
-        segmentation node of any geometry.
+    :param mask: labelmap volume node on the CT's lattice, or a segmentation node of any geometry. Where a labelmap's
+        color table calls labels lung, these are; without such names all of its labels are returned.
     :param ct: the CT's volume node.
-    :param segments: IDs of a segmentation's segments; None for those that are called lung, or all where none is. A
-        segment called right and one called left become 1 and 2.
+    :param segments: IDs of a segmentation's segments; None for those that are called lung. A segment called right
+        and one called left become 1 and 2.
     :return: ``(k, j, i)`` labels; those of a labelmap are the node's own, which must not change meanwhile.
-    :raises LesionDecompError: no voxels, a labelmap on another grid, or segments that are not there.
+    :raises LesionDecompError: no voxels, no labelmap, one on another grid, or segments that are not there.
     """
     if mask is not None and mask.IsA("vtkMRMLSegmentationNode"):
         return _mask_from_segments(mask, ct, segments)
     _check_has_voxels(mask, READING_MASK, "a labelmap volume on the CT's grid, or a segmentation")
-    array = slicer.util.arrayFromVolume(mask)
-    expected = slicer.util.arrayFromVolume(ct).shape
-    advice = "Resample it to the CT (Resample Scalar/Vector/DWI Volume module, nearest neighbor)."
-    if array.shape != expected:
-        found = "×".join(str(n) for n in reversed(array.shape))
-        wanted = "×".join(str(n) for n in reversed(expected))
-        raise LesionDecompError(
-            READING_MASK, f"'{mask.GetName()}' with {found} voxels", f"the CT's {wanted} voxels", advice
-        )
-    corners = np.array([[i, j, k, 1.0] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
-    corners[:, :3] *= np.array(expected[::-1]) - 1
-    offset = (world_matrix(mask, READING_MASK) - world_matrix(ct)) @ corners.T
-    apart = float(np.linalg.norm(offset[:3], axis=0).max())
-    if apart > GRID_TOLERANCE_MM:
-        raise LesionDecompError(
-            READING_MASK, f"'{mask.GetName()}' up to {apart:.3g} mm away from the CT", "the CT's grid", advice
-        )
-    return array
+    labels = as_labels(slicer.util.arrayFromVolume(mask), READING_MASK)
+    array, _outside = labels_on_grid(
+        labels, world_matrix(mask, READING_MASK), volume_from_node(ct, copy=False), READING_MASK
+    )
+    return _lungs_by_color(mask, array)
+
+
+def _lungs_by_color(mask, array: np.ndarray) -> np.ndarray:
+    """Of a labelmap whose color table calls labels lung those, as 1 right, 2 left (or 1 where no side is said)."""
+    display = mask.GetDisplayNode()
+    colors = display.GetColorNode() if display is not None else None
+    present = [int(value) for value in np.unique(array) if value]
+    names = {value: colors.GetColorName(value) or "" for value in present} if colors is not None else {}
+    sides = {value: side for value, name in names.items() if (side := lung_side(name)) is not None}
+    if not sides:
+        return array
+    table = np.zeros(max(present) + 1, np.uint8)
+    for value, side in sides.items():
+        table[value] = side if all(sides.values()) else 1
+    return table[array]
 
 
 def segments_of(segmentation) -> list[tuple[str, str]]:
@@ -102,24 +105,26 @@ def segments_of(segmentation) -> list[tuple[str, str]]:
 
 
 def called_lung(segmentation) -> list[str]:
-    """IDs of the segments that are called lung."""
-    return [i for i, name in segments_of(segmentation) if "lung" in name.lower()]
-
-
-def lung_segments_of(segmentation) -> list[str]:
-    """IDs of the segments that are called lung; of all where none is, for scripts that give no list."""
-    return called_lung(segmentation) or [i for i, _name in segments_of(segmentation)]
+    """IDs of the segments that are called lung, in any language that :mod:`.lung_names` knows."""
+    return [i for i, name in segments_of(segmentation) if lung_side(name) is not None]
 
 
 def _mask_from_segments(segmentation, ct, segments: Sequence[str] | None) -> np.ndarray:
     names = dict(segments_of(segmentation))
-    chosen = lung_segments_of(segmentation) if segments is None else [i for i in segments if i in names]
+    chosen = called_lung(segmentation) if segments is None else [i for i in segments if i in names]
+    if not chosen and segments is None and names:
+        raise InputError(
+            READING_MASK,
+            f"'{segmentation.GetName()}' with the segments {', '.join(list(names.values())[:12])}",
+            "a segment that is called lung",
+            "Name the lungs so, or choose the segments that are lung.",
+            code="mask_without_lung",
+        )
     if not chosen or (segments is not None and len(chosen) < len(segments)):
         raise LesionDecompError(
             READING_MASK, f"'{segmentation.GetName()}' without the segments asked for", "at least one segment", ""
         )
-    sides = {"right": 1, "left": 2}
-    labels = [next((n for side, n in sides.items() if side in names[i].lower()), 0) for i in chosen]
+    labels = [lung_side(names[i]) or 0 for i in chosen]
     known = set(labels) == {1, 2}
     mask = np.zeros(slicer.util.arrayFromVolume(ct).shape, np.uint8)
     for segment_id, label in zip(chosen, labels, strict=True):

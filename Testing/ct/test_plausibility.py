@@ -12,9 +12,10 @@ from command_line import run_here, small_ct
 from LesionDecompLib.ct.grid import AxialView
 from LesionDecompLib.ct.plausibility import heat_warnings, input_warnings
 from LesionDecompLib.ct.volume import Volume
-from LesionDecompLib.io.readers import read_mask, read_volume
+from LesionDecompLib.io.masks import read_mask
+from LesionDecompLib.io.readers import read_volume
 from LesionDecompLib.models.bundle import ModelBundle, find_bundle
-from LesionDecompLib.pipeline import lungs_from_mask
+from LesionDecompLib.segmentation.lungs.given import lungs_from_mask
 
 
 @pytest.fixture(scope="module")

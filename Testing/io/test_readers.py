@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from LesionDecompLib.ct.volume import Volume
 from LesionDecompLib.errors import LesionDecompError
 from LesionDecompLib.io.dicom.grid import slice_grid
-from LesionDecompLib.io.readers import case_name, read_mask, read_volume, volume_identity, write_image
+from LesionDecompLib.io.readers import case_name, read_volume, volume_identity, write_image
 from repository import CHEST
 
 
@@ -498,39 +498,6 @@ class TestDicom:
         _, info = read_volume(series[0].parent)
         text = repr(info)
         assert not any(secret in text for secret in (*SECRET_NAME.split("^"), SECRET_ID, "20060101", str(series[0])))
-
-
-class TestMask:
-    def test_a_mask_with_permuted_and_flipped_axes_lands_where_it_belongs(self, tmp_path):
-        _, mask_path, ct = small_ct(tmp_path)
-        expected = read_mask(mask_path, ct)
-        array, matrix = expected[::-1].transpose(2, 1, 0), ct.ijk_to_ras.copy()
-        matrix[:3, 3] += matrix[:3, 2] * (ct.shape[0] - 1)
-        matrix[:, 2] *= -1
-        matrix = matrix[:, [2, 1, 0, 3]]
-        write_image(tmp_path / "turned.nrrd", array, matrix)
-        np.testing.assert_array_equal(read_mask(tmp_path / "turned.nrrd", ct), expected)
-
-    def test_side_labels_are_kept_and_others_become_one(self, tmp_path):
-        _, mask_path, ct = small_ct(tmp_path)
-        lungs = read_mask(mask_path, ct)
-        sides = lungs * np.where(np.arange(64) < 32, 1, 2).astype(np.uint8)
-        for stored, expected in ((sides, sides), (lungs * np.int16(1000), lungs), (lungs * np.float32(0.5), lungs)):
-            write_image(tmp_path / "mask.nrrd", stored, ct)
-            np.testing.assert_array_equal(read_mask(tmp_path / "mask.nrrd", ct), expected)
-
-    def test_a_mask_beside_the_ct_is_refused(self, tmp_path):
-        _, mask_path, ct = small_ct(tmp_path)
-        moved = ct.ijk_to_ras.copy()
-        moved[0, 3] += 2.0
-        write_image(tmp_path / "moved.nrrd", read_mask(mask_path, ct), moved)
-        with pytest.raises(LesionDecompError, match="lies up to 2 mm beside the CT"):
-            read_mask(tmp_path / "moved.nrrd", ct)
-
-    def test_an_empty_mask_is_refused(self, ct, tmp_path):
-        write_image(tmp_path / "empty.nrrd", np.zeros(ct.shape, np.uint8), ct)
-        with pytest.raises(LesionDecompError, match="without a lung voxel"):
-            read_mask(tmp_path / "empty.nrrd", ct)
 
 
 class TestIdentity:

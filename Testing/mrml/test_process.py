@@ -309,8 +309,8 @@ def bad_inputs():
         mask.SetOrigin(*np.add(mask.GetOrigin(), (2.0, 0.0, 0.0)))
         return {}
 
-    def cropped(ct, mask):
-        slicer.util.updateVolumeFromArray(mask, slicer.util.arrayFromVolume(mask)[1:])
+    def coarser(ct, mask):
+        mask.SetSpacing(*(1.5 * value for value in mask.GetSpacing()))
         return {}
 
     def empty_volume(ct, mask):
@@ -338,8 +338,8 @@ def bad_inputs():
         "a color picture": (vector, "3 values in each voxel"),
         "a constant volume": (flat, "found"),
         "NaN": (not_a_number, "NaN"),
-        "a mask beside the CT": (shifted, "2 mm away"),
-        "a mask of another size": (cropped, "voxels"),
+        "a mask beside the CT": (shifted, "beside the CT"),
+        "a mask of other voxels": (coarser, "nearest neighbor"),
         "threshold 1.5": (lambda ct, mask: {"threshold": 1.5}, "threshold of 1.5"),
         "negative minimum volume": (lambda ct, mask: {"minimumVolumeMl": -1.0}, "minimum volume"),
         "CT as its own output": (lambda ct, mask: {"heatmapNode": ct}, "more than one purpose"),
@@ -447,7 +447,8 @@ def test_results_are_filed_under_the_study_of_the_ct(logic, small_ct):
 
 @pytest.mark.slow
 def test_a_ct_loaded_in_slicer_gives_what_the_command_line_gives(logic, mrml_scene, untrained_segmenter):
-    from LesionDecompLib.io.readers import read_mask, read_volume
+    from LesionDecompLib.io.masks import read_mask
+    from LesionDecompLib.io.readers import read_volume
 
     volume, _ = read_volume(CHEST / "ct.nrrd")
     mask = read_mask(CHEST / "lungs.nrrd", volume)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from LesionDecompLib.ct.grid import AxialView
 from LesionDecompLib.ct.volume import Volume
-from LesionDecompLib.io.readers import read_mask, read_volume
+from LesionDecompLib.io.masks import read_mask
+from LesionDecompLib.io.readers import read_volume
 from LesionDecompLib.report.colors import heat_color_table
 from LesionDecompLib.report.overview import (
     AXIAL_CELL,

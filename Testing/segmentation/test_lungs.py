@@ -11,7 +11,8 @@ import torch
 from LesionDecompLib.ct.plausibility import lung_warnings
 from LesionDecompLib.ct.volume import Volume
 from LesionDecompLib.errors import Cancelled, InputError
-from LesionDecompLib.io.readers import read_mask, read_volume
+from LesionDecompLib.io.masks import read_mask
+from LesionDecompLib.io.readers import read_volume
 from LesionDecompLib.models.bundle import find_bundle
 from LesionDecompLib.segmentation.body_field import FieldOfView, body_center, body_extent, scale_window
 from LesionDecompLib.segmentation.lungs.air import airway_in_lungs, dark_lung

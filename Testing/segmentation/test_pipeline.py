@@ -10,7 +10,8 @@ from LesionDecompLib.ct.plausibility import input_warnings
 from LesionDecompLib.ct.volume import Volume
 from LesionDecompLib.errors import Cancelled, LesionDecompError
 from LesionDecompLib.io.readers import read_volume
-from LesionDecompLib.pipeline import Segmenter, lungs_from_mask
+from LesionDecompLib.pipeline import Segmenter
+from LesionDecompLib.segmentation.lungs.given import lungs_from_mask
 
 
 @pytest.fixture(scope="module")
@@ -153,9 +154,36 @@ def test_the_input_is_never_changed(ct, lungs, untrained_segmenter):
     np.testing.assert_array_equal(lungs, mask)
 
 
-def test_labels_of_a_user_s_mask_are_kept(ct, result, untrained_segmenter):
+def test_labels_of_a_user_s_mask_are_kept_and_exchanged_where_they_lie_on_the_other_side(
+    ct, result, untrained_segmenter
+):
+    kept = untrained_segmenter.run(ct, result.lungs)
+    np.testing.assert_array_equal(kept.lungs, result.lungs)
     swapped = np.where(result.lungs == 0, 0, 3 - result.lungs).astype(np.uint8)
-    np.testing.assert_array_equal(untrained_segmenter.run(ct, swapped).lungs, swapped)
+    exchanged = untrained_segmenter.run(ct, swapped)
+    np.testing.assert_array_equal(exchanged.lungs, result.lungs)
+    codes = [getattr(warning, "code", "") for warning in exchanged.warnings]
+    assert "mask_sides_swapped" in codes
+    assert "mask_sides_swapped" not in [getattr(warning, "code", "") for warning in kept.warnings]
+
+
+def test_labels_that_are_no_sides_are_parted_anew(ct, result):
+    mask = (result.lungs != 0).astype(np.uint8)
+    mask[(mask != 0) & (ct.array > -700)] = 2  # what is dense in both lungs
+    labels, warnings = lungs_from_mask(mask, ct)
+    assert "mask_labels_not_sides" in [getattr(warning, "code", "") for warning in warnings]
+    assert np.mean(labels[result.lungs != 0] == result.lungs[result.lungs != 0]) > 0.99
+
+
+def test_organs_given_as_lungs_are_refused_by_their_numbers(ct, result):
+    organs = result.lungs.astype(np.int16)
+    organs[(organs == 0) & (ct.array > 0)] = 5
+    with pytest.raises(LesionDecompError, match="the labels 1, 2, 5") as error:
+        lungs_from_mask(organs, ct)
+    assert error.value.code == "mask_labels"
+    with pytest.raises(LesionDecompError, match="different values") as error:
+        lungs_from_mask(ct.array, ct)
+    assert error.value.code == "mask_not_labels"
 
 
 @pytest.mark.parametrize("side", [1, 2])

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 from LesionDecompLib.ct.grid import AxialView
 from LesionDecompLib.ct.volume import Volume
-from LesionDecompLib.io.readers import read_mask, read_volume
+from LesionDecompLib.io.masks import read_labels
+from LesionDecompLib.io.readers import read_volume
 from LesionDecompLib.measurement.statistics import lesion_statistics
 from LesionDecompLib.segmentation.lesions import lesion_labelmap
 from scipy.ndimage import binary_closing, gaussian_filter
@@ -37,7 +38,7 @@ def segmented_covid_case(data_folder: Path, step: int = 1) -> tuple[Volume, Simp
     """
     folder = data_folder / "covid3d_medseg"
     ct, _ = read_volume(folder / "case4_ct.nii.gz")
-    lungs, lesion = (read_mask(folder / f"case4_{name}.nii.gz", ct) for name in ("lung", "lesion"))
+    lungs, lesion = (read_labels(folder / f"case4_{name}.nii.gz", ct).array for name in ("lung", "lesion"))
     heat = np.clip(1.15 * gaussian_filter((lesion != 0).astype(np.float32), (0.7, 3, 3)), 0, 1)
     return _thinned(ct, lungs, heat, step)
 

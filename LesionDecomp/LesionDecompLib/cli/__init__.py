@@ -31,6 +31,7 @@ COMMANDS = ("segment", "compare", "rerun", "slices", "train", "evaluate", "model
 
 # What an error's remedy is called here.
 REMEDIES = {
+    "lung_labels": "On the command line: --lung-labels.",
     "overwrite": "On the command line: --overwrite.",
     "dicom_seg": "On the command line: the DICOM folder as INPUT, or no --dicom-seg.",
     "models": "On the command line: --models and --methods; lesiondecomp train --help.",

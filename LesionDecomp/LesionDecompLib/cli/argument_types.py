@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import math
 import re
+from collections.abc import Collection
+
+HIGHEST_LABEL = 65535
 
 
 def threshold(text: str) -> float:
@@ -21,6 +24,35 @@ def volume_ml(text: str) -> float:
     if not 0 <= value < 1e5:
         raise argparse.ArgumentTypeError(f"{text!r} is not a volume in mL")
     return value
+
+
+def labels(text: str) -> tuple[int, ...]:
+    """Labels of a labelmap: numbers and ranges, separated by commas, as in 10-14,20; sorted, each once."""
+    found: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,5})(?:\s*-\s*(\d{1,5}))?\s*", part, re.ASCII)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+        if not 1 <= first <= last <= HIGHEST_LABEL:
+            raise argparse.ArgumentTypeError(f"{text!r} is not like 1, 10-14 or 10,11,14 (1 to {HIGHEST_LABEL})")
+        found.update(range(first, last + 1))
+    return tuple(sorted(found))
+
+
+def labels_text(chosen: Collection[int] | None) -> str | None:
+    """Labels as :func:`labels` takes them, in their shortest form; None where none were chosen.
+
+    >>> labels_text((10, 11, 12, 14))
+    '10-12,14'
+    """
+    if chosen is None:
+        return None
+    runs: list[list[int]] = []
+    for label in sorted(chosen):
+        if runs and label == runs[-1][-1] + 1:
+            runs[-1].append(label)
+        else:
+            runs.append([label])
+    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
 def share(text: str) -> float:

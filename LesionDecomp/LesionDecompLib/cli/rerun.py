@@ -58,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
     options += ["--precision", str(report["parameters"].get("precision", "auto"))]
     if args.lung_mask is not None:
         options += ["--lung-mask", str(args.lung_mask)]
+        if (chosen := report["parameters"].get("lung_labels")) is not None:
+            options += ["--lung-labels", str(chosen)]
     for option, name in (("--overview", OVERVIEW), ("--report", PAGE), ("--scene", SCENE)):
         options += [option] if name in report["outputs"] else []
     options += [f"--{name}" for name in ("overwrite", "quiet") if getattr(args, name)]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from .argument_types import batch_size, devices, threshold, volume_ml
+from .argument_types import batch_size, devices, labels, labels_text, threshold, volume_ml
 from .batch.plan import Case, check_inputs_stay, plan_cases
 
 if TYPE_CHECKING:
@@ -49,6 +49,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="output folder")
     parser.add_argument("--model", metavar="NAME|DIR", help="lesion model bundle (default: the shipped one)")
     parser.add_argument("--lung-mask", type=Path, metavar="FILE", help="use this lung mask (one input only)")
+    parser.add_argument(
+        "--lung-labels",
+        type=labels,
+        metavar="N[-M][,…]",
+        help="the labels of the lung mask that are lung, as 10-14 for the lobes of TotalSegmentator (default: those "
+        "called lung; without names the only one, or 1 right and 2 left)",
+    )
     parser.add_argument(
         "--threshold",
         type=threshold,
@@ -105,6 +112,8 @@ def run(args: argparse.Namespace) -> int:
     several = len(given) > 1 or bool(found_in)
     if args.lung_mask is not None and several:
         args.usage_error("--lung-mask is for a single INPUT")
+    if args.lung_labels is not None and args.lung_mask is None:
+        args.usage_error("--lung-labels is for a --lung-mask")
     cases = plan_cases(inputs, args.output, found_in, several)
     check_inputs_stay(cases, args.output, [args.lung_mask] if args.lung_mask is not None else [])
     return _run_several(args, cases) if several else _run_single(args, cases[0])
@@ -249,6 +258,7 @@ def _reports(
         "threshold": lesions.default_threshold if args.threshold is None else args.threshold,
         "min_volume_ml": args.min_volume_ml,
         "precision": args.precision,
+        "lung_labels": labels_text(args.lung_labels),
     }
     asked = ((OVERVIEW, args.overview), (SCENE, args.scene), (PAGE, args.report), (DICOM_SEG, args.dicom_seg))
     names = [name for name, wanted in asked if wanted]

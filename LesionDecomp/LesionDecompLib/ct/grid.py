@@ -114,6 +114,13 @@ class AxialView:
         return tuple(slice(None, None, -1 if flip else 1) for flip in self.flips)
 
 
+def corner_distance(shape_kji: tuple[int, int, int], a: np.ndarray, b: np.ndarray) -> float:
+    """Largest distance, mm, between the places two index to RAS matrices give a grid's corner voxels."""
+    corners = np.array([[i, j, k, 1.0] for i in (0, shape_kji[2] - 1) for j in (0, shape_kji[1] - 1)
+                        for k in (0, shape_kji[0] - 1)]).T  # fmt: skip
+    return float(np.linalg.norm(((a - b) @ corners)[:3], axis=0).max())
+
+
 def resampling_matrix(
     n_in: int, spacing_in: float, n_out: int, spacing_out: float, center_in: float | None = None
 ) -> np.ndarray:

@@ -13,7 +13,8 @@ import torch
 
 from ..ct.volume import Volume
 from ..errors import InputError
-from ..io.readers import read_mask, read_volume
+from ..io.masks import read_labels, read_mask
+from ..io.readers import read_volume
 from ..metrics.pixels import THRESHOLDS, HeatCounts
 from ..models.records import SliceInput
 from ..progress import Cancel, Progress, check_cancel
@@ -55,7 +56,8 @@ def evaluate_inside(
     results: dict[str, dict[str, Metrics]] = {localizer.name: {} for localizer in localizers}
     for number, (name, (ct, mask)) in enumerate(cases.items()):
         volume, _ = read_volume(ct)
-        lungs, lesion = read_mask(given_lungs(ct), volume), read_mask(mask, volume, "Reading the lesion mask") != 0
+        lungs = read_mask(given_lungs(ct), volume)
+        lesion = read_labels(mask, volume, "Reading the lesion mask").array != 0
         for turn, localizer in enumerate(localizers):
             check_cancel(cancelled, STAGE)
             if progress is not None:

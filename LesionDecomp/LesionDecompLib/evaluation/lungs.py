@@ -22,7 +22,8 @@ from ..ct.grid import AxialView
 from ..ct.volume import Volume
 from ..errors import InputError, LesionDecompError
 from ..io.atomic import write_text
-from ..io.readers import read_mask, read_volume
+from ..io.masks import read_mask
+from ..io.readers import read_volume
 from ..models.bundle import ModelBundle, find_bundle
 from ..segmentation.lungs.segment import segment_lungs
 from ..segmentation.lungs.sides import LEFT, RIGHT, split_right_left

@@ -16,7 +16,8 @@ import numpy as np
 from .. import __version__
 from ..errors import InputError
 from ..io.atomic import write_bytes
-from ..io.readers import read_mask, read_volume
+from ..io.masks import read_labels
+from ..io.readers import read_volume
 from ..pipeline import Segmenter
 from ..progress import Progress
 from ..report.overview import draw_overview
@@ -81,7 +82,7 @@ def evaluate_case(name: str, ct: Path, mask: Path | None, segmenter: Segmenter, 
     if mask is None:
         nothing = (np.nan,) * 3
         return LesionScore(name, *nothing, found * voxel_ml, 0.0, involvement, 0.0, seconds)
-    truth = read_mask(mask, volume) != 0
+    truth = read_labels(mask, volume, "Reading the lesion mask").array != 0
     thresholds = np.arange(1, 20) / 20
     scores = [dice(result.heat >= threshold, truth) for threshold in thresholds]
     best = int(np.argmax(scores))

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from ..ct.grid import corner_distance
 from ..errors import InputError
 from .stored_image import (
     CT,
@@ -27,7 +28,6 @@ from .stored_image import (
     check_size,
     check_spacing,
     compact,
-    corner_distance,
     damaged,
     lps_to_ras,
 )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..ct.grid import corner_distance
 from ..ct.volume import Volume
 from ..errors import InputError, OutputError
 from .atomic import atomic_file
@@ -25,7 +26,6 @@ from .stored_image import (
     check_size,
     check_spacing,
     compact,
-    corner_distance,
     damaged,
     lps_to_ras,
 )
@@ -55,6 +55,12 @@ def nrrd_fields(path: Path) -> dict[str, str]:
 def nrrd_line_lengths(path: Path) -> list[int]:
     """Length of each line of a NRRD header that is neither a comment nor a key with a value of the writer's own."""
     return [len(line) for line in _header_lines(path) if _is_field(line)]
+
+
+def nrrd_own_fields(path: Path) -> dict[str, str]:
+    """Keys and values of the writer's own (``key:=value``) in a NRRD header, as 3D Slicer describes segments."""
+    pairs = (line.split(":=", 1) for line in _header_lines(path) if not _is_field(line) and ":=" in line)
+    return {key.strip(): value.replace("\\n", "\n").replace("\\\\", "\\") for key, value in pairs}
 
 
 def _header_lines(path: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""CT volumes and lung masks from files and DICOM folders, each with what there is to know about the input.
+"""CT volumes from files and DICOM folders, each with what there is to know about the input.
 
 Formats: NIfTI, NRRD, MetaImage, and a folder holding a DICOM series.
 """
@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ..ct.grid import AxialView
 from ..ct.volume import Volume
 from ..errors import InputError, LesionDecompError
 from .dicom.files import is_dicom_file
@@ -19,9 +18,9 @@ from .dicom.series import read_dicom_folder
 from .metaimage import read_metaimage
 from .nifti import read_nifti
 from .nrrd import read_nrrd, write_image
-from .stored_image import StoredImage, corner_distance, damaged
+from .stored_image import StoredImage, damaged
 
-__all__ = ["ReadInfo", "case_name", "read_mask", "read_volume", "volume_identity", "write_image"]
+__all__ = ["ReadInfo", "case_name", "read_stored", "read_volume", "volume_identity", "write_image"]
 
 READERS = {
     ".nii": read_nifti,
@@ -32,7 +31,6 @@ READERS = {
     ".mhd": read_metaimage,
 }
 FORMATS = "NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd) or a folder with a DICOM series"
-SAME_GRID = 0.05  # of the smallest spacing: what a mask's corners may lie off the CT's
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +67,7 @@ def read_volume(path: str | Path, stage: str = "Reading the CT") -> tuple[Volume
         :func:`LesionDecompLib.io.dicom.series.read_dicom_folder`.
     """
     path = Path(path)
-    stored = _read(path, stage)
+    stored = read_stored(path, stage)
     if stored.stored_type in ("int8", "uint8") and stored.array.min() >= -128:
         low, high = stored.array.min(), stored.array.max()
         raise InputError(stage, f"8-bit gray levels from {low:g} to {high:g}", "a chest CT in HU (16 bits)")
@@ -80,37 +78,6 @@ def read_volume(path: str | Path, stage: str = "Reading the CT") -> tuple[Volume
     voxels, identity = volume_identity(volume)
     info = ReadInfo(stored.format, stored.stored_type, voxels, identity, stored.warnings, stored.facts)
     return volume, info
-
-
-def read_mask(
-    path: str | Path, like: Volume, stage: str = "Reading the lung mask", *, may_be_empty: bool = False
-) -> np.ndarray:
-    """Read a lung mask that lies on the CT's grid; its axes may be stored in another order or direction.
-
-    :param like: the CT.
-    :param may_be_empty: take a mask without a lung as well.
-    :return: ``(k, j, i)`` uint8 on the CT's grid. Labels 1 (right lung) and 2 (left lung) are kept; where there are
-        others, every voxel above zero becomes 1.
-    :raises LesionDecompError: unreadable (see :func:`read_volume`), on another grid, or without a lung.
-    """
-    stored = _read(Path(path), stage)
-    there, here = (AxialView.of(item.array.shape, item.ijk_to_ras) for item in (stored, like))
-    expected = f"the CT's grid of {_size(like.array)} voxels"
-    if there.shape != here.shape:
-        raise InputError(stage, f"a mask of {_size(stored.array)} voxels", expected)
-    distance = corner_distance(here.shape, there.axial_to_ras, here.axial_to_ras)
-    if distance > SAME_GRID * like.spacing.min():
-        raise InputError(stage, f"a mask that lies up to {distance:.3g} mm beside the CT", expected)
-    array = here.from_axial(there.to_axial(stored.array))
-    if not np.isfinite(array).all():
-        raise InputError(stage, "a mask with NaN or infinite voxels", "whole numbers, 0 outside the lungs")
-    if array.min() >= 0 and array.max() <= 2 and np.array_equal(array, np.rint(array)):
-        labels = np.ascontiguousarray(array, dtype=np.uint8)
-    else:
-        labels = np.ascontiguousarray(array > 0).view(np.uint8)
-    if not may_be_empty and not labels.any():
-        raise InputError(stage, "a mask without a lung voxel", "voxels above 0 inside the lungs")
-    return labels
 
 
 def volume_identity(volume: Volume) -> tuple[str, str]:
@@ -136,7 +103,11 @@ def case_name(path: str | Path) -> str:
     return name
 
 
-def _read(path: Path, stage: str) -> StoredImage:
+def read_stored(path: Path, stage: str) -> StoredImage:
+    """Read any image as its file or series holds it.
+
+    :raises LesionDecompError: as :func:`read_volume`, but for what makes a CT.
+    """
     try:
         if path.is_dir():
             return read_dicom_folder(path, stage)
@@ -161,7 +132,3 @@ def _read(path: Path, stage: str) -> StoredImage:
         raise InputError(stage, "an image larger than the free memory", "an image that fits") from error
     except UnicodeError as error:
         raise damaged(stage, "file") from error
-
-
-def _size(array: np.ndarray) -> str:
-    return "×".join(str(n) for n in reversed(array.shape))

@@ -155,13 +155,6 @@ def lps_to_ras(matrix: np.ndarray) -> np.ndarray:
     return flipped + 0.0
 
 
-def corner_distance(shape_kji: tuple[int, int, int], a: np.ndarray, b: np.ndarray) -> float:
-    """Largest distance, mm, between the places two index to RAS matrices give a grid's corner voxels."""
-    corners = np.array([[i, j, k, 1.0] for i in (0, shape_kji[2] - 1) for j in (0, shape_kji[1] - 1)
-                        for k in (0, shape_kji[0] - 1)]).T  # fmt: skip
-    return float(np.linalg.norm(((a - b) @ corners)[:3], axis=0).max())
-
-
 @contextmanager
 def captured_stderr() -> Iterator[None]:
     """Keep what C++ readers print on the process's stderr out of the user's sight; their exceptions still arrive."""

@@ -45,12 +45,15 @@ class Failed:
     expected: str
     advice: str = ""
     kind: str = LesionDecompError.__name__
+    remedy: str = ""
+    code: str = ""
 
     @classmethod
     def of(cls, error: Exception) -> Failed:
         """How any error is reported."""
         if isinstance(error, LesionDecompError):
-            return cls(error.stage, error.found, error.expected, error.advice, type(error).__name__)
+            kind = type(error).__name__
+            return cls(error.stage, error.found, error.expected, error.advice, kind, error.remedy, error.code)
         if isinstance(error, MemoryError):
             advice = "Use a smaller batch size, crop the volume, or close other programs."
             return cls("", "too little memory", "memory for the volume and one batch", advice)
@@ -62,7 +65,7 @@ class Failed:
         kind = getattr(errors, self.kind, None)
         if not (isinstance(kind, type) and issubclass(kind, LesionDecompError)):
             kind = LesionDecompError
-        return kind(self.stage or stage, self.found, self.expected, self.advice)
+        return kind(self.stage or stage, self.found, self.expected, self.advice, self.remedy, self.code)
 
 
 Event = Step | Failed

@@ -11,7 +11,8 @@ from command_line import names, run_here, small_models, snapshot
 from dicom_files import SECRET_ID, SECRET_NAME, copy_slice, series_files
 from LesionDecompLib.errors import LesionDecompError
 from LesionDecompLib.io.dicom.seg import write_dicom_seg
-from LesionDecompLib.io.readers import read_mask, read_volume
+from LesionDecompLib.io.masks import read_mask
+from LesionDecompLib.io.readers import read_volume
 from LesionDecompLib.models import bundle as bundles
 from LesionDecompLib.pipeline import Segmenter
 from repository import CHEST

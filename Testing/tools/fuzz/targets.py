@@ -15,7 +15,8 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813
 import torch
 from LesionDecompLib.evaluation.baselines.config import ClassifierConfig, VaGanConfig
-from LesionDecompLib.io.readers import read_mask, read_volume
+from LesionDecompLib.io.masks import read_mask
+from LesionDecompLib.io.readers import read_volume
 from LesionDecompLib.measurement.statistics import CSV_HEADER, read_statistics_csv
 from LesionDecompLib.models.bundle import METADATA_NAME, ModelBundle
 from LesionDecompLib.models.networks import DecompositionNet

@@ -14,7 +14,7 @@ from ...report.case import REPORT
 from .plan import Case
 
 # Keys of a report's parameters that make another result; the others describe where and how fast it was computed.
-DECISIVE = ("threshold", "min_volume_ml", "precision")
+DECISIVE = ("threshold", "min_volume_ml", "precision", "lung_labels")
 
 
 def source_state(path: Path) -> dict[str, int]:
@@ -44,7 +44,7 @@ def earlier_report(
         same = (
             report["software"]["version"] == __version__
             and {task: _identity(model) for task, model in report["models"].items()} == dict(models)
-            and all(report["parameters"][key] == parameters[key] for key in DECISIVE)
+            and all(report["parameters"].get(key) == parameters[key] for key in DECISIVE)
             and set(names) <= set(outputs)
             and all((case.folder / name).is_file() for name in outputs)
         )

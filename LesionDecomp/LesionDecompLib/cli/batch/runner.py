@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import Cancelled, OutputError
+from ..argument_types import labels_text
 from ..progress import Progress
 from .plan import Case
 
@@ -135,7 +136,8 @@ class CaseRunner:
         from ...ct.checks import check_chest_ct
         from ...io.atomic import existing_error
         from ...io.dicom.seg import check_dicom_input
-        from ...io.readers import read_mask, read_volume
+        from ...io.masks import read_lungs
+        from ...io.readers import read_volume
         from ...report.case import REPORT
         from .finished import adopt, source_state
 
@@ -151,7 +153,10 @@ class CaseRunner:
                 return None
             raise existing_error("Opening the output folder", case.folder, [REPORT])
         check_chest_ct(volume)  # before the networks are loaded, which takes longer
-        mask = read_mask(args.lung_mask, volume) if args.lung_mask is not None else None
+        mask = None
+        if args.lung_mask is not None:
+            given = read_lungs(args.lung_mask, volume, args.lung_labels)
+            mask, info = given.array, replace(info, warnings=(*info.warnings, *given.warnings))
         return ReadCase(volume, info, mask, source, time.perf_counter() - began)
 
     def _segment(self, read: ReadCase) -> SegmentResult:
@@ -180,7 +185,12 @@ class CaseRunner:
             page=args.report,
             dicom_source=case.path if args.dicom_seg else None,
             overwrite=args.overwrite,
-            parameters={"device": self._device, "batch_size": args.batch_size, "precision": args.precision},
+            parameters={
+                "device": self._device,
+                "batch_size": args.batch_size,
+                "precision": args.precision,
+                "lung_labels": labels_text(args.lung_labels),
+            },
             source=read.source,
         )
 

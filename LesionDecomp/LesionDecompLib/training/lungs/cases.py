@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from ...io.readers import read_mask, read_volume
+from ...io.masks import read_mask
+from ...io.readers import read_volume
 from ...segmentation.body_field import AIR_HU, FieldOfView, body_center
 from ...segmentation.lungs.sides import LEFT, RIGHT, split_right_left
 from .caselist import IgnoredBox, LungCase

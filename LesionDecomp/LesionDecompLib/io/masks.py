@@ -1,0 +1,129 @@
+"""Lung masks and labelmaps of regions, from files: their labels on the CT's grid, and what these are called.
+
+One reader for both. A labelmap must lie on the CT's lattice; stored with other axes, cropped or moved by whole voxels
+it is put where it belongs. Formats are those of :mod:`.readers`; names come from :mod:`.label_names`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ..ct.lattice import as_labels, labels_on_grid
+from ..ct.lung_names import lung_labels
+from ..ct.oddity import Oddity
+from ..ct.volume import Volume
+from ..errors import InputError
+from .label_names import names_beside, names_in_nifti, names_in_nrrd
+from .nrrd import nrrd_own_fields
+from .readers import case_name, read_stored
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """A labelmap on a CT's grid.
+
+    :param array: ``(k, j, i)`` uint8 or uint16, 0 outside of all structures.
+    :param names: of its labels, as far as they are known; of labels that do not occur, too.
+    :param warnings: a sentence each.
+    """
+
+    array: np.ndarray
+    names: dict[int, str] = field(default_factory=dict)
+    warnings: tuple[Oddity, ...] = ()
+
+    @property
+    def values(self) -> list[int]:
+        """The labels that occur, without 0, in order."""
+        return [int(value) for value in np.flatnonzero(np.bincount(self.array.ravel())) if value]
+
+
+@dataclass(frozen=True, eq=False)
+class LungMask:
+    """A lung mask on a CT's grid.
+
+    :param array: ``(k, j, i)`` uint8: 1 right and 2 left lung where the mask tells them apart, else 1.
+    :param warnings: a sentence each.
+    """
+
+    array: np.ndarray
+    warnings: tuple[Oddity, ...] = ()
+
+
+def read_labels(path: str | Path, like: Volume, stage: str = "Reading the labelmap") -> Labels:
+    """Read a labelmap of any structures.
+
+    :param path: NIfTI, NRRD (.seg.nrrd included) or MetaImage.
+    :param like: the CT.
+    :raises LesionDecompError: unreadable (see :func:`.readers.read_volume`), off the CT's lattice, wholly beside the
+        CT, or no labelmap: fractions, values below 0, hundreds of different ones.
+    """
+    path = Path(path)
+    stored = read_stored(path, stage)
+    labels = as_labels(stored.array, stage)
+    array, outside = labels_on_grid(labels, stored.ijk_to_ras, like, stage)
+    warnings = []
+    if outside:
+        text = f"{100 * outside:.1f} % of the labelmap '{path.name}' lie beyond the CT and were left out."
+        warnings.append(Oddity(text, "mask_beyond_ct", outside, 0.0))
+    return Labels(array, _names(path), tuple(warnings))
+
+
+def read_lungs(
+    path: str | Path,
+    like: Volume,
+    chosen: Collection[int] | None = None,
+    stage: str = "Reading the lung mask",
+    *,
+    may_be_empty: bool = False,
+) -> LungMask:
+    """Read a lung mask: one of lungs alone, or the lungs among the structures of a labelmap.
+
+    :param like: the CT.
+    :param chosen: the labels that are lung; None for those that are called so, or the only one, or 1 and 2.
+    :param may_be_empty: take a mask without a lung as well.
+    :raises LesionDecompError: as :func:`read_labels`; no lung, or none that is known to be one.
+    """
+    labels = read_labels(path, like, stage)
+    values = labels.values
+    if not values:
+        if may_be_empty:
+            return LungMask(np.zeros(like.shape, np.uint8), labels.warnings)
+        raise InputError(stage, "a mask without a lung voxel", "voxels above 0 inside the lungs", code="mask_empty")
+    return LungMask(_of_sides(labels.array, lung_labels(values, labels.names, chosen, stage)), labels.warnings)
+
+
+def read_mask(
+    path: str | Path, like: Volume, stage: str = "Reading the lung mask", *, may_be_empty: bool = False
+) -> np.ndarray:
+    """The array of :func:`read_lungs`, for scripts: ``(k, j, i)`` uint8, 1 right, 2 left lung, or 1 for both.
+
+    :param like: the CT.
+    :param may_be_empty: take a mask without a lung as well.
+    :raises LesionDecompError: as :func:`read_lungs`.
+    """
+    return read_lungs(path, like, None, stage, may_be_empty=may_be_empty).array
+
+
+def _of_sides(array: np.ndarray, sides: dict[int, int]) -> np.ndarray:
+    """Labels to 1 right, 2 left; to 1 where a label's side is not known."""
+    known = all(sides.values())
+    table = np.zeros(int(array.max(initial=0)) + 1, np.uint8)
+    for label, side in sides.items():
+        table[label] = side if known else 1
+    return table[array]
+
+
+def _names(path: Path) -> dict[int, str]:
+    """Names in the file itself, else in a table beside it."""
+    lower = path.name.lower()
+    names: dict[int, str] = {}
+    if lower.endswith((".nrrd", ".nhdr")):
+        names = names_in_nrrd(nrrd_own_fields(path))
+    elif lower.endswith((".nii", ".nii.gz")):
+        names = names_in_nifti(path)
+    stem = case_name(path)
+    return names or names_beside(path, stem) or names_beside(path, stem.removesuffix(".seg"))
