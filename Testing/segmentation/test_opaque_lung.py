@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from LesionDecompLib.ct.anatomy import LEFT_LUNG, RIGHT_LUNG
+from LesionDecompLib.ct.anatomy import RIGHT_LUNG
 from LesionDecompLib.segmentation.lungs.cleanup import clean_lungs
 from LesionDecompLib.segmentation.lungs.opaque import not_aerated
 
@@ -25,7 +25,7 @@ def _cleaned(right_hu: float, left_hu: float, aerated_right: float = 0.0):
 
 def test_a_lung_without_air_is_left_out_and_the_other_keeps_its_side():
     lungs = _cleaned(40.0, -820.0)
-    assert [label for label, _ in lungs.opaque] == [RIGHT_LUNG.label]
+    assert [warning.code for warning in lungs.warnings] == ["right_lung_not_aerated"]
     found = lungs.probability >= 0.5
     assert not found[RIGHT_BOX].any() and found[LEFT_BOX].all()
     assert (lungs.side[LEFT_BOX] > 0).all()
@@ -34,20 +34,20 @@ def test_a_lung_without_air_is_left_out_and_the_other_keeps_its_side():
 
 def test_the_side_left_out_is_the_one_without_air():
     lungs = _cleaned(-820.0, 30.0)
-    assert [label for label, _ in lungs.opaque] == [LEFT_LUNG.label]
+    assert [warning.code for warning in lungs.warnings] == ["left_lung_not_aerated"]
     assert (lungs.probability >= 0.5)[RIGHT_BOX].all() and (lungs.side[RIGHT_BOX] < 0).all()
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 1.0])
 def test_a_consolidated_lung_with_some_air_in_it_stays(share):
     lungs = _cleaned(40.0, -820.0, share)
-    assert lungs.opaque == ()
+    assert lungs.warnings == ()
     assert (lungs.probability >= 0.5)[RIGHT_BOX].all()
 
 
 def test_without_any_air_there_are_no_lungs():
     lungs = _cleaned(40.0, 40.0)
-    assert len(lungs.opaque) == 2 and lungs.volume_ml == 0
+    assert len(lungs.warnings) == 2 and lungs.volume_ml == 0
 
 
 def test_the_warning_names_the_lung_and_the_number():

@@ -9,6 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from ...threads import over_slices
+from ..components import find_components
 from .sides import bounding_box
 
 # Aerated lung, emphysema included, and air; their borders with vessels and walls are lighter at 2 mm.
@@ -25,6 +26,10 @@ UNCLAIMED = 3  # voxels
 AIRWAY_REACH_MM = 9.0
 LEAST_AIRWAY_ML = 4.0
 AIRWAY_TOP = 0.75
+# The thin edge of a lung beside diaphragm and ribs, blurred by the pixels with both.
+RIM_HU = -500.0
+RIM_REACH_MM = 10.0
+LARGEST_GAS_SHARE = 0.02
 # Lungs as dark as air do not show where a bronchus ends.
 LARGEST_DARK_SHARE = 0.2
 
@@ -110,6 +115,27 @@ def _lung_share_of_surface(pieces: np.ndarray, number: int, mask: np.ndarray, hu
     shell = ndimage.grey_dilation(pieces, footprint=ndimage.generate_binary_structure(3, 1))
     surface = (shell == number) & (pieces == 0)
     return int(np.count_nonzero(surface & mask)) / max(int(np.count_nonzero(surface)), 1)
+
+
+def thin_rims(mask: np.ndarray, hu: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
+    """The thin edges of the lungs in the costophrenic angles and along the ribs, where the network stopped short.
+
+    They are aerated, go on from what was found for at most 10 mm, and hold no gas: bowel, airways and the air around
+    the patient do.
+
+    :return: ``(z, y, x)`` bool, to be added to the lungs.
+    """
+    aerated = (hu < RIM_HU) & ~mask
+    pieces = find_components(aerated)
+    if pieces.count == 0:
+        return aerated
+    gas = np.bincount(
+        np.repeat(pieces.labels, pieces.lengths), weights=hu[pieces.voxels()] < AIRWAY_HU, minlength=pieces.count
+    )
+    rims = np.zeros_like(mask)
+    rims[pieces.voxels((gas <= LARGEST_GAS_SHARE * pieces.sizes)[pieces.labels])] = True
+    steps = max(1, round(RIM_REACH_MM / spacing[1]))
+    return ndimage.binary_dilation(mask, structure=IN_PLANE, iterations=steps, mask=rims | mask) & rims
 
 
 def airway_in_lungs(mask: np.ndarray, hu: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+from ...ct.oddity import Oddity
 from ..components import find_components
 
 TISSUE_HU = -300.0
 LARGEST_OUTSIDE = 0.35  # of all that was found
 # So many slices of a piece are looked at.
 LOOKS = 7
+BESIDE_PATIENT_ML = 15.0
 
 
 def pieces_outside_body(mask: np.ndarray, hu: np.ndarray, corner: tuple[int, int]) -> np.ndarray:
@@ -47,6 +49,17 @@ def pieces_outside_body(mask: np.ndarray, hu: np.ndarray, corner: tuple[int, int
         return out
     out[pieces.voxels(outside[pieces.labels])] = True
     return out
+
+
+def beside_patient(volume_ml: float) -> list[Oddity]:
+    """The warning that much beside the patient looked like lung; none for little."""
+    if volume_ml <= BESIDE_PATIENT_ML:
+        return []
+    text = (
+        f"{volume_ml:.0f} mL beside the patient look like lung (table, clothes, or air between arm and chest) and were "
+        "left out."
+    )
+    return [Oddity(text, "beside_patient", volume_ml, BESIDE_PATIENT_ML)]
 
 
 def _patient(plane: np.ndarray) -> np.ndarray:

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from ...ct.oddity import Oddity
 from ...threads import over_slices
 from ..components import find_components
-from .air import IN_PLANE, airway_in_lungs, dark_lung
-from .body import pieces_outside_body
-from .opaque import opaque_lungs
+from .air import IN_PLANE, airway_in_lungs, dark_lung, thin_rims
+from .beside import beside_lungs
+from .body import beside_patient, pieces_outside_body
+from .opaque import not_aerated, opaque_lungs
 from .sides import RIGHT, bounding_box, side_planes
 
 # A lung that disease has cut into pieces keeps those of at least this volume, or of this share of all.
@@ -34,13 +36,13 @@ class CleanLungs:
     :param probability: ``(z, y, x)`` float32 in [0, 1]; the lungs are where it is at least the threshold.
     :param side: ``(z, y, x)`` float32, negative = right lung, positive = left lung.
     :param volume_ml: of both lungs.
-    :param opaque: lungs left out since they hold no air: label, and the share of air that was found in it.
+    :param warnings: what was left out that looked like lung, and what lies beside the lungs.
     """
 
     probability: np.ndarray
     side: np.ndarray
     volume_ml: float
-    opaque: tuple[tuple[int, float], ...] = ()
+    warnings: tuple[Oddity, ...] = ()
 
 
 def clean_lungs(
@@ -67,26 +69,32 @@ def clean_lungs(
     part = probability[box]
     raw = part >= threshold
     mask = keep_large_pieces(raw, voxel_ml)
+    warnings: list[Oddity] = []
     if hu is not None:
-        mask &= ~pieces_outside_body(mask, hu[box[0]], (box[1].start, box[2].start))
+        outside = pieces_outside_body(mask, hu[box[0]], (box[1].start, box[2].start))
+        mask &= ~outside
+        warnings += beside_patient(float(np.count_nonzero(outside)) * voxel_ml)
         mask |= dark_lung(mask, hu[box], spacing)
+        mask |= thin_rims(mask, hu[box], spacing)
     mask = fill_holes(mask, spacing)
     if hu is not None:
         mask &= ~airway_in_lungs(mask, hu[box], spacing)
     middle = (probability.shape[2] - 1) / 2
     side[box] = _sides(mask, evidence[box], spacing, middle - box[2].start)
-    opaque: list[tuple[int, float]] = []
     if hu is not None:
-        opaque = opaque_lungs(mask, side[box], hu[box], voxel_ml)
-        for label, _ in opaque:
+        for label, share in opaque_lungs(mask, side[box], hu[box], voxel_ml):
+            warnings.append(not_aerated(label, share))
             mask &= (side[box] <= 0) != (label == RIGHT)
+        whole = np.zeros((len(mask), *hu.shape[1:]), dtype=bool)
+        whole[:, box[1], box[2]] = mask
+        warnings += beside_lungs(whole, side[box[0]], hu[box[0]], spacing)
     soft_part = soft[box]
 
     def soften(some: slice) -> None:
         soft_part[some] = _softened(part[some], raw[some], mask[some], _near(mask, some), threshold)
 
     over_slices(soften, len(mask))
-    return CleanLungs(soft, side, float(np.count_nonzero(mask)) * voxel_ml, tuple(opaque))
+    return CleanLungs(soft, side, float(np.count_nonzero(mask)) * voxel_ml, tuple(warnings))
 
 
 def keep_large_pieces(mask: np.ndarray, voxel_ml: float) -> np.ndarray:

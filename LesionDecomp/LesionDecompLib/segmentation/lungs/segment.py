@@ -20,7 +20,6 @@ from ...threads import over_slices
 from ..body_field import FieldOfView, body_center, body_extent, scale_window
 from .cleanup import CleanLungs, clean_lungs
 from .context import Neighborhoods, neighbor_steps
-from .opaque import not_aerated
 from .sides import LEFT, RIGHT, bounding_box, split_right_left
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ def segment_lungs(
         )
     labels = np.zeros(volume.shape, dtype=np.uint8)
     sections = _write_labels(lungs, field, threshold, thickness, view.to_axial(labels), batch_size, cancelled)
-    warnings: list[str] = [not_aerated(*lung) for lung in lungs.opaque]
+    warnings: list[str] = list(lungs.warnings)
     warnings += lung_warnings(sections * (distance[1] * distance[2] / 100.0), distance[0])
     warnings += lung_hu_warnings(stack, view.to_axial(labels)) + lung_edge_warnings(stack, view.to_axial(labels), view)
     if progress is not None:
