@@ -70,6 +70,11 @@ def batch_size(text: str) -> int:
     return int(text)
 
 
+def count(text: str) -> int:
+    """A number of processes or threads, 1 to 1024."""
+    return batch_size(text)
+
+
 def device(text: str) -> str:
     """auto, cpu, cuda, cuda:N or mps."""
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", text):

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from .argument_types import batch_size, devices, labels, labels_text, threshold, volume_ml
+from .argument_types import batch_size, count, devices, labels, threshold, volume_ml
 from .batch.plan import Case, check_inputs_stay, plan_cases
 
 if TYPE_CHECKING:
     from ..models.bundle import ModelBundle
     from ..report.case import SceneWriter
-    from .case_sharing import CaseSharing
 
 SUMMARY = "summary.csv"
-SUMMARY_EVERY_S = 30.0
 OPENING = "Opening the output folder"
 
 
@@ -30,8 +28,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="segment lung lesions in one or more chest CTs",
         description="Segment lung lesions in chest CT. Writes heatmap.nrrd, lungs.nrrd, lesions.nrrd, statistics.csv "
         "and report.json; several inputs, or the CTs in a folder of studies, get a subfolder each, with summary.csv "
-        "beside them, and those that an earlier run has finished are skipped. Under torchrun or srun the processes "
-        "share the inputs.",
+        "beside them, and those that an earlier run has finished are skipped. Several processes, or the workers of "
+        "a Dask cluster, share the inputs.",
     )
     parser.add_argument(
         "inputs",
@@ -77,6 +75,23 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="auto, cpu, cuda, cuda:N or mps; several share the inputs, one process each (default: auto)",
     )
     parser.add_argument(
+        "--processes",
+        type=count,
+        metavar="N",
+        help="processes that share the inputs on this machine (default: one for each device; more than one needs Dask)",
+    )
+    parser.add_argument(
+        "--scheduler",
+        metavar="ADDRESS|FILE.json",
+        help="run the inputs on this Dask cluster; its workers must see the same folders",
+    )
+    parser.add_argument(
+        "--threads",
+        type=count,
+        metavar="N",
+        help="processor threads of each process (default: its share of the cores)",
+    )
+    parser.add_argument(
         "--precision",
         choices=("auto", "float32"),
         default="auto",
@@ -110,6 +125,7 @@ def run(args: argparse.Namespace) -> int:
         args.usage_error("no INPUT")
     inputs, found_in = searched_inputs(given, args.output)
     several = len(given) > 1 or bool(found_in)
+    _check_sharing(args, several)
     if args.lung_mask is not None and several:
         args.usage_error("--lung-mask is for a single INPUT")
     if args.lung_labels is not None and args.lung_mask is None:
@@ -126,7 +142,6 @@ def searched_inputs(given: list[Path], output: Path) -> tuple[list[Path], dict[P
     :raises LesionDecompError: a folder of studies without a CT.
     """
     from . import notify
-    from .case_sharing import tells_for_all
 
     inputs, found_in = [], {}
     for path in given:
@@ -138,8 +153,7 @@ def searched_inputs(given: list[Path], output: Path) -> tuple[list[Path], dict[P
         if found is None:
             inputs.append(path)
             continue
-        if tells_for_all():
-            notify(found.sentence(path))
+        notify(found.sentence(path))
         inputs += found.cases
         found_in.update(dict.fromkeys(found.cases, path))
         if not found.cases:
@@ -176,8 +190,7 @@ def _run_single(args: argparse.Namespace, case: Case) -> int:
     from ..report.case import check_case_folder
     from .batch.runner import CaseRunner, scene_writer
 
-    if len(args.device) > 1:
-        args.usage_error("several devices are for several INPUTs")
+    _limit_threads(args.threads)
     check_case_folder(case.folder, scene=scene_writer(args), dicom_seg=args.dicom_seg, overwrite=args.overwrite)
     lesion_bundle, lung_bundle = _bundles(args)
     CaseRunner(args, lesion_bundle, lung_bundle, args.device[0], quiet=args.quiet).run_one(case)
@@ -187,82 +200,105 @@ def _run_single(args: argparse.Namespace, case: Case) -> int:
 def _run_several(args: argparse.Namespace, cases: list[Case]) -> int:
     from ..processes.tree import end_with_parent
     from . import notify
-    from .batch.finished import adopt
-    from .batch.runner import CaseRunner
-    from .batch.summary import write_summary
-    from .case_sharing import CaseSharing, environment_has_ranks
+    from .batch.finished import report_finder
+    from .batch.summary import RunningSummary
 
     bundles = _bundles(args)
-    report_of = _reports(args, bundles)
-    earlier, skipped = _earlier_results(args, cases, report_of)
-    if len(args.device) > 1 and not environment_has_ranks():
-        from .device_processes import run_on_devices
-
-        return run_on_devices(args.command_line, len(args.device))
+    earlier, skipped = _earlier_results(args, cases, report_finder(args, bundles))
     end_with_parent()
-    sharing = CaseSharing.of_environment()
-    device = _device_of(args.device, sharing)
-    runner = CaseRunner(args, bundles[0], bundles[1], device, earlier, quiet=args.quiet or sharing.size > 1)
-    shown = time.monotonic()
-
-    def labeled() -> Iterator[tuple[Case, str]]:
-        for number in sharing.numbers(len(cases)):
-            if cases[number].name not in skipped:
-                yield cases[number], f"[{number + 1}/{len(cases)} {cases[number].name}]"
-
-    def after_each() -> None:
-        nonlocal shown
-        sharing.tell_alive()
-        if sharing.size == 1 and time.monotonic() - shown > SUMMARY_EVERY_S:
-            write_summary(args.output / SUMMARY, cases)
-            shown = time.monotonic()
-
-    if skipped and sharing.rank == 0:
+    numbers = [number for number, case in enumerate(cases) if case.name not in skipped]
+    if skipped:
         notify(f"{len(skipped)} of {len(cases)} cases are done already.")
-    all_ended = False
+    summary = RunningSummary(args.output / SUMMARY, cases)
     try:
-        runner.run_all(labeled(), after_each)
-        sharing.hand_in(cases)
-        all_ended = sharing.collect(cases) if sharing.rank == 0 else True
+        if numbers and (args.processes > 1 or args.scheduler is not None):
+            _run_on_cluster(args, cases, bundles, numbers, summary.update)
+        elif numbers:
+            _run_here(args, cases, bundles, earlier, numbers, summary.update)
     finally:
-        # An interrupted run records in its summary which cases are there.
-        if sharing.rank == 0 and any(case.status for case in cases):
-            for case in cases:
-                # What a process that died has finished before.
-                if not case.status and sharing.size > 1 and (report := report_of(case)) is not None:
-                    adopt(case, report)
-            write_summary(args.output / SUMMARY, cases)
+        # An interrupted run reports in its summary which cases are there.
+        if any(case.status for case in cases):
+            summary.write()
     done, failed = (sum(case.status == status for case in cases) for status in ("done", "failed"))
-    if sharing.rank > 0:
-        return 0  # what failed is reported by the first; torchrun would end all when one returns 1
     notify(f"{done} of {len(cases)} cases done; see {SUMMARY}.")
-    return int(failed > 0 or done < len(cases) or not all_ended)
+    return int(failed > 0 or done < len(cases))
+
+
+def _run_here(
+    args: argparse.Namespace,
+    cases: list[Case],
+    bundles: tuple[ModelBundle, ModelBundle],
+    earlier: dict[str, dict[str, Any]],
+    numbers: list[int],
+    after_each: Callable[[], None],
+) -> None:
+    from .batch.runner import CaseRunner
+
+    _limit_threads(args.threads)
+    runner = CaseRunner(args, *bundles, args.device[0], lambda case: earlier.get(case.name), quiet=args.quiet)
+    labeled = ((cases[number], f"[{number + 1}/{len(cases)} {cases[number].name}]") for number in numbers)
+    runner.run_all(labeled, after_each)
+
+
+def _run_on_cluster(
+    args: argparse.Namespace,
+    cases: list[Case],
+    bundles: tuple[ModelBundle, ModelBundle],
+    numbers: list[int],
+    after_each: Callable[[], None],
+) -> None:
+    from . import notify
+    from .batch.board import Board
+    from .batch.cluster import cluster_client
+    from .batch.distribution import CaseDistribution
+    from .batch.task import case_options
+
+    args.output.mkdir(parents=True, exist_ok=True)
+    models = {bundle.task: (bundle.sha256, bundle.metadata_sha256) for bundle in bundles}
+    local = args.processes if args.scheduler is None else 0
+    board = Board(len(cases), len(cases) - len(numbers), args.quiet)
+    with cluster_client(args.scheduler, args.processes) as client:
+        if not args.quiet:
+            notify(f"Dashboard of the cluster: {client.dashboard_link}")
+        distribution = CaseDistribution(
+            client, cases, args.output, case_options(args), models, local, args.threads, board
+        )
+        distribution.run(numbers, after_each)
+
+
+def _check_sharing(args: argparse.Namespace, several: bool) -> None:
+    """Refuse ways to share the cases that cannot be, before any work; settle how many processes there are."""
+    from .batch.cluster import INSTALL, has_dask
+
+    if "TORCHELASTIC_RUN_ID" in os.environ or os.environ.get("WORLD_SIZE", "1") != "1":
+        args.usage_error(
+            "torchrun is for 'train'; to share cases, use --processes N on one machine and --scheduler ADDRESS on "
+            "several (Documentation/cluster.md)"
+        )
+    if args.scheduler is not None and (args.processes is not None or len(args.device) > 1):
+        args.usage_error("--scheduler: the cluster has its own workers, each with one --device; no --processes")
+    args.processes = len(args.device) if args.processes is None else args.processes
+    if args.processes < len(args.device):
+        args.usage_error(f"{len(args.device)} devices need as many --processes")
+    if args.processes == 1 and args.scheduler is None:
+        return
+    if not several:
+        args.usage_error("several devices or processes, and --scheduler, are for several INPUTs")
+    if not has_dask():
+        args.usage_error(f"several processes or a cluster need Dask: {INSTALL}")
+
+
+def _limit_threads(threads: int | None) -> None:
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
 
 
 def _bundles(args: argparse.Namespace) -> tuple[ModelBundle, ModelBundle]:
     from ..models.bundle import find_bundle
 
     return find_bundle(args.model, "lesions"), find_bundle(None, "lungs")
-
-
-def _reports(
-    args: argparse.Namespace, bundles: tuple[ModelBundle, ModelBundle]
-) -> Callable[[Case], dict[str, Any] | None]:
-    """What finds the report of a run of a case with these arguments and bundles."""
-    from ..report.case import DICOM_SEG, OVERVIEW, PAGE, SCENE
-    from .batch.finished import earlier_report
-
-    lesions, lungs = bundles
-    models = {task: (b.sha256, b.metadata_sha256) for task, b in (("lungs", lungs), ("lesions", lesions))}
-    parameters = {
-        "threshold": lesions.default_threshold if args.threshold is None else args.threshold,
-        "min_volume_ml": args.min_volume_ml,
-        "precision": args.precision,
-        "lung_labels": labels_text(args.lung_labels),
-    }
-    asked = ((OVERVIEW, args.overview), (SCENE, args.scene), (PAGE, args.report), (DICOM_SEG, args.dicom_seg))
-    names = [name for name, wanted in asked if wanted]
-    return lambda case: earlier_report(case, models, parameters, names)
 
 
 def _earlier_results(
@@ -297,29 +333,3 @@ def _earlier_results(
                 earlier[case.name] = report
     check_writable(args.output)
     return earlier, skipped
-
-
-def _device_of(names: list[str], sharing: CaseSharing) -> str:
-    """The device of this process: its own of several, or a GPU for each process of a machine."""
-    if len(names) > 1:
-        return names[sharing.local_rank % len(names)]
-    if sharing.size > 1 and names[0] in ("auto", "cuda"):
-        import torch
-
-        if torch.cuda.is_available():
-            return f"cuda:{sharing.local_rank % torch.cuda.device_count()}"
-    if sharing.local_size > 1 and names[0] in ("auto", "cpu"):
-        _share_cores(sharing.local_size)
-    return names[0]
-
-
-def _share_cores(processes: int) -> None:
-    """Compute on this process's part of the machine's cores, unless the environment sets how many to use."""
-    import os
-
-    import torch
-
-    from ..threads import usable_cores
-
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, usable_cores() // processes))

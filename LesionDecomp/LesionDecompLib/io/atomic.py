@@ -18,7 +18,7 @@ import platform
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -71,7 +71,7 @@ def atomic_file(
     temporary = None
     try:
         _remove_leftovers(path.parent, path.name)
-        descriptor, temporary = tempfile.mkstemp(prefix=_own_prefix(path.name), suffix=PARTIAL, dir=path.parent)
+        descriptor, temporary = tempfile.mkstemp(prefix=own_prefix(path.name), suffix=PARTIAL, dir=path.parent)
         with open(descriptor, mode, **kwargs) as stream:
             yield stream
             stream.flush()
@@ -190,12 +190,28 @@ def _staging_folder(folder: Path) -> Path:
     # A killed run may have found fewer of the parents there, and have left its own farther up.
     for parent in dict.fromkeys((home, *folder.parents[:3])):
         _remove_leftovers(parent, folder.name)
-    return Path(tempfile.mkdtemp(prefix=_own_prefix(folder.name), suffix=PARTIAL, dir=home))
+    return Path(tempfile.mkdtemp(prefix=own_prefix(folder.name), suffix=PARTIAL, dir=home))
 
 
-def _own_prefix(name: str) -> str:
-    # Of a temporary name: marks whose it is, so that it can be removed once that process is no more.
-    return f".{name[:60]}.{_machine()}-{os.getpid()}-"
+def process_mark() -> str:
+    """Stands in every temporary name that this process makes: machine and process."""
+    return f"{_machine()}-{os.getpid()}"
+
+
+def remove_left_by(folder: str | Path, marks: Collection[str]) -> None:
+    """Remove temporary names of processes that are known to be gone, on whatever machine.
+
+    :param marks: of these processes, see :func:`process_mark`.
+    """
+    with suppress(OSError), os.scandir(folder) as entries:
+        for name in [entry.name for entry in entries if entry.name[0] == "." and entry.name.endswith(PARTIAL)]:
+            if any(f".{mark}-" in name for mark in marks):
+                _remove(Path(folder, name))
+
+
+def own_prefix(name: str) -> str:
+    """Of a temporary name: states whose it is, so that it can be removed once that process is no more."""
+    return f".{name[:60]}.{process_mark()}-"
 
 
 @lru_cache
@@ -230,18 +246,21 @@ def _remove_dead(home: Path, start: str, end: str) -> None:
     # Names go on with the number of the process they belong to.
     if os.name == "nt":  # there a process can't be asked whether it lives without ending it
         return
-    with suppress(OSError):
-        for path in list(home.iterdir()):
-            process = path.name.removeprefix(start).partition("-")[0]
-            if not (path.name.startswith(start) and path.name.endswith(end) and process.isdigit()):
-                continue
+    with suppress(OSError), os.scandir(home) as entries:
+        # Strings, not paths: a folder may hold as many cases as a cohort has.
+        for name in [entry.name for entry in entries if entry.name.startswith(start) and entry.name.endswith(end)]:
+            process = name.removeprefix(start).partition("-")[0]
             with suppress(OSError):
-                if _is_alive(int(process)) or path.lstat().st_uid != os.getuid():
-                    continue
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    path.unlink()
+                if process.isdigit() and not _is_alive(int(process)) and (home / name).lstat().st_uid == os.getuid():
+                    _remove(home / name)
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
 
 
 def _is_alive(process: int) -> bool:
@@ -290,7 +309,7 @@ def _remove_empty(folders: list[Path]) -> None:
 def _move_into(staging: Path, folder: Path, last: str, retired: tuple[str, ...]) -> None:
     names = sorted((path.name for path in staging.iterdir()), key=lambda name: (name == last, name))
     old = [name for name in dict.fromkeys((last, *retired, *names)) if name and (folder / name).exists()]
-    aside = Path(tempfile.mkdtemp(prefix=_own_prefix(folder.name), suffix=PARTIAL, dir=folder))
+    aside = Path(tempfile.mkdtemp(prefix=own_prefix(folder.name), suffix=PARTIAL, dir=folder))
     gone, come = [], []
     try:
         for name in old:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ... import __version__
 from ...measurement.statistics import MEASUREMENTS
-from ...report.case import REPORT
+from ...report.case import DICOM_SEG, OVERVIEW, PAGE, REPORT, SCENE
+from ..argument_types import labels_text
 from .plan import Case
+
+if TYPE_CHECKING:
+    from ...models.bundle import ModelBundle
 
 # Keys of a report's parameters that make another result; the others describe where and how fast it was computed.
 DECISIVE = ("threshold", "min_volume_ml", "precision", "lung_labels")
@@ -26,6 +31,23 @@ def source_state(path: Path) -> dict[str, int]:
         "bytes": sum(state.st_size for state in states),
         "newest_change_ns": max((state.st_mtime_ns for state in states), default=0),
     }
+
+
+def report_finder(
+    args: argparse.Namespace, bundles: tuple[ModelBundle, ModelBundle]
+) -> Callable[[Case], dict[str, Any] | None]:
+    """What finds the report of a run of a case with these arguments and bundles (lesions, lungs)."""
+    lesions, lungs = bundles
+    models = {task: (b.sha256, b.metadata_sha256) for task, b in (("lungs", lungs), ("lesions", lesions))}
+    parameters = {
+        "threshold": lesions.default_threshold if args.threshold is None else args.threshold,
+        "min_volume_ml": args.min_volume_ml,
+        "precision": args.precision,
+        "lung_labels": labels_text(args.lung_labels),
+    }
+    asked = ((OVERVIEW, args.overview), (SCENE, args.scene), (PAGE, args.report), (DICOM_SEG, args.dicom_seg))
+    names = [name for name, wanted in asked if wanted]
+    return lambda case: earlier_report(case, models, parameters, names)
 
 
 def earlier_report(

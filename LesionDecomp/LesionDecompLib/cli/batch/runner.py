@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import Cancelled, OutputError
+from ...progress import Cancel, check_cancel
 from ..argument_types import labels_text
 from ..progress import Progress
 from .plan import Case
+from .task import CaseRow
+from .turns import Turns
 
 if TYPE_CHECKING:
     from ...ct.volume import Volume
@@ -40,8 +43,9 @@ class CaseRunner:
 
     :param args: of ``lesiondecomp segment``.
     :param device: the one that this process computes on.
-    :param earlier: reports of earlier runs by case name, which spare a case that still is the same CT.
+    :param earlier: finds the report of an earlier run, which spares a case that still is the same CT.
     :param quiet: show no progress.
+    :param cancelled: asked once a batch of slices whether to stop.
     """
 
     def __init__(
@@ -50,12 +54,14 @@ class CaseRunner:
         lesion_bundle: ModelBundle,
         lung_bundle: ModelBundle,
         device: str,
-        earlier: dict[str, dict[str, Any]] | None = None,
+        earlier: Callable[[Case], dict[str, Any] | None] | None = None,
         quiet: bool = False,
+        cancelled: Cancel | None = None,
     ) -> None:
         self._args, self._device = args, device
         self._bundles = lesion_bundle, lung_bundle
-        self._earlier = earlier or {}
+        self._earlier = earlier
+        self._cancelled = cancelled
         self._segmenter: Segmenter | None = None
         self._progress = Progress(quiet)
 
@@ -74,6 +80,41 @@ class CaseRunner:
             self._failed(case, "", error)
         else:
             self._done(case, "", result)
+
+    def is_done(self, case: Case) -> bool:
+        """Whether an earlier run has done it, by the state of its files; it is then adopted."""
+        from .finished import adopt, is_same_input
+
+        report = self._earlier(case) if self._earlier is not None else None
+        if report is None or not is_same_input(case, report):
+            return False
+        adopt(case, report)
+        return True
+
+    def run_in_turn(self, case: Case, turns: Turns) -> CaseRow:
+        """Run a case of several that run in this process, each in its turn; nothing is printed.
+
+        :param turns: the place for reading is held.
+        :return: what is to be printed and stands in the summary.
+        """
+        try:
+            read = self._read(case)
+            if read is None:
+                return CaseRow(case.status, case.message, case.input_sha256, case.measurements)
+            turns.to_networks()
+            check_cancel(self._cancelled, "Segmentation")
+            result = self._segment(read)
+            turns.to_writing()
+            self._write(case, read, result)
+        except Cancelled:
+            return CaseRow("")
+        except Exception as error:
+            from .. import error_sentence
+
+            return CaseRow("failed", error_sentence(error), case.input_sha256)
+        warnings = tuple(str(warning) for warning in result.warnings)
+        line, values = measurements_line(result), result.statistics[0].values
+        return CaseRow("done", " ".join(warnings), case.input_sha256, values, line, warnings)
 
     def run_all(self, cases: Iterator[tuple[Case, str]], after_each: Callable[[], None]) -> None:
         """Run cases, at most three at a time: one being read, one in the networks, one being written.
@@ -147,7 +188,7 @@ class CaseRunner:
         source = source_state(case.path) if case.path.exists() else {}
         volume, info = read_volume(case.path)
         case.input_sha256 = info.sha256
-        if (report := self._earlier.get(case.name)) is not None:
+        if self._earlier is not None and (report := self._earlier(case)) is not None:
             if report["input"]["sha256"] == info.sha256:
                 adopt(case, report)
                 return None
@@ -166,6 +207,7 @@ class CaseRunner:
             threshold=self._args.threshold,
             min_volume_ml=self._args.min_volume_ml,
             progress=self._progress.update,
+            cancelled=self._cancelled,
         )
         own = [text for text in result.warnings if text not in read.info.warnings]
         timings = {"reading": read.seconds, **result.timings_s}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import time
 from pathlib import Path
 
 from ...io.atomic import write_text
@@ -12,6 +13,8 @@ from ...measurement.statistics import MEASUREMENTS
 from .plan import Case
 
 NOT_RUN = "not run"
+EVERY_S = 30.0
+PATIENCE = 20.0  # times what the last writing took
 HEADER = ["Case", "Status", "Message", "Input SHA-256", *(m.header for m in MEASUREMENTS)]
 
 
@@ -28,6 +31,29 @@ def write_summary(path: Path, cases: list[Case]) -> None:
         writer.writerow([case.name, case.status or NOT_RUN, case.message, case.input_sha256, *cells])
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, text.getvalue(), "Writing the summary")
+
+
+class RunningSummary:
+    """The summary of a run that goes on: there from the first finished case on, then written now and then.
+
+    :param cases: of the run; their states change.
+    """
+
+    def __init__(self, path: Path, cases: list[Case]) -> None:
+        self._path, self._cases = path, cases
+        self._next = 0.0
+
+    def update(self) -> None:
+        """Write it where it is time to; a summary of a million rows takes seconds, so it is then written less often."""
+        if time.monotonic() >= self._next:
+            self.write()
+
+    def write(self) -> None:
+        """Write it now."""
+        began = time.monotonic()
+        write_summary(self._path, self._cases)
+        ended = time.monotonic()
+        self._next = ended + max(EVERY_S, PATIENCE * (ended - began))
 
 
 def is_summary(path: Path) -> bool:

@@ -1,0 +1,149 @@
+"""A window of tasks on a Dask cluster: a few for each worker at a time, however many there are in all.
+
+Dask places the tasks and gives those of a worker that died to another. A million of them at once would fill the
+scheduler's memory and the client's.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+T = TypeVar("T")
+AHEAD = 4  # tasks for each worker: one written, one in the networks, one read, one waiting
+FEWEST = 4  # while there is no worker yet: an adaptive cluster starts workers for what waits
+FETCH_S = 2.0
+
+
+@dataclass(frozen=True, eq=False)
+class Ended(Generic[T]):
+    """A task that has ended.
+
+    :param slot: its place in the window.
+    :param result: what the work returned.
+    :param error: what it raised, or why the cluster gave it up; None where there is a result.
+    """
+
+    item: T
+    slot: int
+    result: Any = None
+    error: BaseException | None = None
+
+
+@dataclass(eq=False)
+class _Pending(Generic[T]):
+    item: T
+    attempt: int
+    future: Future
+    only: frozenset[str] | None
+
+
+class TaskWindow(Generic[T]):
+    """The tasks that are under way.
+
+    :param client: of the cluster.
+    :param name: of the run, under which the tasks stand on the dashboard.
+    :param task: makes what ``work`` is called with, from an item and its slot.
+    :param work: runs on a worker.
+    """
+
+    def __init__(self, client: Client, name: str, task: Callable[[T, int], Any], work: Callable[[Any], Any]) -> None:
+        self._client, self._name, self._task, self._work = client, name, task, work
+        self._pending: dict[int, _Pending[T]] = {}
+        self._free: list[int] = []
+        self._slots = self._submitted = 0
+        self._ended: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def fill(self, items: Iterator[T], workers: int, only: frozenset[str] | None = None) -> None:
+        """Submit tasks until there are enough for so many workers.
+
+        :param only: addresses of the workers that may run them; None for all.
+        """
+        while len(self._pending) < max(FEWEST, AHEAD * workers):
+            item = next(items, None)
+            if item is None:
+                return
+            if not self._free:
+                self._free.append(self._slots)
+                self._slots += 1
+            self._submit(item, self._free.pop(), only)
+
+    def ended(self, timeout_s: float) -> Iterator[Ended[T]]:
+        """Tasks that have ended since the last call; waited for a moment if there are none.
+
+        A task whose slot the caller does not :meth:`resubmit` before it asks for the next is over.
+        """
+        wait: float = timeout_s
+        while True:
+            try:
+                slot, attempt = self._ended.get(timeout=wait)
+            except queue.Empty:
+                return
+            wait = 0.001  # one is there: whatever else is there, without waiting
+            pending = self._pending.get(slot)
+            if pending is None or pending.attempt != attempt:
+                continue
+            ended = self._fetch(slot, pending)
+            if ended is None:
+                continue
+            yield ended
+            if self._pending.get(slot) is pending:
+                del self._pending[slot]
+                self._free.append(slot)
+
+    def resubmit(self, slot: int, only: frozenset[str] | None = None) -> None:
+        """Submit a task anew, in its slot."""
+        self._submit(self._pending[slot].item, slot, only)
+
+    def resubmit_stranded(self, alive: frozenset[str], only: frozenset[str] | None) -> None:
+        """Submit anew what may run on no worker that is alive."""
+        for slot, pending in list(self._pending.items()):
+            if pending.only is not None and not pending.only & alive:
+                self._client.cancel([pending.future], force=True)
+                self._submit(pending.item, slot, only)
+
+    def cancel(self) -> None:
+        """Have the cluster forget what is still under way."""
+        futures = [pending.future for pending in self._pending.values()]
+        self._pending.clear()
+        with suppress(Exception):  # a cluster that is gone has forgotten
+            self._client.cancel(futures, force=True)
+
+    def _submit(self, item: T, slot: int, only: frozenset[str] | None) -> None:
+        self._submitted += 1
+        future = self._client.submit(
+            self._work,
+            self._task(item, slot),
+            key=(self._name, self._submitted),
+            pure=False,
+            workers=sorted(only) if only is not None else None,
+        )
+        self._pending[slot] = _Pending(item, self._submitted, future, only)
+        self._watch(slot, self._submitted, future)
+
+    def _watch(self, slot: int, attempt: int, future: Future) -> None:
+        future.add_done_callback(lambda _: self._ended.put((slot, attempt)))
+
+    def _fetch(self, slot: int, pending: _Pending[T]) -> Ended[T] | None:
+        """What came of a task; None while its result is computed again, as the worker that had it has died since."""
+        from distributed import TimeoutError as FetchTimeoutError
+
+        future = pending.future
+        try:
+            return Ended(pending.item, slot, future.result(timeout=FETCH_S))
+        except FetchTimeoutError:
+            if future.status in ("finished", "pending"):
+                self._watch(slot, pending.attempt, future)
+                return None
+            return Ended(pending.item, slot, error=future.exception())
+        except Exception as error:  # any: it is the work's
+            return Ended(pending.item, slot, error=error)
