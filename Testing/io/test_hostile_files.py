@@ -147,16 +147,14 @@ def test_many_frames_in_one_small_file_are_refused_before_memory_is_asked_for(tm
         read_volume(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["../secret.raw", "/etc/hostname", "sub/../../secret.raw", "C:\\secret.raw"])
+@pytest.mark.parametrize("name", ["/etc/hostname", "C:\\secret.raw", "\\\\server\\secret.raw"])
 @pytest.mark.parametrize("ending", ["nhdr", "mhd"])
-def test_a_header_reads_no_file_outside_its_folder(tmp_path, ending, name):
-    (tmp_path / "in").mkdir()
+def test_a_header_reads_no_file_by_its_whole_path(tmp_path, ending, name):
     image = sitk.GetImageFromArray(np.zeros((6, 40, 40), np.int16))
-    sitk.WriteImage(image, str(tmp_path / "in" / f"ct.{ending}"))
-    (tmp_path / "in" / "ct.raw").rename(tmp_path / "secret.raw")
-    header = tmp_path / "in" / f"ct.{ending}"
+    sitk.WriteImage(image, str(tmp_path / f"ct.{ending}"))
+    header = tmp_path / f"ct.{ending}"
     header.write_bytes(header.read_bytes().replace(b"ct.raw", name.encode()))
-    with pytest.raises(LesionDecompError, match="names a data file outside its folder"):
+    with pytest.raises(LesionDecompError, match="names a data file by its whole path"):
         read_volume(header)
 
 
@@ -168,13 +166,12 @@ def test_a_header_that_claims_more_than_its_data_file_holds_asks_for_no_memory(t
         read_volume(tmp_path / "ct.nhdr")
 
 
-@pytest.mark.parametrize("line", ["x" * 100_000, "sizes: 40 " + "x" * 100_000, "sizes: 4" + "\x85" * 50_000 + ":=1"])
-def test_a_very_long_line_in_a_nrrd_header_does_not_end_the_process(tmp_path, line):
+@pytest.mark.parametrize("line", ["x" * 100_000, "content: " + "x" * 100_000, "sizes: 4" + "\x85" * 50_000 + ":=1"])
+def test_a_very_long_line_in_a_nrrd_header_is_no_trouble(tmp_path, line):
     """ITK's reader crashes when what it can't read is longer than the room for its message."""
     header = f"NRRD0004\ntype: short\n{line}\ndimension: 3\nsizes: 4 4 4\nencoding: raw\n\n"
     (tmp_path / "ct.nrrd").write_bytes(header.encode() + bytes(128))
-    with pytest.raises(LesionDecompError, match="a header line of impossible length"):
-        read_volume(tmp_path / "ct.nrrd")
+    assert read_volume(tmp_path / "ct.nrrd")[0].shape == (4, 4, 4)
 
 
 def test_long_values_of_the_writer_s_own_are_no_reason_to_refuse_a_nrrd(tmp_path):

@@ -69,7 +69,7 @@ def names_of_table(text: str, ending: str) -> Names:
 def names_in_nrrd(own: dict[str, str]) -> Names:
     """Names of the segments of a .seg.nrrd, by label; of several layers' equal labels the first.
 
-    :param own: key and value pairs of the header, see :func:`.nrrd.nrrd_own_fields`.
+    :param own: key and value pairs of the header, see :class:`.nrrd_header.NrrdHeader`.
     """
     names: Names = {}
     for segment in segments_in_nrrd(own):

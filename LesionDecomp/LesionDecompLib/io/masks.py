@@ -18,7 +18,7 @@ from ..ct.oddity import Oddity
 from ..ct.volume import Volume
 from ..errors import InputError
 from .label_names import names_beside, names_in_nifti, names_in_nrrd
-from .nrrd import nrrd_own_fields
+from .nrrd_header import NrrdHeader
 from .readers import case_name, read_stored
 
 
@@ -122,7 +122,7 @@ def _names(path: Path) -> dict[int, str]:
     lower = path.name.lower()
     names: dict[int, str] = {}
     if lower.endswith((".nrrd", ".nhdr")):
-        names = names_in_nrrd(nrrd_own_fields(path))
+        names = names_in_nrrd(NrrdHeader.read(path).own)
     elif lower.endswith((".nii", ".nii.gz")):
         names = names_in_nifti(path)
     stem = case_name(path)

@@ -1,16 +1,13 @@
-"""Reading NIfTI-1 files (.nii, .nii.gz).
+"""Reading NIfTI-1 and NIfTI-2 files (.nii, .nii.gz, .nii.bz2).
 
-nibabel takes header and voxels apart, after what the header claims has been checked here. SimpleITK's voxels are not
-used: it fills the missing part of a truncated file with zeros, takes a zero spacing for 1 mm and drops a sheared sform
-without a word. Voxels are scaled here, slice by slice to float32, where nibabel makes float64 of all of them. The
-geometry is SimpleITK's wherever the header agrees with it, so that the grid is the one 3D Slicer shows.
-Header layout: https://nifti.nimh.nih.gov/pub/dist/src/niftilib/nifti1.h
+nibabel takes the header apart, after what it claims has been checked here. SimpleITK's voxels are not used: it fills
+the missing part of a truncated file with zeros, takes a zero spacing for 1 mm and drops a sheared sform without a word.
+The geometry is SimpleITK's wherever the header agrees with it, so that the grid is the one 3D Slicer shows.
+Header layouts: https://nifti.nimh.nih.gov/pub/dist/src/niftilib/nifti1.h, https://nifti.nimh.nih.gov/pub/dist/doc/nifti2.h
 """
 
 from __future__ import annotations
 
-import gzip
-import io
 import struct
 import zlib
 from pathlib import Path
@@ -19,103 +16,135 @@ from typing import Any
 import numpy as np
 
 from ..ct.grid import corner_distance
+from ..ct.oddity import Oddity
 from ..errors import InputError
+from .packed import MOST_RATIO, Unpacked, packing_of
 from .stored_image import (
     CT,
-    MAX_DEFLATE_RATIO,
     StoredImage,
+    bytes_left_over,
     captured_stderr,
     check_size,
     check_spacing,
     compact,
     damaged,
+    fill,
     lps_to_ras,
+    no_orientation,
 )
 
-HEADER_BYTES = 348
+KIND, FILE = "NIfTI", "NIfTI file"
+HEADER_BYTES = {1: 348, 2: 540}  # by version
+MAGIC = {1: (344, (b"n+1\0",), (b"ni1\0",)), 2: (4, (b"n+2\0",), (b"ni2\0",))}  # where, one file, half of a pair
 TYPES = (2, 4, 8, 16, 64, 256, 512, 768, 1024, 1280)  # codes of whole and real numbers
 COLOR = {128: 3, 2304: 4}
 UNITS_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # unknown, meter, millimeter, micrometer
 SAME_GRID_MM = 0.05  # header affines are float32
+SAME_SPACING = 1e-3  # relative
 
 
 def read_nifti(path: Path, stage: str) -> StoredImage:
-    """Read a NIfTI-1 file.
+    """Read a NIfTI file.
 
     :param path: an existing file.
-    :raises LesionDecompError: not NIfTI-1, damaged, truncated, not 3-D, several components, an impossible spacing.
+    :raises LesionDecompError: not NIfTI, damaged, truncated, not 3-D, several components, an impossible spacing.
     """
     with open(path, "rb") as file:
-        is_packed = file.read(2) == b"\x1f\x8b"  # whatever the name is
+        packing = packing_of(file.read(3))  # whatever the name says
         file.seek(0)
-        stream: io.BufferedIOBase = gzip.GzipFile(fileobj=file) if is_packed else file
+        stream = Unpacked(file, packing)
         try:
-            header = _Header(stream.read(HEADER_BYTES), stage)
-            if path.stat().st_size * (MAX_DEFLATE_RATIO if is_packed else 1) < header.voxel_bytes:
-                raise damaged(stage, "NIfTI file", f"the header promises {header.voxel_bytes} bytes of voxels")
-            array = header.voxels(stream)
-            stream.read(1)  # at the end of the stream its checksum is compared
+            header = _Header(stream, stage)
+            if path.stat().st_size * MOST_RATIO[packing] < header.voxel_bytes:
+                raise damaged(stage, FILE, f"the header promises {header.voxel_bytes} bytes of voxels")
+            array = header.voxels(stream, stage)
+            left_over = stream.finish()
         except (EOFError, zlib.error) as error:
-            raise damaged(stage, "NIfTI file") from error
+            raise damaged(stage, FILE) from error
         except OSError as error:
-            if error.errno is not None:  # of the system
-                raise
-            raise damaged(stage, "NIfTI file", str(error).splitlines()[0]) from error
-    ijk_to_ras, warnings = _geometry(path, header, stage)
-    return StoredImage(compact(array), ijk_to_ras, "NIfTI", header.dtype.newbyteorder("=").name, warnings)
+            if error.errno is None:  # a packed stream that is none, not a disk's error
+                raise damaged(stage, FILE) from error
+            raise
+    matrix, warnings = _geometry(path, header, stage)
+    if left_over:
+        warnings = (*warnings, bytes_left_over(KIND))
+    return StoredImage(compact(array), matrix, KIND, header.dtype.newbyteorder("=").name, warnings)
 
 
 class _Header:
-    """What a header states, once it is known to be that of a CT that could be.
+    """The fields of a NIfTI header that matter here, in native byte order.
 
-    :param data: its 348 bytes.
+    :raises LesionDecompError: no NIfTI header, or one that no CT has.
     """
 
-    def __init__(self, data: bytes, stage: str) -> None:
+    def __init__(self, stream: Unpacked, stage: str) -> None:
         from nibabel.nifti1 import Nifti1Header  # the command line's alone; slow to import
+        from nibabel.nifti2 import Nifti2Header
 
-        if len(data) < HEADER_BYTES:
-            raise damaged(stage, "NIfTI file", f"{len(data)} bytes, less than its header")
-        order = next((order for order in "<>" if struct.unpack(order + "i", data[:4])[0] == HEADER_BYTES), "")
-        if not order or data[344:348] not in (b"n+1\0", b"ni1\0"):
-            second = struct.unpack("<i", data[:4])[0] in (540, 469893120)
-            found = "a NIfTI-2 file" if second else "a file without a NIfTI-1 header"
-            raise InputError(stage, found, "a NIfTI-1 file (.nii or .nii.gz)", "Save it as NIfTI-1 or NRRD.")
-        if data[344:348] == b"ni1\0":
-            raise InputError(stage, "half of a .hdr/.img pair", "a single NIfTI-1 file (.nii or .nii.gz)")
-        fields: Any = Nifti1Header(data, endianness=order, check=False)
+        data = stream.read(HEADER_BYTES[1])
+        if len(data) < HEADER_BYTES[1]:
+            raise damaged(stage, FILE, f"{len(data)} bytes, less than its header")
+        known = {struct.pack(order + "i", size): (order, version) for order in "<>"
+                 for version, size in HEADER_BYTES.items()}  # fmt: skip
+        order, version = known.get(data[:4], ("", 1))
+        if version == 2:
+            data += stream.read(HEADER_BYTES[2] - HEADER_BYTES[1])
+        place, single, pair = MAGIC[version]
+        magic = data[place : place + 4]
+        if magic in pair:
+            raise InputError(stage, "half of a .hdr/.img pair", "a single NIfTI file (.nii or .nii.gz)", code="pair")
+        if not order or magic not in single or len(data) < HEADER_BYTES[version]:
+            found, advice = "a file without a NIfTI header", "Save it as NIfTI or NRRD."
+            raise InputError(stage, found, "a NIfTI file (.nii or .nii.gz)", advice, code="no_header")
+        make: Any = Nifti2Header if version == 2 else Nifti1Header
+        fields: Any = make(data, endianness=order, check=False)
         self.size = _size(fields, stage)
+        # A sign of a spacing means nothing: directions are those of qform and sform.
+        fields["pixdim"][1:4] = np.abs(fields["pixdim"][1:4])
         check_spacing(stage, fields["pixdim"][1:4].tolist())
         self.dtype: np.dtype = fields.get_data_dtype()
-        self.offset = float(fields["vox_offset"])
-        if not HEADER_BYTES <= self.offset <= 2**28:
-            raise damaged(stage, "NIfTI file", "voxels that begin inside the header")
+        offset = float(fields["vox_offset"])
+        if not HEADER_BYTES[version] <= offset <= 2**28:
+            raise damaged(stage, FILE, "voxels said to begin inside the header")
+        self._rest = int(offset) - len(data)
         self.slope, self.intercept = float(fields["scl_slope"]), float(fields["scl_inter"])
         self.qform_code, self.sform_code = int(fields["qform_code"]), int(fields["sform_code"])
         unit = UNITS_MM.get(int(fields["xyzt_units"]) & 7, 1.0)
         self.sform, self.qform = fields.get_sform(), _qform(fields)
         self.sform[:3] *= unit
         self.qform[:3] *= unit
+        self.spacing = np.array(fields["pixdim"][1:4], dtype=np.float64) * unit
 
     @property
     def voxel_bytes(self) -> int:
         """Of all voxels as the file holds them."""
         return int(np.prod(self.size, dtype=np.int64)) * self.dtype.itemsize
 
-    def voxels(self, stream: io.BufferedIOBase) -> np.ndarray:
-        """``(k, j, i)``, native byte order, scaled.
+    @property
+    def has_sform(self) -> bool:
+        """Whether the sform is valid."""
+        return self.sform_code > 0 and _is_usable(self.sform)
 
-        :raises OSError, EOFError, zlib.error: fewer voxels than promised, or a damaged stream.
+    @property
+    def has_qform(self) -> bool:
+        """Whether the qform is valid."""
+        return self.qform_code > 0 and _is_usable(self.qform)
+
+    def voxels(self, stream: Unpacked, stage: str) -> np.ndarray:
+        """``(k, j, i)``, native byte order, scaled slice by slice to float32 where the header says so.
+
+        :raises EOFError, OSError, zlib.error: a damaged stream.
+        :raises LesionDecompError: fewer voxels than promised.
         """
-        from nibabel.volumeutils import array_from_file
-
-        array = array_from_file(self.size, self.dtype, stream, int(self.offset), mmap=False).transpose()
+        stream.skip(self._rest)
+        array: np.ndarray = np.empty(self.size[::-1], self.dtype)
+        fill(array, stream, stage, FILE)
         if not self.dtype.isnative:
             array = array.astype(self.dtype.newbyteorder("="))
         usable = np.isfinite(self.slope) and np.isfinite(self.intercept) and self.slope != 0
         if not usable or (self.slope, self.intercept) == (1, 0):
             return array
-        scaled = np.empty(array.shape, np.float32)
+        scaled: np.ndarray = np.empty(array.shape, np.float32)
         for source, result in zip(array, scaled, strict=True):
             result[...] = source * np.float64(self.slope) + np.float64(self.intercept)
         return scaled
@@ -124,13 +153,15 @@ class _Header:
 def _size(fields: Any, stage: str) -> tuple[int, int, int]:
     dims = [int(n) for n in fields["dim"]]
     if not 1 <= dims[0] <= 7:
-        raise damaged(stage, "NIfTI file", f"{dims[0]} dimensions")
+        raise damaged(stage, FILE, f"{dims[0]} dimensions")
+    dims[4:] = [max(1, n) for n in dims[4:]]  # 0 stands for an axis that is not there
     code = int(fields["datatype"])
     # Trailing axes of one voxel are padding; the third axis is kept, so that one slice is called one slice.
-    components = COLOR.get(code, max(1, dims[5]) if dims[0] >= 5 else 1)
+    components = COLOR.get(code, dims[5] if dims[0] >= 5 else 1)
     size = check_size(stage, tuple(dims[1 : dims[0] + 1][:4]), components)
     if code not in TYPES:
-        raise InputError(stage, f"NIfTI voxels of type code {code}", f"{CT} with real numbers")
+        found = f"NIfTI voxels of type code {code}"
+        raise InputError(stage, found, f"{CT} with real numbers", code="voxel_type")
     return size
 
 
@@ -145,27 +176,67 @@ def _qform(fields: Any) -> np.ndarray:
         return np.zeros((4, 4))
 
 
-def _geometry(path: Path, header: _Header, stage: str) -> tuple[np.ndarray, tuple[str, ...]]:
+def _geometry(path: Path, header: _Header, stage: str) -> tuple[np.ndarray, tuple[Oddity, ...]]:
     shape = header.size[::-1]
-    usable = header.sform_code > 0 and _is_usable(header.sform)
-    if header.sform_code <= 0 and header.qform_code <= 0:
-        warnings: tuple[str, ...] = ("The NIfTI header gives no orientation: right and left may be swapped.",)
-    else:
-        warnings = ()
     shown = _itk_matrix(path)
-    if shown is None and not usable and header.qform_code > 0 and _is_usable(header.qform):
-        return header.qform + 0.0, warnings  # a file that ITK can't open under its name
-    if shown is not None and (not usable or corner_distance(shape, shown, header.sform) < SAME_GRID_MM):
-        return shown, warnings
-    # The two forms differ. A scanner's sheared sform is the truth (gantry tilt); one aligned to another image or to
-    # an atlas (code 2 and up) is not where the scanner saw the patient.
-    if shown is not None and (header.sform_code != 1 or _is_right_angled(header.sform)):
-        return shown, (*warnings, "The NIfTI header holds two different orientations (qform and sform).")
-    if not usable:
-        raise InputError(stage, "a NIfTI header without a usable orientation", "a valid qform or sform")
-    if not _is_right_angled(header.sform):
-        warnings = (*warnings, "The voxel grid is sheared (as by a tilted gantry); the sform was followed.")
-    return header.sform + 0.0, warnings
+    if not header.has_sform and not header.has_qform:
+        if header.sform_code <= 0 and header.qform_code <= 0:
+            matrix = shown if shown is not None else np.diag([*header.spacing, 1.0])
+            return matrix + 0.0, (no_orientation(KIND),)
+        raise InputError(
+            stage, "a NIfTI header without a usable orientation", "a valid qform or sform", code="no_usable_orientation"
+        )
+    followed = _followed(header, shown)
+    warnings = [*_form_warnings(header, followed), *_spacing_warnings(header, followed)]
+    # As 3D Slicer shows it, to the last bit, where that is the same grid.
+    if shown is not None and corner_distance(shape, shown, followed) < SAME_GRID_MM:
+        followed = shown
+    if not _is_right_angled(followed):
+        text = "The voxel grid is sheared (as by a tilted gantry); the sform was followed."
+        warnings.append(Oddity(text, "sheared_grid", 0.0, 0.0))
+    return followed + 0.0, tuple(warnings)
+
+
+def _followed(header: _Header, shown: np.ndarray | None) -> np.ndarray:
+    """The form that places the image.
+
+    Of two that differ a scanner's sheared sform is the truth (gantry tilt); else the one that 3D Slicer shows, so that
+    an sform aligned to another image or to an atlas (code 2 and up), which is not where the scanner saw the patient,
+    is followed only where Slicer does so.
+    """
+    if not header.has_qform:
+        return header.sform
+    if not header.has_sform:
+        return header.qform
+    if shown is None or (header.sform_code == 1 and not _is_right_angled(header.sform)):
+        return header.sform
+    shape = header.size[::-1]
+    return min((header.sform, header.qform), key=lambda form: corner_distance(shape, shown, form))
+
+
+def _form_warnings(header: _Header, followed: np.ndarray) -> list[Oddity]:
+    if not (header.has_qform and header.has_sform):
+        return []
+    distance = corner_distance(header.size[::-1], header.qform, header.sform)
+    if distance <= SAME_GRID_MM:
+        return []
+    name = "sform" if followed is header.sform else "qform"
+    text = (
+        f"The NIfTI header holds two different orientations: qform and sform place voxels up to {distance:.3g} mm "
+        f"apart. The {name} was followed."
+    )
+    return [Oddity(text, "qform_sform_differ", distance, SAME_GRID_MM)]
+
+
+def _spacing_warnings(header: _Header, followed: np.ndarray) -> list[Oddity]:
+    """Whether the spacing in the header's pixdim is another one than that of the form that was followed."""
+    lengths = np.linalg.norm(followed[:3, :3], axis=0)
+    difference = float(np.abs(header.spacing / lengths - 1).max())
+    if difference <= SAME_SPACING:
+        return []
+    stated, taken = ("×".join(f"{value:.4g}" for value in spacing) for spacing in (header.spacing, lengths))
+    text = f"The NIfTI header states a voxel spacing of {stated} mm (pixdim) and one of {taken} mm, which was taken."
+    return [Oddity(text, "pixdim_differs", difference, SAME_SPACING)]
 
 
 def _is_usable(matrix: np.ndarray) -> bool:
@@ -190,8 +261,10 @@ def _itk_matrix(path: Path) -> np.ndarray | None:
     except RuntimeError:
         return None
     n = reader.GetDimension()
+    if n < 3:
+        return None
     matrix = np.eye(4)
     direction = np.array(reader.GetDirection()).reshape(n, n)[:3, :3]
     matrix[:3, :3] = direction * np.array(reader.GetSpacing())[:3]
     matrix[:3, 3] = np.array(reader.GetOrigin())[:3]
-    return lps_to_ras(matrix)
+    return lps_to_ras(matrix) if np.isfinite(matrix).all() and abs(np.linalg.det(matrix)) > 0 else None

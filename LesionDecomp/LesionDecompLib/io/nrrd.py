@@ -1,174 +1,134 @@
-"""NRRD files read (voxels through SimpleITK) and written, with their geometry exact to the last bit.
+"""NRRD files read and written, with their geometry exact to the last bit.
 
-SimpleITK takes space directions apart into spacing and unit vectors, which loses the last bit of an oblique grid. The
-text of the header is the truth: it is parsed here, and written here, so that an output has exactly its input's grid,
+SimpleITK takes space directions apart into spacing and unit vectors, which loses the last bit of an oblique grid, reads
+numbers by the rules of the process's country, and crashes on long lines. The text of the header is the truth: it is
+parsed here (:mod:`.nrrd_header`), voxels are read here, and written, so that an output has exactly its input's grid,
 sheared ones included. Format: https://teem.sourceforge.net/nrrd/format.html
 """
 
 from __future__ import annotations
 
-import re
+import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
-from ..ct.grid import corner_distance
+from ..ct.oddity import Oddity
 from ..ct.volume import Volume
 from ..errors import InputError, OutputError
 from .atomic import atomic_file
+from .data_files import data_files
 from .gzip_writer import write_gzip
-from .stored_image import (
-    CT,
-    MAX_DEFLATE_RATIO,
-    StoredImage,
-    captured_stderr,
-    check_data_file,
-    check_size,
-    check_spacing,
-    compact,
-    damaged,
-    lps_to_ras,
-)
+from .nrrd_header import NrrdHeader
+from .packed import MOST_RATIO, Unpacked
+from .stored_image import StoredImage, bytes_left_over, compact, damaged, fill, lps_to_ras, no_orientation, no_spacing
+from .text_voxels import from_hex, from_text
 
-MAX_HEADER_BYTES = 2**20
-SAME_GRID_MM = 1e-3
-MAX_LINE = 500  # of a field; ITK's message about a much longer one does not fit its buffers, and it crashes
-# Factors that turn a space's axes into RAS.
-SPACES = {
-    "left-posterior-superior": (-1, -1, 1),
-    "lps": (-1, -1, 1),
-    "right-anterior-superior": (1, 1, 1),
-    "ras": (1, 1, 1),
-    "left-anterior-superior": (-1, 1, 1),
-    "las": (-1, 1, 1),
-}
+KIND = "NRRD"
+FILE = "NRRD file"
+MAX_LAYERS = 512
 TYPE_NAMES = {"uint8": "unsigned char", "int16": "short", "uint16": "unsigned short", "float32": "float"}
 
 
-def nrrd_fields(path: Path) -> dict[str, str]:
-    """Read the fields of a NRRD header (.nrrd or .nhdr), lower-case keys; empty where there is no NRRD header."""
-    lines = [line for line in _header_lines(path) if _is_field(line)]
-    fields = (line.split(": ", 1) for line in lines if ": " in line)
-    return {key.strip().lower(): value.strip() for key, value in fields}
-
-
-def nrrd_line_lengths(path: Path) -> list[int]:
-    """Length of each line of a NRRD header that is neither a comment nor a key with a value of the writer's own."""
-    return [len(line) for line in _header_lines(path) if _is_field(line)]
-
-
-def nrrd_own_fields(path: Path) -> dict[str, str]:
-    """Keys and values of the writer's own (``key:=value``) in a NRRD header, as 3D Slicer describes segments."""
-    pairs = (line.split(":=", 1) for line in _header_lines(path) if not _is_field(line) and ":=" in line)
-    return {key.strip(): value.replace("\\n", "\n").replace("\\\\", "\\") for key, value in pairs}
-
-
-def _header_lines(path: Path) -> list[str]:
-    with open(path, "rb") as stream:
-        if not stream.read(8).startswith(b"NRRD00"):
-            return []
-        stream.seek(0)
-        head = stream.read(MAX_HEADER_BYTES)
-    header = re.split(rb"\r?\n\r?\n", head, maxsplit=1)[0].decode("utf-8", "replace")
-    return [line.rstrip("\r") for line in header.split("\n")[1:]]
-
-
-def _is_field(line: str) -> bool:
-    field, own = line.find(": "), line.find(":=")
-    return not line.startswith("#") and (own < 0 or 0 <= field < own)
-
-
-def nrrd_geometry(fields: dict[str, str], stage: str) -> np.ndarray | None:
-    """Return the exact ``(4, 4)`` index to RAS matrix of a 3-D NRRD, mm; None where the header leaves it open.
-
-    :raises LesionDecompError: a spacing of zero, or below, or not a number.
-    """
-    if "spacings" in fields:
-        # Not a number stands for an axis that is none of space; a 3-D image has none of those.
-        spacings = _numbers(fields["spacings"])
-        check_spacing(stage, [s for s in spacings if fields.get("dimension") == "3" or not np.isnan(s)])
-    vectors = [_numbers(text) for text in re.findall(r"\(([^)]*)\)", fields.get("space directions", ""))]
-    signs = SPACES.get(fields.get("space", "").lower())
-    if vectors and all(len(vector) == 3 for vector in vectors):
-        check_spacing(stage, [float(np.linalg.norm(vector)) for vector in vectors])
-    if signs is None or len(vectors) != 3 or any(len(vector) != 3 for vector in vectors):
-        return None
-    if fields.get("dimension") != "3":
-        return None
-    origin = _numbers(fields.get("space origin", "(0,0,0)").strip("()"))
-    matrix = np.eye(4)
-    matrix[:3, :3] = np.array(vectors).T
-    if len(origin) == 3:
-        matrix[:3, 3] = origin
-    matrix[:3] *= np.array(signs)[:, None]
-    return matrix + 0.0
-
-
 def read_nrrd(path: Path, stage: str) -> StoredImage:
-    """Read a NRRD file (.nrrd, or .nhdr with its data file beside it).
+    """Read a NRRD file (.nrrd, or .nhdr with its data files beside it).
 
     :raises LesionDecompError: damaged, truncated, not 3-D, several components, an impossible spacing.
     """
-    fields = nrrd_fields(path)
-    if any(length > MAX_LINE for length in nrrd_line_lengths(path)):  # also where a header never ends
-        raise damaged(stage, "NRRD file", "a header line of impossible length")
-    if not fields:
-        raise InputError(stage, "a file without a NRRD header", "a NRRD file (.nrrd or .nhdr)")
-    data_file = fields.get("data file", fields.get("datafile", ""))
-    exact = nrrd_geometry(fields, stage)
-    image = _read(path, stage, data_file, fields.get("encoding", "").lower())
-    if exact is None or corner_distance(image.array.shape, exact, image.ijk_to_ras) > SAME_GRID_MM:
-        if "space" not in fields:
-            warning = "The NRRD header gives no orientation: right and left may be swapped."
-            return StoredImage(image.array, image.ijk_to_ras, "NRRD", image.stored_type, (warning,))
-        return image
-    return StoredImage(image.array, exact, "NRRD", image.stored_type)
+    header = _header(path, stage)
+    axes = header.space_axes(stage)
+    sizes = header.sizes(stage)
+    array, warnings = _voxels(path, header, sizes, stage)
+    matrix, has_spacing = header.matrix(axes, stage)
+    # The fastest axis comes last; axes that are none of space have one voxel each.
+    array = array.transpose([len(sizes) - 1 - n for n in reversed(axes)] + [
+        len(sizes) - 1 - n for n in range(len(sizes)) if n not in axes
+    ]).reshape([sizes[n] for n in reversed(axes)])  # fmt: skip
+    if not has_spacing:
+        warnings.append(no_spacing(KIND))
+    if not header.has_orientation:
+        warnings.append(no_orientation(KIND))
+    stored = array.dtype.name
+    return StoredImage(compact(array), matrix, KIND, stored, tuple(warnings))
 
 
-def _read(path: Path, stage: str, data_file: str, encoding: str) -> StoredImage:
-    import SimpleITK as sitk  # noqa: N813
+def read_nrrd_layers(path: Path, stage: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read the layers of a segmentation of 3D Slicer whose segments overlap, ``(layers, k, j, i)``; index to RAS.
 
-    voxels = check_data_file(path, data_file, "NRRD", stage) if data_file else path
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.SetImageIO("NrrdImageIO")
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    :raises LesionDecompError: as :func:`read_nrrd`, or not 4-D with the layers as its first axis.
+    """
+    header = _header(path, stage)
+    sizes = header.sizes(stage)
+    if len(sizes) != 4 or sizes[0] > MAX_LAYERS:
+        raise damaged(stage, FILE, "no layers of segments")
+    NrrdHeader({**header.fields, "sizes": " ".join(["1", *map(str, sizes[1:])])}).space_axes(stage)
+    array, _ = _voxels(path, header, sizes, stage)
+    matrix, _ = header.matrix((1, 2, 3), stage)
+    return np.moveaxis(array, -1, 0), matrix
+
+
+def _header(path: Path, stage: str) -> NrrdHeader:
+    header = NrrdHeader.read(path)
+    if not header.fields:
+        raise InputError(stage, "a file without a NRRD header", "a NRRD file (.nrrd or .nhdr)", code="no_header")
+    return header
+
+
+def _voxels(path: Path, header: NrrdHeader, sizes: tuple[int, ...], stage: str) -> tuple[np.ndarray, list[Oddity]]:
+    """All voxels, the fastest axis last, native byte order; warnings."""
+    dtype, encoding = header.dtype(stage), header.encoding
+    if not encoding:
+        found = f"the NRRD encoding '{header.fields.get('encoding', '')[:40]}'"
+        raise InputError(stage, found, "raw, gzip, bzip2, hex or text", "Save it as gzip.", code="encoding")
+    named = header.fields.get("data file", "")
+    files = data_files(path, named, list(header.listed), KIND, stage) if named else [path]
+    count = int(np.prod(sizes, dtype=np.int64))
+    claimed = count * dtype.itemsize
+    size = sum(file.stat().st_size for file in files)
+    ratio = {"text": dtype.itemsize, "hex": 1}.get(encoding) or MOST_RATIO[encoding if encoding != "raw" else ""]
+    if size * ratio < claimed or count % len(files):  # before memory is asked for
+        raise damaged(stage, FILE, f"the header promises {claimed} bytes of voxels")
+    array = np.empty(count, dtype)
+    left_over = False
+    for part, file in zip(array.reshape(len(files), -1), files, strict=True):
+        with open(file, "rb") as stream:
+            if not named:
+                stream.seek(header.end)
+            left_over |= _read_part(stream, header, part, stage)
+    array = array.reshape(sizes[::-1])
+    if not dtype.isnative:
+        array = array.astype(dtype.newbyteorder("="))
+    return array, [bytes_left_over(KIND)] if left_over else []
+
+
+def _read_part(stream: BinaryIO, header: NrrdHeader, part: np.ndarray, stage: str) -> bool:
+    """Fill ``part`` ``(n,)`` from a stream at the beginning of its voxels; whether bytes are left over."""
+    encoding, skipped = header.encoding, header.skip("byte", stage)
+    for _ in range(header.skip("line", stage)):
+        if not stream.readline():
+            raise damaged(stage, FILE, "fewer lines than are to be skipped")
+    if encoding in ("text", "hex"):
+        if encoding == "text":
+            stream.seek(max(skipped, 0), 1)
+            from_text(stream, part, stage, FILE)
+        else:
+            stream.seek(max(skipped, 0), 1)
+            from_hex(stream, part, stage, FILE)
+        return False
+    if skipped == -1:
+        if encoding != "raw":
+            raise damaged(stage, FILE, "a skip from the end of packed voxels")
+        if stream.seek(0, 2) < part.nbytes:
+            raise damaged(stage, FILE, f"less than {part.nbytes} bytes of voxels")
+        stream.seek(-part.nbytes, 2)
+    unpacked = Unpacked(stream, "" if encoding == "raw" else encoding)
     try:
-        with captured_stderr():
-            reader.ReadImageInformation()
-        components = reader.GetNumberOfComponents()
-        check_size(stage, reader.GetSize(), components)
-        claimed = float(np.prod([float(n) for n in reader.GetSize()])) * _voxel_bytes(reader.GetPixelID())
-        ratio = 1 if encoding == "raw" else MAX_DEFLATE_RATIO
-        if voxels.stat().st_size * ratio < claimed:  # before memory is asked for
-            raise damaged(stage, "NRRD file", f"the header promises {claimed:.0f} bytes of voxels")
-        with captured_stderr():
-            image = reader.Execute()
-    except RuntimeError as error:
-        if "spacing is not supported" in str(error):
-            check_spacing(stage, [0.0])
-        raise damaged(stage, "NRRD file") from error
-    stored = sitk.GetArrayViewFromImage(image).dtype
-    if stored.kind not in "iuf":
-        raise InputError(stage, f"voxels of type {stored}", f"{CT} with real numbers")
-    n = image.GetDimension()
-    matrix = np.eye(4)
-    matrix[:3, :3] = np.array(image.GetDirection()).reshape(n, n)[:3, :3] * np.array(image.GetSpacing())[:3]
-    matrix[:3, 3] = np.array(image.GetOrigin())[:3]
-    array = sitk.GetArrayFromImage(image)
-    del image
-    return StoredImage(compact(array.reshape(array.shape[-3:])), lps_to_ras(matrix), "NRRD", stored.name)
-
-
-def _voxel_bytes(kind: int) -> int:
-    import SimpleITK as sitk  # noqa: N813
-
-    sizes = {
-        2: (sitk.sitkInt16, sitk.sitkUInt16),
-        4: (sitk.sitkInt32, sitk.sitkUInt32, sitk.sitkFloat32),
-        8: (sitk.sitkInt64, sitk.sitkUInt64, sitk.sitkFloat64),
-    }
-    return next((size for size, kinds in sizes.items() if kind in kinds), 1)
+        unpacked.skip(max(skipped, 0))
+        fill(part, unpacked, stage, FILE)
+        return unpacked.finish()
+    except (EOFError, OSError, ValueError, zlib.error) as error:
+        raise damaged(stage, FILE) from error
 
 
 def write_nrrd(path: str | Path, array: np.ndarray, ijk_to_ras: np.ndarray, stage: str = "Writing the results") -> None:
@@ -216,13 +176,6 @@ def write_image(path: str | Path, array: np.ndarray, like: Volume | np.ndarray) 
             raise OutputError("Writing the results", f"an array of {array.shape}", f"the CT's {like.shape}")
         like = like.ijk_to_ras
     write_nrrd(path, array, like)
-
-
-def _numbers(text: str) -> list[float]:
-    try:
-        return [float(value) for value in re.split(r"[,\s]+", text.strip()) if value]
-    except ValueError:
-        return []
 
 
 def _vector(values: np.ndarray) -> str:

@@ -25,6 +25,7 @@ __all__ = ["ReadInfo", "case_name", "read_stored", "read_volume", "volume_identi
 READERS = {
     ".nii": read_nifti,
     ".nii.gz": read_nifti,
+    ".nii.bz2": read_nifti,
     ".nrrd": read_nrrd,
     ".nhdr": read_nrrd,
     ".mha": read_metaimage,

@@ -8,17 +8,17 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path, PureWindowsPath
 from typing import Protocol
 
 import numpy as np
 
+from ..ct.oddity import Oddity
 from ..errors import InputError, LesionDecompError
 from ..progress import STDERR
 
 CT = "a 3-D chest CT in HU"
 MAX_VOXELS = 2**31  # a 1024×1024 scan of 2,048 slices; a header that claims more is damaged
-MAX_DEFLATE_RATIO = 1032  # no deflate stream grows more when unpacked
+MAX_DEFLATE_RATIO = 1032  # no deflate stream grows more when unpacked; see :mod:`.packed` for the others
 INT16 = np.iinfo(np.int16)
 
 
@@ -111,24 +111,23 @@ def fill(array: np.ndarray, stream: Readable, stage: str, what: str) -> None:
         done += count
 
 
-def check_data_file(path: Path, data_file: str, kind: str, stage: str) -> Path:
-    """Find the data file that a header names; a name, not a list or a pattern, in the header's folder or below it.
+def no_orientation(kind: str) -> Oddity:
+    """Warning about a header that does not say where right and left are."""
+    text = f"The {kind} header gives no orientation: right and left may be swapped."
+    return Oddity(text, "no_orientation", 0.0, 0.0)
 
-    :raises LesionDecompError: there is no such regular file, or it lies elsewhere.
-    """
-    target = path.parent / data_file
-    if any(system(data_file).is_absolute() or ".." in system(data_file).parts for system in (Path, PureWindowsPath)):
-        found = f"a {kind} header that names a data file outside its folder"
-        raise InputError(stage, found, "both files in one folder")
-    try:
-        if target.is_file():
-            return target
-    except ValueError:  # a name that no file can have
-        pass
-    if data_file.upper().startswith("LIST") or "%" in data_file:
-        raise InputError(stage, f"a {kind} header with its voxels in several files", "one data file")
-    name = Path(data_file).name[:100]
-    raise InputError(stage, f"a {kind} header without its data file '{name}'", "both files in one folder")
+
+def no_spacing(kind: str) -> Oddity:
+    """Warning about a header that does not say how large the voxels are."""
+    text = f"The {kind} header gives no voxel spacing: 1 mm was taken, and volumes may be wrong."
+    return Oddity(text, "no_spacing", 0.0, 0.0)
+
+
+def bytes_left_over(kind: str) -> Oddity:
+    """Warning about bytes that lie behind the voxels."""
+    return Oddity(
+        f"The {kind} file holds more than its header says; the rest was passed over.", "bytes_left_over", 1, 0
+    )
 
 
 def compact(array: np.ndarray) -> np.ndarray:
