@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 from dicom_files import series_files
+from dicom_phantom import drawn_series, write_slices
 from fuzz.mutations import mutated
 from LesionDecompLib.errors import LesionDecompError
 from LesionDecompLib.io.dicom.lengths import lengths_fit
@@ -137,13 +138,10 @@ def test_a_deflated_dicom_file_is_unpacked_no_further_than_a_slice_goes(tmp_path
 
 def test_many_frames_in_one_small_file_are_refused_before_memory_is_asked_for(tmp_path):
     for number in range(3):
-        image = sitk.GetImageFromArray(np.zeros((4, 32, 32), np.int16))
-        for key, value in (("0008|0060", "CT"), ("0020|000e", "1.2"), ("0008|0018", f"1.2.{number}")):
-            image.SetMetaData(key, value)
-        for key, value in (("0020|0032", f"0\\0\\{number}"), ("0020|0037", "1\\0\\0\\0\\1\\0")):
-            image.SetMetaData(key, value)
-        sitk.WriteImage(image, str(tmp_path / f"{number}.dcm"))
-    with pytest.raises(LesionDecompError, match="frame"):
+        data = drawn_series()[number]
+        data.NumberOfFrames = 60_000
+        write_slices(tmp_path, [data], f"{number}")
+    with pytest.raises(LesionDecompError, match="60000 frames"):
         read_volume(tmp_path)
 
 

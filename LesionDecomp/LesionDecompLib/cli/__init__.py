@@ -33,6 +33,7 @@ COMMANDS = ("segment", "compare", "rerun", "slices", "train", "evaluate", "model
 REMEDIES = {
     "lung_labels": "On the command line: --lung-labels.",
     "overwrite": "On the command line: --overwrite.",
+    "series": "On the command line: --series with the UID, the number or a part of the description.",
     "dicom_seg": "On the command line: the DICOM folder as INPUT, or no --dicom-seg.",
     "models": "On the command line: --models and --methods; lesiondecomp train --help.",
     "name": "On the command line: lesiondecomp train --name.",

@@ -42,7 +42,8 @@ def run(args: argparse.Namespace) -> int:
     from . import notify, print_line
 
     report = read_report(args.report)
-    _check_input(report, args.input)
+    series = report["parameters"].get("series")
+    _check_input(report, args.input, series)
     if (report["lung_mask"].get("source") == "supplied") != (args.lung_mask is not None):
         raise _error("another source of the lungs", "a --lung-mask where the report records that one was supplied")
     options = [str(args.input), "-o", str(args.output), "--model", _model(report, args.model)]
@@ -55,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
         if key not in report["parameters"]:
             raise _error(f"a report without '{key}'", "a report of 'lesiondecomp segment'")
         options += [option, str(report["parameters"][key])]
+    options += ["--series", str(series)] if series is not None else []
     options += ["--precision", str(report["parameters"].get("precision", "auto"))]
     if args.lung_mask is not None:
         options += ["--lung-mask", str(args.lung_mask)]
@@ -73,10 +75,10 @@ def run(args: argparse.Namespace) -> int:
     return 1 if differences else 0
 
 
-def _check_input(report: dict[str, Any], path: Path) -> None:
+def _check_input(report: dict[str, Any], path: Path, series: str | None) -> None:
     from ..io.readers import read_volume
 
-    found = read_volume(path)[1].sha256
+    found = read_volume(path, series=series)[1].sha256
     if found != report["input"].get("sha256"):
         raise _error(f"a CT with the hash {found[:12]}…", f"the report's, {str(report['input'].get('sha256'))[:12]}…")
 

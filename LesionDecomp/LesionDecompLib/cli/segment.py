@@ -36,7 +36,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         nargs="*",
         type=Path,
         metavar="INPUT",
-        help="NIfTI, NRRD or MetaImage file, DICOM folder, or a folder of studies with any number of these in it",
+        help="NIfTI, NRRD or MetaImage file, DICOM folder or file, zip archive of one, or a folder of studies with any "
+        "number of these in it",
     )
     parser.add_argument(
         "--list",
@@ -46,6 +47,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="output folder")
     parser.add_argument("--model", metavar="NAME|DIR", help="lesion model bundle (default: the shipped one)")
+    parser.add_argument(
+        "--series",
+        metavar="UID|N|TEXT",
+        help="of several DICOM series in an INPUT the one to read: its UID, its number, or a part of its description "
+        "(default: the best for lungs, with a warning that names the others)",
+    )
     parser.add_argument("--lung-mask", type=Path, metavar="FILE", help="use this lung mask (one input only)")
     parser.add_argument(
         "--lung-labels",
@@ -123,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
     given = [*args.inputs, *(listed_inputs(args.list) if args.list is not None else [])]
     if not given:
         args.usage_error("no INPUT")
-    inputs, found_in = searched_inputs(given, args.output)
+    inputs, found_in = searched_inputs(given, args.output, args.series)
     several = len(given) > 1 or bool(found_in)
     _check_sharing(args, several)
     if args.lung_mask is not None and several:
@@ -135,7 +142,7 @@ def run(args: argparse.Namespace) -> int:
     return _run_several(args, cases) if several else _run_single(args, cases[0])
 
 
-def searched_inputs(given: list[Path], output: Path) -> tuple[list[Path], dict[Path, Path]]:
+def searched_inputs(given: list[Path], output: Path, series: str | None = None) -> tuple[list[Path], dict[Path, Path]]:
     """The inputs with folders of studies in them replaced by the CTs that they hold.
 
     :return: the inputs, and of those that were found the folder that was searched.
@@ -149,7 +156,7 @@ def searched_inputs(given: list[Path], output: Path) -> tuple[list[Path], dict[P
         if path.is_dir():
             from .batch.search import search_folder
 
-            found = search_folder(path, output)
+            found = search_folder(path, output, series)
         if found is None:
             inputs.append(path)
             continue

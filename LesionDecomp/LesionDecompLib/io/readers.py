@@ -13,8 +13,10 @@ import numpy as np
 
 from ..ct.volume import Volume
 from ..errors import InputError, LesionDecompError
+from .archive import is_archive, unpacked
 from .dicom.files import is_dicom_file
-from .dicom.series import read_dicom_folder
+from .dicom.series import read_dicom
+from .folders import files_below
 from .metaimage import read_metaimage
 from .nifti import read_nifti
 from .nrrd import read_nrrd, write_image
@@ -31,7 +33,7 @@ READERS = {
     ".mha": read_metaimage,
     ".mhd": read_metaimage,
 }
-FORMATS = "NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd) or a folder with a DICOM series"
+FORMATS = "NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd), DICOM (a folder, a file, a zip)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,17 +60,20 @@ class ReadInfo:
         return self.format == "DICOM"
 
 
-def read_volume(path: str | Path, stage: str = "Reading the CT") -> tuple[Volume, ReadInfo]:
+def read_volume(path: str | Path, stage: str = "Reading the CT", series: str | None = None) -> tuple[Volume, ReadInfo]:
     """Read a chest CT.
 
-    :param path: a NIfTI, NRRD or MetaImage file, or a folder with a DICOM series.
+    :param path: a NIfTI, NRRD or MetaImage file, a folder with a DICOM series, one file of such a series, or a zip
+        archive of these.
+    :param series: of several DICOM series the one to read, by its UID, its number or a part of its description; None:
+        the best for lungs by a rule, with a warning that names it and the others.
     :return: the volume (HU, int16 where that loses nothing, else float32) and what is known about it.
     :raises LesionDecompError: missing, empty, damaged, truncated, of an unknown format, not one 3-D scalar volume, not
         finite, 8-bit, or with an impossible geometry; for DICOM see
-        :func:`LesionDecompLib.io.dicom.series.read_dicom_folder`.
+        :func:`LesionDecompLib.io.dicom.series.read_dicom`.
     """
     path = Path(path)
-    stored = read_stored(path, stage)
+    stored = read_stored(path, stage, series)
     if stored.stored_type in ("int8", "uint8") and stored.array.min() >= -128:
         low, high = stored.array.min(), stored.array.max()
         raise InputError(stage, f"8-bit gray levels from {low:g} to {high:g}", "a chest CT in HU (16 bits)")
@@ -98,20 +103,20 @@ def case_name(path: str | Path) -> str:
     name = path.name or path.resolve().name or "case"
     if name in (".", ".."):
         name = path.resolve().name or "case"
-    for ending in sorted(READERS, key=len, reverse=True):
+    for ending in sorted([*READERS, ".dcm", ".zip"], key=len, reverse=True):
         if name.lower().endswith(ending) and len(name) > len(ending):
             return name[: -len(ending)]
     return name
 
 
-def read_stored(path: Path, stage: str) -> StoredImage:
+def read_stored(path: Path, stage: str, series: str | None = None) -> StoredImage:
     """Read any image as its file or series holds it.
 
     :raises LesionDecompError: as :func:`read_volume`, but for what makes a CT.
     """
     try:
         if path.is_dir():
-            return read_dicom_folder(path, stage)
+            return read_dicom(path, stage, series)
         if not path.exists():
             raise InputError(stage, f"no file or folder '{path.name}'", FORMATS)
         if not path.is_file():
@@ -120,11 +125,18 @@ def read_stored(path: Path, stage: str) -> StoredImage:
             raise InputError(stage, f"an empty file '{path.name}'", FORMATS)
         reader = next((READERS[ending] for ending in READERS if path.name.lower().endswith(ending)), None)
         if reader is not None:
+            if series is not None:
+                raise InputError(
+                    stage,
+                    f"'{path.name}', which holds no DICOM series to choose from",
+                    "a DICOM input where a series is named",
+                    code="series_without_dicom",
+                )
             return reader(path, stage)
+        if is_archive(path):
+            return _read_archive(path, stage, series)
         if is_dicom_file(path):
-            raise InputError(
-                stage, "a single DICOM file", "a folder with the whole series", "Give the folder that holds the file."
-            )
+            return read_dicom(path, stage, series)
         raise InputError(stage, f"the unknown file type of '{path.name}'", FORMATS)
     except OSError as error:
         found = f"'{path.name}', which cannot be opened ({error.strerror or error})"
@@ -133,3 +145,20 @@ def read_stored(path: Path, stage: str) -> StoredImage:
         raise InputError(stage, "an image larger than the free memory", "an image that fits") from error
     except UnicodeError as error:
         raise damaged(stage, "file") from error
+
+
+def _read_archive(path: Path, stage: str, series: str | None) -> StoredImage:
+    """Read the DICOM series of a zip archive, or its only image file."""
+    with unpacked(path, stage) as folder:
+        files = list(files_below(folder))
+        images = [file for file in files if file.name.lower().endswith(tuple(READERS))]
+        if len(images) == 1 and not any(is_dicom_file(file) for file in files if file not in images):
+            return read_stored(images[0], stage, series)
+        if len(images) > 1 and not any(is_dicom_file(file) for file in files):
+            found = f"{len(images)} image files in '{path.name}'"
+            raise InputError(stage, found, "one CT", "Unpack it, and give the file.", code="several_images_in_zip")
+        try:
+            return read_dicom(folder, stage, series)
+        except LesionDecompError as error:  # the folder's name is of no use to anybody
+            found = error.found.replace(f"'{folder.name}'", f"'{path.name}'")
+            raise InputError(stage, found, error.expected, error.advice, error.remedy, error.code) from error

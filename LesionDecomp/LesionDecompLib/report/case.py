@@ -82,6 +82,7 @@ def write_case(
     scene: SceneWriter | None = None,
     page: bool = False,
     dicom_source: str | Path | None = None,
+    series: str | None = None,
     overwrite: bool = False,
     parameters: Mapping[str, Any] | None = None,
     source: Mapping[str, int] | None = None,
@@ -96,6 +97,7 @@ def write_case(
     :param page: write ``report.html``.
     :param dicom_source: folder of the DICOM series that was read, to write a DICOM segmentation that refers to it; this
         file alone identifies the patient.
+    :param series: which of the series there was read, as :func:`LesionDecompLib.io.readers.read_volume` takes it.
     :param parameters: for the report, those that the result does not state.
     :param source: for the report, how the input lay on the disk, see
         :func:`LesionDecompLib.cli.batch.finished.source_state`.
@@ -135,6 +137,7 @@ def write_case(
                 result.lesions,
                 lesion_algorithm=result.lesion_bundle,
                 lung_algorithm=result.lung_bundle,
+                series=series,
             )
         names = sorted(path.name for path in staging.iterdir())
         manifest["outputs"] = {name: file_sha256(staging / name) for name in names}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from LesionDecompLib.io.dicom.files import read_header
+from LesionDecompLib.io.dicom.images import read_header
 from pydicom.data import get_testdata_file
 
 

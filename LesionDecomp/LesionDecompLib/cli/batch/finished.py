@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ... import __version__
+from ...io.dicom.choice import recorded
+from ...io.dicom.files import is_dicom_file
+from ...io.folders import files_below
+from ...io.readers import READERS
 from ...measurement.statistics import MEASUREMENTS
 from ...report.case import DICOM_SEG, OVERVIEW, PAGE, REPORT, SCENE
 from ..argument_types import labels_text
@@ -19,12 +23,17 @@ if TYPE_CHECKING:
     from ...models.bundle import ModelBundle
 
 # Keys of a report's parameters that make another result; the others describe where and how fast it was computed.
-DECISIVE = ("threshold", "min_volume_ml", "precision", "lung_labels")
+DECISIVE = ("threshold", "min_volume_ml", "precision", "lung_labels", "series")
 
 
 def source_state(path: Path) -> dict[str, int]:
     """How an input lies on the disk, read without opening it: files, bytes, and the newest change in nanoseconds."""
-    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    if path.is_dir():
+        files = list(files_below(path))
+    elif path.name.lower().endswith(tuple(READERS)) or not is_dicom_file(path):
+        files = [path]
+    else:  # stands for its series
+        files = [file for file in path.parent.iterdir() if file.is_file()]
     states = [file.stat() for file in files]
     return {
         "files": len(states),
@@ -44,6 +53,7 @@ def report_finder(
         "min_volume_ml": args.min_volume_ml,
         "precision": args.precision,
         "lung_labels": labels_text(args.lung_labels),
+        "series": recorded(args.series),
     }
     asked = ((OVERVIEW, args.overview), (SCENE, args.scene), (PAGE, args.report), (DICOM_SEG, args.dicom_seg))
     names = [name for name, wanted in asked if wanted]

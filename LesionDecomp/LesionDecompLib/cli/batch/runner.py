@@ -184,9 +184,9 @@ class CaseRunner:
 
         args, began = self._args, time.perf_counter()
         if args.dicom_seg:
-            check_dicom_input(case.path)
+            check_dicom_input(case.path, args.series)
         source = source_state(case.path) if case.path.exists() else {}
-        volume, info = read_volume(case.path)
+        volume, info = read_volume(case.path, series=args.series)
         case.input_sha256 = info.sha256
         if self._earlier is not None and (report := self._earlier(case)) is not None:
             if report["input"]["sha256"] == info.sha256:
@@ -214,6 +214,7 @@ class CaseRunner:
         return replace(result, warnings=[*read.info.warnings, *own], timings_s=timings)
 
     def _write(self, case: Case, read: ReadCase, result: SegmentResult) -> None:
+        from ...io.dicom.choice import recorded
         from ...report.case import write_case
 
         args = self._args
@@ -226,12 +227,14 @@ class CaseRunner:
             scene=scene_writer(args),
             page=args.report,
             dicom_source=case.path if args.dicom_seg else None,
+            series=args.series,
             overwrite=args.overwrite,
             parameters={
                 "device": self._device,
                 "batch_size": args.batch_size,
                 "precision": args.precision,
                 "lung_labels": labels_text(args.lung_labels),
+                "series": recorded(args.series),
             },
             source=read.source,
         )

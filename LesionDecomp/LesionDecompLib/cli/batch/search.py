@@ -12,7 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...io.dicom.files import DicomSlice, is_dicom_file, read_header
+from ...io.dicom.choice import matches
+from ...io.dicom.files import is_dicom_file
+from ...io.dicom.header import DicomSlice
+from ...io.dicom.images import read_header
+from ...io.folders import walk
 from ...io.readers import READERS
 from ...io.stored_image import captured_stderr
 from ...report.case import ALL_FILES, REPORT
@@ -23,6 +27,7 @@ EIGHT_BITS = "8-bit image: a labelmap or a picture"
 NO_CT = "DICOM folder without a CT volume"
 BESIDE = "image file beside a DICOM series"
 OTHER = "file of another type"
+NOT_ASKED = "series that is not the one asked for"
 SPREAD = "series in several folders that hold others, too"
 UNREADABLE = "folder that cannot be opened"
 NAMED = 3  # of each reason's, in the message
@@ -50,13 +55,14 @@ class FolderSearch:
         return f"{text} Left out: {'; '.join(reasons)}." if reasons else text
 
 
-def search_folder(folder: Path, output: Path) -> FolderSearch | None:
+def search_folder(folder: Path, output: Path, wanted: str | None = None) -> FolderSearch | None:
     """Find the CTs in a folder and its subfolders; the same ones in the same order on every machine.
 
     Names that begin with a dot, the output folder and results of earlier runs are passed over, and image files beside
     the slices of a DICOM series.
 
     :param output: where results go.
+    :param wanted: the series that was asked for; others are left out.
     :return: None when the folder is to be read as one DICOM series (it may hold none, which reading it reports).
     """
     search, volumes = FolderSearch(), []
@@ -74,7 +80,7 @@ def search_folder(folder: Path, output: Path) -> FolderSearch | None:
             search.left_out[BESIDE] += [_name(file, folder) for file in images]
     if any(place == folder for place, _ in series_folders) or (not volumes and len(series_folders) < 2):
         return None
-    series = _by_series(series_folders, search, folder)
+    series = _by_series(series_folders, search, folder, wanted)
     if not volumes and len(series) < 2:
         return None
     for file in volumes:
@@ -98,13 +104,11 @@ def _folders(folder: Path, output: Path, search: FolderSearch) -> Iterator[tuple
     def unreadable(error: OSError) -> None:
         search.left_out[UNREADABLE].append(_name(Path(error.filename), folder))
 
-    for parent, names, files in os.walk(folder, onerror=unreadable):
-        place = Path(parent)
-        names[:] = sorted(name for name in names if not name.startswith("."))
+    for place, names, files in walk(folder, unreadable):
         for name in [name for name in names if name == output.name and (place / name).resolve() == output]:
             names.remove(name)
             search.left_out[OUTPUT].append(_name(place / name, folder))
-        kept = [place / name for name in sorted(files) if not name.startswith(".") and name.upper() != "DICOMDIR"]
+        kept = [place / name for name in files if name.upper() != "DICOMDIR"]
         if REPORT in files:
             kept = [file for file in kept if file.name not in ALL_FILES]
             search.left_out[RESULTS].append(_name(place, folder))
@@ -112,28 +116,31 @@ def _folders(folder: Path, output: Path, search: FolderSearch) -> Iterator[tuple
             yield place, kept
 
 
-def _by_series(folders: list[tuple[Path, list[Path]]], search: FolderSearch, root: Path) -> dict[str, list[Path]]:
+def _by_series(
+    folders: list[tuple[Path, list[Path]]], search: FolderSearch, root: Path, wanted: str | None
+) -> dict[str, list[Path]]:
     """The folders of each CT series, by its UID.
 
     :param folders: each with some of its files.
+    :param wanted: the series that was asked for; a folder is left out where none of its files looked at is of it.
     """
     series: dict[str, list[Path]] = defaultdict(list)
     for place, files in folders:
-        header = _ct_header(files)
+        headers = _ct_headers(files)
+        header = next(iter(headers), None)
         if header is None:
             search.left_out[NO_CT].append(_name(place, root))
+        elif wanted is not None and not any(matches(one, wanted) for one in headers):
+            search.left_out[NOT_ASKED].append(_name(place, root))
         else:
             series[header.tags["series_uid"]].append(place)
     return series
 
 
-def _ct_header(files: list[Path]) -> DicomSlice | None:
-    """The header of the first CT slice among some files; None where all are something else."""
-    for file in dict.fromkeys(files):
-        header = read_header(file) if _is_dicom(file) else None
-        if header is not None and header.tags["modality"] == "CT" and header.is_placed and not header.is_localizer:
-            return header
-    return None
+def _ct_headers(files: list[Path]) -> list[DicomSlice]:
+    """The headers of the CT slices among some files."""
+    headers = (read_header(file) for file in dict.fromkeys(files) if _is_dicom(file))
+    return [one for one in headers if one is not None and one.is_ct and one.is_placed and not one.is_localizer]
 
 
 def _common_folder(places: list[Path], series: dict[str, list[Path]]) -> Path | None:

@@ -1,180 +1,110 @@
-"""Finding the DICOM images in a folder and reading their headers; nothing about the patient is looked at.
-
-Headers are read by pydicom, pixels by GDCM (:func:`image_reader`), which unpacks all the compressed kinds of them.
-"""
+"""Finding the DICOM images in a folder, whatever tree they lie in."""
 
 from __future__ import annotations
 
-import os
-import warnings
-from collections.abc import Iterator
+import struct
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
 
 from ...errors import InputError
+from ..folders import files_below
 from ..stored_image import damaged
-from .lengths import lengths_fit
-
-if TYPE_CHECKING:
-    import SimpleITK as sitk  # noqa: N813
-    from pydicom import Dataset
+from .header import CT_IMAGE, DicomSlice
+from .images import read_images
+from .lengths import transfer_syntax
+from .pixels import check_syntax
 
 EXPECTED = "a folder with one CT series"
 MAX_FILES = 20_000
-CT_STORAGE = b"1.2.840.10008.5.1.4.1.1.2\0"
-UNCOMPRESSED = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
-TAGS = {
-    "sop_class": "SOPClassUID",
-    "sop_instance": "SOPInstanceUID",
-    "image_type": "ImageType",
-    "modality": "Modality",
-    "description": "SeriesDescription",
-    "series_uid": "SeriesInstanceUID",
-    "position": "ImagePositionPatient",
-    "orientation": "ImageOrientationPatient",
-    "pixel_spacing": "PixelSpacing",
-    "samples": "SamplesPerPixel",
-    "bits": "BitsAllocated",
-    "slope": "RescaleSlope",
-    "rescale_type": "RescaleType",
-    "thickness": "SliceThickness",
-    "tilt": "GantryDetectorTilt",
-    "kernel": "ConvolutionKernel",
-    "kvp": "KVP",
-    "contrast": "ContrastBolusAgent",
-    "manufacturer": "Manufacturer",
-    "model": "ManufacturerModelName",
-}
-SIZE = ("Columns", "Rows", "NumberOfFrames")
-BINARY = ("SamplesPerPixel", "BitsAllocated")  # hold a number, not its decimal text
-LARGE_BYTES = 1 << 16  # values of more are left where they are: pixels
+MAX_IMAGES = 50_000  # with the frames of enhanced ones
+CT_STORAGE = f"{CT_IMAGE}\0".encode()
+HEAD_BYTES = 4096
+FIRST_GROUPS = (0x0002, 0x0008)  # that a file begins with
+LAST_FIRST_ELEMENT = 0x0070  # those of the group 0008 that may come first; further ones follow others
 
 
 @dataclass(frozen=True, eq=False)
-class DicomSlice:
-    """One image file of a series: its size (columns, rows, frames), the fields named in ``TAGS``, and ``syntax``."""
+class FoundImages:
+    """What a search found.
 
-    path: Path
-    size: tuple[int, ...]
-    tags: dict[str, str] = field(repr=False)
+    :param images: in the order of their paths.
+    :param others: how many DICOM objects hold no image (reports, contours).
+    :param unsupported: files that claim to hold a CT image whose transfer syntax cannot be read, with that.
+    """
 
-    def numbers(self, name: str) -> tuple[float, ...]:
-        """Values of a decimal field; none where it is missing or does not read."""
-        try:
-            return tuple(float(value) for value in self.tags[name].split("\\") if value.strip())
-        except ValueError:
-            return ()
-
-    @property
-    def is_localizer(self) -> bool:
-        """Whether the image is a scout view, by its image type."""
-        return "LOCALIZER" in self.tags["image_type"].upper() or "SCOUT" in self.tags["image_type"].upper()
-
-    @property
-    def is_uncompressed(self) -> bool:
-        """Whether the pixels are stored as they are, by the transfer syntax."""
-        return self.tags["syntax"].strip("\0 ") in UNCOMPRESSED
-
-    @property
-    def is_placed(self) -> bool:
-        """Whether the image states where in the patient it lies."""
-        return len(self.numbers("position")) == 3 and len(self.numbers("orientation")) == 6
-
-    def fits(self, other: DicomSlice) -> bool:
-        """Whether both can lie in one volume: same size, orientation and pixel spacing, but for rounding."""
-        if self.size != other.size:
-            return False
-        pairs = ((self.numbers(name), other.numbers(name)) for name in ("orientation", "pixel_spacing"))
-        return all(len(a) == len(b) and np.allclose(a, b, rtol=0, atol=1e-3) for a, b in pairs)
+    images: list[DicomSlice] = field(default_factory=list)
+    others: int = 0
+    unsupported: dict[Path, str] = field(default_factory=dict)
 
 
 def is_dicom_file(path: Path) -> bool:
     """Whether the file begins as DICOM files do, with or without a preamble."""
     with open(path, "rb") as stream:
-        head = stream.read(132)
-    return head[128:132] == b"DICM" or head[:4] in (b"\x08\0\0\0", b"\x08\0\x05\0", b"\x08\0\x08\0", b"\x02\0\0\0")
+        head = stream.read(140)
+    if head[128:132] == b"DICM":
+        return True
+    if len(head) < 8:
+        return False
+    for order in "<>":
+        group, element = struct.unpack_from(f"{order}HH", head)
+        if group not in FIRST_GROUPS or element > LAST_FIRST_ELEMENT:
+            continue
+        if head[4:6].isalpha() and head[4:6].isupper():
+            return True
+        length = struct.unpack_from(f"{order}I", head, 4)[0]
+        if length <= 64 and (order == "<" or group == 0x0008):
+            return True
+    return False
 
 
-def scan_folder(folder: Path, stage: str) -> tuple[list[DicomSlice], int]:
-    """Read the headers of all DICOM images in ``folder`` and its subfolders, in the order of their paths.
+def scan_files(paths: list[Path], place: str, stage: str) -> FoundImages:
+    """Read the headers of the DICOM images among some files.
 
-    :return: the images, and how many DICOM objects hold none (reports, contours).
+    :param place: what messages call the folder.
     :raises LesionDecompError: no image at all, more files than any export has, or a damaged CT image.
     """
-    slices, others, seen = [], 0, 0
-    for seen, path in enumerate(_files(folder), start=1):
-        if seen > MAX_FILES:
-            raise InputError(stage, f"more than {MAX_FILES} files in '{folder.name}'", EXPECTED)
-        if not is_dicom_file(path):
+    found, others = FoundImages(), 0
+    for path in paths:
+        if path.name.upper() == "DICOMDIR" or not is_dicom_file(path):
             continue
-        item = read_header(path)
-        if item is not None:
-            slices.append(item)
+        images = read_images(path)
+        if images:
+            found.images.extend(images)
+            if len(found.images) > MAX_IMAGES:
+                raise InputError(stage, f"more than {MAX_IMAGES} images in '{place}'", EXPECTED, code="too_many_files")
         elif _claims_ct(path):
-            raise damaged(stage, f"DICOM file '{path.name}'")
+            syntax = transfer_syntax(path)
+            try:
+                check_syntax(syntax, stage, path.name)
+            except InputError:
+                found.unsupported[path] = syntax
+            else:
+                raise damaged(stage, f"DICOM file '{path.name}'")
         else:
             others += 1
-    if not slices:
-        found = f"{others} DICOM objects without an image" if others else f"no DICOM file among {seen} files"
-        raise InputError(stage, f"{found} in '{folder.name}'", EXPECTED)
-    return slices, others
+    if not found.images:
+        for path, syntax in found.unsupported.items():
+            check_syntax(syntax, stage, path.name)
+        text = f"{others} DICOM objects without an image" if others else f"no DICOM file among {len(paths)} files"
+        raise InputError(stage, f"{text} in '{place}'", EXPECTED, code="no_dicom_image")
+    return FoundImages(found.images, others, found.unsupported)
 
 
-def image_reader(path: Path) -> sitk.ImageFileReader:
-    """SimpleITK's reader for one DICOM file."""
-    import SimpleITK as sitk  # noqa: N813
+def scan_folder(folder: Path, stage: str) -> FoundImages:
+    """Read the headers of all DICOM images in ``folder`` and its subfolders, in the order of their paths.
 
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.SetFileName(str(path))
-    return reader
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(parent) / name
-            if not name.startswith(".") and name.upper() != "DICOMDIR" and path.is_file():
-                yield path
-
-
-def read_header(path: Path) -> DicomSlice | None:
-    """The header of an image file; None where it holds no image, or is damaged."""
-    if not lengths_fit(path):
-        return None
-    import pydicom  # the command line's alone; slow to import
-
-    wanted = [*TAGS.values(), *SIZE, "SpecificCharacterSet", "PixelData"]
-    try:
-        with warnings.catch_warnings():  # of what others wrote against the standard's letter
-            warnings.simplefilter("ignore")
-            data = pydicom.dcmread(path, force=True, defer_size=LARGE_BYTES, specific_tags=wanted)
-            if "PixelData" not in data:
-                return None
-            size = (int(data.Columns), int(data.Rows), int(data.get("NumberOfFrames") or 1))
-            tags = {name: _text(data, keyword) for name, keyword in TAGS.items()}
-            return DicomSlice(path, size, {**tags, "syntax": str(data.file_meta.get("TransferSyntaxUID", ""))})
-    except MemoryError:
-        raise
-    except Exception:  # pydicom raises a dozen kinds here; all mean that the header is damaged
-        return None
-
-
-def _text(data: Dataset, keyword: str) -> str:
-    """A field as text, its values between backslashes as the file has them; empty where there is none."""
-    raw = data.get_item(keyword)
-    if raw is None or not raw.value:
-        return ""
-    if keyword in BINARY or not isinstance(raw.value, bytes):
-        return str(data[keyword].value)
-    return raw.value.decode("utf-8", "replace").strip("\0 ")
+    :raises LesionDecompError: as :func:`scan_files`.
+    """
+    paths: list[Path] = []
+    for path in files_below(folder):
+        paths.append(path)
+        if len(paths) > MAX_FILES:
+            found = f"more than {MAX_FILES} files in '{folder.name}'"
+            raise InputError(stage, found, EXPECTED, code="too_many_files")
+    return scan_files(paths, folder.name, stage)
 
 
 def _claims_ct(path: Path) -> bool:
     with open(path, "rb") as stream:
-        return CT_STORAGE in stream.read(4096)
+        head = stream.read(HEAD_BYTES)
+    return CT_STORAGE in head or f"{CT_IMAGE}.".encode() in head

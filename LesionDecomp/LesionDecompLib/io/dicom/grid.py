@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...ct.oddity import Oddity
 from ...errors import InputError
 from ..stored_image import check_spacing, lps_to_ras
 
@@ -66,10 +67,12 @@ def slice_grid(
     :raises LesionDecompError: an impossible orientation or spacing, two slices in one place, or too much missing.
     """
     if len(pixel_spacing) != 2:
-        raise InputError(stage, "DICOM slices without a pixel spacing", "a CT series with its pixel spacing")
+        raise InputError(
+            stage, "DICOM slices without a pixel spacing", "a CT series with its pixel spacing", code="no_pixel_spacing"
+        )
     check_spacing(stage, pixel_spacing)
     if not np.isfinite(positions).all():
-        raise InputError(stage, "a DICOM slice position that is not a number", "positions in mm")
+        raise InputError(stage, "a DICOM slice position that is not a number", "positions in mm", code="position")
     row, column, normal = _axes(orientation, stage)
     along = positions @ normal
     order = np.argsort(along, kind="stable")
@@ -83,19 +86,19 @@ def slice_grid(
     slices = int(places[-1]) + 1
     regular = float(along[-1] - along[0]) / (slices - 1)
     off = float(np.abs(along - (along[0] + regular * places)).max())
-    warnings = []
+    warnings: list[str] = []
     if off > UNEVEN * regular:  # no grid puts every slice near its place: all are interpolated
-        regular = step
+        limit, regular = UNEVEN * regular, step
         slices = int(np.floor((along[-1] - along[0]) / step + 1e-6)) + 1
         places = (along - along[0]) / step
-        warnings.append(
+        text = (
             f"Slices are unevenly spaced ({gaps.min():.3g} to {gaps.max():.3g} mm); they were interpolated to "
             f"{step:.3g} mm apart."
         )
+        warnings.append(Oddity(text, "slices_interpolated", off, limit))
     elif off > max(ROUNDING_MM, ROUNDING_SHARE * regular):
-        warnings.append(
-            f"Slices are unevenly spaced ({gaps.min():.3g} to {gaps.max():.3g} mm); taken as {regular:.3g} mm apart."
-        )
+        text = f"Slices are unevenly spaced ({gaps.min():.3g} to {gaps.max():.3g} mm); taken as {regular:.3g} mm apart."
+        warnings.append(Oddity(text, "uneven_slices", off, max(ROUNDING_MM, ROUNDING_SHARE * regular)))
     if missing:
         warnings.append(_check_missing(gaps, step, missing, slices, stage))
     matrix = np.eye(4)
@@ -139,7 +142,9 @@ def _axes(orientation: tuple[float, ...], stage: str) -> tuple[np.ndarray, np.nd
     lengths = np.array([np.linalg.norm(row), np.linalg.norm(column)])
     # Written so that NaN fails the test too.
     if not (np.abs(lengths - 1) < 0.01).all() or not abs(row @ column) < 0.01:
-        raise InputError(stage, "a DICOM orientation that is not two unit vectors at right angles", "a valid one")
+        raise InputError(
+            stage, "a DICOM orientation that is not two unit vectors at right angles", "a valid one", code="orientation"
+        )
     row = row / lengths[0]
     column = column - (column @ row) * row
     column /= np.linalg.norm(column)
@@ -154,6 +159,7 @@ def _check_together(gaps: np.ndarray, step: float, stage: str) -> None:
             f"{together} slice position{'s' if together > 1 else ''} with more than one image",
             "one image at each position",
             "Export one phase and one reconstruction.",
+            code="several_images_at_one_position",
         )
 
 
@@ -168,8 +174,10 @@ def _check_missing(gaps: np.ndarray, step: float, missing: int, slices: int, sta
             gaps_text,
             f"gaps of at most {LARGEST_GAP_MM:g} mm and {100 * MOST_FILLED:.0f} % of the slices",
             "Export the series again.",
+            code="too_many_slices_missing",
         )
-    return f"Slices are missing: {gaps_text}; they were interpolated from their neighbors."
+    text = f"Slices are missing: {gaps_text}; they were interpolated from their neighbors."
+    return Oddity(text, "missing_slices", missing, 0)
 
 
 def _shear_warning(
@@ -181,9 +189,13 @@ def _shear_warning(
     off = float(np.linalg.norm(positions - straight, axis=1).max())
     if off > max(pixel_spacing):
         raise InputError(
-            stage, f"slices shifted sideways by up to {off:.3g} mm against each other", "slices in one straight stack"
+            stage,
+            f"slices shifted sideways by up to {off:.3g} mm against each other",
+            "slices in one straight stack",
+            code="slices_shifted",
         )
     degrees = float(np.degrees(np.arccos(np.clip(step @ normal / np.linalg.norm(step), -1, 1))))
     if degrees < WARNED_SHEAR_DEGREES:
         return []
-    return [f"Gantry tilt: slices are sheared by {degrees:.1f}°; the voxel grid follows them."]
+    text = f"Gantry tilt: slices are sheared by {degrees:.1f}°; the voxel grid follows them."
+    return [Oddity(text, "gantry_tilt", degrees, WARNED_SHEAR_DEGREES)]

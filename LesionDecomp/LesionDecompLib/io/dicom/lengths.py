@@ -24,6 +24,8 @@ DELIMITED = 0xFFFE  # group of items and delimiters, which have no value represe
 SEQUENCE_END = (0xFFFE, 0xE0DD)
 PIXEL_DATA = (0x7FE0, 0x0010)
 TRANSFER_SYNTAX = (0x0002, 0x0010)
+META_BYTES = 1 << 16  # that the file meta information may take
+BIG_ENDIAN_GROUPS = (b"\0\x02", b"\0\x08")  # that a file without file meta information begins with
 STANDARD_SYNTAX = "1.2.840.10008.1.2"
 IMPLICIT, BIG_ENDIAN, DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
 
@@ -43,10 +45,24 @@ def lengths_fit(path: Path) -> bool:
             return _fits(data)
 
 
+def transfer_syntax(path: Path) -> str:
+    """The transfer syntax that the file meta information states; empty where there is none to be read."""
+    with open(path, "rb") as stream:
+        data = stream.read(META_BYTES)
+    at = 132 if data[128:132] == b"DICM" else 0
+    while data[at : at + 2] == b"\x02\0" and at + 12 <= len(data):
+        tag, at, length, _ = _element(data, at, "<", True)
+        if tag == TRANSFER_SYNTAX:
+            return data[at : at + length].decode("ascii", "replace").strip("\0 ")
+        at += length
+    return ""
+
+
 def _fits(data: mmap.mmap) -> bool:
     at = 132 if data[128:132] == b"DICM" else 0
     if data[at : at + 2] != b"\x02\0":
-        return _walk(data, at, "<", _is_explicit(data, at))
+        order = ">" if data[at : at + 2] in BIG_ENDIAN_GROUPS else "<"
+        return _walk(data, at, order, _is_explicit(data, at))
     syntax = ""
     while at + 8 <= len(data) and data[at : at + 2] == b"\x02\0":
         if data[at + 4 : at + 6] not in SHORT_FORM | LONG_FORM:

@@ -13,7 +13,9 @@ import numpy as np
 from ... import __version__
 from ...ct.anatomy import LUNG_LESION, LUNGS, NO_CODE, Code, Structure
 from ...errors import OutputError
+from ..archive import is_archive
 from ..atomic import atomic_file
+from .files import is_dicom_file
 from .series import series_files
 
 if TYPE_CHECKING:
@@ -61,12 +63,13 @@ def check_dicom_seg_support() -> None:
         ) from error
 
 
-def check_dicom_input(source: str | Path) -> None:
+def check_dicom_input(source: str | Path, series: str | None = None) -> None:
     """Refuse an input that no DICOM segmentation can refer to.
 
-    :raises LesionDecompError: it is not a folder.
+    :param series: which series of it is read.
+    :raises LesionDecompError: it is not DICOM.
     """
-    if not Path(source).is_dir():
+    if not _is_dicom(Path(source)):
         raise OutputError(
             STAGE,
             f"the input '{Path(source).name}', which is not a DICOM series",
@@ -74,6 +77,10 @@ def check_dicom_input(source: str | Path) -> None:
             "Choose the DICOM folder, or leave out the segmentation.",
             remedy="dicom_seg",
         )
+
+
+def _is_dicom(source: Path) -> bool:
+    return source.is_dir() or is_archive(source) or (source.is_file() and is_dicom_file(source))
 
 
 def write_dicom_seg(
@@ -85,6 +92,7 @@ def write_dicom_seg(
     *,
     lesion_algorithm: Algorithm,
     lung_algorithm: Algorithm | None,
+    series: str | None = None,
 ) -> list[str]:
     """Write right lung, left lung and lesion as a binary DICOM SEG beside the study of its CT.
 
@@ -102,7 +110,8 @@ def write_dicom_seg(
     """
     check_dicom_seg_support()
     check_dicom_input(source)
-    files = series_files(Path(source), STAGE)
+    items = series_files(Path(source), STAGE, series)
+    files = [None if item is None else item.path for item in items]
     if len(files) != volume.shape[0]:
         found = f"{len(files)} images in '{Path(source).name}'"
         raise OutputError(STAGE, found, f"the {volume.shape[0]} that were read before")
