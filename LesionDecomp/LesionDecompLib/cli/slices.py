@@ -22,7 +22,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         type=Path,
         required=True,
         metavar="CSV",
-        help="columns case (the input's name), slice (axial, 0 the lowest), label (lesion or normal), optional split",
+        help="columns case (the input's name), slice (axial, 0 the lowest), label (lesion, normal; unsure: left out), "
+        "optional split, optional patient (whose cases share a split)",
+    )
+    parser.add_argument(
+        "--lung-mask-suffix",
+        default="",
+        metavar="S",
+        help="take the lungs of NAME.nii.gz or NAME_ct.nii.gz from the file NAME with this ending, as _lung.nii.gz",
     )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder of the training set")
     parser.add_argument("--seed", type=int, default=0, help="of the random split into train, val and test (default: 0)")
@@ -47,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
         read_slice_labels(args.labels),
         args.output,
         find_bundle(None, "lungs"),
+        lung_mask_suffix=args.lung_mask_suffix,
         device=choose_device(args.device)[0],
         seed=args.seed,
         overwrite=args.overwrite,

@@ -16,21 +16,22 @@ AIR_HU = -500
 TISSUE_HU = (-200, 300)
 
 
-def check_chest_ct(volume: Volume) -> None:
+def check_chest_ct(volume: Volume, least_slices: int = LEAST_SLICES) -> None:
     """Refuse what cannot be a chest CT in HU.
 
+    :param least_slices: fewer are refused.
     :raises LesionDecompError: too few slices or pixels, all one value, all air, 8-bit gray levels, no air (MR, an
         offset that was never applied).
     """
-    _check_size(volume.view)
+    _check_size(volume.view, least_slices)
     _check_values(sampled(volume.array))
 
 
-def _check_size(view: AxialView) -> None:
+def _check_size(view: AxialView, least_slices: int) -> None:
     slices, rows, columns = view.shape
-    if slices < LEAST_SLICES:
+    if slices < least_slices:
         found = f"{slices} axial slice{'s' if slices > 1 else ''} of {columns}×{rows} pixels"
-        raise InputError(STAGE, found, f"a chest CT of at least {LEAST_SLICES} slices")
+        raise InputError(STAGE, found, f"a chest CT of at least {least_slices} slices")
     if min(rows, columns) < LEAST_PIXELS:
         found = f"axial slices of {columns}×{rows} pixels"
         raise InputError(STAGE, found, f"at least {LEAST_PIXELS}×{LEAST_PIXELS} pixels")

@@ -6,9 +6,11 @@ import csv
 
 import numpy as np
 import pytest
+import SimpleITK
 from LesionDecompLib.cli import main
 from LesionDecompLib.errors import LesionDecompError
 from LesionDecompLib.training.data.export import read_slice_labels, split_cases
+from LesionDecompLib.training.data.labels import SliceLabel
 from LesionDecompLib.training.data.slices import SliceSet
 
 
@@ -95,8 +97,87 @@ def test_labels_that_make_no_sense_are_refused(labels_file, text):
 
 @pytest.mark.slow
 def test_cases_are_dealt_whole_and_repeatably():
-    cases = [f"scan{number}" for number in range(20)]
+    cases = {f"scan{number}": [SliceLabel(0, "normal", "")] for number in range(20)}
     dealt = split_cases(cases)
-    assert dealt == split_cases(cases[::-1])
+    assert dealt == split_cases(dict(reversed(cases.items())))
     assert [list(dealt.values()).count(split) for split in ("train", "val", "test")] == [16, 2, 2]
     assert split_cases(cases, seed=1) != dealt
+
+
+def test_cases_of_one_patient_are_dealt_together():
+    cases = {f"scan{n}": [SliceLabel(0, "normal", "", f"patient{n % 7}")] for n in range(28)}
+    for seed in range(20):
+        dealt = split_cases(cases, seed)
+        assert len({(n % 7, dealt[f"scan{n}"]) for n in range(28)}) == 7
+        assert set(dealt.values()) == {"train", "val", "test"}
+
+
+def test_unsure_slices_are_left_out_and_patients_read(labels_file):
+    text = "case,slice,label,patient\na,1,normal,p\na,2,Unsure,p\nb,0,lesion,p\nc,5,unsure,q\n"
+    assert read_slice_labels(labels_file(text)) == {
+        "a": [SliceLabel(1, "normal", "", "p")],
+        "b": [SliceLabel(0, "lesion", "", "p")],
+        "c": [],
+    }
+
+
+@pytest.fixture
+def masked_slices(sample_folder, tmp_path):
+    """A folder of four scans ``pN_ct.nrrd`` with lung masks ``pN_lung.nrrd``: two of one slice, one without lung."""
+    ct = SimpleITK.ReadImage(str(sample_folder / "chest_ct_tumor.nrrd"))
+    for name, part in (("p0", slice(20, 30)), ("p1", slice(25, 26)), ("p2", slice(40, 41)), ("p3", slice(30, 40))):
+        scan = ct[:, :, part]
+        hu = SimpleITK.GetArrayFromImage(scan)
+        lungs = np.zeros(hu.shape, np.uint8)
+        if name != "p3":
+            lungs[:, 90:170, 30:110], lungs[:, 90:170, 150:230] = 1, 2
+        mask = SimpleITK.GetImageFromArray(lungs)
+        mask.CopyInformation(scan)
+        SimpleITK.WriteImage(scan, str(tmp_path / f"{name}_ct.nrrd"))
+        SimpleITK.WriteImage(mask, str(tmp_path / f"{name}_lung.nrrd"))
+    return tmp_path
+
+
+def test_lungs_come_from_masks_and_single_slices_will_do(masked_slices, labels_file, tmp_path, capsys):
+    rows = ["case,slice,label,split,patient"]
+    rows += [
+        "p0,0,normal,val,a",
+        "p0,9,lesion,val,a",
+        "p0,3,unsure,val,a",
+        "p1,0,lesion,train,b",
+        "p2,0,normal,train,c",
+    ]
+    rows += ["p3,4,normal,train,d"]
+    inputs = [str(masked_slices / f"p{n}_ct.nrrd") for n in range(4)]
+    out = tmp_path / "set"
+    arguments = ["slices", *inputs, "--labels", str(labels_file("\n".join(rows))), "-o", str(out)]
+    assert main([*arguments, "--lung-mask-suffix", "_lung.nrrd", "--device", "cpu"]) == 0
+    assert "2 lesion and 2 normal slices; 1 labeled slices" in capsys.readouterr().out
+    data = SliceSet.load(out, "train")
+    assert sorted(data.files) == ["lesion/p1_0000.png", "normal/p2_0000.png"]
+    # 80 × 80 pixels of the scan twice, less a rim of the slices' pixels.
+    pixel_mm2 = np.prod(SimpleITK.ReadImage(inputs[0]).GetSpacing()[:2])
+    areas = (data.images > 0).sum(axis=(1, 2)) * 1.6**2
+    assert areas == pytest.approx(2 * 80 * 80 * pixel_mm2, rel=0.1) and (areas < 2 * 80 * 80 * pixel_mm2).all()
+    with open(out / "index.csv", encoding="utf-8") as stream:
+        assert {(row["scan"], row["patient"]) for row in csv.DictReader(stream)} == {
+            ("p0", "a"),
+            ("p1", "b"),
+            ("p2", "c"),
+        }
+
+
+def test_a_missing_mask_and_a_patient_in_two_splits_are_refused(masked_slices, labels_file, tmp_path, capsys):
+    (masked_slices / "p1_lung.nrrd").unlink()
+    inputs = [str(masked_slices / f"p{n}_ct.nrrd") for n in (0, 1)]
+    labels = labels_file("case,slice,label,split,patient\np0,0,normal,val,a\np1,0,lesion,train,a\n")
+    arguments = ["slices", *inputs, "--labels", str(labels), "-o", str(tmp_path / "set"), "--device", "cpu"]
+    assert main([*arguments, "--lung-mask-suffix", "_lung.nrrd"]) == 1
+    assert "no lung mask 'p1_lung.nrrd' beside the CT" in capsys.readouterr().err
+    SimpleITK.WriteImage(SimpleITK.ReadImage(str(masked_slices / "p2_lung.nrrd")), str(masked_slices / "p1_lung.nrrd"))
+    mask = SimpleITK.ReadImage(str(masked_slices / "p1_lung.nrrd"))
+    mask.CopyInformation(SimpleITK.ReadImage(inputs[1]))
+    SimpleITK.WriteImage(mask, str(masked_slices / "p1_lung.nrrd"))
+    assert main([*arguments, "--lung-mask-suffix", "_lung.nrrd"]) == 1
+    assert "'a' in the splits train, val" in capsys.readouterr().err
+    assert not (tmp_path / "set").exists()

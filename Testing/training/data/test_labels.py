@@ -77,6 +77,16 @@ def test_a_split_that_was_chosen_stays():
     assert splits(assign_splits(chosen)) == {"a": "train", "b": "val", "c": "train"}
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_volumes_of_one_patient_stay_together(seed):
+    cases = labels(a="ln", b="ln", c="ln", d="ln", e="ln")
+    for case, patient in (("a", "p"), ("b", "p"), ("c", "q"), ("d", "q")):
+        cases[case] = [SliceLabel(item.index, item.label, "", patient) for item in cases[case]]
+    found = splits(assign_splits(cases, seed))
+    assert found["a"] == found["b"] and found["c"] == found["d"]
+    assert set(found.values()) == {"train", "val"}
+
+
 @pytest.mark.parametrize("cases", [{"a": "ln"}, {"a": "l", "b": "n"}, {"a": "l", "b": "l"}, {"a": "ln", "b": "l"}])
 def test_too_few_volumes_are_refused_with_advice(cases):
     with pytest.raises(LesionDecompError, match="Mark slices of more volumes"):

@@ -4,31 +4,36 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ...ct.checks import check_chest_ct
+from ...ct.checks import LEAST_SLICES, check_chest_ct
 from ...ct.volume import Volume
 from ...errors import InputError
 from ...io.atomic import staged_folder, write_text
+from ...io.masks import read_mask
 from ...io.readers import case_name, read_volume
 from ...models.bundle import ModelBundle
 from ...models.records import SliceInput
 from ...progress import Cancel, Progress, check_cancel
 from ...segmentation.lesions import lung_box
+from ...segmentation.lungs.given import lungs_from_mask
 from ...segmentation.lungs.segment import segment_lungs
 from ...segmentation.slices import LungSlices
 from .input import slice_input
-from .labels import STAGE, SliceLabel, read_slice_labels, split_cases
+from .labels import STAGE, SliceLabel, patient_of, read_slice_labels, split_cases
 from .slices import LABELS
 
 __all__ = ["export_slices", "read_slice_labels", "split_cases"]
 
 BATCH = 8
-COLUMNS = ("file", "label", "split", "scan", "slice")
+COLUMNS = ("file", "label", "split", "scan", "slice", "patient")
+CT_ENDING = "_ct"  # of a CT's name; what belongs to it has the same name with another ending
 
 
 def export_slices(
@@ -37,6 +42,7 @@ def export_slices(
     folder: str | Path,
     lung_bundle: ModelBundle,
     *,
+    lung_mask_suffix: str = "",
     device: torch.device | str = "cpu",
     seed: int = 0,
     overwrite: bool = False,
@@ -45,15 +51,20 @@ def export_slices(
 ) -> dict[str, int]:
     """Write a training set as :class:`LesionDecompLib.training.data.slices.SliceSet` reads it, whole or not at all.
 
-    :param inputs: CT files, DICOM folders or volumes; each one's name (file name less its ending) is its ``case``.
+    :param inputs: CT files, DICOM folders or volumes; each one's name (file name less its ending, and less ``_ct`` if
+        the labels have it so) is its ``case``.
     :param labels: from :func:`read_slice_labels`. Cases without a split in there are dealt out by :func:`split_cases`.
+    :param lung_mask_suffix: read each CT file's lungs from the file of its name with this in place of its ending (and
+        of ``_ct``): ``a_ct.nii.gz`` has ``a_lung.nii.gz`` for ``_lung.nii.gz``. A scan of a few slices will do then.
+        Empty: segment them.
     :return: number of slices of each label, and ``without lung``: labeled slices that hold none and are left out.
-    :raises LesionDecompError: a case without labels or the other way round, a slice number too high, unusable CT.
+    :raises LesionDecompError: a case without labels or the other way round, a slice number too high, unusable CT, no
+        lung mask.
     :raises Cancelled: ``cancelled`` returned True.
     """
     cases = _cases(inputs, labels)
-    network = lung_bundle.network(device)
-    dealt = split_cases(list(cases), seed)
+    dealt = split_cases(labels, seed)
+    segmented = _Segmented(lung_bundle, device, cancelled)
     rows: list[dict[str, str | int]] = []
     without_lung = 0
     with staged_folder(folder, overwrite, stage=STAGE, last="index.csv") as staging:
@@ -63,11 +74,16 @@ def export_slices(
             progress("slices", 0, len(cases))
         for number, (case, source) in enumerate(cases.items()):
             check_cancel(cancelled, STAGE)
+            if not labels[case]:
+                continue
             volume = source if isinstance(source, Volume) else read_volume(source)[0]
-            check_chest_ct(volume)
+            check_chest_ct(volume, least_slices=1 if lung_mask_suffix else LEAST_SLICES)
             view = volume.view
             _check_indices(labels[case], case, view.shape[0])
-            lungs, _ = segment_lungs(volume, network, lung_bundle, device, BATCH, None, cancelled)
+            lungs = _lungs_of_mask(source, volume, lung_mask_suffix) if lung_mask_suffix else segmented.lungs(volume)
+            if not lungs.any():
+                without_lung += len(labels[case])
+                continue
             box = lung_box(view.to_axial(lungs))
             slices = LungSlices.of(volume, lungs, box, SliceInput.of({"input": slice_input()}), device)
             for item, image in _images(slices, labels[case]):
@@ -77,7 +93,8 @@ def export_slices(
                 name = f"{item.label}/{case}_{item.index:04d}.png"
                 _write_png(staging / name, image)
                 split = item.split or dealt[case]
-                rows.append({"file": name, "label": item.label, "split": split, "scan": case, "slice": item.index})
+                values = (name, item.label, split, case, item.index, patient_of(case, labels[case]))
+                rows.append(dict(zip(COLUMNS, values, strict=True)))
             if progress is not None:
                 progress("slices", number + 1, len(cases))
         _check_splits(rows)
@@ -90,13 +107,49 @@ def export_slices(
     return counts | {"without lung": without_lung}
 
 
+@dataclass(frozen=True, eq=False)
+class _Segmented:
+    """Lungs of CTs that come without a mask."""
+
+    bundle: ModelBundle
+    device: torch.device | str
+    cancelled: Cancel | None
+
+    @cached_property
+    def network(self) -> torch.nn.Module:
+        return self.bundle.network(self.device)
+
+    def lungs(self, volume: Volume) -> np.ndarray:
+        """``(k, j, i)`` uint8, 1 right, 2 left."""
+        return segment_lungs(volume, self.network, self.bundle, self.device, BATCH, None, self.cancelled)[0]
+
+
+def _lungs_of_mask(source: str | Path | Volume, volume: Volume, suffix: str) -> np.ndarray:
+    """The lungs in the file beside a CT, ``(k, j, i)`` uint8, 1 right, 2 left; all 0 where it has none."""
+    if isinstance(source, Volume):
+        raise InputError(STAGE, f"a volume '{source.name}' without a file", "files with lung masks beside them")
+    names = [case_name(source)]
+    names += [names[0].removesuffix(CT_ENDING)] if names[0].endswith(CT_ENDING) else []
+    paths = [Path(source).with_name(name + suffix) for name in names]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        raise InputError(STAGE, f"no lung mask '{paths[-1].name}' beside the CT", "a lung mask for each CT")
+    mask = read_mask(path, volume, may_be_empty=True)
+    return lungs_from_mask(mask, volume)[0] if mask.any() else mask
+
+
 def _cases(
-    inputs: Sequence[str | Path | Volume], labels: dict[str, list[SliceLabel]]
+    inputs: Sequence[str | Path | Volume], labels: Mapping[str, list[SliceLabel]]
 ) -> dict[str, str | Path | Volume]:
     """The inputs by the names of their cases, all of which have labels, and no others."""
-    cases = {item.name if isinstance(item, Volume) else case_name(item): item for item in inputs}
-    if len(cases) < len(inputs):
-        raise InputError(STAGE, "two inputs of the same name", "a name of its own for each case")
+    cases: dict[str, str | Path | Volume] = {}
+    for item in inputs:
+        name = item.name if isinstance(item, Volume) else case_name(item)
+        if name not in labels and name.removesuffix(CT_ENDING) in labels:
+            name = name.removesuffix(CT_ENDING)
+        if name in cases:
+            raise InputError(STAGE, f"two inputs of the name '{name}'", "a name of its own for each case")
+        cases[name] = item
     for missing, where in ((sorted(set(cases) - set(labels)), "labels"), (sorted(set(labels) - set(cases)), "inputs")):
         if missing:
             raise InputError(STAGE, f"no {where} for case '{missing[0]}'", "the same cases in both")
@@ -125,11 +178,11 @@ def _images(slices: LungSlices, labels: list[SliceLabel]) -> Iterator[tuple[Slic
 def _check_splits(rows: list[dict[str, str | int]]) -> None:
     splits: dict[str, set[str | int]] = {}
     for row in rows:
-        splits.setdefault(str(row["scan"]), set()).add(row["split"])
-    for scan, found in splits.items():
+        splits.setdefault(str(row["patient"]), set()).add(row["split"])
+    for patient, found in splits.items():
         if len(found) > 1:
-            text = f"case '{scan}' in the splits {', '.join(sorted(map(str, found)))}"
-            raise InputError(STAGE, text, "each case in one split: its slices resemble each other")
+            text = f"'{patient}' in the splits {', '.join(sorted(map(str, found)))}"
+            raise InputError(STAGE, text, "each patient in one split: the slices resemble each other")
 
 
 def _write_png(path: Path, image: np.ndarray) -> None:

@@ -6,7 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,23 +17,30 @@ from .slices import LABELS, SPLITS
 
 STAGE = "Making the training set"
 LABEL_WORDS = {"lesion": "lesion", "1": "lesion", "normal": "normal", "0": "normal"}
+UNSURE = "unsure"
 
 
 @dataclass(frozen=True)
 class SliceLabel:
-    """Label of one axial slice: ``index`` counts from the lowest slice, from 0; ``split`` may be empty."""
+    """Label of one axial slice: ``index`` counts from the lowest slice, from 0; ``split`` may be empty.
+
+    ``patient``: whose slice it is, where several cases are of one patient; empty where each case has its own.
+    """
 
     index: int
     label: str
     split: str
+    patient: str = ""
 
 
 def read_slice_labels(path: str | Path) -> dict[str, list[SliceLabel]]:
-    """Read ``case,slice,label`` (and ``split``, if given) and sort by case.
+    """Read ``case,slice,label`` (and ``split`` and ``patient``, if given) and sort by case.
 
-    ``label`` is ``lesion`` or ``normal``, or 1 or 0; ``slice`` counts axial slices from the lowest, from 0.
+    ``label`` is ``lesion`` or ``normal``, or 1 or 0; ``slice`` counts axial slices from the lowest, from 0. Slices
+    labeled ``unsure`` teach nothing and are left out; a case of which nothing else is known has no label then.
 
-    :raises LesionDecompError: unreadable, a missing column, a value that makes no sense, a slice labeled twice.
+    :raises LesionDecompError: unreadable, a missing column, a value that makes no sense, a slice labeled twice, a case
+        of two patients.
     """
     try:
         if not Path(path).is_file():
@@ -44,32 +51,51 @@ def read_slice_labels(path: str | Path) -> dict[str, list[SliceLabel]]:
         raise InputError(STAGE, f"labels that cannot be read ({error})", "a UTF-8 CSV file") from error
     labels: dict[str, list[SliceLabel]] = {}
     labeled: set[tuple[str, int]] = set()
+    patients: dict[str, str] = {}
     for number, row in enumerate(rows, start=2):
         found = f"line {number} of the labels ({', '.join(str(value)[:40] for value in list(row.values())[:6])})"
-        word = LABEL_WORDS.get((row.get("label") or "").strip().lower())
+        given = (row.get("label") or "").strip().lower()
+        word = UNSURE if given == UNSURE else LABEL_WORDS.get(given)
         index = (row.get("slice") or "").strip()
-        split = (row.get("split") or "").strip()
+        split, patient = ((row.get(column) or "").strip() for column in ("split", "patient"))
         if not row.get("case") or word is None or not re.fullmatch("[0-9]{1,6}", index):
-            raise InputError(STAGE, found, "columns case, slice (from 0 at the lowest) and label (lesion, normal)")
+            raise InputError(
+                STAGE, found, "columns case, slice (from 0 at the lowest) and label (lesion, normal, unsure)"
+            )
         if split and split not in SPLITS:
             raise InputError(STAGE, found, f"one of the splits {', '.join(SPLITS)}")
         if (row["case"], int(index)) in labeled:
             raise InputError(STAGE, f"{found}, labeled before", "one label for each slice")
         labeled.add((row["case"], int(index)))
-        labels.setdefault(row["case"], []).append(SliceLabel(int(index), word, split))
-    if not labels:
+        of_case = labels.setdefault(row["case"], [])
+        if patients.setdefault(row["case"], patient) != patient:
+            raise InputError(STAGE, f"{found}, another patient than before", "one patient for each case")
+        if word != UNSURE:
+            of_case.append(SliceLabel(int(index), word, split, patient))
+    if not any(labels.values()):
         raise InputError(STAGE, "labels without a line", "a line for each slice: case,slice,label")
     return labels
 
 
-def split_cases(cases: Sequence[str], seed: int = 0) -> dict[str, str]:
-    """Deal whole cases to ``train`` (eight of ten), ``val`` and ``test``, at random but repeatably."""
-    order = [sorted(cases)[index] for index in np.random.default_rng(seed).permutation(len(cases))]
+def patient_of(case: str, labels: Sequence[SliceLabel]) -> str:
+    """Whose a case is: the patient that its labels name, or its own name."""
+    return next((item.patient for item in labels if item.patient), case)
+
+
+def split_cases(labels: Mapping[str, Sequence[SliceLabel]], seed: int = 0) -> dict[str, str]:
+    """Deal whole patients to ``train`` (eight of ten), ``val`` and ``test``, at random but repeatably.
+
+    :return: case -> split.
+    """
+    patients = {case: patient_of(case, items) for case, items in labels.items()}
+    names = sorted(set(patients.values()))
+    order = [names[index] for index in np.random.default_rng(seed).permutation(len(names))]
     tenth = max(1, round(len(order) / 10)) if len(order) >= 3 else 0
-    return {
-        case: "val" if position < tenth else "test" if position < 2 * tenth else "train"
-        for position, case in enumerate(order)
+    splits = {
+        patient: "val" if position < tenth else "test" if position < 2 * tenth else "train"
+        for position, patient in enumerate(order)
     }
+    return {case: splits[patient] for case, patient in patients.items()}
 
 
 @dataclass(frozen=True)
@@ -110,29 +136,33 @@ def labels_of_ranges(ranges: Sequence[SliceRange]) -> dict[str, list[SliceLabel]
 
 
 def assign_splits(labels: Mapping[str, list[SliceLabel]], seed: int = 0) -> dict[str, list[SliceLabel]]:
-    """Give every case its split, so that ``train`` and ``val`` have slices of both labels.
+    """Give every patient a split, so that ``train`` and ``val`` have slices of both labels.
 
-    Cases with a split keep it. Of the others, some that hold both labels (or, without such, one of each) are taken for
-    ``val`` until it holds both labels and a tenth of the cases; the rest trains.
+    Patients with a split keep it. Of the others, some that hold both labels (or, without such, one of each) are taken
+    for ``val`` until it holds both labels and a tenth of the patients; the rest trains.
 
-    :raises LesionDecompError: there are too few cases for that.
+    :raises LesionDecompError: there are too few patients for that.
     """
-    splits = {case: next((item.split for item in items if item.split), "") for case, items in labels.items()}
-    kinds = {case: {item.label for item in items} for case, items in labels.items()}
-    order = [sorted(labels)[index] for index in np.random.default_rng(seed).permutation(len(labels))]
-    free = [case for case in order if not splits[case]]
-    tenth = round(len(labels) / 10)
+    patients = {case: patient_of(case, items) for case, items in labels.items()}
+    of_patient: dict[str, list[SliceLabel]] = {}
+    for case, items in labels.items():
+        of_patient.setdefault(patients[case], []).extend(items)
+    splits = {name: next((item.split for item in items if item.split), "") for name, items in of_patient.items()}
+    kinds = {name: {item.label for item in items} for name, items in of_patient.items()}
+    order = [sorted(of_patient)[index] for index in np.random.default_rng(seed).permutation(len(of_patient))]
+    free = [name for name in order if not splits[name]]
+    tenth = round(len(of_patient) / 10)
 
     def held(split: str) -> set[str]:
-        return set().union(*(kinds[case] for case in labels if splits[case] == split))
+        return set().union(*(kinds[name] for name in of_patient if splits[name] == split))
 
-    for case in sorted(free, key=lambda case: -len(kinds[case])):
-        rest = [other for other in free if other != case and not splits[other]]
+    for name in sorted(free, key=lambda name: -len(kinds[name])):
+        rest = [other for other in free if other != name and not splits[other]]
         left = held("train").union(*(kinds[other] for other in rest))
-        wanted = not kinds[case] <= held("val") or sum(split == "val" for split in splits.values()) < tenth
+        wanted = not kinds[name] <= held("val") or sum(split == "val" for split in splits.values()) < tenth
         if wanted and left == set(LABELS):
-            splits[case] = "val"
-    splits = {case: split or "train" for case, split in splits.items()}
+            splits[name] = "val"
+    splits = {name: split or "train" for name, split in splits.items()}
     for split in ("train", "val"):
         missing = [label for label in LABELS if label not in held(split)]
         if missing:
@@ -142,16 +172,14 @@ def assign_splits(labels: Mapping[str, list[SliceLabel]], seed: int = 0) -> dict
                 "slices of both labels in volumes to train with (train), and in others to check with (val)",
                 "Mark slices of more volumes.",
             )
-    return {
-        case: [SliceLabel(item.index, item.label, splits[case]) for item in items] for case, items in labels.items()
-    }
+    return {case: [replace(item, split=splits[patients[case]]) for item in items] for case, items in labels.items()}
 
 
 def write_slice_labels(path: str | Path, labels: Mapping[str, list[SliceLabel]]) -> None:
     """Write labels as :func:`read_slice_labels` reads them."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["case", "slice", "label", "split"])
+    writer.writerow(["case", "slice", "label", "split", "patient"])
     for case, items in labels.items():
-        writer.writerows([case, item.index, item.label, item.split] for item in items)
+        writer.writerows([case, item.index, item.label, item.split, item.patient] for item in items)
     write_text(path, text.getvalue(), STAGE)
