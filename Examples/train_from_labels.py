@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 from LesionDecompLib.io.readers import read_volume
-from LesionDecompLib.measurement.statistics import measurement
+from LesionDecompLib.measurement.definitions import measurement
 from LesionDecompLib.models.bundle import find_bundle
 from LesionDecompLib.models.device import choose_device
 from LesionDecompLib.pipeline import Segmenter

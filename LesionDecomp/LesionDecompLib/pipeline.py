@@ -17,6 +17,8 @@ from .ct.plausibility import heat_warnings, input_warnings
 from .ct.volume import Volume
 from .errors import ConfigError
 from .measurement.live import LiveLesions
+from .measurement.region_rows import RegionMeasurements, RegionTallies
+from .measurement.regions import GivenRegions
 from .measurement.statistics import RegionStatistics
 from .models.bundle import ModelBundle, find_bundle
 from .models.device import choose_device
@@ -49,6 +51,8 @@ class SegmentResult:
     :param timings_s: seconds for each stage.
     :param lung_bundle: None when a lung mask was supplied.
     :param precision: that each network computed in: ``lungs`` (unless a mask was supplied), ``lesions``.
+    :param regions: measurements of zones, halves, and the regions that were given; None where nobody measured them.
+    :param regions_sha256: of the regions that were given; empty where none were.
     """
 
     heat: np.ndarray
@@ -64,6 +68,8 @@ class SegmentResult:
     lesion_bundle: ModelBundle
     lung_bundle: ModelBundle | None
     precision: dict[str, str] = field(default_factory=dict)
+    regions: RegionMeasurements | None = None
+    regions_sha256: str = ""
 
     def boxed(self, name: str) -> np.ndarray:
         """``"heat"``, ``"lungs"`` or ``"lesions"`` inside :attr:`box`."""
@@ -110,6 +116,7 @@ class Segmenter:
         min_volume_ml: float = DEFAULT_MIN_VOLUME_ML,
         progress: Progress | None = None,
         cancelled: Cancel | None = None,
+        regions: GivenRegions | None = None,
     ) -> SegmentResult:
         """Segment one volume, which is not changed.
 
@@ -119,6 +126,7 @@ class Segmenter:
         :param min_volume_ml: lesions smaller than this are left out, mL.
         :param progress: called with (stage, slices done, slices in all).
         :param cancelled: asked once a batch.
+        :param regions: parts of the lungs to measure beside zones and halves, on the volume's grid.
         :raises LesionDecompError: not a chest CT, no lungs, a mask that does not fit, a parameter out of range.
         :raises Cancelled: ``cancelled`` returned True.
         """
@@ -141,7 +149,8 @@ class Segmenter:
         report("lesions", 0, 1)
         with _timed(timings, "lesions"):
             hu, sides, warmth = (view.to_axial(array) for array in (volume.array, lungs, heat))
-            found = LiveLesions(hu, sides, warmth, volume.voxel_volume_ml, box).at(threshold, min_volume_ml)
+            live = LiveLesions(hu, sides, warmth, volume.voxel_volume_ml, box)
+            found = live.at(threshold, min_volume_ml)
             lesions = np.empty_like(lungs)
             found.paint(view.to_axial(lesions))
         report("lesions", 1, 1)
@@ -149,6 +158,10 @@ class Segmenter:
         report("statistics", 0, 1)
         with _timed(timings, "statistics"):
             statistics = found.statistics()
+            labels = view.to_axial(regions.labels) if regions is not None else None
+            tallies = RegionTallies.of(live, labels, regions)
+            measured = tallies.at(found)
+            warnings += tallies.warnings
         report("statistics", 1, 1)
         warnings += heat_warnings(statistics[0].values)
         LOG.info("Segmented %s voxels on %s in %.1f s", volume.array.size, self.device, sum(timings.values()))
@@ -167,6 +180,8 @@ class Segmenter:
             lesion_bundle=self.lesion_bundle,
             lung_bundle=used.get("lungs"),
             precision={task: str(self._precision(bundle)).removeprefix("torch.") for task, bundle in used.items()},
+            regions=measured,
+            regions_sha256=regions.sha256 if regions is not None else "",
         )
 
     def _lungs(

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 
 import vtk
-from LesionDecompLib.measurement.statistics import MEASUREMENTS, REGION_HEADER, Measurement, RegionStatistics
+from LesionDecompLib.measurement.definitions import MEASUREMENTS, Measurement
+from LesionDecompLib.measurement.statistics import REGION_HEADER, RegionStatistics
 
 READABLE_ROLE = "LesionDecomp.readableTable"  # the heatmap's reference to the table for people
 UNDEFINED = "–"
@@ -42,7 +43,7 @@ def fill_table(node, rows: Sequence[RegionStatistics]) -> None:
             node.AddColumn(column)
             node.SetColumnTitle(measurement.header, measurement.title)
             node.SetColumnUnitLabel(measurement.header, measurement.unit)
-            node.SetColumnDescription(measurement.header, measurement.definition)
+            node.SetColumnDescription(measurement.header, measurement.explanation)
     finally:
         node.EndModify(modified)
 

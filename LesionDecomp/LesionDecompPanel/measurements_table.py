@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import qt
-from LesionDecompLib.measurement.statistics import RegionStatistics, measurement
+from LesionDecompLib.measurement.definitions import measurement
+from LesionDecompLib.measurement.statistics import RegionStatistics
 from LesionDecompMrml.statistics_table import readable
 from slicer.i18n import tr as _
 

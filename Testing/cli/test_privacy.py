@@ -115,6 +115,7 @@ def test_no_byte_of_any_output_reports_who_the_patient_is_or_where_the_files_lay
         "scene.mrb",
         "overview.png",
         "statistics.csv",
+        "regions.csv",
     }
     reported = {"output on the terminal": [done.stdout + done.stderr]}
     reported |= {path.name: list(layers(path.read_bytes())) for path in files}

@@ -22,14 +22,15 @@ from LesionDecompLib.cli import main
 from LesionDecompLib.cli.batch.plan import plan_cases
 from LesionDecompLib.cli.progress import Progress
 from LesionDecompLib.io.readers import read_volume
-from LesionDecompLib.measurement.statistics import MEASUREMENTS, read_statistics_csv
+from LesionDecompLib.measurement.definitions import MEASUREMENTS
+from LesionDecompLib.measurement.statistics import read_statistics_csv
 from LesionDecompLib.models import bundle as bundles
 from LesionDecompLib.models.weights import WEIGHTS_NAME
 from LesionDecompLib.pipeline import Segmenter
 from PIL import Image
 from safetensors.torch import load_file
 
-FILES = ["heatmap.nrrd", "lesions.nrrd", "lungs.nrrd", "report.json", "statistics.csv"]
+FILES = ["heatmap.nrrd", "lesions.nrrd", "lungs.nrrd", "regions.csv", "report.json", "statistics.csv"]
 
 
 @pytest.fixture
@@ -100,7 +101,7 @@ class TestOneCase:
         assert report["input"]["sha256"] == read_volume(ct)[1].sha256
         assert report["input"]["ijk_to_ras"] == volume.ijk_to_ras.tolist()
         assert report["input"]["size_ijk"] == [64, 64, 12]
-        asked = {"device": "cpu", "batch_size": 3, "precision": "auto"}
+        asked = {"device": "cpu", "batch_size": 3, "precision": "auto", "lung_labels": None, "regions": None}
         assert report["parameters"] == {"threshold": 0.45, "min_volume_ml": 0.3, **asked}
         model = bundles.find_bundle(None, "lesions")
         assert report["models"] == {

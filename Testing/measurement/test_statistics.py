@@ -12,13 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from LesionDecompLib.ct.grid import AxialView
 from LesionDecompLib.errors import LesionDecompError
+from LesionDecompLib.measurement.definitions import AMOUNTS, MEASUREMENTS, measurement
 from LesionDecompLib.measurement.statistics import (
-    AMOUNTS,
-    MEASUREMENTS,
     RegionStatistics,
     axial_thirds,
     lesion_statistics,
-    measurement,
     read_statistics_csv,
     statistics_csv,
     tally_lungs,
@@ -313,7 +311,9 @@ def test_every_figure_states_what_it_means():
     assert len({m.key for m in MEASUREMENTS}) == len({m.header for m in MEASUREMENTS}) == len(MEASUREMENTS)
     for m in MEASUREMENTS:
         assert m.definition.endswith(".")
-        assert m.tooltip == f"{m.header}: {m.definition}"
+        assert m.tooltip == f"{m.header}: {m.explanation}" and m.explanation.startswith(m.definition)
+        assert m.source in m.explanation and "doi" not in m.definition
+    assert "doi 10.1186" in measurement("consolidation_ml").tooltip
     assert "-300 HU" in measurement("ground_glass_ml").definition
     assert measurement("involvement_percent").text(12.3456) == "12.35"
     assert measurement("involvement_percent").text(float("nan")) == "-"

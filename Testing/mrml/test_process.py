@@ -222,7 +222,7 @@ def test_the_ct_itself_is_left_alone(logic, small_ct):
 
 @pytest.mark.slow
 def test_table_holds_the_figures_of_the_library_with_units_and_definitions(logic, small_ct, untrained_segmenter):
-    from LesionDecompLib.measurement.statistics import MEASUREMENTS
+    from LesionDecompLib.measurement.definitions import MEASUREMENTS
     from LesionDecompMrml.input_nodes import volume_from_node
 
     ct, mask = small_ct

@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 from LesionDecompLib.errors import LesionDecompError
-from LesionDecompLib.measurement.statistics import MEASUREMENTS, measurement, read_statistics_csv
+from LesionDecompLib.measurement.definitions import MEASUREMENTS, measurement
+from LesionDecompLib.measurement.statistics import read_statistics_csv
 
 slicer = pytest.importorskip("slicer", reason="slicer-core is not installed (pip install .[headless])")
 import vtk  # noqa: E402

@@ -37,7 +37,7 @@ def test_the_functions_people_begin_with_have_examples():
         "ct.grid",
         "models.bundle",
         "segmentation.lesions",
-        "measurement.statistics",
+        "measurement.definitions",
         "training.config",
     }
     assert {f"LesionDecompLib.{name}" for name in needed} <= set(WITH_EXAMPLES)

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from command_line import names, run_here, small_ct, small_models
 from LesionDecompLib.ct.oddity import Oddity
-from LesionDecompLib.measurement.statistics import MEASUREMENTS, SIDES, measurement
+from LesionDecompLib.measurement.definitions import AMOUNTS, MEASUREMENTS, measurement
+from LesionDecompLib.measurement.statistics import SIDES
 from LesionDecompLib.models import bundle as bundles
 from LesionDecompLib.report.charts import axis_chart, volume_chart
 from LesionDecompLib.report.manifest import RESEARCH_USE, build_manifest, manifest_of_lesions
@@ -90,14 +91,20 @@ def test_page_holds_every_figure_its_definition_the_warnings_and_the_notice(case
     _, result, _ = case
     text = "".join(Page(html).text)
     for m in MEASUREMENTS:
-        assert m.definition in text
+        assert m.definition in text and m.source in text
         assert m.title in text
-    rows = re.findall(r'<tr[^>]*><th scope="row">([^<]*)</th>(.*?)</tr>', html)
+    rows = re.findall(r'<tr[^>]*><th scope="row"[^>]*>([^<]*)</th>(.*?)</tr>', html)
     cells = [(unescape(region).lower(), re.findall(r"<td>([^<]*)</td>", row)) for region, row in rows]
     for row in result.statistics:
         shown = [value for region, values in cells if region == row.region for value in values]
         wanted = [m.text(row.values[m.key]) for m in MEASUREMENTS if row.region in SIDES or m.key in VOLUME_KEYS]
         assert sorted(shown) == sorted(wanted)
+    for row in result.regions.of_set("halves"):
+        shown = next(values for region, values in cells if region == row.region)
+        assert shown == [measurement(key).text(row.values[key]) for key in (*AMOUNTS, "crossing_count")]
+    zones = result.regions.severity.zones
+    assert f"Severity score by zones: {zones.total} of 24" in text
+    assert all(part.text() in text for part in zones.parts) and "undefined: no lobes were given" in text
     assert "Slices are <b>7 mm</b> apart & more." in text
     assert RESEARCH_USE in text
     assert "a-model 1.0.0" in text and "heat ≥ 0.4" in text
@@ -137,7 +144,8 @@ def test_manifest_has_the_codes_of_warnings_that_have_one(case):
 
 def test_manifest_follows_the_threshold_and_the_rest_of_the_run_stays(case):
     volume, result, manifest = case
-    moved = manifest_of_lesions(manifest, 0.7, 0.25, result.statistics[:3])
+    moved = manifest_of_lesions(manifest, 0.7, 0.25, result.statistics[:3], result.regions, "ab12")
+    assert moved["parameters"]["regions"] == "ab12"
     assert (moved["parameters"]["threshold"], moved["parameters"]["min_volume_ml"]) == (0.7, 0.25)
     assert [row["region"] for row in moved["statistics"]] == list(SIDES)
     assert manifest["parameters"]["threshold"] == 0.4 and len(manifest["statistics"]) == 12

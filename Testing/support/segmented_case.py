@@ -10,6 +10,8 @@ from LesionDecompLib.ct.grid import AxialView
 from LesionDecompLib.ct.volume import Volume
 from LesionDecompLib.io.masks import read_labels
 from LesionDecompLib.io.readers import read_volume
+from LesionDecompLib.measurement.live import LiveLesions
+from LesionDecompLib.measurement.region_rows import RegionTallies
 from LesionDecompLib.measurement.statistics import lesion_statistics
 from LesionDecompLib.segmentation.lesions import lesion_labelmap
 from scipy.ndimage import binary_closing, gaussian_filter
@@ -54,6 +56,7 @@ def segmented(volume: Volume, lungs: np.ndarray, heat: np.ndarray, threshold: fl
     heat = np.where(labels > 0, heat, 0).astype(np.float32)
     lesions = lesion_labelmap(heat, labels, threshold, 0.1, volume.voxel_volume_ml)
     arrays = [view.to_axial(a) for a in (volume.array, labels, lesions, heat)]
+    live = LiveLesions.of(arrays[0], arrays[1], arrays[3], volume.voxel_volume_ml)
     return SimpleNamespace(
         heat=heat,
         lungs=labels,
@@ -66,6 +69,8 @@ def segmented(volume: Volume, lungs: np.ndarray, heat: np.ndarray, threshold: fl
         warnings=[],
         timings_s={},
         lung_bundle=None,
+        regions=RegionTallies.of(live).at(live.at(threshold, 0.1)),
+        regions_sha256="",
         lesion_bundle=SimpleNamespace(name="a-model", version="1.0.0"),
     )
 

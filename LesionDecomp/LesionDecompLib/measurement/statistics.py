@@ -1,7 +1,6 @@
-"""The measurements of a segmented CT: what each one means, how it is computed, and how it is written down.
+"""The measurements of a segmented CT: how they are computed, and how they are written down.
 
-A measurement is defined once, as a :class:`Measurement`; the header of the CSV file, the table and its tooltips are all
-made from that. :func:`lesion_statistics` computes them for the two lungs and their thirds.
+:func:`lesion_statistics` computes them for the two lungs and their thirds; :mod:`.definitions` says what each means.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,17 +21,10 @@ from ..io.atomic import write_text
 from ..segmentation.components import Components, components_of_positions
 from ..segmentation.lesions import lung_box, memory_order
 from ..threads import over_slices
+from .definitions import CONSOLIDATION_HU, MEASUREMENTS
 from .tally import ListedVoxels, StoredOrder, list_voxels
 
 STAGE = "Statistics"
-# Ground glass below, consolidation from here up. One cut inside an outlined lesion, so that the two add up to it; of
-# eight cuts compared by Lu et al. (BMC Infect Dis 2021; 21:836, doi 10.1186/s12879-021-06556-z) this served best.
-CONSOLIDATION_HU = -300
-_SPLIT_SOURCE = (
-    f"The cut at {CONSOLIDATION_HU} HU follows Lu et al., BMC Infect Dis 2021, doi 10.1186/s12879-021-06556-z; "
-    "ground glass and consolidation add up to the lesion volume."
-)
-_PERCENTILE_RULE = "linear between the two nearest voxels"
 REGION_HEADER = "Region"
 WARNINGS_HEADER = "Warnings"
 
@@ -53,100 +45,6 @@ REGIONS: dict[str, list[int]] = {
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """A measurement made of every region.
-
-    :param key: name in code and JSON.
-    :param title: name for people.
-    :param unit: may be empty.
-    :param definition: one or two sentences for a tooltip.
-    :param decimals: digits worth showing in a table.
-    """
-
-    key: str
-    title: str
-    unit: str
-    definition: str
-    decimals: int = 1
-
-    @property
-    def header(self) -> str:
-        """Title and unit, e.g. ``"Lesion volume (mL)"``."""
-        return f"{self.title} ({self.unit})" if self.unit else self.title
-
-    @property
-    def tooltip(self) -> str:
-        """Header and definition, for a column's tooltip."""
-        return f"{self.header}: {self.definition}"
-
-    def text(self, value: float) -> str:
-        """A value for people: with :attr:`decimals` digits, or a hyphen where it is undefined."""
-        return "-" if math.isnan(value) else f"{value:.{self.decimals}f}"
-
-
-def _hu_measurements(key: str, title: str, voxels: str) -> tuple[Measurement, ...]:
-    return (
-        Measurement(f"{key}_hu_mean", f"{title} mean", "HU", f"Mean HU of {voxels}."),
-        Measurement(
-            f"{key}_hu_sd", f"{title} SD", "HU", f"Standard deviation (n - 1) of the HU of {voxels}; needs two voxels."
-        ),
-        Measurement(
-            f"{key}_hu_p05", f"{title} 5th percentile", "HU", f"5th percentile of {voxels}, {_PERCENTILE_RULE}."
-        ),
-        Measurement(f"{key}_hu_p50", f"{title} median", "HU", f"50th percentile of {voxels}, {_PERCENTILE_RULE}."),
-        Measurement(
-            f"{key}_hu_p95", f"{title} 95th percentile", "HU", f"95th percentile of {voxels}, {_PERCENTILE_RULE}."
-        ),
-    )
-
-
-MEASUREMENTS: tuple[Measurement, ...] = (
-    Measurement(
-        "lung_volume_ml", "Lung volume", "mL", "Voxels of the lung mask, lesions included, times the voxel volume."
-    ),
-    Measurement("lesion_volume_ml", "Lesion volume", "mL", "Voxels of the lesion labelmap times the voxel volume.", 2),
-    Measurement("involvement_percent", "Involvement", "%", "Lesion volume over lung volume of the same region.", 2),
-    Measurement(
-        "ground_glass_ml",
-        "Ground-glass volume",
-        "mL",
-        f"Lesion voxels below {CONSOLIDATION_HU} HU, times the voxel volume. {_SPLIT_SOURCE}",
-        2,
-    ),
-    Measurement(
-        "consolidation_ml",
-        "Consolidation volume",
-        "mL",
-        f"Lesion voxels of {CONSOLIDATION_HU} HU and more, times the voxel volume. {_SPLIT_SOURCE}",
-        2,
-    ),
-    Measurement(
-        "lesion_count",
-        "Lesion count",
-        "",
-        "Connected lesions (26 neighbors) of the whole labelmap with at least one voxel in the region; a lesion that "
-        "crosses a border counts on both sides of it.",
-        0,
-    ),
-    Measurement(
-        "largest_lesion_ml",
-        "Largest lesion",
-        "mL",
-        "Volume inside the region of the connected lesion with most voxels there; 0 without lesions.",
-        2,
-    ),
-    *_hu_measurements("lesion", "Lesion", "the lesion voxels"),
-    *_hu_measurements("lung", "Lung", "all voxels of the lung mask, lesions included"),
-    Measurement(
-        "lung_heat_mean", "Lung heat mean", "", "Mean of the heatmap (0 to 1) over the lung mask, lesions included.", 3
-    ),
-    Measurement("lesion_heat_mean", "Lesion heat mean", "", "Mean of the heatmap (0 to 1) over the lesion voxels.", 3),
-)
-# The first of them measure how much there is, the others how dense and how warm it is.
-AMOUNTS: tuple[str, ...] = tuple(one.key for one in MEASUREMENTS[:7])
-
-
-@dataclass(frozen=True)
 class RegionStatistics:
     """The measurements of one region.
 
@@ -160,13 +58,14 @@ class RegionStatistics:
 
 @dataclass(frozen=True, eq=False)
 class Tally:
-    """What is counted voxel by voxel, for each of six cells: lung (right, left) by third (lower, middle, upper).
+    """What is counted voxel by voxel, for each of n cells: six, lung (right, left) by third (lower, middle, upper), or
+    those of a set of regions.
 
     :param box: of the lungs, along the axial axes.
-    :param voxels: ``(6,)`` int64.
-    :param heat: ``(6,)`` float64, sum of the heat.
+    :param voxels: ``(n,)`` int64.
+    :param heat: ``(n,)`` float64, sum of the heat.
     :param hu: their HU.
-    :param components: ``(count, 6)`` int64, voxels of each connected component; no rows where it does not matter.
+    :param components: ``(count, n)`` int64, voxels of each connected component; no rows where it does not matter.
     """
 
     box: tuple[slice, slice, slice]
@@ -174,17 +73,6 @@ class Tally:
     heat: np.ndarray
     hu: HuHistogram | HuSamples
     components: np.ndarray
-
-
-def measurement(key: str) -> Measurement:
-    """The measurement with this key; ``KeyError`` if there is none.
-
-    >>> measurement("involvement_percent").header
-    'Involvement (%)'
-    >>> measurement("involvement_percent").text(3.14159)
-    '3.14'
-    """
-    return _BY_KEY[key]
 
 
 def lesion_statistics(
@@ -232,25 +120,50 @@ def tally_lesions(lungs: Tally, voxels: ListedVoxels, components: Components) ->
     :param voxels: of all lesions.
     :param components: of these voxels, whose runs follow one another in their order.
     """
-    hu = lungs.hu.blank()
+    hu, cells = lungs.hu.blank(), len(lungs.voxels)
     hu.add(voxels.cells, voxels.hu)
-    labels = np.repeat(components.labels.astype(np.intp) * CELLS, components.lengths)
+    labels = np.repeat(components.labels.astype(np.intp) * cells, components.lengths)
     labels += voxels.cells
     return Tally(
         lungs.box,
-        np.bincount(voxels.cells, minlength=CELLS),
-        np.bincount(voxels.cells, weights=voxels.heat, minlength=CELLS),
+        np.bincount(voxels.cells, minlength=cells),
+        np.bincount(voxels.cells, weights=voxels.heat, minlength=cells),
         hu,
-        np.bincount(labels, minlength=components.count * CELLS).reshape(-1, CELLS),
+        np.bincount(labels, minlength=components.count * cells).reshape(-1, cells),
     )
 
 
 def rows_of_tallies(lungs: Tally, lesions: Tally, voxel_volume_ml: float) -> list[RegionStatistics]:
     """The 12 rows that tallies of lungs and lesions amount to."""
     return [
-        RegionStatistics(region, _measurements(lungs, lesions, cells, voxel_volume_ml))
+        RegionStatistics(region, measurements_of_cells(lungs, lesions, cells, voxel_volume_ml))
         for region, cells in REGIONS.items()
     ]
+
+
+def measurements_of_cells(
+    lungs: Tally, lesions: Tally, cells: Sequence[int], voxel_volume_ml: float
+) -> dict[str, float]:
+    """All of :data:`.definitions.MEASUREMENTS` of the region that some cells make up; NaN where undefined."""
+    cells = list(cells)
+    lung_voxels, lesion_voxels = int(lungs.voxels[cells].sum()), int(lesions.voxels[cells].sum())
+    ground_glass = lesions.hu.count_below(cells, CONSOLIDATION_HU)
+    in_region = lesions.components[:, cells].sum(axis=1)
+    values = {
+        "lung_volume_ml": lung_voxels * voxel_volume_ml,
+        "lesion_volume_ml": lesion_voxels * voxel_volume_ml,
+        "involvement_percent": _ratio(100.0 * lesion_voxels, lung_voxels),
+        "ground_glass_ml": ground_glass * voxel_volume_ml,
+        "consolidation_ml": (lesion_voxels - ground_glass) * voxel_volume_ml,
+        "lesion_count": float(np.count_nonzero(in_region)),
+        "largest_lesion_ml": int(in_region.max(initial=0)) * voxel_volume_ml,
+        "lung_heat_mean": _ratio(float(lungs.heat[cells].sum()), lung_voxels),
+        "lesion_heat_mean": _ratio(float(lesions.heat[cells].sum()), lesion_voxels),
+    }
+    for name, tally in (("lesion", lesions), ("lung", lungs)):
+        for measured, value in tally.hu.measurements(cells)._asdict().items():
+            values[f"{name}_hu_{measured}"] = value
+    return {m.key: values[m.key] for m in MEASUREMENTS}
 
 
 def tally_lungs(
@@ -271,28 +184,49 @@ def tally_lungs(
     highest = int(lungs_box.max(initial=0))
     if highest > LEFT:
         raise InputError(STAGE, f"lung label {highest}", "0 background, 1 right lung, 2 left lung")
+
+    def cells_of_plane(plane: int) -> np.ndarray:
+        return np.where(lungs_box[plane] != 0, lungs_box[plane] + 2 * thirds[plane], 0)
+
+    return tally_planes(box, CELLS, cells_of_plane, hu_box, heat_box)
+
+
+def tally_planes(
+    box: tuple[slice, slice, slice],
+    count: int,
+    cells_of_plane: Callable[[int], np.ndarray],
+    hu: np.ndarray,
+    heat: np.ndarray,
+) -> Tally:
+    """Count voxels, HU and heat plane by plane.
+
+    :param box: of the lungs, along the axial axes.
+    :param count: of cells.
+    :param cells_of_plane: gives each voxel of a plane its cell + 1, 0 outside the lungs.
+    :param hu, heat: of the box; their first axis counts the planes.
+    """
     tally = Tally(
         box,
-        np.zeros(CELLS, np.int64),
-        np.zeros(CELLS),
-        empty_distribution(CELLS, hu_box),
-        np.zeros((0, CELLS), np.int64),
+        np.zeros(count, np.int64),
+        np.zeros(count),
+        empty_distribution(count, hu),
+        np.zeros((0, count), np.int64),
     )
 
-    def of_slices(part: slice) -> tuple[HuHistogram | HuSamples, list[tuple[np.ndarray, np.ndarray]]]:
+    def of_planes(part: slice) -> tuple[HuHistogram | HuSamples, list[tuple[np.ndarray, np.ndarray]]]:
         distribution, counts = tally.hu.blank(), []
-        stacks = (stack[part] for stack in (lungs_box, thirds, hu_box, heat_box))
-        for labels, third, values, heats in zip(*stacks, strict=True):
-            inside = np.flatnonzero(labels)
-            cell = (labels + 2 * third).reshape(-1)[inside] - np.uint8(1)
-            voxels = np.bincount(cell, minlength=CELLS)
-            counts.append((voxels, np.bincount(cell, weights=heats.reshape(-1)[inside], minlength=CELLS)))
-            distribution.add(cell, values.reshape(-1)[inside])
+        for plane in range(part.start, part.stop):
+            cells = cells_of_plane(plane).reshape(-1)
+            inside = np.flatnonzero(cells)
+            cell = cells[inside] - cells.dtype.type(1)
+            warmth = heat[plane].reshape(-1)[inside]
+            counts.append((np.bincount(cell, minlength=count), np.bincount(cell, weights=warmth, minlength=count)))
+            distribution.add(cell, hu[plane].reshape(-1)[inside])
         return distribution, counts
 
-    for distribution, counts in over_slices(of_slices, len(lungs_box)):
+    for distribution, counts in over_slices(of_planes, len(hu)):
         tally.hu.extend(distribution)  # type: ignore[arg-type]  # both are of one kind
-        for voxels, heat_sum in counts:  # slice by slice: sums of floats depend on their order
+        for voxels, heat_sum in counts:  # plane by plane: sums of floats depend on their order
             tally.voxels[:] += voxels
             tally.heat[:] += heat_sum
     return tally
@@ -361,32 +295,10 @@ def read_statistics_csv(path: str | Path) -> list[RegionStatistics]:
 
 
 CSV_HEADER = [REGION_HEADER, *(m.header for m in MEASUREMENTS), WARNINGS_HEADER]
-_BY_KEY = {m.key: m for m in MEASUREMENTS}
 
 
 def _csv_cell(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.9g}"
-
-
-def _measurements(lungs: Tally, lesions: Tally, cells: list[int], voxel_volume_ml: float) -> dict[str, float]:
-    lung_voxels, lesion_voxels = int(lungs.voxels[cells].sum()), int(lesions.voxels[cells].sum())
-    ground_glass = lesions.hu.count_below(cells, CONSOLIDATION_HU)
-    in_region = lesions.components[:, cells].sum(axis=1)
-    values = {
-        "lung_volume_ml": lung_voxels * voxel_volume_ml,
-        "lesion_volume_ml": lesion_voxels * voxel_volume_ml,
-        "involvement_percent": _ratio(100.0 * lesion_voxels, lung_voxels),
-        "ground_glass_ml": ground_glass * voxel_volume_ml,
-        "consolidation_ml": (lesion_voxels - ground_glass) * voxel_volume_ml,
-        "lesion_count": float(np.count_nonzero(in_region)),
-        "largest_lesion_ml": int(in_region.max(initial=0)) * voxel_volume_ml,
-        "lung_heat_mean": _ratio(float(lungs.heat[cells].sum()), lung_voxels),
-        "lesion_heat_mean": _ratio(float(lesions.heat[cells].sum()), lesion_voxels),
-    }
-    for name, tally in (("lesion", lesions), ("lung", lungs)):
-        for measured, value in tally.hu.measurements(cells)._asdict().items():
-            values[f"{name}_hu_{measured}"] = value
-    return {m.key: values[m.key] for m in MEASUREMENTS}
 
 
 def _ratio(part: float, whole: float) -> float:

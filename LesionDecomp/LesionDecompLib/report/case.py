@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..io.atomic import check_writable, existing_error, staged_folder
 from ..io.dicom.seg import check_dicom_seg_support, write_dicom_seg
 from ..io.nrrd import write_image
+from ..measurement.region_rows import write_regions_csv
 from ..measurement.statistics import write_statistics_csv
 from .manifest import build_manifest, file_sha256, manifest_text
 
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
 HEATMAP, LUNGS, LESIONS = "heatmap.nrrd", "lungs.nrrd", "lesions.nrrd"
 STATISTICS, REPORT, OVERVIEW, SCENE = "statistics.csv", "report.json", "overview.png", "scene.mrb"
-PAGE, DICOM_SEG = "report.html", "segmentation.dcm"
-ALL_FILES = (HEATMAP, LUNGS, LESIONS, STATISTICS, REPORT, OVERVIEW, SCENE, PAGE, DICOM_SEG)
+PAGE, DICOM_SEG, REGIONS = "report.html", "segmentation.dcm", "regions.csv"
+ALL_FILES = (HEATMAP, LUNGS, LESIONS, STATISTICS, REPORT, OVERVIEW, SCENE, PAGE, DICOM_SEG, REGIONS)
 
 
 class SceneWriter(Protocol):
@@ -87,7 +88,7 @@ def write_case(
     parameters: Mapping[str, Any] | None = None,
     source: Mapping[str, int] | None = None,
 ) -> list[Path]:
-    """Write heatmap, labelmaps, statistics and report, and on demand a picture, a page, a Slicer scene, a DICOM SEG.
+    """Write heatmap, labelmaps, statistics, regions and report; on demand a picture, a page, a scene, a DICOM SEG.
 
     The files are complete before the first of them appears in ``folder``; the report comes last. Files of an earlier
     run that are not part of this one are removed when ``overwrite`` is given; anything else in the folder stays.
@@ -114,6 +115,8 @@ def write_case(
         write_image(staging / LUNGS, result.lungs, volume)
         write_image(staging / LESIONS, result.lesions, volume)
         write_statistics_csv(staging / STATISTICS, result.statistics, result.warnings)
+        if result.regions is not None:
+            write_regions_csv(staging / REGIONS, result.regions, result.warnings)
         manifest = build_manifest(volume, result, info, parameters=parameters, source=source)
         title = f"CT {manifest['input']['sha256'][:12]}"
         if overview:

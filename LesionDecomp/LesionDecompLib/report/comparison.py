@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..measurement.statistics import MEASUREMENTS
+from ..measurement.definitions import REGION_MEASUREMENTS
 from .case import DICOM_SEG, PAGE, REPORT, SCENE
 from .manifest import FORMAT_VERSION
 
@@ -25,7 +25,7 @@ SECTIONS: dict[str, tuple[tuple[str, ...], ...]] = {
     "device": (("run", "device"), ("run", "precision")),
     "parameters": (("parameters",),),
     "warnings": (("warnings",),),
-    "measurements": (("statistics",),),
+    "measurements": (("statistics",), ("regions",), ("severity",)),
     "files": (("outputs",),),
 }
 # They hold the time at which they were made, or identifiers that no other file may have.
@@ -93,6 +93,8 @@ def compare_reports(first: Mapping[str, Any], second: Mapping[str, Any], toleran
     differences = []
     for section, places in SECTIONS.items():
         for place in places:
+            if section == "measurements" and any(place[-1] not in report for report in (first, second)):
+                continue  # an older version measured less
             sides = [_flat(section, place[-1], _at(report, place)) for report in (first, second)]
             for what in dict.fromkeys([*sides[0], *sides[1]]):
                 one, other = (side.get(what) for side in sides)
@@ -107,7 +109,7 @@ def measurement_title(what: str) -> str:
     return f"{region}: {_TITLES.get(key, key)}" if region else what
 
 
-_TITLES = {m.key: m.header for m in MEASUREMENTS}
+_TITLES = {m.key: m.header for m in REGION_MEASUREMENTS}
 
 
 def _at(report: Mapping[str, Any], place: tuple[str, ...]) -> Any:
@@ -121,8 +123,11 @@ def _flat(section: str, place: str, value: Any) -> dict[str, Any]:
     """A section's values by their names."""
     if section == "warnings":
         return {f"“{text}”": "reported" for text in value}
+    if place == "severity":
+        return dict(_scores(value))
     if section == "measurements":
         rows = [row for row in value if isinstance(row, Mapping)]
+        rows = [{**row, "region": f"{row['set']}, {row.get('region')}"} if "set" in row else row for row in rows]
         return {f"{row.get('region')}.{key}": number for row in rows for key, number in row.items() if key != "region"}
     if section == "files":
         return {name: "written" if name in NEVER_THE_SAME else digest for name, digest in value.items()}
@@ -130,6 +135,15 @@ def _flat(section: str, place: str, value: Any) -> dict[str, Any]:
         prefix = f"{place}." if len(SECTIONS[section]) > 1 else ""
         return dict(_leaves(prefix, value))
     return {place: value}
+
+
+def _scores(severity: Any) -> Iterator[tuple[str, Any]]:
+    """Totals and scores of lobes and zones, by name."""
+    for kind, score in severity.items() if isinstance(severity, Mapping) else ():
+        if isinstance(score, Mapping):
+            yield f"severity, {kind}.total", score.get("total")
+            for part in score.get("parts") or ():
+                yield f"severity, {kind}, {part.get('name')}.score", part.get("score")
 
 
 def _leaves(prefix: str, value: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

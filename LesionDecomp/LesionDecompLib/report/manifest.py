@@ -21,7 +21,9 @@ from .. import __version__
 from ..ct.oddity import Oddity
 from ..ct.volume import Volume
 from ..io.readers import ReadInfo, volume_identity
-from ..measurement.statistics import MEASUREMENTS, RegionStatistics
+from ..measurement.definitions import REGION_MEASUREMENTS, SCORES
+from ..measurement.region_rows import RegionMeasurements
+from ..measurement.statistics import RegionStatistics
 from .memory import peak_memory_mib
 
 if TYPE_CHECKING:
@@ -74,12 +76,14 @@ def build_manifest(
         "parameters": {
             "threshold": float(result.threshold),
             "min_volume_ml": float(result.min_volume_ml),
+            "regions": result.regions_sha256 or None,
             **(parameters or {}),
         },
         "warnings": [str(warning) for warning in result.warnings],
         "warning_codes": [warning.record() for warning in result.warnings if isinstance(warning, Oddity)],
         "statistics": _rows(result.statistics),
-        "measurements": {m.key: {"title": m.title, "unit": m.unit, "definition": m.definition} for m in MEASUREMENTS},
+        **_regions(result.regions),
+        "measurements": {m.key: m.record() for m in (*REGION_MEASUREMENTS, *SCORES)},
         "outputs": {},  # file name -> SHA-256, filled in by whoever writes files
         "run": {
             "finished_utc": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -94,16 +98,24 @@ def build_manifest(
 
 
 def manifest_of_lesions(
-    manifest: Mapping[str, Any], threshold: float, min_volume_ml: float, statistics: Sequence[RegionStatistics]
+    manifest: Mapping[str, Any],
+    threshold: float,
+    min_volume_ml: float,
+    statistics: Sequence[RegionStatistics],
+    regions: RegionMeasurements | None = None,
+    regions_sha256: str = "",
 ) -> dict[str, Any]:
     """The manifest of a run whose threshold or smallest lesion was changed afterwards; the rest stays as it was.
 
     :param threshold: on the heat.
     :param min_volume_ml: mL.
     :param statistics: of the lesions that these give.
+    :param regions: of the same lesions; None takes out what the run measured of others.
+    :param regions_sha256: of the regions that were given.
     """
-    parameters = {**manifest["parameters"], "threshold": float(threshold), "min_volume_ml": float(min_volume_ml)}
-    return {**manifest, "parameters": parameters, "statistics": _rows(statistics)}
+    changed = {"threshold": float(threshold), "min_volume_ml": float(min_volume_ml), "regions": regions_sha256 or None}
+    parameters = {**manifest["parameters"], **changed}
+    return {**manifest, "parameters": parameters, "statistics": _rows(statistics), **_regions(regions)}
 
 
 def manifest_text(manifest: Mapping[str, Any]) -> str:
@@ -130,6 +142,12 @@ def file_sha256(path: Path) -> str:
 
 def _rows(statistics: Sequence[RegionStatistics]) -> list[dict[str, Any]]:
     return [{"region": row.region, **{key: _number(value) for key, value in row.values.items()}} for row in statistics]
+
+
+def _regions(regions: RegionMeasurements | None) -> dict[str, Any]:
+    if regions is None:
+        return {"regions": [], "severity": None}
+    return {"regions": [row.record() for row in regions.rows], "severity": regions.severity.record()}
 
 
 def _bundle(bundle: ModelBundle | None) -> dict[str, str] | None:

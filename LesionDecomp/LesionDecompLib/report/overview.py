@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..ct.grid import AxialView
-from ..measurement.statistics import AMOUNTS, SIDES, THIRDS, RegionStatistics, measurement
+from ..measurement.definitions import AMOUNTS, measurement
+from ..measurement.statistics import SIDES, THIRDS, RegionStatistics
 from ..segmentation.lesions import volume_curve
 from .colors import heat_color_table
 from .panels import AXIAL_CELL, CORONAL_CELL, TEXT, plain, slice_panels, write

@@ -1,7 +1,8 @@
 """The report of one case as one page of HTML that needs no other file: pictures, measurements, definitions, warnings.
 
-It prints on one sheet of A4 paper, and from there to PDF. It names its CT by the hash that identifies the
-input, and nothing about the patient. ``page.html`` is its template; whatever is filled in there is escaped.
+It prints on two sheets of A4 paper (results; run and definitions), and from there to PDF. It names its CT by the hash
+that identifies the input, and nothing about the patient. ``page.html`` is its template; whatever is filled in there is
+escaped.
 """
 
 from __future__ import annotations
@@ -16,7 +17,15 @@ import numpy as np
 
 from ..ct.grid import AxialView
 from ..ct.volume import Volume
-from ..measurement.statistics import AMOUNTS, MEASUREMENTS, REGION_HEADER, SIDES, measurement
+from ..measurement.definitions import (
+    AMOUNTS,
+    CROSSING_COUNT,
+    MEASUREMENTS,
+    REGION_MEASUREMENTS,
+    measurement,
+)
+from ..measurement.region_rows import RegionMeasurements, RegionRow
+from ..measurement.statistics import REGION_HEADER, SIDES
 from ..segmentation.lesions import volume_curve
 from .charts import axis_chart, volume_chart
 from .colors import heat_color_table
@@ -69,6 +78,7 @@ def report_page(
         axis_chart=Markup(areas),
         **_legend(threshold),
         **_measurements(manifest),
+        **_regions(manifest),
         **_run(volume, manifest),
     )
 
@@ -109,13 +119,26 @@ def _measurements(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "sides": SIDES,
         "amounts": [m for m in MEASUREMENTS if m.key in AMOUNTS],
         "densities": [m for m in MEASUREMENTS if m.key not in AMOUNTS],
-        "definitions": MEASUREMENTS,
+    }
+
+
+def _regions(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Rows of halves, of the regions that were given, and the scores; thirds are in the table of volumes."""
+    rows = [RegionRow.of_record(record) for record in manifest.get("regions") or ()]
+    severity = RegionMeasurements(tuple(rows)).severity if rows else None
+    scores = [] if severity is None else [severity.lobes, severity.zones]
+    defined = [m for score in scores for m in (score.part_measured, score.measured)]
+    return {
+        "regions": [row for row in rows if row.set_key != "thirds"],
+        "definitions": [*REGION_MEASUREMENTS, *defined] if rows else MEASUREMENTS,
+        "region_columns": [*(m for m in MEASUREMENTS if m.key in AMOUNTS), CROSSING_COUNT],
+        "scores": scores,
     }
 
 
 def _tiles(values: Mapping[str, float]) -> list[dict[str, str]]:
     tiles = [
-        {"title": m.title, "value": m.text(values[m.key]), "unit": m.unit, "definition": m.definition}
+        {"title": m.title, "value": m.text(values[m.key]), "unit": m.unit, "definition": m.explanation}
         for m in map(measurement, (*TILES, "lesion_count"))
     ]
     largest = measurement("largest_lesion_ml")

@@ -1,4 +1,4 @@
-"""How the report page looks, on a screen and on one sheet of A4 paper."""
+"""How the report page looks, on a screen and on sheets of A4 paper."""
 
 STYLE = """
 @page { size: A4 portrait; margin: 8mm 9mm; }
@@ -44,6 +44,7 @@ td, tbody th { padding: .38mm .8mm; border-bottom: .15mm solid #e3e7ec; text-ali
 tbody th { text-align: left; }
 .whole th, .whole td { font-weight: 600; }
 .dense { margin-top: 1.5mm; font-size: 6.9pt; }
+.scores { margin-top: 1.2mm; font-size: 6.9pt; }
 .warnings, .fine { margin-top: 2mm; padding: 1.1mm 2mm; border-left: 1mm solid #d88a12; background: #fff5e2;
   font-size: 7.3pt; }
 .fine { border-color: #5b9a78; background: #eef6f1; }
@@ -63,6 +64,7 @@ footer { margin-top: 2mm; padding-top: 1mm; border-top: .25mm solid #9aa4b2; fon
 @media print {
   html { background: none; }
   main { width: auto; margin: 0; padding: 0; box-shadow: none; }
+  .second { break-before: page; font-size: 7.4pt; }
 }
 @media screen and (max-width: 700px) {
   .tiles { grid-template-columns: repeat(2, 1fr); }

@@ -14,7 +14,7 @@ from ...io.dicom.choice import recorded
 from ...io.dicom.files import is_dicom_file
 from ...io.folders import files_below
 from ...io.readers import READERS
-from ...measurement.statistics import MEASUREMENTS
+from ...measurement.definitions import MEASUREMENTS
 from ...report.case import DICOM_SEG, OVERVIEW, PAGE, REPORT, SCENE
 from ..argument_types import labels_text
 from .plan import Case

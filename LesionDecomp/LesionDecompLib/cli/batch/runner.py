@@ -269,7 +269,7 @@ class CaseRunner:
 
 def measurements_line(result: SegmentResult) -> str:
     """The key measurements of both lungs in one line."""
-    from ...measurement.statistics import measurement
+    from ...measurement.definitions import measurement
 
     values = result.statistics[0].values
     keys = ("lung_volume_ml", "lesion_volume_ml", "involvement_percent", "lesion_count", "largest_lesion_ml")

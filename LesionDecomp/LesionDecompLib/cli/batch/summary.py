@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from ...io.atomic import write_text
-from ...measurement.statistics import MEASUREMENTS
+from ...measurement.definitions import MEASUREMENTS
 from .plan import Case
 
 NOT_RUN = "not run"
