@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 import subprocess
@@ -14,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import LIBRARY_HOME, process_environment, run_apart, run_here, small_ct, snapshot
+from batch_results import hidden, summary, without_reports
+from command_line import LIBRARY_HOME, process_environment, run_apart, run_here, small_ct
 from dask_cluster import handmade_cluster
 from LesionDecompLib import __version__
 from LesionDecompLib.cli.batch.board import Board
@@ -40,23 +40,6 @@ def studies(tmp_path) -> Path:
     mask.unlink()
     (tmp_path / "home").mkdir()
     return folder
-
-
-def results(out: Path) -> dict[str, str]:
-    """Everything that was written less the reports, which state times."""
-    return {name: value for name, value in snapshot(out).items() if not name.endswith("report.json")}
-
-
-def hidden(out: Path) -> list[Path]:
-    return [path for path in out.rglob(".*")]
-
-
-def summary(out: Path) -> dict[str, tuple[str, str]]:
-    """Status and message of each case; a case may stand there once."""
-    with open(out / "summary.csv", encoding="utf-8-sig", newline="") as stream:
-        rows = [(row["Case"], (row["Status"], row["Message"])) for row in csv.DictReader(stream)]
-    assert len(dict(rows)) == len(rows)
-    return dict(rows)
 
 
 def environment(tmp_path: Path, **more: str) -> dict[str, str]:
@@ -261,7 +244,7 @@ class TestSameResults:
 
         together = run_apart(tmp_path, tmp_path / "home", *arguments)
         assert together.status == 1 and "4 of 5 cases done" in together.err, together.err
-        assert results(out) == results(tmp_path / "alone")
+        assert without_reports(out) == without_reports(tmp_path / "alone")
         assert not hidden(out)
         reports = [json.loads((out / f"ct{n}" / "report.json").read_text("utf-8")) for n in range(4)]
         assert {report["parameters"]["device"] for report in reports} == {"cpu"}
@@ -284,5 +267,5 @@ class TestSameResults:
             )
         assert "4 of 5 cases done" in done.err, done.err
         assert f"is left out: it has LesionDecomp 0.0.1, this is {__version__}." in done.err
-        assert results(tmp_path / "out") == results(tmp_path / "alone")
+        assert without_reports(tmp_path / "out") == without_reports(tmp_path / "alone")
         assert not hidden(tmp_path / "out")

@@ -124,18 +124,17 @@ class CaseDistribution:
     def _row(self, ended: Ended[int], waiting: _Numbers) -> CaseRow | None:
         """What came of a task; None where its case is run again."""
         from distributed import KilledWorker
-        from distributed.client import FutureCancelledError
 
         from .. import error_sentence
 
         error, number = ended.error, ended.item
-        if error is None:
+        if error is None and not ended.cancelled:
             row: CaseRow = ended.result
             return row
         if isinstance(error, UnfitWorkerError):
             waiting.give_back(number)
             return None
-        if isinstance(error, FutureCancelledError):
+        if ended.cancelled:
             self._check_scheduler()
             waiting.give_back(number)
             return None

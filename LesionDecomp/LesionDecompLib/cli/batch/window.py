@@ -6,7 +6,7 @@ scheduler's memory and the client's.
 
 from __future__ import annotations
 
-import queue
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 AHEAD = 4  # tasks for each worker: one written, one in the networks, one read, one waiting
 FEWEST = 4  # while there is no worker yet: an adaptive cluster starts workers for what waits
-FETCH_S = 2.0
+POLL_S = 0.005  # between two looks at what has ended
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,17 +28,20 @@ class Ended(Generic[T]):
     :param slot: its place in the window.
     :param result: what the work returned.
     :param error: what it raised, or why the cluster gave it up; None where there is a result.
+    :param cancelled: it was, by somebody else or with the connection.
     """
 
     item: T
     slot: int
     result: Any = None
     error: BaseException | None = None
+    cancelled: bool = False
 
 
 @dataclass(eq=False)
 class _Pending(Generic[T]):
     item: T
+    slot: int
     attempt: int
     future: Future
     only: frozenset[str] | None
@@ -54,11 +57,15 @@ class TaskWindow(Generic[T]):
     """
 
     def __init__(self, client: Client, name: str, task: Callable[[T, int], Any], work: Callable[[Any], Any]) -> None:
+        from distributed import as_completed
+
         self._client, self._name, self._task, self._work = client, name, task, work
         self._pending: dict[int, _Pending[T]] = {}
+        self._slot_of: dict[int, int] = {}  # by attempt
         self._free: list[int] = []
         self._slots = self._submitted = 0
-        self._ended: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
+        # It fetches results while others are waited for, anew where the worker that had one has died since.
+        self._ended = as_completed(loop=client.loop, with_results=True, raise_errors=False)
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -82,23 +89,18 @@ class TaskWindow(Generic[T]):
 
         A task whose slot the caller does not :meth:`resubmit` before it asks for the next is over.
         """
-        wait: float = timeout_s
-        while True:
-            try:
-                slot, attempt = self._ended.get(timeout=wait)
-            except queue.Empty:
-                return
-            wait = 0.001  # one is there: whatever else is there, without waiting
-            pending = self._pending.get(slot)
+        end = time.monotonic() + timeout_s
+        while not self._ended.has_ready() and time.monotonic() < end:
+            time.sleep(POLL_S)
+        for future, result in self._ended.next_batch(block=False):
+            attempt = future.key[1]
+            pending = self._pending.get(self._slot_of.pop(attempt, -1))
             if pending is None or pending.attempt != attempt:
-                continue
-            ended = self._fetch(slot, pending)
-            if ended is None:
-                continue
-            yield ended
-            if self._pending.get(slot) is pending:
-                del self._pending[slot]
-                self._free.append(slot)
+                continue  # it was given up
+            yield _ended(pending, future.status, result)
+            if self._pending.get(pending.slot) is pending:
+                del self._pending[pending.slot]
+                self._free.append(pending.slot)
 
     def resubmit(self, slot: int, only: frozenset[str] | None = None) -> None:
         """Submit a task anew, in its slot."""
@@ -127,23 +129,13 @@ class TaskWindow(Generic[T]):
             pure=False,
             workers=sorted(only) if only is not None else None,
         )
-        self._pending[slot] = _Pending(item, self._submitted, future, only)
-        self._watch(slot, self._submitted, future)
+        self._pending[slot] = _Pending(item, slot, self._submitted, future, only)
+        self._slot_of[self._submitted] = slot
+        self._ended.add(future)
 
-    def _watch(self, slot: int, attempt: int, future: Future) -> None:
-        future.add_done_callback(lambda _: self._ended.put((slot, attempt)))
 
-    def _fetch(self, slot: int, pending: _Pending[T]) -> Ended[T] | None:
-        """What came of a task; None while its result is computed again, as the worker that had it has died since."""
-        from distributed import TimeoutError as FetchTimeoutError
-
-        future = pending.future
-        try:
-            return Ended(pending.item, slot, future.result(timeout=FETCH_S))
-        except FetchTimeoutError:
-            if future.status in ("finished", "pending"):
-                self._watch(slot, pending.attempt, future)
-                return None
-            return Ended(pending.item, slot, error=future.exception())
-        except Exception as error:  # any: it is the work's
-            return Ended(pending.item, slot, error=error)
+def _ended(pending: _Pending[T], status: str, result: Any) -> Ended[T]:
+    if status == "finished":
+        return Ended(pending.item, pending.slot, result)
+    error = result[1] if isinstance(result, tuple) else result
+    return Ended(pending.item, pending.slot, error=error, cancelled=status != "error")
