@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from LesionDecompLib.ct.volume import Volume
 from LesionDecompLib.errors import LesionDecompError
 from LesionDecompLib.models.networks import DecompositionNet
-from LesionDecompLib.models.records import HeatDefinition
-from LesionDecompLib.segmentation.heat import heat_of_slices, scaled_heat
-from LesionDecompLib.segmentation.slices import OUTSIDE, LesionField, aligned_window, lung_mode
+from LesionDecompLib.models.records import HeatDefinition, SliceInput
+from LesionDecompLib.segmentation.heat import density_warnings, heat_of_slices, scaled_heat
+from LesionDecompLib.segmentation.slices import OUTSIDE, LesionField, LungSlices, grain, lung_mode, mode_shifts
 from LesionDecompLib.segmentation.smoothing import blur_inside
 
 WINDOW = (-1300.0, -150.0)
@@ -70,19 +72,96 @@ def test_chest_wall_in_the_rim_is_not_seen_and_the_rim_gets_its_neighbor_s_heat(
     np.testing.assert_allclose(heat[lungs], 0.7, atol=1e-5)
 
 
-def test_the_window_follows_the_scan_s_healthy_lung():
+def two_lungs(right: float, left: float, sd: float = 30.0, left_sd: float = 30.0):
+    """HU and labels of a stack with a block of lung on each side."""
     rng = np.random.default_rng(0)
-    lungs = np.zeros((8, 80, 80), dtype=np.uint8)
-    lungs[:, 10:70, 10:70] = 1
-    hu = np.where(lungs, rng.normal(-820, 30, lungs.shape), 40).astype(np.int16)
-    mode = lung_mode(hu, lungs)
-    assert mode == pytest.approx(-820, abs=10)
-    window, shift = aligned_window(WINDOW, -860.0, mode)
-    assert shift == pytest.approx(40, abs=10) and window == (WINDOW[0] + shift, WINDOW[1] + shift)
-    assert aligned_window(WINDOW, -860.0, -400.0)[1] == 80.0  # not further
-    assert aligned_window(WINDOW, None, mode) == (WINDOW, 0.0)
-    consolidated = np.where(lungs, 20, 40).astype(np.int16)
-    assert lung_mode(consolidated, lungs) is None
+    lungs = np.zeros((8, 80, 160), dtype=np.uint8)
+    lungs[:, 10:70, 10:70], lungs[:, 10:70, 90:150] = 1, 2
+    hu = np.full(lungs.shape, 40.0)
+    for label, mean, spread in ((1, right, sd), (2, left, left_sd)):
+        hu[lungs == label] = rng.normal(mean, spread, np.count_nonzero(lungs == label))
+    return hu.astype(np.int16), lungs
+
+
+def test_the_mode_is_that_of_aerated_lung():
+    hu, lungs = two_lungs(-820, -820)
+    assert lung_mode(hu, lungs) == pytest.approx(-820, abs=10)
+    assert lung_mode(np.where(lungs, 20, 40).astype(np.int16), lungs) is None
+
+
+@pytest.mark.parametrize(
+    ("scan", "shifts"),
+    [
+        (two_lungs(-820, -820), (40, 40)),
+        (two_lungs(-850, -835), (17, 17)),  # much the same: one shift
+        (two_lungs(-900, -780), (-40, 80)),  # each healthy, and different
+        (two_lungs(-900, -700, left_sd=150), (-40, -40)),  # no healthy peak on the left
+        (two_lungs(30, -800), (60, 60)),  # no air on the right
+    ],
+    ids=["both", "alike", "different", "ground glass", "opaque"],
+)
+def test_each_lung_is_shifted_by_its_own_healthy_peak(scan, shifts):
+    found = mode_shifts(*scan, target_mode=-860.0)
+    assert found == pytest.approx(shifts, abs=10)
+
+
+def test_without_aerated_lung_nothing_is_shifted():
+    assert mode_shifts(*two_lungs(30, 30), target_mode=-860.0) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_lungs_of_different_density_look_alike_to_the_network(mirrored):
+    hu, lungs = two_lungs(-900, -790)
+    if mirrored:
+        hu, lungs = hu[..., ::-1].copy(), lungs[..., ::-1].copy()
+    volume = Volume.from_array(hu, np.diag([-1.6, -1.6, 5.0, 1.0]))
+    box = (slice(0, 8), slice(10, 70), slice(10, 150))
+    image = SliceInput(256, 1.6, WINDOW, lung_mode_hu=-860.0)
+    slices = LungSlices.of(volume, lungs, box, image)
+    x, _ = slices.to_input([4])
+    inside = slices.field.to_input(np.where(lungs[4:5, 10:70, 10:150] == 1, -500, -1200), lungs[4:5, 10:70, 10:150]) > 0
+    grays = [float(x[side & (x > OUTSIDE)].median()) for side in (inside, ~inside)]
+    assert grays[0] == pytest.approx(grays[1], abs=0.03)
+    assert slices.measured_hu == pytest.approx((-40, 70), abs=10)
+
+
+@pytest.mark.parametrize(("right", "left"), [(-90.0, -90.0), (20.0, 130.0)])
+def test_a_capped_shift_is_reported_as_measured(right, left):
+    (warning,) = density_warnings(right, left)
+    assert warning.code == "lung_density" and abs(warning.value) == max(abs(right), abs(left))
+    assert "80 HU, the most there is" in warning
+    assert (f"{left:+.0f} HU (left)" in warning) == (left != right)
+
+
+def test_a_small_shift_is_no_matter():
+    assert density_warnings(-50.0, 59.0) == []
+    (warning,) = density_warnings(65.0, 65.0)
+    assert "+65 HU from" in warning and "shifted with it" in warning
+
+
+def noisy(slice_mm: float, sd: float):
+    """Lung slices with independent noise, 1.6 mm pixels."""
+    rng = np.random.default_rng(1)
+    lungs = np.zeros((40, 100, 100), dtype=np.uint8)
+    lungs[:, 10:90, 10:90] = 1
+    hu = np.where(lungs, rng.normal(-860, sd, lungs.shape), 40).astype(np.int16)
+    volume = Volume.from_array(hu, np.diag([-1.6, -1.6, slice_mm, 1.0]))
+    box = (slice(0, 40), slice(10, 90), slice(10, 90))
+    return LungSlices.of(volume, lungs, box, SliceInput(256, 1.6, WINDOW, lung_mode_hu=-860.0))
+
+
+def test_thin_noisy_slices_are_averaged_until_they_are_no_grainier_than_the_training_s():
+    quiet, loud = noisy(1.0, 30), noisy(1.0, 130)
+    assert quiet.reach == 0 and 1 <= loud.reach <= 2
+    before = grain(replace(loud, reach=0).to_input([20])[0])
+    after = grain(loud.to_input([20])[0])
+    assert before > 20 and after == pytest.approx(before / np.sqrt(2 * loud.reach + 1), rel=0.15)
+    first, _ = loud.to_input([0])  # has neighbors above only
+    assert grain(first) == pytest.approx(before / np.sqrt(loud.reach + 1), rel=0.15)
+
+
+def test_thick_slices_are_never_averaged():
+    assert noisy(3.0, 200).reach == 0
 
 
 def test_the_scale_is_linear_between_its_knots():

@@ -16,7 +16,7 @@ from ..models.records import HeatDefinition
 from ..models.runtime import network_precision
 from ..progress import Cancel, Progress, check_cancel
 from ..threads import over_slices
-from .slices import OUTSIDE, LungSlices, compact_index
+from .slices import LARGEST_SHIFT_HU, OUTSIDE, LungSlices, compact_index
 from .smoothing import blur_inside, shrink_inside
 
 if TYPE_CHECKING:
@@ -124,14 +124,26 @@ def lesion_heat(
 
     slices = LungSlices.of(volume, lungs, box, bundle.slice_input, device)
     heat = heat_on_grid(volume, slices, answer, batch_size, progress, cancelled)
-    warnings: list[str] = []
-    if abs(slices.shift_hu) >= LARGE_SHIFT_HU:
-        text = (
-            f"Healthy lung lies {slices.shift_hu:+.0f} HU from what the model was trained on; its window was shifted "
-            "with it. A shallow or deep breath or emphysema can cause this, and so can a CT that is not in HU."
-        )
-        warnings.append(Oddity(text, "lung_density", slices.shift_hu, LARGE_SHIFT_HU))
-    return heat, warnings
+    return heat, density_warnings(*slices.measured_hu)
+
+
+def density_warnings(right: float, left: float) -> list[str]:
+    """Whether healthy lung is much denser or emptier than that of the training.
+
+    :param right, left: how far it lies from the training's, HU.
+    """
+    worst = max(right, left, key=abs)
+    if abs(worst) < LARGE_SHIFT_HU:
+        return []
+    where = f"{worst:+.0f} HU" if right == left else f"{right:+.0f} HU (right) and {left:+.0f} HU (left)"
+    moved = "its window was shifted with it"
+    if abs(worst) > LARGEST_SHIFT_HU:
+        moved = f"its window was shifted by {LARGEST_SHIFT_HU:.0f} HU, the most there is, so that heat may be wrong"
+    text = (
+        f"Healthy lung lies {where} from what the model was trained on; {moved}. A shallow or deep breath or emphysema "
+        "can cause this, and so can a CT that is not in HU."
+    )
+    return [Oddity(text, "lung_density", worst, LARGE_SHIFT_HU)]
 
 
 def heat_on_grid(
