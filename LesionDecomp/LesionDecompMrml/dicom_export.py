@@ -14,8 +14,10 @@ from LesionDecompLib.errors import LesionDecompError
 from LesionDecompLib.io.atomic import private_folder
 from LesionDecompLib.io.dicom.seg import Algorithm, write_dicom_seg
 from LesionDecompLib.io.readers import read_volume
+from LesionDecompLib.measurement.segment_texts import segment_descriptions
 
 from .input_nodes import world_matrix
+from .result_export import measure
 from .result_nodes import ResultNodes
 
 STAGE = "Writing the DICOM segmentation"
@@ -42,7 +44,14 @@ def write_segmentation(nodes: ResultNodes, path: str | Path) -> list[str]:
         lungs, lesions = (_on_grid(node, volume) for node in (nodes.lungs, nodes.lesions))
         lesion_algorithm, lung_algorithm = _algorithms(nodes)
         return write_dicom_seg(
-            path, folder, volume, lungs, lesions, lesion_algorithm=lesion_algorithm, lung_algorithm=lung_algorithm
+            path,
+            folder,
+            volume,
+            lungs,
+            lesions,
+            lesion_algorithm=lesion_algorithm,
+            lung_algorithm=lung_algorithm,
+            descriptions=segment_descriptions(measure(nodes).statistics),
         )
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -40,6 +40,8 @@ def nodes(mrml_scene, tmp_path, monkeypatch):
         name: slicer.util.addVolumeFromArray(array, volume.ijk_to_ras, name, "vtkMRMLLabelMapVolumeNode")
         for name, array in (("lungs", lungs), ("lesions", lesions))
     }
+    heat = (lesions * 0.8).astype(np.float32)
+    made["heatmap"] = slicer.util.addVolumeFromArray(heat, volume.ijk_to_ras, "heat")
     report = mrml_scene.AddNewNodeByClass("vtkMRMLTextNode", "report")
     report.SetText(json.dumps({"models": {"lesions": {"name": "mine", "version": "1.2", "sha256": "a" * 64}}}))
     return SimpleNamespace(ct=ct, report=report, files=files, **made)
@@ -61,6 +63,8 @@ def test_the_segmentation_holds_the_nodes_voxels_and_names_the_model(nodes, tmp_
     lesions = slicer.util.arrayFromVolume(nodes.lesions)
     assert voxels == [int((lungs == 1).sum()), int((lungs == 2).sum()), int(lesions.sum())]
     assert "mine" in str(written.SegmentSequence[2])
+    lesion_ml = int(lesions.sum()) * read_volume(tmp_path / "series")[0].voxel_volume_ml
+    assert f"Lesion volume {lesion_ml:.2f} mL" in written.SegmentSequence[2].SegmentDescription
 
 
 def test_a_ct_that_is_not_from_dicom_is_refused(nodes, tmp_path):

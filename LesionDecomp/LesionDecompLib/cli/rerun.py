@@ -30,6 +30,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--model", metavar="NAME|DIR", help="where the lesion model is (default: the installed one with that hash)"
     )
     parser.add_argument("--lung-mask", type=Path, metavar="FILE", help="the lung mask, if one was supplied")
+    parser.add_argument("--regions", type=Path, metavar="FILE", help="the file with the regions, if one was given")
     parser.add_argument("--overwrite", action="store_true", help="replace the results of an earlier run")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     parser.set_defaults(run=run)
@@ -37,7 +38,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Repeat and compare; 0 the same, 1 different or failed."""
-    from ..report.case import OVERVIEW, PAGE, REPORT, SCENE
+    from ..report.case import METHODS, OVERVIEW, PAGE, REPORT, SCENE
     from ..report.comparison import compare_reports, read_report
     from . import notify, print_line
 
@@ -46,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     _check_input(report, args.input, series)
     if (report["lung_mask"].get("source") == "supplied") != (args.lung_mask is not None):
         raise _error("another source of the lungs", "a --lung-mask where the report records that one was supplied")
+    _check_file(report, "regions", args.regions)
     options = [str(args.input), "-o", str(args.output), "--model", _model(report, args.model)]
     for option, key in (
         ("--threshold", "threshold"),
@@ -62,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
         options += ["--lung-mask", str(args.lung_mask)]
         if (chosen := report["parameters"].get("lung_labels")) is not None:
             options += ["--lung-labels", str(chosen)]
-    for option, name in (("--overview", OVERVIEW), ("--report", PAGE), ("--scene", SCENE)):
+    options += ["--regions", str(args.regions)] if args.regions is not None else []
+    for option, name in (("--overview", OVERVIEW), ("--report", PAGE), ("--scene", SCENE), ("--methods", METHODS)):
         options += [option] if name in report["outputs"] else []
     options += [f"--{name}" for name in ("overwrite", "quiet") if getattr(args, name)]
     status = segment.run_with(options, args.scene_writer)
@@ -81,6 +84,20 @@ def _check_input(report: dict[str, Any], path: Path, series: str | None) -> None
     found = read_volume(path, series=series)[1].sha256
     if found != report["input"].get("sha256"):
         raise _error(f"a CT with the hash {found[:12]}…", f"the report's, {str(report['input'].get('sha256'))[:12]}…")
+
+
+def _check_file(report: dict[str, Any], option: str, path: Path | None) -> None:
+    """Refuse another file than the one that the report names by its hash, or none where it names one."""
+    from ..report.manifest import file_sha256
+
+    wanted = report["parameters"].get(option)
+    if (wanted is None) != (path is None):
+        raise _error(
+            "no file for --" + option if path is None else f"a file for --{option}, which the run had none of",
+            f"--{option} with the file whose hash is {wanted[:12]}…" if wanted else f"no --{option}",
+        )
+    if path is not None and path.is_file() and (found := file_sha256(path)) != wanted:
+        raise _error(f"another file for --{option} (hash {found[:12]}…)", f"the report's, {wanted[:12]}…")
 
 
 def _model(report: dict[str, Any], chosen: str | None) -> str:

@@ -26,10 +26,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "segment",
         help="segment lung lesions in one or more chest CTs",
-        description="Segment lung lesions in chest CT. Writes heatmap.nrrd, lungs.nrrd, lesions.nrrd, statistics.csv "
-        "and report.json; several inputs, or the CTs in a folder of studies, get a subfolder each, with summary.csv "
-        "beside them, and those that an earlier run has finished are skipped. Several processes, or the workers of "
-        "a Dask cluster, share the inputs.",
+        description="Segment lung lesions in chest CT. Writes heatmap.nrrd, lungs.nrrd, lesions.nrrd, statistics.csv, "
+        "regions.csv and report.json; several inputs, or the CTs in a folder of studies, get a subfolder each, with "
+        "summary.csv beside them, and those that an earlier run has finished are skipped. Several processes, or the "
+        "workers of a Dask cluster, share the inputs.",
     )
     parser.add_argument(
         "inputs",
@@ -60,6 +60,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="N[-M][,…]",
         help="the labels of the lung mask that are lung, as 10-14 for the lobes of TotalSegmentator (default: those "
         "called lung; without names the only one, or 1 right and 2 left)",
+    )
+    parser.add_argument(
+        "--regions",
+        type=Path,
+        metavar="FILE",
+        help="measure the structures of this labelmap, where they meet the lungs, as regions, and the rest as "
+        "elsewhere; with the five lobes among them, severity is scored by lobes too (one input only)",
     )
     parser.add_argument(
         "--threshold",
@@ -115,6 +122,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="also write report.html: pictures, measurements, definitions on one page",
     )
     parser.add_argument(
+        "--methods", action="store_true", help="also write methods.txt: a paragraph for the methods section of a paper"
+    )
+    parser.add_argument(
         "--dicom-seg",
         action="store_true",
         help="also write segmentation.dcm, a DICOM SEG in the study of the input, patient identity included (needs a "
@@ -133,12 +143,13 @@ def run(args: argparse.Namespace) -> int:
     inputs, found_in = searched_inputs(given, args.output, args.series)
     several = len(given) > 1 or bool(found_in)
     _check_sharing(args, several)
-    if args.lung_mask is not None and several:
-        args.usage_error("--lung-mask is for a single INPUT")
+    for option in ("lung_mask", "regions"):
+        if getattr(args, option) is not None and several:
+            args.usage_error(f"--{option.replace('_', '-')} is for a single INPUT")
     if args.lung_labels is not None and args.lung_mask is None:
         args.usage_error("--lung-labels is for a --lung-mask")
     cases = plan_cases(inputs, args.output, found_in, several)
-    check_inputs_stay(cases, args.output, [args.lung_mask] if args.lung_mask is not None else [])
+    check_inputs_stay(cases, args.output, [path for path in (args.lung_mask, args.regions) if path is not None])
     return _run_several(args, cases) if several else _run_single(args, cases[0])
 
 

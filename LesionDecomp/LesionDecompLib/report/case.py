@@ -12,8 +12,10 @@ from ..io.atomic import check_writable, existing_error, staged_folder
 from ..io.dicom.seg import check_dicom_seg_support, write_dicom_seg
 from ..io.nrrd import write_image
 from ..measurement.region_rows import write_regions_csv
+from ..measurement.segment_texts import segment_descriptions
 from ..measurement.statistics import write_statistics_csv
 from .manifest import build_manifest, file_sha256, manifest_text
+from .methods import methods_text
 
 if TYPE_CHECKING:
     from ..ct.volume import Volume
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
 
 HEATMAP, LUNGS, LESIONS = "heatmap.nrrd", "lungs.nrrd", "lesions.nrrd"
 STATISTICS, REPORT, OVERVIEW, SCENE = "statistics.csv", "report.json", "overview.png", "scene.mrb"
-PAGE, DICOM_SEG, REGIONS = "report.html", "segmentation.dcm", "regions.csv"
-ALL_FILES = (HEATMAP, LUNGS, LESIONS, STATISTICS, REPORT, OVERVIEW, SCENE, PAGE, DICOM_SEG, REGIONS)
+PAGE, DICOM_SEG, REGIONS, METHODS = "report.html", "segmentation.dcm", "regions.csv", "methods.txt"
+ALL_FILES = (HEATMAP, LUNGS, LESIONS, STATISTICS, REPORT, OVERVIEW, SCENE, PAGE, DICOM_SEG, REGIONS, METHODS)
 
 
 class SceneWriter(Protocol):
@@ -82,6 +84,7 @@ def write_case(
     overview: bool = False,
     scene: SceneWriter | None = None,
     page: bool = False,
+    methods: bool = False,
     dicom_source: str | Path | None = None,
     series: str | None = None,
     overwrite: bool = False,
@@ -96,6 +99,7 @@ def write_case(
     :param info: what the reader found about the input; its warnings go into report, picture and scene.
     :param scene: writes ``scene.mrb``.
     :param page: write ``report.html``.
+    :param methods: write ``methods.txt``, a paragraph for a paper.
     :param dicom_source: folder of the DICOM series that was read, to write a DICOM segmentation that refers to it; this
         file alone identifies the patient.
     :param series: which of the series there was read, as :func:`LesionDecompLib.io.readers.read_volume` takes it.
@@ -126,6 +130,8 @@ def write_case(
         if scene is not None:
             # The volume is called after its file, which may be called after the patient.
             scene.write_scene(staging / SCENE, replace(volume, name=title), result, manifest=manifest)
+        if methods:
+            (staging / METHODS).write_text(methods_text(manifest), encoding="utf-8", newline="\n")
         if page:
             from .page import report_page  # not before: it loads PIL
 
@@ -141,6 +147,7 @@ def write_case(
                 lesion_algorithm=result.lesion_bundle,
                 lung_algorithm=result.lung_bundle,
                 series=series,
+                descriptions=segment_descriptions(result.statistics),
             )
         names = sorted(path.name for path in staging.iterdir())
         manifest["outputs"] = {name: file_sha256(staging / name) for name in names}

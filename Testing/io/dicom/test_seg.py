@@ -13,6 +13,8 @@ from LesionDecompLib.errors import LesionDecompError
 from LesionDecompLib.io.dicom.seg import write_dicom_seg
 from LesionDecompLib.io.masks import read_mask
 from LesionDecompLib.io.readers import read_volume
+from LesionDecompLib.measurement.definitions import measurement
+from LesionDecompLib.measurement.statistics import read_statistics_csv
 from LesionDecompLib.models import bundle as bundles
 from LesionDecompLib.pipeline import Segmenter
 from repository import CHEST
@@ -116,6 +118,15 @@ def test_command_writes_what_the_labelmaps_hold_with_references_and_codes(
     assert lesion.algorithm_type.value == "AUTOMATIC"
     # The lung mask was the user's, and the object states so.
     assert seg.get_segment_description(1).algorithm_type.value == "SEMIAUTOMATIC"
+    # Each segment states its measurements, with their definitions, as the table has them.
+    both = read_statistics_csv(out / "statistics.csv")[0].values
+    for key in ("lesion_volume_ml", "involvement_percent"):
+        measured = measurement(key)
+        assert f"{measured.title} {measured.text(both[key])} {measured.unit} ({measured.definition[:-1]}" in (
+            lesion.SegmentDescription
+        )
+    descriptions = [segment.SegmentDescription for segment in seg.SegmentSequence]
+    assert all(text.isascii() and len(text) <= 1024 for text in descriptions) and len(set(descriptions)) == 3
     # Who the patient is stays in the one file that was asked to state it.
     for name in set(names(out)) - {"segmentation.dcm"}:
         assert b"Zyzzogeton" not in (out / name).read_bytes() and SECRET_ID.encode() not in (out / name).read_bytes()

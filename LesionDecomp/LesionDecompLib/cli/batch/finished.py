@@ -15,7 +15,7 @@ from ...io.dicom.files import is_dicom_file
 from ...io.folders import files_below
 from ...io.readers import READERS
 from ...measurement.definitions import MEASUREMENTS
-from ...report.case import DICOM_SEG, OVERVIEW, PAGE, REPORT, SCENE
+from ...report.case import DICOM_SEG, METHODS, OVERVIEW, PAGE, REPORT, SCENE
 from ..argument_types import labels_text
 from .plan import Case
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ...models.bundle import ModelBundle
 
 # Keys of a report's parameters that make another result; the others describe where and how fast it was computed.
-DECISIVE = ("threshold", "min_volume_ml", "precision", "lung_labels", "series")
+DECISIVE = ("threshold", "min_volume_ml", "precision", "lung_labels", "series", "regions")
 
 
 def source_state(path: Path) -> dict[str, int]:
@@ -54,9 +54,16 @@ def report_finder(
         "precision": args.precision,
         "lung_labels": labels_text(args.lung_labels),
         "series": recorded(args.series),
+        "regions": None,  # they are for a single input
     }
-    asked = ((OVERVIEW, args.overview), (SCENE, args.scene), (PAGE, args.report), (DICOM_SEG, args.dicom_seg))
-    names = [name for name, wanted in asked if wanted]
+    asked = {
+        OVERVIEW: args.overview,
+        SCENE: args.scene,
+        PAGE: args.report,
+        METHODS: args.methods,
+        DICOM_SEG: args.dicom_seg,
+    }
+    names = [name for name, wanted in asked.items() if wanted]
     return lambda case: earlier_report(case, models, parameters, names)
 
 

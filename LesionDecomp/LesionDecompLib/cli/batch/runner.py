@@ -22,6 +22,7 @@ from .turns import Turns
 if TYPE_CHECKING:
     from ...ct.volume import Volume
     from ...io.readers import ReadInfo
+    from ...measurement.regions import GivenRegions
     from ...models.bundle import ModelBundle
     from ...pipeline import Segmenter, SegmentResult
     from ...report.case import SceneWriter
@@ -34,6 +35,7 @@ class ReadCase:
     volume: Volume
     info: ReadInfo
     mask: np.ndarray | None
+    regions: GivenRegions | None
     source: dict[str, int]
     seconds: float
 
@@ -177,9 +179,11 @@ class CaseRunner:
         from ...ct.checks import check_chest_ct
         from ...io.atomic import existing_error
         from ...io.dicom.seg import check_dicom_input
-        from ...io.masks import read_lungs
+        from ...io.masks import read_labels, read_lungs
         from ...io.readers import read_volume
+        from ...measurement.regions import GivenRegions
         from ...report.case import REPORT
+        from ...report.manifest import file_sha256
         from .finished import adopt, source_state
 
         args, began = self._args, time.perf_counter()
@@ -198,7 +202,12 @@ class CaseRunner:
         if args.lung_mask is not None:
             given = read_lungs(args.lung_mask, volume, args.lung_labels)
             mask, info = given.array, replace(info, warnings=(*info.warnings, *given.warnings))
-        return ReadCase(volume, info, mask, source, time.perf_counter() - began)
+        regions = None
+        if args.regions is not None:
+            labels = read_labels(args.regions, volume, "Reading the regions")
+            regions = GivenRegions(labels.array, labels.names, file_sha256(args.regions))
+            info = replace(info, warnings=(*info.warnings, *labels.warnings))
+        return ReadCase(volume, info, mask, regions, source, time.perf_counter() - began)
 
     def _segment(self, read: ReadCase) -> SegmentResult:
         result = self._load().run(
@@ -208,6 +217,7 @@ class CaseRunner:
             min_volume_ml=self._args.min_volume_ml,
             progress=self._progress.update,
             cancelled=self._cancelled,
+            regions=read.regions,
         )
         own = [text for text in result.warnings if text not in read.info.warnings]
         timings = {"reading": read.seconds, **result.timings_s}
@@ -226,6 +236,7 @@ class CaseRunner:
             overview=args.overview,
             scene=scene_writer(args),
             page=args.report,
+            methods=args.methods,
             dicom_source=case.path if args.dicom_seg else None,
             series=args.series,
             overwrite=args.overwrite,
@@ -235,6 +246,7 @@ class CaseRunner:
                 "precision": args.precision,
                 "lung_labels": labels_text(args.lung_labels),
                 "series": recorded(args.series),
+                "methods": args.methods,
             },
             source=read.source,
         )

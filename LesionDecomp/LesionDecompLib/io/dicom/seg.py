@@ -5,6 +5,7 @@ highdicom writes it; the optional extra ``dicom`` installs that. Nothing of it i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -93,6 +94,7 @@ def write_dicom_seg(
     lesion_algorithm: Algorithm,
     lung_algorithm: Algorithm | None,
     series: str | None = None,
+    descriptions: Mapping[str, str] | None = None,
 ) -> list[str]:
     """Write right lung, left lung and lesion as a binary DICOM SEG beside the study of its CT.
 
@@ -104,6 +106,7 @@ def write_dicom_seg(
     :param source: folder of the DICOM series that ``volume`` was read from.
     :param lungs, lesions: labelmaps ``(k, j, i)`` uint8 on the volume's grid.
     :param lesion_algorithm, lung_algorithm: what found them; None for a lung mask that was supplied.
+    :param descriptions: what segments say of themselves, by ID; ASCII, up to 1024 characters.
     :return: names of the segments written.
     :raises LesionDecompError: highdicom missing, the series is not there as it was read, or lacks what a DICOM
         segmentation must state about the patient and the study; no voxel at all.
@@ -126,6 +129,9 @@ def write_dicom_seg(
     images = [file for file in (files[k] for k in used) if file is not None]
     algorithms = {structure: lesion_algorithm if structure is LUNG_LESION else lung_algorithm for structure in masks}
     segmentation = _segmentation(images, frames, algorithms, volume, lesion_algorithm.sha256)
+    for segment in segmentation.SegmentSequence:
+        if text := (descriptions or {}).get(str(segment.TrackingID)):
+            segment.SegmentDescription = text
     with atomic_file(path, "wb", STAGE) as stream:
         segmentation.save_as(stream)
     return [structure.name for structure in masks]
