@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..report.case import SceneWriter
 
 # In the order of the help text. A new command is one more name here.
-COMMANDS = ("segment", "compare", "rerun", "slices", "train", "evaluate", "models", "demo", "bench", "job")
+COMMANDS = ("segment", "summary", "compare", "rerun", "slices", "train", "evaluate", "models", "demo", "bench", "job")
 
 # What an error's remedy is called here.
 REMEDIES = {

@@ -21,7 +21,7 @@ def volume_chart(thresholds: np.ndarray, volumes_ml: np.ndarray, threshold: floa
     """
     chosen = float(np.interp(threshold, thresholds, volumes_ml))
     highest = max(float(np.interp(LOW_HEAT, thresholds, volumes_ml)), 1.25 * chosen)
-    step, top_value = _scale(highest)
+    step, top_value = round_scale(highest)
     inner_width, inner_height = WIDTH - LEFT - RIGHT, CURVE_HEIGHT - TOP - BOTTOM
     shown = np.flatnonzero(volumes_ml <= top_value)
     # One point for each pixel is all that can be seen.
@@ -62,7 +62,7 @@ def axis_chart(heights_mm: np.ndarray, lung_cm2: np.ndarray, lesion_cm2: np.ndar
     held = np.flatnonzero(lung_cm2)
     first, last = (int(held[0]), int(held[-1]) + 1) if len(held) else (0, len(lung_cm2))
     heights, lung, lesion = heights_mm[first:last], lung_cm2[first:last], lesion_cm2[first:last]
-    step, top_value = _scale(float(lung.max(initial=0.0)))
+    step, top_value = round_scale(float(lung.max(initial=0.0)))
     low, high = float(heights[0]), float(heights[-1])
     inner_width, inner_height = WIDTH - LEFT - RIGHT, AXIS_HEIGHT - TOP - BOTTOM
     y = TOP + inner_height * (high - heights) / max(high - low, 1e-6)
@@ -84,7 +84,7 @@ def axis_chart(heights_mm: np.ndarray, lung_cm2: np.ndarray, lesion_cm2: np.ndar
     return _svg(parts, AXIS_HEIGHT, "Lung and lesion area along the body axis")
 
 
-def _scale(highest: float) -> tuple[float, float]:
+def round_scale(highest: float) -> tuple[float, float]:
     """A round step and a round end for an axis from 0 to at least ``highest``, with two to five steps."""
     if highest <= 0:
         return 1.0, 1.0

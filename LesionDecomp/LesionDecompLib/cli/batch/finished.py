@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Callable, Collection, Mapping
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +91,23 @@ def earlier_report(
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return report if same else None
+
+
+def finished_cases(folder: Path) -> Iterator[tuple[Case, dict[str, Any]]]:
+    """The cases in the subfolders of a batch that a run has finished, with their reports, in the order of their names.
+
+    A report comes last into its folder, and what it lists was there then.
+    """
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if not entry.name.startswith("."))
+    for name in names:
+        case = Case(name, folder / name, folder / name)
+        try:
+            report = json.loads((case.folder / REPORT).read_text("utf-8"))
+            adopt(case, report)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue  # not a case, or one that is just being replaced
+        yield case, report
 
 
 def is_same_input(case: Case, report: Mapping[str, Any]) -> bool:

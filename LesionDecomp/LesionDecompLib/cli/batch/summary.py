@@ -15,7 +15,8 @@ from .plan import Case
 NOT_RUN = "not run"
 EVERY_S = 30.0
 PATIENCE = 20.0  # times what the last writing took
-HEADER = ["Case", "Status", "Message", "Input SHA-256", *(m.header for m in MEASUREMENTS)]
+SHA256 = "Input SHA-256"
+HEADER = ["Case", "Status", "Message", SHA256, *(m.header for m in MEASUREMENTS)]
 
 
 def write_summary(path: Path, cases: list[Case]) -> None:
@@ -54,6 +55,17 @@ class RunningSummary:
         write_summary(self._path, self._cases)
         ended = time.monotonic()
         self._next = ended + max(EVERY_S, PATIENCE * (ended - began))
+
+
+def summarized_cases(path: Path) -> list[Case]:
+    """The cases that a summary names, less their measurements; none where there is no summary of ours."""
+    if not is_summary(path):
+        return []
+    with path.open(encoding="utf-8", newline="") as stream:
+        return [
+            Case(row["Case"], path.parent, path.parent / row["Case"], row["Status"], row["Message"], row[SHA256])
+            for row in csv.DictReader(stream)
+        ]
 
 
 def is_summary(path: Path) -> bool:
