@@ -6,6 +6,7 @@ import csv
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,6 +72,29 @@ def test_image_labels_alone_make_a_bundle(training_set, tmp_path):
     ):
         assert np.isfinite(float(last[column])), column
     assert (tmp_path / "run" / "curves.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.slow
+def test_further_sets_are_learned_from_and_only_they_may_lack_a_label(training_set, tmp_path):
+    more = tmp_path / "own scans"
+    shutil.copytree(training_set, more)
+    rows = list(csv.DictReader((more / "index.csv").read_text("utf-8").splitlines()))
+    kept = [row for row in rows if row["label"] == "normal"]
+    with open(more / "index.csv", "w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, list(kept[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(kept)
+    alone = SliceSet.load(training_set, "train")
+    joined = alone.joined([more], "train")
+    added = sum(row["split"] == "train" for row in kept)
+    assert added and len(joined.images) == len(joined.files) == len(joined.scans) == len(alone.images) + added
+    assert joined.lesion.sum() == alone.lesion.sum() and len(set(joined.files)) == len(joined.files)
+    with pytest.raises(LesionDecompError, match="no lesion slice in split 'train'"):
+        SliceSet.load(more, "train")
+    config = load_config(PRESETS["default"], None, [*TINY, f"batch.more={more}"])
+    bundle = train_lesions(training_set, tmp_path / "run", config, name="tiny")
+    assert bundle.metadata["training"]["configuration"]["batch"]["more"] == "own scans"
+    assert str(tmp_path) not in json.dumps(bundle.metadata)
 
 
 @pytest.mark.slow

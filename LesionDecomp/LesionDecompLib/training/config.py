@@ -61,6 +61,7 @@ class Batch:
         the shape of the lungs, so that the critic cannot go by it; 0 draws from all.
     :param crop: height and width of the window around the lungs, pixels; empty takes whole slices.
     :param shrink: the slices are averaged down by this factor first.
+    :param more: further training sets, folders separated by commas, whose ``train`` slices are learned from too.
     """
 
     lesion: Items = 8
@@ -69,6 +70,12 @@ class Batch:
     matched_normals: Steps = 0
     crop: Crop = (160, 192)
     shrink: Factor = 1
+    more: str = ""
+
+    @property
+    def more_folders(self) -> list[Path]:
+        """The folders of the further training sets."""
+        return [Path(name.strip()) for name in self.more.split(",") if name.strip()]
 
 
 @dataclass(frozen=True)

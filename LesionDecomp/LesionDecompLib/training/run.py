@@ -73,7 +73,7 @@ def train_lesions(
     """
     folder = Path(folder)
     with ranks.joined(torch.device(device)) as device:
-        slices = SliceSet.load(data, "train")
+        slices = SliceSet.load(data, "train").joined(config.batch.more_folders, "train")
 
         def steps_in(hours: float) -> LesionConfig:
             # Clocked as they are once nothing is merely copied any more.
@@ -127,7 +127,12 @@ def lesion_bundle(
             cast(DecompositionNet, network), judge, val, heat, DEFAULT_THRESHOLD, config.batch.shrink
         )
         metrics["healthy_version_val"] = healthy
-    metadata = bundle_metadata(name, "lesions", "decomposition", as_dict(config.network), config, Path(data), watch) | {
+    # Of further sets the names alone: folders may reveal whose they are.
+    more = ",".join(folder.name for folder in config.batch.more_folders)
+    recorded = replace(config, batch=replace(config.batch, more=more))
+    metadata = bundle_metadata(
+        name, "lesions", "decomposition", as_dict(config.network), recorded, Path(data), watch
+    ) | {
         "description": "Lesion heat by decomposition into a normal and a lesion part, from image-level labels",
         "input": slice_input(),
         "default_threshold": DEFAULT_THRESHOLD,
@@ -287,7 +292,8 @@ def record_config(
         config = steps_in(hours)
     record = json.loads(json.dumps({"task": task, "version": __version__, "hours": hours, **as_dict(config)}))
     if before is not None:
-        now, then = dict(flat(record)), dict(flat(before))
+        # Settings that the run's version did not have yet were as they are by default.
+        now, then = dict(flat(record)), dict(flat(as_dict(type(config)()))) | dict(flat(before))
         keys = (now.keys() | then.keys()) - {"version", "hours"}
         changed = sorted(key for key in keys if now.get(key) != then.get(key))
         if changed:

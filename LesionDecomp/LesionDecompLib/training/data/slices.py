@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,16 +36,19 @@ class SliceSet:
     files: tuple[str, ...]
 
     @classmethod
-    def load(cls, folder: str | Path, split: str) -> SliceSet:
+    def load(cls, folder: str | Path, split: str, labels: Sequence[str] = LABELS) -> SliceSet:
         """Read the slices of ``split`` that ``folder/index.csv`` lists; pixel masks are not looked at.
 
+        :param labels: of which there must be slices.
         :raises LesionDecompError: no index, a missing column or label, an unreadable or odd-sized slice.
         """
         folder = Path(folder)
         rows = [row for row in read_index(folder) if row["split"] == split]
-        for label in LABELS:
+        for label in labels:
             if not any(row["label"] == label for row in rows):
                 raise InputError(STAGE, f"no {label} slice in split '{split}'", "slices of both labels")
+        if not rows:
+            raise InputError(STAGE, f"no slice in split '{split}' of '{folder.name}'", f"slices to {split}")
         images = np.stack(_read_all(folder, [row["file"] for row in rows]))
         return cls(
             folder,
@@ -52,6 +56,28 @@ class SliceSet:
             np.array([row["label"] == "lesion" for row in rows]),
             np.array([row["scan"] for row in rows]),
             tuple(row["file"] for row in rows),
+        )
+
+    def joined(self, folders: Sequence[str | Path], split: str) -> SliceSet:
+        """This set and the slices of ``split`` of further ones, in one; it has no pixel masks.
+
+        :raises LesionDecompError: as :meth:`load`; no slice, or slices of another size.
+        """
+        sets = [self]
+        for folder in folders:
+            more = SliceSet.load(folder, split, labels=())
+            if more.images.shape[1:] != self.images.shape[1:]:
+                found, expected = ("×".join(map(str, part.images.shape[1:])) for part in (more, self))
+                raise InputError(
+                    STAGE, f"slices of {found} pixels in '{more.folder.name}'", f"{expected}, as the others"
+                )
+            sets.append(more)
+        return SliceSet(
+            self.folder,
+            np.concatenate([part.images for part in sets]),
+            np.concatenate([part.lesion for part in sets]),
+            np.concatenate([part.scans for part in sets]),
+            tuple(f"{part.folder.name}/{name}" for part in sets for name in part.files),
         )
 
     def masks(self, name: str) -> np.ndarray:
