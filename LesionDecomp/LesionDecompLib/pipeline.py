@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from .ct.checks import check_chest_ct
+from .ct.outside import with_air_outside
 from .ct.plausibility import heat_warnings, input_warnings
 from .ct.volume import Volume
-from .errors import ConfigError
+from .errors import ConfigError, InputError
 from .measurement.live import LiveLesions
 from .measurement.region_rows import RegionMeasurements, RegionTallies
 from .measurement.regions import GivenRegions
@@ -134,12 +135,21 @@ class Segmenter:
         _check_parameters(threshold, min_volume_ml)
         timings: dict[str, float] = {}
         report = progress if progress is not None else _no_progress
-        view = volume.view
         with _timed(timings, "check"):
+            volume, warnings = with_air_outside(volume)
             check_chest_ct(volume)
-            warnings = input_warnings(volume)
+            warnings += input_warnings(volume)
+        view = volume.view
         with _timed(timings, "lungs"), _memory_errors("Lung segmentation", volume):
-            lungs, oddities = self._lungs(volume, lung_mask, progress, cancelled)
+            try:
+                lungs, oddities = self._lungs(volume, lung_mask, progress, cancelled)
+            except InputError as error:
+                # What contradicts the header may be the reason.
+                turned = [text for text in warnings if getattr(text, "code", "").startswith("anatomy_")]
+                if not turned:
+                    raise
+                advice = " ".join([*turned, error.advice])
+                raise InputError(error.stage, error.found, error.expected, advice, error.remedy, error.code) from error
             warnings += oddities
         with _timed(timings, "heat"), _memory_errors("Lesion heat", volume):
             box = lung_box(view.to_axial(lungs))

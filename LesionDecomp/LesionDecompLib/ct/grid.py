@@ -60,15 +60,15 @@ class AxialView:
 
     @property
     def spacing(self) -> tuple[float, float, float]:
-        """Distance between voxels along (z, y, x), mm."""
-        x, y, z = np.linalg.norm(self.axial_to_ras[:3, :3], axis=0)
+        """Distance between voxels along (z, y, x), mm, without the last bits' noise."""
+        x, y, z = np.round(np.linalg.norm(self.axial_to_ras[:3, :3], axis=0), 9)
         return float(z), float(y), float(x)
 
     @property
     def slice_distance(self) -> float:
         """Distance between slice planes, mm: less than the z spacing when the gantry was tilted."""
         normal = np.cross(self.axial_to_ras[:3, 0], self.axial_to_ras[:3, 1])
-        return float(abs(normal @ self.axial_to_ras[:3, 2]) / np.linalg.norm(normal))
+        return round(float(abs(normal @ self.axial_to_ras[:3, 2]) / np.linalg.norm(normal)), 9)
 
     @property
     def tilt_degrees(self) -> float:

@@ -10,9 +10,12 @@ from collections.abc import Mapping
 from itertools import pairwise
 
 import numpy as np
+from scipy import ndimage
 
 from .grid import AxialView
 from .oddity import Oddity
+from .orientation import orientation_warnings
+from .steps import steps_within
 from .volume import Volume
 
 SAMPLE = 2_000_000  # voxels
@@ -43,6 +46,11 @@ PLAUSIBLE_SHARE_OF_RIGHT = (0.35, 0.72)
 CUT_SECTION_CM2 = 15.0  # in the lowest or highest slice
 CUT_SIDE_CM2 = 5.0  # at the slices' edges
 BELOW_LUNGS_MM = 80.0  # without lung, below lungs that go on above the scan
+LEAST_WALL_MM = 5.0  # between the lungs and the edge of the slices; whole scans have 13 and more
+WALL_SIDES = 2  # nearer than that: one may be a small field of view
+WALL_BLOCK_MM = 4.0
+WALL_HU = -300.0
+LEAST_TISSUE_AROUND = 0.6  # of a shell around the lungs; whole scans reach 0.92 to 1
 PLAUSIBLE_LUNG_HU = (-930.0, -500.0)  # mean; 23 volumes of lungs with disease lie between -895 and -653
 
 HIGH_INVOLVEMENT_PERCENT = 60.0
@@ -50,10 +58,11 @@ HIGH_HEAT_MEAN = 0.4
 
 
 def input_warnings(volume: Volume) -> list[str]:
-    """Everything that looks wrong about a CT as it came: its grid, its values, the order of its slices."""
+    """Everything that looks wrong about a CT as it came: its grid, values, order of slices, orientation."""
     view = volume.view
     stack = view.to_axial(volume.array)
-    return geometry_warnings(view) + value_warnings(stack, sampled(volume.array)) + slice_warnings(stack)
+    odd = geometry_warnings(view) + value_warnings(stack, sampled(volume.array)) + slice_warnings(stack)
+    return odd + orientation_warnings(stack, view)
 
 
 def sampled(array: np.ndarray) -> np.ndarray:
@@ -256,6 +265,38 @@ def lung_edge_warnings(stack: np.ndarray, lungs: np.ndarray, view: AxialView) ->
         text = f"The lungs are cut off by the scanner's field of view ({hidden:.0f} cm² of lung on its edge)."
         warnings.append(Oddity(text, "lung_cut_by_field", hidden, CUT_SIDE_CM2))
     return warnings
+
+
+def chest_wall_warnings(stack: np.ndarray, lungs: np.ndarray, view: AxialView) -> list[str]:
+    """Whether the chest wall around the lungs is missing: cropped away, or masked.
+
+    :param stack: ``(z, y, x)`` HU.
+    :param lungs: ``(z, y, x)``, lung where not 0.
+    """
+    steps = [max(1, steps_within(WALL_BLOCK_MM, s)) for s in (view.slice_distance, *view.spacing[1:])]
+    part = tuple(slice(None, None, step) for step in steps)
+    lung, hu = lungs[part] != 0, stack[part]
+    if not lung.any():
+        return []
+    rows, columns = (np.flatnonzero(lungs.any(axis=axes)) for axes in ((0, 2), (0, 1)))
+    gaps = np.array([rows[0], lungs.shape[1] - 1 - rows[-1]]) * view.spacing[1]
+    gaps = np.concatenate([gaps, np.array([columns[0], lungs.shape[2] - 1 - columns[-1]]) * view.spacing[2]])
+    near = int(np.count_nonzero(gaps < LEAST_WALL_MM))
+    if near >= WALL_SIDES:
+        text = (
+            f"The lungs reach {near} of the slices' 4 edges: the chest wall around them was cut away. What touches the "
+            "edges may be missed; use the whole scan."
+        )
+        return [Oddity(text, "chest_wall_cropped", near, WALL_SIDES - 1)]
+    shell = ndimage.binary_dilation(lung, iterations=3) & ~ndimage.binary_dilation(lung)
+    tissue = float(np.mean(hu[shell] > WALL_HU)) if shell.any() else 1.0
+    if tissue < LEAST_TISSUE_AROUND:
+        text = (
+            f"Only {100 * tissue:.0f} % of what surrounds the lungs is tissue: the CT was masked. Lungs and lesions "
+            "are then found worse; use the scan as it was."
+        )
+        return [Oddity(text, "chest_wall_masked", tissue, LEAST_TISSUE_AROUND)]
+    return []
 
 
 def heat_warnings(measurements: Mapping[str, float]) -> list[str]:

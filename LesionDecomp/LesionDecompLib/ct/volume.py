@@ -8,9 +8,11 @@ from functools import cached_property
 import numpy as np
 
 from ..errors import InputError
+from .edges import without_gaps
 from .grid import AxialView
 
 STAGE = "Input volume"
+LEAST_SPACING_MM = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,9 +33,10 @@ class Volume:
     def from_array(cls, array: np.ndarray, ijk_to_ras: np.ndarray, name: str = "") -> Volume:
         """Check an array and its geometry and wrap them, without a copy where the type already fits.
 
-        :param array: ``(k, j, i)``, any real numeric type; integers that fit become int16, the rest float32. HU.
+        :param array: ``(k, j, i)``, any real numeric type; integers that fit become int16, the rest float32. HU. NaN
+            and infinity at the edges of axial slices become air.
         :param ijk_to_ras: ``(4, 4)`` mm.
-        :raises LesionDecompError: not 3-D, empty, not numeric, not finite, or a geometry without volume.
+        :raises LesionDecompError: not 3-D, empty, not numeric, not finite inside, or a geometry without volume.
 
         >>> volume = Volume.from_array(np.zeros((40, 128, 128)), np.diag([-2.0, -2.0, 5.0, 1.0]))
         >>> volume.shape, volume.spacing.tolist(), round(volume.voxel_volume_ml, 6)
@@ -47,7 +50,8 @@ class Volume:
             raise InputError(STAGE, "a volume without voxels", "a 3-D chest CT")
         if array.dtype.kind not in "iuf":
             raise InputError(STAGE, f"voxels of type {array.dtype}", "real numbers (HU)")
-        return cls(_as_hu(array), _checked_matrix(ijk_to_ras), name)
+        matrix = _checked_matrix(ijk_to_ras)
+        return cls(_as_hu(without_gaps(array, matrix, STAGE)), matrix, name)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -75,7 +79,7 @@ def _checked_matrix(ijk_to_ras: np.ndarray) -> np.ndarray:
     if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
         raise InputError(STAGE, "an IJK to RAS matrix that is not a finite 4×4 affine", "a finite 4×4 affine")
     spacing = np.linalg.norm(matrix[:3, :3], axis=0)
-    if (spacing <= 0).any():
+    if (spacing < LEAST_SPACING_MM).any():
         raise InputError(
             STAGE,
             "a voxel spacing of {:g}×{:g}×{:g} mm".format(*spacing),
@@ -92,10 +96,6 @@ def _checked_matrix(ijk_to_ras: np.ndarray) -> np.ndarray:
 
 def _as_hu(array: np.ndarray) -> np.ndarray:
     if array.dtype in (np.int16, np.float32) or array.dtype.kind == "f":
-        # One reduction finds NaN and infinity without a boolean copy of the volume.
-        if array.dtype.kind == "f" and not np.isfinite(np.add.reduce(array, axis=None, dtype=np.float64)):
-            bad = int(array.size - np.count_nonzero(np.isfinite(array)))
-            raise InputError(STAGE, f"{bad} voxels that are NaN or infinite", "finite HU everywhere")
         return array if array.dtype == np.int16 else array.astype(np.float32, copy=False)
     low, high = int(array.min()), int(array.max())
     int16 = np.iinfo(np.int16)

@@ -15,6 +15,7 @@ import torch
 from torch.nn import functional
 
 from ..ct.anatomy import LEFT_LUNG, RIGHT_LUNG
+from ..ct.steps import steps_covering
 from ..ct.volume import Volume
 from ..models.records import SliceInput
 from ..threads import over_slices
@@ -86,7 +87,7 @@ class LesionField:
         center = ((shape[0] - 1) / 2, (shape[1] - 1) / 2)
         field = FieldOfView.around(shape, spacing_yx, center, size, pixel_mm, device)
         held = [
-            _centered(math.ceil(length * spacing / pixel_mm - 1e-6) + 2 * MARGIN, size)
+            _centered(steps_covering(length * spacing, pixel_mm) + 2 * MARGIN, size)
             for length, spacing in zip(shape, spacing_yx, strict=True)
         ]
         return cls(field, rows, columns, held[0], held[1], hu_window, rim, shifts_hu)
@@ -219,7 +220,7 @@ class LungSlices:
             image.rim_pixels,
             (right, left),
         )
-        depth = math.ceil(image.rim_slab_mm / view.slice_distance - 1e-6)
+        depth = steps_covering(image.rim_slab_mm, view.slice_distance)
         filled = [z for z in range(levels.start, levels.stop) if boxed[z].any()]
         slices = cls(hu_stack[:, rows, columns], boxed, field, filled, depth, measured)
         return replace(slices, reach=slices.quieting_reach(view.slice_distance))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+from ...ct.steps import SAME_MM, nearest_steps
 from ...threads import over_slices
 from ..components import find_components
 from .sides import bounding_box
@@ -84,9 +85,9 @@ def _thick(region: np.ndarray, spacing: tuple[float, float, float], radius: floa
         # What lies beyond a margin of one pixel is nearest to nothing in the region.
         _, rows, columns = bounding_box(region[z : z + 1], margin=1) or (slice(0), slice(0), slice(0))
         part = region[z, rows, columns]
-        core = ndimage.distance_transform_edt(part, sampling=spacing[1:]) >= radius
+        core = ndimage.distance_transform_edt(part, sampling=spacing[1:]) >= radius - SAME_MM
         if core.any():
-            near = ndimage.distance_transform_edt(~core, sampling=spacing[1:]) < 1.6 * radius
+            near = ndimage.distance_transform_edt(~core, sampling=spacing[1:]) < 1.6 * radius - SAME_MM
             out[z, rows, columns] = part & near
     return out
 
@@ -134,7 +135,7 @@ def thin_rims(mask: np.ndarray, hu: np.ndarray, spacing: tuple[float, float, flo
     )
     rims = np.zeros_like(mask)
     rims[pieces.voxels((gas <= LARGEST_GAS_SHARE * pieces.sizes)[pieces.labels])] = True
-    steps = max(1, round(RIM_REACH_MM / spacing[1]))
+    steps = max(1, nearest_steps(RIM_REACH_MM, spacing[1]))
     return ndimage.binary_dilation(mask, structure=IN_PLANE, iterations=steps, mask=rims | mask) & rims
 
 
@@ -164,5 +165,5 @@ def airway_in_lungs(mask: np.ndarray, hu: np.ndarray, spacing: tuple[float, floa
     airway = keep[pieces]
     if not airway.any():
         return nothing
-    steps = max(1, round(AIRWAY_REACH_MM / spacing[1]))
+    steps = max(1, nearest_steps(AIRWAY_REACH_MM, spacing[1]))
     return ndimage.binary_dilation(airway, iterations=steps, mask=inside | airway) & mask

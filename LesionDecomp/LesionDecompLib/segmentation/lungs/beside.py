@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from ...ct.anatomy import LUNGS
 from ...ct.oddity import Oddity
+from ...ct.steps import SAME_MM, nearest_steps
 from ..components import find_components
 from .sides import RIGHT, bounding_box
 
@@ -49,7 +50,7 @@ def beside_lungs(
     :param hu: ``(z, y, x)`` HU, of the whole slices or as much of them as holds the ribs.
     :param spacing: of (z, y, x), mm.
     """
-    reach = max(1, round(RIB_REACH_MM / spacing[0]))
+    reach = max(1, nearest_steps(RIB_REACH_MM, spacing[0]))
     bone = _over_height(hu >= BONE_HU, reach)
     warnings: list[Oddity] = []
     for lung in LUNGS:
@@ -157,10 +158,10 @@ def _surrounded_ml(lung: np.ndarray, hu: np.ndarray, spacing: tuple[float, float
     part[pieces.voxels(large[pieces.labels])] = True
     held = bounding_box(part, margin=1)
     part = part if held is None else part[held]
-    core = ndimage.distance_transform_edt(part, sampling=spacing) >= SOLID_RADIUS_MM
+    core = ndimage.distance_transform_edt(part, sampling=spacing) >= SOLID_RADIUS_MM - SAME_MM
     if not core.any():
         return 0.0
-    near = ndimage.distance_transform_edt(~core, sampling=spacing) < SOLID_RADIUS_MM + STEP_MM
+    near = ndimage.distance_transform_edt(~core, sampling=spacing) < SOLID_RADIUS_MM + STEP_MM - SAME_MM
     return float(np.count_nonzero(part & near)) * voxel_ml
 
 

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from ...ct.steps import nearest_steps
+
 
 def neighbor_steps(offsets_mm: Sequence[float], slab_mm: float) -> list[int]:
     """How many slabs away the slab nearest to each offset is; halves are rounded away from the slice.
@@ -19,7 +21,7 @@ def neighbor_steps(offsets_mm: Sequence[float], slab_mm: float) -> list[int]:
     >>> neighbor_steps((-12.0, -6.0, 0.0, 6.0, 12.0), 2.5)
     [-5, -2, 0, 2, 5]
     """
-    return [int(math.copysign(math.floor(abs(offset) / slab_mm + 0.5 + 1e-9), offset)) for offset in offsets_mm]
+    return [int(math.copysign(nearest_steps(abs(offset), slab_mm), offset)) for offset in offsets_mm]
 
 
 class Neighborhoods:

@@ -6,7 +6,7 @@ import numpy as np
 
 from ...ct.lung_names import lung_labels
 from ...ct.oddity import Oddity
-from ...ct.plausibility import lung_edge_warnings, lung_hu_warnings, lung_warnings
+from ...ct.plausibility import chest_wall_warnings, lung_edge_warnings, lung_hu_warnings, lung_warnings
 from ...ct.volume import Volume
 from ...errors import InputError
 from ..body_field import body_center
@@ -51,7 +51,8 @@ def lungs_from_mask(mask: np.ndarray, volume: Volume) -> tuple[np.ndarray, list[
     cm2 = view.spacing[1] * view.spacing[2] / 100
     sections = np.stack([np.count_nonzero(stack == label, axis=(1, 2)) for label in (RIGHT, LEFT)], axis=1) * cm2
     warnings += lung_warnings(sections, view.slice_distance) + lung_hu_warnings(view.to_axial(volume.array), stack)
-    return labels, warnings + lung_edge_warnings(view.to_axial(volume.array), stack, view)
+    hu = view.to_axial(volume.array)
+    return labels, warnings + lung_edge_warnings(hu, stack, view) + chest_wall_warnings(hu, stack, view)
 
 
 def placed_sides(stack: np.ndarray) -> tuple[np.ndarray | None, list[str]]:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ...ct.plausibility import lung_edge_warnings, lung_hu_warnings, lung_warnings
+from ...ct.plausibility import chest_wall_warnings, lung_edge_warnings, lung_hu_warnings, lung_warnings
+from ...ct.steps import steps_within
 from ...ct.volume import Volume
 from ...errors import InputError
 from ...models.precision import computing_in
@@ -65,7 +66,7 @@ def segment_lungs(
     size, pixel, window = image.size, image.spacing_mm, image.hu_window
     threshold = bundle.default_threshold
     field = FieldOfView.around(stack.shape[1:], distance[1:], body_center(stack), size, pixel, device)
-    thickness = max(1, int(SLAB_MM / distance[0] + 1e-6))
+    thickness = max(1, steps_within(SLAB_MM, distance[0]))
 
     precision = network_precision(bundle, torch.device(device)) if precision is None else precision
     steps = neighbor_steps(image.offsets_mm, thickness * distance[0])
@@ -87,7 +88,9 @@ def segment_lungs(
     sections = _write_labels(lungs, field, threshold, thickness, view.to_axial(labels), batch_size, cancelled)
     warnings: list[str] = list(lungs.warnings)
     warnings += lung_warnings(sections * (distance[1] * distance[2] / 100.0), distance[0])
-    warnings += lung_hu_warnings(stack, view.to_axial(labels)) + lung_edge_warnings(stack, view.to_axial(labels), view)
+    found = view.to_axial(labels)
+    warnings += lung_hu_warnings(stack, found) + lung_edge_warnings(stack, found, view)
+    warnings += chest_wall_warnings(stack, found, view)
     if progress is not None:
         progress("lungs", stack.shape[0], stack.shape[0])
     return labels, warnings

@@ -16,6 +16,7 @@ from skimage.segmentation import watershed
 
 from ...ct.anatomy import LEFT_LUNG, RIGHT_LUNG
 from ...ct.grid import resampling_matrix
+from ...ct.steps import SAME_MM, steps_within
 from ...threads import in_threads
 
 RIGHT, LEFT = RIGHT_LUNG.label, LEFT_LUNG.label
@@ -53,7 +54,7 @@ def side_planes(
 
     Found on blocks of about 4 mm, so that a fine mask takes no longer than a coarse one.
     """
-    steps = [max(1, int(WORKING_MM / s + 1e-6)) for s in spacing]
+    steps = [max(1, steps_within(WORKING_MM, s)) for s in spacing]
     coarse = _any_in_block(mask, steps)
     coarse_spacing = (steps[0] * spacing[0], steps[1] * spacing[1], steps[2] * spacing[2])
     opinion = None if evidence is None else evidence[tuple(slice(n // 2 if n > 1 else 0, None, n) for n in steps)]
@@ -126,7 +127,7 @@ def _two_lungs(mask: np.ndarray, spacing: tuple[float, float, float], evidence: 
     # Touching: most often a few voxels at the anterior junction line or behind the esophagus.
     edge_distance = ndimage.distance_transform_edt(mask, sampling=spacing)
     for radius in EROSIONS_MM:
-        core, _ = ndimage.label(edge_distance > radius)
+        core, _ = ndimage.label(edge_distance > radius + SAME_MM)
         seeds = _grouped_by_side(core, spacing)
         if seeds is not None:
             return watershed(-edge_distance, seeds, mask=mask).astype(np.uint8)
@@ -150,7 +151,7 @@ def _grouped_by_side(pieces: np.ndarray, spacing: tuple[float, float, float]) ->
     order = np.argsort(middles)
     gaps = np.diff(middles[order])
     for cut in np.argsort(-gaps):
-        if gaps[cut] < LEAST_GAP_MM:
+        if gaps[cut] < LEAST_GAP_MM - SAME_MM:
             break
         side_of = np.zeros(sizes.size, dtype=np.uint8)
         side_of[large[order[: cut + 1]]] = RIGHT
@@ -169,7 +170,7 @@ def _are_two_lungs(sides: np.ndarray, spacing: tuple[float, float, float]) -> bo
         return False
     columns = np.arange(sides.shape[2])
     gap = (columns @ left / left.sum() - columns @ right / right.sum()) * spacing[2]
-    if gap < LEAST_GAP_MM:
+    if gap < LEAST_GAP_MM - SAME_MM:
         return False
     first_quarter_left = int(np.searchsorted(np.cumsum(left), 0.25 * left.sum()))
     last_quarter_right = int(np.searchsorted(np.cumsum(right), 0.75 * right.sum()))

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ...ct.checks import LEAST_SLICES, check_chest_ct
+from ...ct.outside import with_air_outside
 from ...ct.volume import Volume
 from ...errors import InputError
 from ...io.atomic import staged_folder, write_text
@@ -76,7 +77,7 @@ def export_slices(
             check_cancel(cancelled, STAGE)
             if not labels[case]:
                 continue
-            volume = source if isinstance(source, Volume) else read_volume(source)[0]
+            volume, _ = with_air_outside(source if isinstance(source, Volume) else read_volume(source)[0])
             check_chest_ct(volume, least_slices=1 if lung_mask_suffix else LEAST_SLICES)
             view = volume.view
             _check_indices(labels[case], case, view.shape[0])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ...ct.steps import steps_within
 from ...segmentation.lungs.context import neighbor_steps
 from .cases import LungPatient, belly_begins, scan_weights, slice_weights
 
@@ -74,7 +75,7 @@ class SlabSource:
         self, patient: LungPatient, z: int, rng: np.random.Generator
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, list[float]]:
         count = len(patient.hu)
-        most = min(max(1, int(THICKEST_MM / patient.slice_mm + 1e-6)), count)
+        most = min(max(1, steps_within(THICKEST_MM, patient.slice_mm)), count)
         thick = 1 if rng.random() < AS_SCANNED else int(rng.integers(1, most + 1))
         first = min(max(z - (thick - 1) // 2, 0), count - thick)
         below, above = first // thick, (count - first - thick) // thick
