@@ -122,7 +122,7 @@ class TestFiles:
             ("DimSize = 64 64 12", "DimSize = 64 64", "3 dimensions of 2 sizes"),
             ("DimSize = 64 64 12", "DimSize = 64 -64 12", "claims 64×0×12 voxels"),
             ("MET_SHORT", "MET_STRING", "voxels of type 'MET_STRING'"),
-            ("BinaryData = True", "BinaryData = False", "voxels as text"),
+            ("BinaryData = True", "BinaryData = False", "voxels that are no numbers"),
             ("Offset = 0 0 0", "Offset = 0 x 0", "'Offset' without its 3 numbers"),
             ("Offset = 0 0 0", "HeaderSize = -5", "impossible header size"),
             ("TransformMatrix = 1 0 0 0 1 0 0 0 1", "TransformMatrix = 0 0 0 0 1 0 0 0 1", "spacing of 0×5×5 mm"),
@@ -193,7 +193,8 @@ class TestImages:
         struct.pack_into("<f", data, 84, spacing)
         (folder / "ct.nii").write_bytes(data)
         text = rf"a voxel spacing of (5×)+{spacing:g}(×5)? mm; expected a positive spacing"
-        refuse(capsys, folder, text, folder / "ct.nii")
+        if spacing != -1.5:  # of which NIfTI readers take the amount
+            refuse(capsys, folder, text, folder / "ct.nii")
         sitk.WriteImage(image(chest()), str(folder / "ct.mha"))
         data = (
             (folder / "ct.mha")
@@ -247,13 +248,13 @@ def head() -> sitk.Image:
 class TestMasks:
     def test_wrong_size(self, models, capsys, folder, good):
         write_image(folder / "small.nrrd", np.ones((11, 64, 64), np.uint8), np.eye(4))
-        text = r"Reading the lung mask: found a mask of 64×64×11 voxels; expected the CT's grid of 64×64×12"
+        text = r"Reading the lung mask: found a mask of 64×64×11 voxels of 1×1×1 mm; expected the CT's grid"
         refuse(capsys, folder, text, good[0], "--lung-mask", folder / "small.nrrd")
 
     def test_missing_empty_and_elsewhere(self, models, capsys, folder, good):
         refuse(capsys, folder, "Reading the lung mask: found no file", good[0], "--lung-mask", folder / "absent.nrrd")
         write_image(folder / "elsewhere.nrrd", np.ones((12, 64, 64), np.uint8), np.diag([5.0, 5, 5, 1]))
-        refuse(capsys, folder, "beside the CT", good[0], "--lung-mask", folder / "elsewhere.nrrd")
+        refuse(capsys, folder, "nearest neighbor", good[0], "--lung-mask", folder / "elsewhere.nrrd")
 
 
 class TestBundles:

@@ -169,7 +169,7 @@ class NrrdHeader:
         :raises LesionDecompError: another number of them, as where a comma is the decimal sign.
         """
         dimensions = self.fields.get("space dimension", "")
-        expected = int(dimensions) if dimensions in ("3", "4") else 4 if self._is_in_time else 3
+        expected = int(dimensions) if dimensions in ("2", "3", "4") else 4 if self._is_in_time else 3
         parts = [part.strip() for part in text.strip().strip("()").split(",")]
         if len(parts) > expected and all(re.fullmatch(r"[-+]?\d*(\.0*)?(e[-+]?\d+)?", part, re.I) for part in parts):
             raise InputError(
