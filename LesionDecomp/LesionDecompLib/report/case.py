@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..ct.oddity import Oddity
+from ..errors import LesionDecompError
 from ..io.atomic import check_writable, existing_error, staged_folder
 from ..io.dicom.seg import check_dicom_seg_support, write_dicom_seg
 from ..io.nrrd import write_image
@@ -90,6 +92,7 @@ def write_case(
     overwrite: bool = False,
     parameters: Mapping[str, Any] | None = None,
     source: Mapping[str, int] | None = None,
+    warnings: list[str] | None = None,
 ) -> list[Path]:
     """Write heatmap, labelmaps, statistics, regions and report; on demand a picture, a page, a scene, a DICOM SEG.
 
@@ -106,9 +109,10 @@ def write_case(
     :param parameters: for the report, those that the result does not state.
     :param source: for the report, how the input lay on the disk, see
         :func:`LesionDecompLib.cli.batch.finished.source_state`.
+    :param warnings: gets a sentence where no DICOM segmentation could be made, which costs no other file.
     :return: the files written.
     :raises LesionDecompError: earlier results without ``overwrite``, full disk, no permission, no slicer-core for the
-        scene, no highdicom for the DICOM segmentation; the folder is then as it was.
+        scene; the folder is then as it was.
     """
     folder = Path(folder)
     if info is not None:
@@ -118,6 +122,11 @@ def write_case(
         write_image(staging / HEATMAP, result.heat, volume)
         write_image(staging / LUNGS, result.lungs, volume)
         write_image(staging / LESIONS, result.lesions, volume)
+        if dicom_source is not None:
+            failed = _write_seg(staging / DICOM_SEG, dicom_source, volume, result, series)
+            result = replace(result, warnings=[*result.warnings, *failed])
+            if warnings is not None:
+                warnings += failed
         write_statistics_csv(staging / STATISTICS, result.statistics, result.warnings)
         if result.regions is not None:
             write_regions_csv(staging / REGIONS, result.regions, result.warnings)
@@ -137,19 +146,33 @@ def write_case(
 
             html = report_page(volume, result.heat, result.lungs, result.lesions, manifest)
             (staging / PAGE).write_text(html, encoding="utf-8", newline="\n")
-        if dicom_source is not None:
-            write_dicom_seg(
-                staging / DICOM_SEG,
-                dicom_source,
-                volume,
-                result.lungs,
-                result.lesions,
-                lesion_algorithm=result.lesion_bundle,
-                lung_algorithm=result.lung_bundle,
-                series=series,
-                descriptions=segment_descriptions(result.statistics),
-            )
         names = sorted(path.name for path in staging.iterdir())
         manifest["outputs"] = {name: file_sha256(staging / name) for name in names}
         (staging / REPORT).write_text(manifest_text(manifest), encoding="utf-8", newline="\n")
     return [folder / name for name in [*names, REPORT]]
+
+
+def _write_seg(
+    path: Path, source: str | Path, volume: Volume, result: SegmentResult, series: str | None
+) -> list[Oddity]:
+    """Write a DICOM segmentation; return what is reported where that cannot be.
+
+    What a header may be wrong in has no end, and the other results are there: they are not lost for it.
+    """
+    try:
+        write_dicom_seg(
+            path,
+            source,
+            volume,
+            result.lungs,
+            result.lesions,
+            lesion_algorithm=result.lesion_bundle,
+            lung_algorithm=result.lung_bundle,
+            series=series,
+            descriptions=segment_descriptions(result.statistics),
+        )
+    except LesionDecompError as error:
+        path.unlink(missing_ok=True)
+        found = error.found.partition(" (")[0]  # what follows may quote the header, and with it the patient
+        return [Oddity(f"No {DICOM_SEG} was written: found {found}.", "dicom_seg_not_written", 1, 0)]
+    return []

@@ -75,7 +75,7 @@ class CaseRunner:
             if read is None:
                 return
             result = self._segment(read)
-            self._write(case, read, result)
+            result = self._write(case, read, result)
         except Cancelled:
             raise
         except Exception as error:
@@ -107,7 +107,7 @@ class CaseRunner:
             check_cancel(self._cancelled, "Segmentation")
             result = self._segment(read)
             turns.to_writing()
-            self._write(case, read, result)
+            result = self._write(case, read, result)
         except Cancelled:
             return CaseRow("")
         except Exception as error:
@@ -125,7 +125,7 @@ class CaseRunner:
         :param after_each: called when another case is done or has failed.
         """
         with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-            writing: tuple[Case, str, SegmentResult, Future[None]] | None = None
+            writing: tuple[Case, str, Future[SegmentResult]] | None = None
             try:
                 ahead = self._start_reading(cases, reader)
                 while ahead is not None:
@@ -147,7 +147,7 @@ class CaseRunner:
                     self._settle(writing)
                     writing = None
                     if read is not None and result is not None:
-                        writing = case, label, result, writer.submit(self._write, case, read, result)
+                        writing = case, label, writer.submit(self._write, case, read, result)
                     after_each()
             finally:
                 reader.shutdown(wait=False, cancel_futures=True)
@@ -160,13 +160,13 @@ class CaseRunner:
         following = next(cases, None)
         return None if following is None else (*following, reader.submit(self._read, following[0]))
 
-    def _settle(self, writing: tuple[Case, str, SegmentResult, Future[None]] | None) -> None:
+    def _settle(self, writing: tuple[Case, str, Future[SegmentResult]] | None) -> None:
         """Wait until a case is written, and report how it went."""
         if writing is None:
             return
-        case, label, result, future = writing
+        case, label, future = writing
         try:
-            future.result()
+            result = future.result()
         except Cancelled:
             raise
         except Exception as error:
@@ -223,11 +223,13 @@ class CaseRunner:
         timings = {"reading": read.seconds, **result.timings_s}
         return replace(result, warnings=[*read.info.warnings, *own], timings_s=timings)
 
-    def _write(self, case: Case, read: ReadCase, result: SegmentResult) -> None:
+    def _write(self, case: Case, read: ReadCase, result: SegmentResult) -> SegmentResult:
+        """Write a case; return the result with what there is to report about writing it."""
         from ...io.dicom.choice import recorded
         from ...report.case import write_case
 
         args = self._args
+        warnings: list[str] = []
         write_case(
             case.folder,
             read.volume,
@@ -249,7 +251,9 @@ class CaseRunner:
                 "methods": args.methods,
             },
             source=read.source,
+            warnings=warnings,
         )
+        return replace(result, warnings=[*result.warnings, *warnings])
 
     def _failed(self, case: Case, label: str, error: Exception) -> None:
         from .. import error_sentence, notify

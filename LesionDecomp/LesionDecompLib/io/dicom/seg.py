@@ -14,21 +14,22 @@ import numpy as np
 from ... import __version__
 from ...ct.anatomy import LUNG_LESION, LUNGS, NO_CODE, Code, Structure
 from ...errors import OutputError
-from ..archive import is_archive
 from ..atomic import atomic_file
-from .files import is_dicom_file
-from .series import series_files
+from .header import DicomSlice
+from .seg_source import STAGE, source_images
+from .series import find_series, series_files
+from .source import dicom_source, is_dicom_source
 
 if TYPE_CHECKING:
     from ...ct.volume import Volume
 
-STAGE = "Writing the DICOM segmentation"
 SERIES_DESCRIPTION = "LesionDecomp lungs and lesions (research use only)"
 DESCRIPTION = "Lungs and lung lesions found by LesionDecomp"
 SUPPLIED_MASK = "Lung mask supplied by the user"
 # Context group 7162, surface processing algorithm families, which segmentations use too.
 MANUAL: Code = ("DCM", "123109", "Manual Processing")
 ARTIFICIAL_INTELLIGENCE: Code = ("DCM", "123110", "Artificial Intelligence")
+DEVICE = "LesionDecomp"
 SERIES_NUMBERS = 10_000_000  # series numbers beyond are cut, so that ours stays within the 31 bits it may have
 
 
@@ -61,27 +62,35 @@ def check_dicom_seg_support() -> None:
             f"no usable 'highdicom' package ({error})",
             "highdicom",
             "Install it with: pip install 'lesiondecomp[dicom]'",
+            code="highdicom_missing",
         ) from error
 
 
 def check_dicom_input(source: str | Path, series: str | None = None) -> None:
-    """Refuse an input that no DICOM segmentation can refer to.
+    """Refuse, before any work is done, an input that no DICOM segmentation can refer to.
+
+    A segmentation of one pixel is made in memory, from the headers of two of the series' images.
 
     :param series: which series of it is read.
-    :raises LesionDecompError: it is not DICOM.
+    :raises LesionDecompError: it is not DICOM, or its headers lack what a segmentation must state.
     """
-    if not _is_dicom(Path(source)):
+    path = Path(source)
+    if not is_dicom_source(path):
         raise OutputError(
             STAGE,
-            f"the input '{Path(source).name}', which is not a DICOM series",
-            "a folder with a DICOM series, to whose images the segmentation refers",
+            f"the input '{path.name}', which is not a DICOM series",
+            "a DICOM series, to whose images the segmentation refers",
             "Choose the DICOM folder, or leave out the segmentation.",
             remedy="dicom_seg",
+            code="seg_without_dicom",
         )
-
-
-def _is_dicom(source: Path) -> bool:
-    return source.is_dir() or is_archive(source) or (source.is_file() and is_dicom_file(source))
+    with dicom_source(path, STAGE) as place:
+        found = find_series(place, STAGE, series)
+        items = [found.slices[0], found.slices[-1]]
+        columns, rows = items[0].size[:2]
+        pixels = np.zeros((2, rows, columns, 1), np.uint8)
+        pixels[:, rows // 2, columns // 2] = 1
+        _segmentation(items, pixels, {LUNG_LESION: None}, found.grid.distance, "")
 
 
 def write_dicom_seg(
@@ -103,32 +112,36 @@ def write_dicom_seg(
     so are slices that were interpolated because their images are missing.
 
     :param path: file to write.
-    :param source: folder of the DICOM series that ``volume`` was read from.
+    :param source: the DICOM input that ``volume`` was read from.
     :param lungs, lesions: labelmaps ``(k, j, i)`` uint8 on the volume's grid.
     :param lesion_algorithm, lung_algorithm: what found them; None for a lung mask that was supplied.
     :param descriptions: what segments say of themselves, by ID; ASCII, up to 1024 characters.
+    :param series: which series of the source was read.
     :return: names of the segments written.
     :raises LesionDecompError: highdicom missing, the series is not there as it was read, or lacks what a DICOM
         segmentation must state about the patient and the study; no voxel at all.
     """
     check_dicom_seg_support()
-    check_dicom_input(source)
-    items = series_files(Path(source), STAGE, series)
-    files = [None if item is None else item.path for item in items]
-    if len(files) != volume.shape[0]:
-        found = f"{len(files)} images in '{Path(source).name}'"
-        raise OutputError(STAGE, found, f"the {volume.shape[0]} that were read before")
     masks = {lung: lungs == lung.label for lung in LUNGS} | {LUNG_LESION: lesions != 0}
     masks = {structure: mask for structure, mask in masks.items() if mask.any()}
     if not masks:
-        raise OutputError(STAGE, "neither lung nor lesion", "at least one voxel")
-    used = [k for k, file in enumerate(files) if file is not None and any(mask[k].any() for mask in masks.values())]
-    if not used:
-        raise OutputError(STAGE, "no image in the slices with lung or lesion", "a series with an image in each")
-    frames = np.stack([mask[used] for mask in masks.values()], axis=-1).view(np.uint8)
-    images = [file for file in (files[k] for k in used) if file is not None]
+        raise OutputError(STAGE, "neither lung nor lesion", "at least one voxel", code="seg_empty")
     algorithms = {structure: lesion_algorithm if structure is LUNG_LESION else lung_algorithm for structure in masks}
-    segmentation = _segmentation(images, frames, algorithms, volume, lesion_algorithm.sha256)
+    with dicom_source(Path(source), STAGE) as place:
+        items = series_files(place, STAGE, series)
+        if len(items) != volume.shape[0]:
+            found = f"{len(items)} images in '{Path(source).name}'"
+            raise OutputError(STAGE, found, f"the {volume.shape[0]} that were read before", code="seg_source")
+        frames = {
+            k: item for k, item in enumerate(items) if item is not None and any(m[k].any() for m in masks.values())
+        }
+        if not frames:
+            found, expected = "no image in the slices with lung or lesion", "a series with an image in each"
+            raise OutputError(STAGE, found, expected, code="seg_source")
+        pixels = np.stack([mask[list(frames)] for mask in masks.values()], axis=-1).view(np.uint8)
+        segmentation = _segmentation(
+            list(frames.values()), pixels, algorithms, _slice_distance(volume), lesion_algorithm.sha256
+        )
     for segment in segmentation.SegmentSequence:
         if text := (descriptions or {}).get(str(segment.TrackingID)):
             segment.SegmentDescription = text
@@ -138,44 +151,50 @@ def write_dicom_seg(
 
 
 def _segmentation(
-    files: list[Path],
-    frames: np.ndarray,
+    items: list[DicomSlice],
+    pixels: np.ndarray,
     algorithms: dict[Structure, Algorithm | None],
-    volume: Volume,
+    slice_distance: float,
     model_sha256: str,
 ) -> Any:
-    """The DICOM object; ``frames`` is ``(n, rows, columns, structures)`` uint8, a frame for each of the files."""
+    """The DICOM object; ``pixels`` is ``(n, rows, columns, structures)`` uint8, a frame for each of the slices."""
     import highdicom
-    import pydicom
 
+    images = source_images(items, slice_distance)
+    if items[0].frames > 1:  # a frame for each of the file's, in its order
+        whole = np.zeros((items[0].frames, *pixels.shape[1:]), np.uint8)
+        whole[[item.frame for item in items]] = pixels
+        pixels = whole
     try:
-        # Without a preamble, which older archives leave out, pydicom wants to be reported that it is DICOM.
-        images = [pydicom.dcmread(file, stop_before_pixels=True, force=True) for file in files]
-        for image in images:
-            # As the positions have it: what the images themselves state about it is often wrong, and would be copied.
-            image.SpacingBetweenSlices = round(_slice_distance(volume), 6)
         return highdicom.seg.Segmentation(
             source_images=images,
-            pixel_array=frames,
+            pixel_array=pixels,
             segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
             segment_descriptions=[_described(number, *one) for number, one in enumerate(algorithms.items(), start=1)],
             series_instance_uid=highdicom.UID(),
-            series_number=int(images[0].get("SeriesNumber") or 0) % SERIES_NUMBERS * 100 + 1,
+            series_number=int(items[0].number("series_number")) % SERIES_NUMBERS * 100 + 1,
             sop_instance_uid=highdicom.UID(),
             instance_number=1,
             manufacturer="LesionDecomp contributors",
             manufacturer_model_name="LesionDecomp",
             software_versions=__version__,
             # What distinguishes one such device from another is the model that it ran.
-            device_serial_number=model_sha256[:16],
+            device_serial_number=model_sha256[:16] or DEVICE,
             content_label="LUNG_LESIONS",
             content_description=DESCRIPTION,
             series_description=SERIES_DESCRIPTION,
         )
-    except (AttributeError, KeyError, TypeError, ValueError, pydicom.errors.InvalidDicomError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # of pydicom and highdicom, a dozen kinds: all mean a header that will not do
         reason = " ".join(str(error).split())[:200]
         raise OutputError(
-            STAGE, f"a series that no segmentation can refer to ({reason})", "a complete DICOM CT series"
+            STAGE,
+            f"a series that no segmentation can refer to ({reason})",
+            "a complete DICOM CT series",
+            "Leave out the segmentation.",
+            remedy="dicom_seg",
+            code="seg_source",
         ) from error
 
 

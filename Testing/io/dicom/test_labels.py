@@ -1,0 +1,185 @@
+"""DICOM SEG and RTSTRUCT as labelmaps: what was written is what is read, plane by plane and name by name."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from dicom_phantom import COLUMNS, ROWS, SLICES, drawn_series, made_uid, write_slices
+from LesionDecompLib.errors import InputError
+from LesionDecompLib.io.dicom.labels import label_object
+from LesionDecompLib.io.dicom.rtstruct import read_rtstruct
+from LesionDecompLib.io.dicom.seg_labels import read_dicom_seg
+from LesionDecompLib.io.readers import read_volume
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless
+
+highdicom = pytest.importorskip("highdicom", reason="highdicom is not installed (pip install .[dicom])")
+codes = highdicom.sr.CodedConcept
+LUNG = codes("39607008", "SCT", "Lung")
+
+
+@pytest.fixture
+def ct(tmp_path):
+    return read_volume(write_slices(tmp_path / "ct", drawn_series()))[0]
+
+
+def masks() -> np.ndarray:
+    """``(z, y, x)`` 0 to 3: two lungs in the middle slices, a gap of empty ones between them, and a lesion."""
+    labels = np.zeros((SLICES, ROWS, COLUMNS), np.uint8)
+    labels[2:5, 8:30, 4:15] = 1
+    labels[7:10, 9:31, 20:33] = 2
+    labels[8, 12:15, 22:26] = 3
+    return labels
+
+
+def segments(names: list[str], category=LUNG, kind=LUNG) -> list:
+    algorithm = highdicom.AlgorithmIdentificationSequence("drawn", codes("123109", "DCM", "Manual Processing"), "1")
+    return [
+        highdicom.seg.SegmentDescription(n, name, category, kind, "SEMIAUTOMATIC", algorithm)
+        for n, name in enumerate(names, start=1)
+    ]
+
+
+def write_seg(path, pixels: np.ndarray, names: list[str], kind: str = "BINARY", **options):
+    """A SEG of ``(z, y, x)`` labels, or ``(z, y, x, segment)``, beside the drawn series."""
+    seg = highdicom.seg.Segmentation(
+        source_images=drawn_series(PositionReferenceIndicator=""),
+        pixel_array=pixels,
+        segmentation_type=kind,
+        segment_descriptions=segments(names),
+        series_instance_uid=made_uid("seg"),
+        series_number=9,
+        sop_instance_uid=made_uid("seg", 1),
+        instance_number=1,
+        manufacturer="Drawer",
+        manufacturer_model_name="Drawer",
+        software_versions="1",
+        device_serial_number="1",
+        **options,
+    )
+    seg.save_as(path)
+    return path
+
+
+NAMES = ["right", "left", "spot"]
+
+
+@pytest.mark.parametrize("kind", ["BINARY", "FRACTIONAL", "LABELMAP"])
+def test_a_segmentation_of_each_kind_reads_as_it_was(ct, tmp_path, kind):
+    path = write_seg(tmp_path / "seg.dcm", masks(), NAMES, kind)
+    assert label_object(path) == "SEG"
+    read = read_dicom_seg(path)
+    assert read.names == {1: "right (Lung)", 2: "left (Lung)", 3: "spot (Lung)"}
+    assert not read.warnings and read.array.dtype == np.uint8
+    expected = masks()[2:10]  # planes without a voxel at the ends are left out
+    np.testing.assert_array_equal(read.array, expected)
+    corner = ct.ijk_to_ras @ [0, 0, 2, 1]
+    np.testing.assert_allclose(read.ijk_to_ras[:3, 3], corner[:3], atol=1e-6)
+    np.testing.assert_allclose(read.ijk_to_ras[:3, :3], ct.ijk_to_ras[:3, :3], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["FRACTIONAL", "LABELMAP"])
+def test_compressed_pixels_are_unpacked(ct, tmp_path, kind):
+    path = write_seg(tmp_path / "seg.dcm", masks(), NAMES, kind, transfer_syntax_uid=RLELossless)
+    np.testing.assert_array_equal(read_dicom_seg(path).array, masks()[2:10])
+
+
+def test_where_segments_overlap_the_first_one_stays_and_others_can_be_chosen(ct, tmp_path):
+    labels = masks()
+    stack = np.stack([labels == 1, labels >= 2, labels == 3], axis=-1).astype(np.uint8)
+    path = write_seg(tmp_path / "seg.dcm", stack, NAMES)
+    both = read_dicom_seg(path)
+    np.testing.assert_array_equal(both.array == 2, (labels >= 2)[2:10])
+    assert [warning.record()["code"] for warning in both.warnings] == ["structures_overlap"]
+    assert both.warnings[0].value == np.count_nonzero(labels == 3)
+    spot = read_dicom_seg(path, [3])
+    assert set(np.unique(spot.array)) == {0, 3} and not spot.warnings
+    assert np.count_nonzero(spot.array) == np.count_nonzero(labels == 3)
+
+
+def test_what_is_no_segmentation_is_refused(ct, tmp_path):
+    path = write_seg(tmp_path / "seg.dcm", masks(), NAMES)
+    data = path.read_bytes()
+    for cut in (300, len(data) // 2, len(data) - 400):
+        (tmp_path / "cut.dcm").write_bytes(data[:cut])
+        with pytest.raises(InputError):
+            read_dicom_seg(tmp_path / "cut.dcm")
+    assert label_object(next((tmp_path / "ct").iterdir())) is None
+    with pytest.raises(InputError):
+        read_dicom_seg(next((tmp_path / "ct").iterdir()))
+
+
+def write_rtstruct(path, structures: dict[str, list[list[tuple[float, float, float]]]], first: int = 1, **contour):
+    """An RTSTRUCT: name -> polygons of LPS points, mm; numbered from ``first`` on."""
+    data = Dataset()
+    data.SOPClassUID, data.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.481.3", made_uid("rt")
+    data.Modality, data.StructureSetROISequence, data.ROIContourSequence = "RTSTRUCT", [], []
+    for number, (name, polygons) in enumerate(structures.items(), start=first):
+        roi, item = Dataset(), Dataset()
+        roi.ROINumber, roi.ROIName = number, name
+        item.ReferencedROINumber, item.ContourSequence = number, []
+        for polygon in polygons:
+            one = Dataset()
+            one.ContourGeometricType = "CLOSED_PLANAR"
+            one.NumberOfContourPoints = len(polygon)
+            one.ContourData = [f"{value:.6g}" for point in polygon for value in point]
+            for keyword, value in contour.items():
+                setattr(one, keyword, value)
+            item.ContourSequence.append(one)
+        data.StructureSetROISequence.append(roi)
+        data.ROIContourSequence.append(item)
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.save_as(path, enforce_file_format=True)
+    return path
+
+
+def box(k: float, rows: tuple[int, int], columns: tuple[int, int]) -> list[tuple[float, float, float]]:
+    """The outline of whole pixels in a slice of the drawn series: half a pixel beyond their centers."""
+    low, high = ((columns[0] - 0.5, rows[0] - 0.5), (columns[1] - 0.5, rows[1] - 0.5))
+    corners = [(low[0], low[1]), (high[0], low[1]), (high[0], high[1]), (low[0], high[1])]
+    return [(-20 + 1.5 * x, -30 + 2 * y, 100 + 4 * k) for x, y in corners]
+
+
+def test_contours_fill_the_pixels_whose_centers_they_hold(ct, tmp_path):
+    lung = [box(k, (8, 30), (4, 15)) for k in range(2, 6)] + [box(3, (12, 16), (6, 9))]  # a hole in one slice
+    path = write_rtstruct(tmp_path / "rt.dcm", {"Lung_R": lung, "Heart": [box(4, (10, 20), (18, 25))], "none": []})
+    assert label_object(path) == "RTSTRUCT"
+    read = read_rtstruct(path, ct.shape, ct.ijk_to_ras)
+    expected = np.zeros(ct.shape, np.uint8)
+    expected[2:6, 8:30, 4:15] = 1
+    expected[3, 12:16, 6:9] = 0
+    expected[4, 10:20, 18:25] = 2
+    np.testing.assert_array_equal(read.array, expected)
+    assert read.names == {1: "Lung_R", 2: "Heart", 3: "none"} and not read.warnings
+    np.testing.assert_array_equal(
+        read_rtstruct(path, ct.shape, ct.ijk_to_ras, [2]).array, np.where(expected == 2, 2, 0)
+    )
+
+
+def test_contours_on_a_turned_grid_lie_where_they_belong(ct, tmp_path):
+    path = write_rtstruct(tmp_path / "rt.dcm", {"a": [box(k, (8, 30), (4, 15)) for k in range(2, 6)]})
+    flipped = ct.ijk_to_ras @ np.array([[-1, 0, 0, COLUMNS - 1], [0, 1, 0, 0], [0, 0, -1, SLICES - 1], [0, 0, 0, 1.0]])
+    straight = read_rtstruct(path, ct.shape, ct.ijk_to_ras)
+    turned = read_rtstruct(path, ct.shape, flipped)
+    np.testing.assert_array_equal(turned.array[::-1, :, ::-1], straight.array)
+
+
+def test_contours_missing_between_others_are_reported(ct, tmp_path):
+    path = write_rtstruct(tmp_path / "rt.dcm", {"a": [box(k, (8, 30), (4, 15)) for k in (2, 4, 6)]})
+    (warning,) = read_rtstruct(path, ct.shape, ct.ijk_to_ras).warnings
+    assert warning.code == "contours_missing" and warning.value == 2
+
+
+def test_contours_across_slices_and_structures_numbered_from_0(ct, tmp_path):
+    sagittal = [(0.0, -20.0, 110.0), (0.0, 10.0, 110.0), (0.0, 10.0, 130.0), (0.0, -20.0, 130.0)]
+    path = write_rtstruct(tmp_path / "rt.dcm", {"a": [sagittal]})
+    with pytest.raises(InputError) as error:
+        read_rtstruct(path, ct.shape, ct.ijk_to_ras)
+    assert error.value.code == "contours_across_slices"
+    path = write_rtstruct(tmp_path / "rt.dcm", {"a": [box(3, (8, 30), (4, 15))], "b": []}, first=0)
+    assert read_rtstruct(path, ct.shape, ct.ijk_to_ras).names == {1: "a", 2: "b"}
+    empty = write_rtstruct(tmp_path / "rt.dcm", {})
+    with pytest.raises(InputError) as error:
+        read_rtstruct(empty, ct.shape, ct.ijk_to_ras)
+    assert error.value.code == "no_structures"

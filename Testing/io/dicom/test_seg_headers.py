@@ -1,0 +1,150 @@
+"""Headers of all kinds give a DICOM segmentation; one that cannot is found before the work, or costs nothing else."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from command_line import lungs_in_boxes, names, run_here
+from dicom_phantom import drawn_hu, drawn_series, write_slices
+from LesionDecompLib.errors import OutputError
+from LesionDecompLib.io.dicom.seg import check_dicom_input, write_dicom_seg
+from LesionDecompLib.io.dicom.seg_labels import read_dicom_seg
+from LesionDecompLib.io.readers import read_volume
+from pydicom import dcmread
+
+pytest.importorskip("highdicom", reason="highdicom is not installed (pip install .[dicom])")
+
+KANJI = "Yamada^Tarou=山田^太郎=やまだ^たろう"
+MODEL = SimpleNamespace(name="drawn", version="1", sha256="ab" * 32)
+
+
+def written(folder, path, series: str | None = None):
+    """A segmentation of two boxes for lungs and a spot, as a data set."""
+    volume, _ = read_volume(folder, series=series)
+    lungs = np.zeros(volume.shape, np.uint8)
+    lungs[2:9, 5:30, 4:14], lungs[2:9, 5:30, 20:32] = 1, 2
+    lesions = np.zeros(volume.shape, np.uint8)
+    lesions[4:6, 10:14, 6:9] = 1
+    check_dicom_input(folder, series)
+    write_dicom_seg(path, folder, volume, lungs, lesions, lesion_algorithm=MODEL, lung_algorithm=MODEL, series=series)
+    read = read_dicom_seg(path)
+    np.testing.assert_array_equal(read.array, lungs[2:9])  # the spot lies in a lung, which comes first
+    assert list(read.names.values()) == ["right lung", "left lung", "lesion"]
+    return dcmread(path)
+
+
+@pytest.mark.parametrize(
+    ("charset", "name"),
+    [
+        (["", "ISO 2022 IR 87"], KANJI),
+        (["ISO 2022 IR 13", "ISO 2022 IR 87"], "ﾔﾏﾀﾞ^ﾀﾛｳ=山田^太郎=やまだ^たろう"),
+        (["", "ISO 2022 IR 149"], "Hong^Gildong=洪^吉洞=홍^길동"),
+        ("GB18030", "Wang^XiaoDong=王^小东="),
+        ("GBK", "Wang^XiaoDong=王^小东="),
+        ("ISO_IR 192", "Müller^Øystein=王^小东="),
+        ("ISO_IR 100", "Müller^Jörg"),
+        ("ISO_IR 144", "Люкceмбypг"),
+        ("ISO_IR 166", "สมชาย"),
+    ],
+)
+def test_names_of_all_character_sets_are_kept(tmp_path, charset, name):
+    folder = write_slices(tmp_path / "ct", drawn_series(SpecificCharacterSet=charset, PatientName=name))
+    seg = written(folder, tmp_path / "seg.dcm")
+    assert str(seg.PatientName) == name.rstrip("=") or str(seg.PatientName) == name
+    assert seg.SpecificCharacterSet == "ISO_IR 192"
+
+
+@pytest.mark.parametrize("charset", ["ISO_IR 999", "latin", ""])
+def test_an_unknown_character_set_costs_nothing(tmp_path, charset):
+    folder = write_slices(tmp_path / "ct", drawn_series(SpecificCharacterSet=charset))
+    for file in folder.iterdir():
+        file.write_bytes(file.read_bytes().replace(b"Drawn^Body", b"Dr\xfcwn^Body"))
+    assert written(folder, tmp_path / "seg.dcm").PatientID == "D-1"
+
+
+PATIENT = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "ReferringPhysicianName")
+STUDY = ("AccessionNumber", "StudyID", "StudyDate", "StudyTime", "SeriesNumber", "InstanceNumber", "AcquisitionNumber")
+IMAGE = ("Manufacturer", "ImageType", "FrameOfReferenceUID", "SliceThickness", "RescaleType")
+EMPTY = PATIENT + STUDY + IMAGE
+
+
+@pytest.mark.parametrize("keywords", [PATIENT, STUDY, IMAGE])
+def test_missing_elements_are_filled(tmp_path, keywords):
+    folder = write_slices(tmp_path / "ct", drawn_series(**dict.fromkeys(keywords)))
+    written(folder, tmp_path / "seg.dcm")
+
+
+def test_all_of_them_missing_at_once(tmp_path):
+    seg = written(write_slices(tmp_path / "ct", drawn_series(**dict.fromkeys(EMPTY))), tmp_path / "seg.dcm")
+    assert seg.PatientID == "" and seg.StudyDate == "" and seg.FrameOfReferenceUID
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {b"20240229": b"29.02.24"},
+        {b"081500": b"8h15  "},
+        {b"CS\x02\x00O ": b"CS\x02\x00X "},
+    ],
+)
+def test_wrong_values_are_left_out(tmp_path, wrong):
+    folder = write_slices(tmp_path / "ct", drawn_series())
+    for file in folder.iterdir():
+        data = file.read_bytes()
+        for right, other in wrong.items():
+            assert right in data
+            data = data.replace(right, other)
+        file.write_bytes(data)
+    written(folder, tmp_path / "seg.dcm")
+
+
+def test_the_series_that_was_asked_for_is_the_one_referred_to(tmp_path):
+    folder = write_slices(tmp_path / "ct", [*drawn_series(), *drawn_series(drawn_hu(2), 2)])
+    for series in ("1", "2"):
+        seg = written(folder, tmp_path / "seg.dcm", series)
+        (referred,) = seg.ReferencedSeriesSequence
+        uids = {image.SeriesInstanceUID: image.SeriesNumber for image in map(dcmread, folder.iterdir())}
+        assert uids[referred.SeriesInstanceUID] == int(series)
+
+
+def test_slices_with_series_uids_of_their_own(tmp_path):
+    slices = drawn_series()
+    for k, data in enumerate(slices):
+        data.SeriesInstanceUID = f"1.2.3.{k}"
+    written(write_slices(tmp_path / "ct", slices), tmp_path / "seg.dcm")
+
+
+def test_a_header_that_gives_none_is_refused_before_the_work(tmp_path):
+    folder = write_slices(tmp_path / "ct", drawn_series(StudyInstanceUID=None))
+    with pytest.raises(OutputError) as error:
+        check_dicom_input(folder)
+    assert error.value.code == "seg_source" and error.value.remedy == "dicom_seg"
+
+
+@pytest.fixture
+def models(models, monkeypatch):
+    """Small untrained models, and boxes for lungs."""
+    monkeypatch.setattr("LesionDecompLib.segmentation.lungs.segment.segment_lungs", lungs_in_boxes)
+
+
+def test_what_fails_while_it_is_written_costs_no_other_result(tmp_path, capsys, models, monkeypatch):
+    hu = np.repeat(np.repeat(drawn_hu(), 2, axis=1), 2, axis=2)
+    folder = write_slices(tmp_path / "ct", drawn_series(hu))
+
+    def fails(*_, **__):
+        raise OutputError("Writing the DICOM segmentation", "a header that was never seen (Drawn^Body)", "another one")
+
+    monkeypatch.setattr("LesionDecompLib.report.case.write_dicom_seg", fails)
+    done = run_here(capsys, "segment", folder, "-o", tmp_path / "out", "--dicom-seg", "--quiet")
+    assert done.status == 0, done.err
+    assert {"heatmap.nrrd", "lesions.nrrd", "lungs.nrrd", "report.json", "statistics.csv"} <= set(
+        names(tmp_path / "out")
+    )
+    assert "segmentation.dcm" not in names(tmp_path / "out")
+    assert "No segmentation.dcm was written: found a header that was never seen." in done.err
+    report = json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))
+    assert [warning["code"] for warning in report["warning_codes"]].count("dicom_seg_not_written") == 1
+    assert "Drawn" not in json.dumps(report)
