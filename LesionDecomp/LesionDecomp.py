@@ -109,6 +109,7 @@ class LesionDecompParameterNode:
     tableOutput: vtkMRMLTableNode
     segmentationOutput: vtkMRMLSegmentationNode
     heatmap: vtkMRMLScalarVolumeNode  # of the result shown
+    regions: Union[vtkMRMLLabelMapVolumeNode, vtkMRMLSegmentationNode, None]  # noqa: UP007 (older Slicers' wrapper)
     overlayVisible: bool = True
     overlayOpacity: Annotated[float, WithinRange(0.0, 1.0)] = 0.5
     outlineVisible: bool = True

@@ -9,10 +9,12 @@ from typing import Any
 import slicer
 from LesionDecompLib.measurement.live import Lesions
 from LesionDecompLib.measurement.places import LesionPlace, area_along_body, lesions_by_size
+from LesionDecompLib.measurement.region_rows import RegionMeasurements
 from LesionDecompLib.measurement.statistics import RegionStatistics
 
 from . import plots, result_export, views
 from .live_result import LiveResult
+from .regions import LiveRegions, choose_regions, chosen_regions, show_region_table
 from .result_nodes import ResultNodes, add_segmentation, result_of
 from .scene_nodes import nodes_of_class
 from .statistics_table import read_table, show_readable_table
@@ -42,6 +44,7 @@ class Result:
     def __init__(self, nodes: ResultNodes) -> None:
         self.nodes = nodes
         self._live: LiveResult | None = None
+        self._regions: LiveRegions | None = None
 
     @classmethod
     def of(cls, heatmap) -> Result:
@@ -128,6 +131,35 @@ class Result:
     def places(self) -> list[LesionPlace]:
         """The lesions from the largest to the smallest, with volume_ml and voxel (k, j, i)."""
         return lesions_by_size(self.lesions().components, self.live.live.voxel_volume_ml)
+
+    # Regions
+
+    @property
+    def regions_node(self):
+        """The segmentation or labelmap whose structures are measured as regions, or None."""
+        return chosen_regions(self.heatmap)
+
+    def set_regions(self, node) -> None:
+        """Measure the structures of a segmentation or labelmap as regions; None leaves thirds and halves."""
+        choose_regions(self.heatmap, node)
+
+    def regions(self, lesions: Lesions | None = None) -> RegionMeasurements:
+        """What is measured of some lesions, by default the present ones, in thirds, halves and the chosen regions.
+
+        :raises LesionDecompError: regions without a structure, or on another grid.
+        """
+        live = self.live
+        if self._regions is None or not self._regions.is_of(live):
+            self._regions = LiveRegions(live)
+        return self._regions.at(self.lesions() if lesions is None else lesions)
+
+    def update_region_table(self, *, make: bool = False):
+        """Update the table node with the regions, if there is one.
+
+        :param make: make it if there is none.
+        :return: the table node, or None.
+        """
+        return show_region_table(self.nodes, self.regions(), make=make)
 
     # Views
 
@@ -218,6 +250,14 @@ class Result:
         :raises LesionDecompError: the file cannot be written; likewise the other files.
         """
         result_export.write_statistics(self.nodes, path)
+
+    def write_regions(self, path: str | Path) -> None:
+        """Write regions with severity scores as CSV, measured on the nodes as they are now."""
+        result_export.write_regions(self.nodes, path)
+
+    def methods_text(self) -> str:
+        """A paragraph for the methods section of a paper, from the manifest; nothing about the patient."""
+        return result_export.methods(self.nodes)
 
     def write_manifest(self, path: str | Path) -> None:
         """Write the manifest as JSON, with threshold and measurements as they are now."""

@@ -15,16 +15,16 @@ import slicer
 from LesionDecompLib.ct.volume import Volume
 from LesionDecompLib.errors import LesionDecompError
 from LesionDecompLib.io.atomic import write_text
-from LesionDecompLib.measurement.statistics import (
-    RegionStatistics,
-    lesion_statistics,
-    statistics_csv,
-    write_statistics_csv,
-)
+from LesionDecompLib.measurement.live import LiveLesions
+from LesionDecompLib.measurement.region_rows import RegionMeasurements, RegionTallies, write_regions_csv
+from LesionDecompLib.measurement.statistics import RegionStatistics, statistics_csv, write_statistics_csv
 from LesionDecompLib.report.manifest import manifest_of_lesions, manifest_text
+from LesionDecompLib.report.methods import methods_text
 from LesionDecompLib.report.page import report_page
+from LesionDecompLib.segmentation.lesions import lung_box
 
 from .input_nodes import volume_from_node
+from .regions import chosen_regions, given_regions
 from .result_nodes import ResultNodes
 
 STAGE = "Exporting the result"
@@ -39,6 +39,8 @@ class Measured:
     lungs: np.ndarray
     lesions: np.ndarray
     statistics: list[RegionStatistics]
+    regions: RegionMeasurements
+    regions_sha256: str
 
 
 def measure(nodes: ResultNodes) -> Measured:
@@ -52,9 +54,14 @@ def measure(nodes: ResultNodes) -> Measured:
         raise LesionDecompError(STAGE, "result nodes that no longer fit the CT", "the CT's grid", "Run again.")
     view = volume.view
     heat, lungs, lesions = arrays
-    axial = [view.to_axial(array) for array in (volume.array, lungs, lesions, heat)]
-    rows = lesion_statistics(axial[0], axial[1], axial[2], axial[3], volume.voxel_volume_ml)
-    return Measured(volume, heat, lungs, lesions, rows)
+    hu, sides, warmth, mask = (view.to_axial(array) for array in (volume.array, lungs, heat, lesions))
+    live = LiveLesions(hu, sides, warmth, volume.voxel_volume_ml, lung_box(sides))
+    found = live.of_labelmap(mask)
+    node = chosen_regions(nodes.heatmap)
+    given = given_regions(node, nodes.ct) if node is not None else None
+    tallies = RegionTallies.of(live, view.to_axial(given.labels) if given is not None else None, given)
+    sha256 = given.sha256 if given is not None else ""
+    return Measured(volume, heat, lungs, lesions, found.statistics(), tallies.at(found), sha256)
 
 
 def statistics_text(nodes: ResultNodes) -> str:
@@ -68,6 +75,22 @@ def write_statistics(nodes: ResultNodes, path: str | Path) -> None:
     :raises LesionDecompError: it cannot be written.
     """
     write_statistics_csv(path, measure(nodes).statistics, nodes.warnings)
+
+
+def write_regions(nodes: ResultNodes, path: str | Path) -> None:
+    """Write thirds, halves and the chosen regions as CSV, as the command line does.
+
+    :raises LesionDecompError: it cannot be written.
+    """
+    write_regions_csv(path, measure(nodes).regions, nodes.warnings)
+
+
+def methods(nodes: ResultNodes) -> str:
+    """A paragraph for a paper about the result as it is now.
+
+    :raises LesionDecompError: the report node is missing or was changed.
+    """
+    return methods_text(_manifest(nodes, measure(nodes)))
 
 
 def write_manifest(nodes: ResultNodes, path: str | Path) -> None:
@@ -94,7 +117,14 @@ def _manifest(nodes: ResultNodes, found: Measured) -> dict[str, Any]:
         raise LesionDecompError(STAGE, "a result without its report", expected, "Run LesionDecomp again.")
     try:
         manifest = json.loads(nodes.report.GetText() or "")
-        return manifest_of_lesions(manifest, nodes.threshold, nodes.minimum_volume_ml, found.statistics)
+        return manifest_of_lesions(
+            manifest,
+            nodes.threshold,
+            nodes.minimum_volume_ml,
+            found.statistics,
+            found.regions,
+            found.regions_sha256,
+        )
     except (ValueError, KeyError, TypeError) as error:
         found_text = f"a report that cannot be read in '{nodes.report.GetName()}'"
         raise LesionDecompError(STAGE, found_text, expected, "Run LesionDecomp again.") from error

@@ -12,7 +12,8 @@ from .file_dialogs import ask_save_path
 from .packages import install_for_dicom_seg
 from .signals import connect
 
-BUTTONS = ("copyButton", "saveCsvButton", "saveReportButton", "saveManifestButton")
+BUTTONS = ("copyButton", "saveCsvButton", "saveRegionsButton", "saveReportButton", "saveManifestButton")
+REPORTED = ("saveReportButton", "saveManifestButton", "copyMethodsButton")  # these need the run's report
 
 
 class ExportSection:
@@ -29,6 +30,8 @@ class ExportSection:
         connect(ui.saveCsvButton, "clicked(bool)", self._on_csv)
         connect(ui.saveReportButton, "clicked(bool)", self._on_report)
         connect(ui.saveManifestButton, "clicked(bool)", self._on_manifest)
+        connect(ui.saveRegionsButton, "clicked(bool)", self._on_regions)
+        connect(ui.copyMethodsButton, "clicked(bool)", self._on_methods)
         connect(ui.saveDicomButton, "clicked(bool)", self._on_dicom)
         ui.exportLabel.text = ""
 
@@ -44,7 +47,7 @@ class ExportSection:
         for name in BUTTONS:
             getattr(self._ui, name).enabled = nodes is not None
         reported = nodes is not None and nodes.report is not None
-        for name in ("saveReportButton", "saveManifestButton"):
+        for name in REPORTED:
             getattr(self._ui, name).enabled = reported
         dicom = reported and is_from_dicom(nodes.ct)
         self._ui.saveDicomButton.enabled = dicom
@@ -64,6 +67,14 @@ class ExportSection:
 
     def _on_csv(self, _checked: bool = False) -> None:
         self._save(_("Save the statistics"), "statistics.csv", "CSV (*.csv)", lambda r, path: r.write_statistics(path))
+
+    def _on_regions(self, _checked: bool = False) -> None:
+        self._save(_("Save the regions"), "regions.csv", "CSV (*.csv)", lambda r, path: r.write_regions(path))
+
+    def _on_methods(self, _checked: bool = False) -> None:
+        with slicer.util.tryWithErrorDisplay(_("The methods text could not be made.")):
+            qt.QApplication.clipboard().setText(self._result().methods_text())
+            self._ui.exportLabel.text = _("The methods text is on the clipboard.")
 
     def _on_manifest(self, _checked: bool = False) -> None:
         title = _("Save the manifest of the run")

@@ -10,7 +10,7 @@ from LesionDecompMrml.result_nodes import RUN, ResultNodes
 from slicer.i18n import tr as _
 
 from . import slicer_views
-from .measurements_table import MeasurementsTable
+from .measured_regions import MeasuredRegions
 from .signals import Later, connect
 
 # A view draws 1000/60 ms after it was asked to; a step later than that comes after the frame, so that none is in vain.
@@ -38,6 +38,7 @@ LOOK_PARAMETERS = (
     "legendVisible",
     "surfacesVisible",
     "overlayOpacity",
+    "regions",
 )
 
 
@@ -58,7 +59,7 @@ class LookSection:
         self._with_surfaces = False  # of the result shown, by this panel
         self._lost = ""  # why the result shown is gone
         self._views: list[str] = []  # IDs of the slice views that have been given the result
-        self._table = MeasurementsTable(ui.measurementsTable)
+        self._measured = MeasuredRegions(ui)
         self.steps = Later(self._follow, STEP_MS)
         self._settling = Later(self.settle, SETTLED_MS, restart=True)
         for button, slot in (
@@ -181,6 +182,7 @@ class LookSection:
             parameters.heatmap = nodes.heatmap
         finally:
             parameters.EndModify(modified)
+        self._result().set_regions(parameters.regions)
         self._show_anew()
         if (parameters.threshold, parameters.minimumVolumeMl) != (threshold, minimum_ml):
             self._follow()
@@ -206,7 +208,10 @@ class LookSection:
         changed = {key for key in state if state[key] != shown[key]}
         if changed & set(SLIDERS):
             self.steps.request()
-        if changed - set(SLIDERS):
+        if "regions" in changed:
+            self._result().set_regions(self._parameters.regions)
+            self._measured.show(self._result())
+        if changed - set(SLIDERS) - {"regions"}:
             self._apply_look(changed)
 
     def settle(self) -> None:
@@ -217,7 +222,7 @@ class LookSection:
             result = self._result()
             result.set_threshold()
             result.update_plots()
-            self._table.show(result.measurements())
+            self._measured.show(result)
 
     def _result(self):
         return self._logic.result(self._parameters.heatmap)
@@ -237,10 +242,13 @@ class LookSection:
         self._lost = ""
         threshold = min(max(nodes.threshold, 0.01), 1.0)
         minimum_ml = min(max(nodes.minimum_volume_ml, 0.0), 10.0)
-        self._shown = {**self._state(), "threshold": threshold, "minimumVolumeMl": minimum_ml}
+        regions = self._result().regions_node
+        chosen = {"threshold": threshold, "minimumVolumeMl": minimum_ml, "regions": regions}
+        self._shown = {**self._state(), **chosen}
         modified = parameters.StartModify()
         try:
             parameters.threshold, parameters.minimumVolumeMl = threshold, minimum_ml
+            parameters.regions = regions
         finally:
             parameters.EndModify(modified)
         with slicer.util.tryWithErrorDisplay(_("The result could not be shown.")):
@@ -274,7 +282,7 @@ class LookSection:
     def _show_result(self) -> None:
         result = self._result()
         self._show_summary(result.summary())
-        self._table.show(result.measurements())
+        self._measured.show(result)
 
     def _show_summary(self, summary) -> None:
         self._ui.figuresLabel.text = _(
@@ -292,7 +300,7 @@ class LookSection:
         nothing = self._lost or _("No result is selected.")
         self._ui.figuresLabel.text = nothing if self._parameters is not None else ""
         self._forget_places()
-        self._table.show([])
+        self._measured.show(None)
         self._show_warnings()
         self._shown = None  # whichever result is chosen next is shown anew
 

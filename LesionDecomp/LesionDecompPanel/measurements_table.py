@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import qt
 from LesionDecompLib.measurement.definitions import measurement
+from LesionDecompLib.measurement.region_rows import RegionRow
 from LesionDecompLib.measurement.statistics import RegionStatistics
 from LesionDecompMrml.statistics_table import readable
 from slicer.i18n import tr as _
@@ -34,15 +37,20 @@ class MeasurementsTable:
             header.setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
         header.minimumSectionSize = 20
 
-    def show(self, rows: list[RegionStatistics]) -> None:
-        """Fill the table; without rows it is empty."""
+    def show(self, rows: list[RegionStatistics], regions: Sequence[RegionRow] = ()) -> None:
+        """Fill the table; without rows it is empty.
+
+        :param regions: shown below; thirds are among the rows already.
+        """
         table = self._table
-        table.rowCount = len(rows)
-        for n, row in enumerate(rows):
-            region = row.region
+        below = [row for row in regions if row.set_key != "thirds"]
+        lines = [(row.region, row.values, row.region) for row in rows]
+        lines += [(row.region, row.values, row.definition) for row in below]
+        table.rowCount = len(lines)
+        for n, (region, values, tooltip) in enumerate(lines):
             for long, short in SHORT:
                 region = region.replace(long, short)
-            texts = [region, *(readable(measurement(key), row.values[key]) for key in COLUMNS)]
+            texts = [region, *(readable(measurement(key), values[key]) for key in COLUMNS)]
             for column, text in enumerate(texts):
                 item = table.item(n, column)
                 if item is None:
@@ -51,5 +59,5 @@ class MeasurementsTable:
                         item.setData(qt.Qt.TextAlignmentRole, NUMBERS_ALIGNMENT)
                     table.setItem(n, column, item)
                 item.setText(text)
-                item.setToolTip(row.region)
+                item.setToolTip(tooltip)
         table.resizeRowsToContents()

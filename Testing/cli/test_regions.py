@@ -89,7 +89,7 @@ def test_regions_are_those_of_the_files_voxels(case, first):
             np.count_nonzero(inside & (lesions > 0)) * volume.voxel_volume_ml
         )
         assert rows[name]["lung_hu_mean"] == pytest.approx(volume.array[inside].mean())
-        assert f"label {label}" in rows[name]["definition"] and "TotalSegmentator v2" in rows[name]["definition"]
+        assert f"number {label} " in rows[name]["definition"] and "TotalSegmentator v2" in rows[name]["definition"]
     scores = report["severity"]["lobes"]
     assert scores["total"] == sum(part["score"] for part in scores["parts"]) and len(scores["parts"]) == 5
     (warning,) = [record for record in report["warning_codes"] if record["code"] == "regions_outside_lungs"]

@@ -114,7 +114,8 @@ def test_crossing_lesions_are_those_that_reach_beyond_the_region():
 def test_regions_that_overlap_each_keep_their_own_voxels():
     hu, lungs, heat = _case(5)
     masks = [np.random.default_rng(n).random(hu.shape) < 0.4 for n in range(3)]
-    given_regions = GivenRegions.of_masks(zip("abc", masks, strict=True), hu.shape, "")
+    given_regions = GivenRegions.of_masks(zip("abc", masks, strict=True), hu.shape, lambda labels: str(labels.max()))
+    assert given_regions.sha256 == str(given_regions.labels.max())
     live = LiveLesions.of(hu, lungs, heat, 0.3)
     rows = _by_name(RegionTallies.of(live, given_regions.labels, given_regions).at(live.at(0.6, 0.0)), "given")
     for name, mask in zip("abc", masks, strict=True):

@@ -6,6 +6,7 @@ list, and none over the volume.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -136,13 +137,34 @@ class LiveLesions:
             components = components.where(keep)
         return Lesions(voxels, components, self)
 
+    def of_labelmap(self, lesions: np.ndarray) -> Lesions:
+        """The lesions of a labelmap, whatever made it.
+
+        :param lesions: ``(z, y, x)`` uint8, lesion where not 0; voxels outside the lungs are left out.
+        :raises LesionDecompError: another shape.
+        """
+        if lesions.shape != self.lungs.shape:
+            found, expected = f"a labelmap of shape {lesions.shape}", f"the lungs' {self.lungs.shape}"
+            raise ConfigError(STAGE, found, expected)
+        inside, lungs = self.order(lesions), self.order(self.lungs)
+
+        def chosen(plane: int, part: tuple[slice, slice]) -> np.ndarray:
+            return np.logical_and(inside[plane][part], lungs[plane][part])
+
+        voxels = self._list(chosen)
+        return Lesions(voxels, components_of_positions(voxels.positions, lungs.shape), self)
+
     def _warmer_than(self, floor: float) -> ListedVoxels:
         """Lung voxels whose heat is at least ``floor``."""
-        order, shape = self.order, self.lungs.shape
-        hu, lungs, heat = order(self.hu), order(self.lungs), order(self.heat)
+        lungs, heat = self.order(self.lungs), self.order(self.heat)
         limit = heat.dtype.type(floor)
 
         def warm(plane: int, part: tuple[slice, slice]) -> np.ndarray:
             return (heat[plane][part] >= limit) & (lungs[plane][part] != 0)
 
-        return list_voxels(warm, hu, lungs, heat, order(axial_thirds(shape, self.box[0])), order.box(self.box, shape))
+        return self._list(warm)
+
+    def _list(self, choose: Callable[[int, tuple[slice, slice]], np.ndarray]) -> ListedVoxels:
+        order, shape = self.order, self.lungs.shape
+        hu, lungs, heat = order(self.hu), order(self.lungs), order(self.heat)
+        return list_voxels(choose, hu, lungs, heat, order(axial_thirds(shape, self.box[0])), order.box(self.box, shape))

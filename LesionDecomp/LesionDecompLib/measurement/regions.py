@@ -6,7 +6,7 @@ of a set, and whatever belongs to none is the region "elsewhere".
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -84,11 +84,14 @@ class GivenRegions:
     values: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
     @classmethod
-    def of_masks(cls, masks: Iterable[tuple[str, np.ndarray]], shape: tuple[int, ...], sha256: str) -> GivenRegions:
+    def of_masks(
+        cls, masks: Iterable[tuple[str, np.ndarray]], shape: tuple[int, ...], sha256: Callable[[np.ndarray], str]
+    ) -> GivenRegions:
         """Regions of one mask each, which may overlap; numbered from 1.
 
         :param masks: name and ``(k, j, i)`` mask, inside where not 0; read one at a time.
         :param shape: of each.
+        :param sha256: of the labels that the masks amount to.
         :raises LesionDecompError: they overlap in too many ways.
         """
         labels = np.zeros(shape, np.uint16)
@@ -107,7 +110,7 @@ class GivenRegions:
                 raise InputError(STAGE, f"regions that overlap in {len(owners)} ways", f"at most {MOST_CELLS}")
             labels[inside] = renamed[labels[inside]]
         values = {n: tuple(label for label, owner in enumerate(owners) if n in owner) for n in names}
-        return cls(labels, names, sha256, values)
+        return cls(labels, names, sha256(labels), values)
 
     def regions(self) -> dict[int, tuple[int, ...]]:
         """Labels of each region, by number."""
@@ -177,9 +180,9 @@ def given_in_lungs(given: GivenRegions, labels: np.ndarray, lungs: np.ndarray) -
         if not lobe and not held[list(own)].any():
             outside.append(name)
             continue
-        origin = f" (number of {program})" if number in known else ""
+        origin = f" (as {program} numbers lobes)" if number in known else ""
         regions.append(
-            Region(name, f"Lung voxels of label {number}, '{name}'{origin}, of the regions that were given.", own, lobe)
+            Region(name, f"Lung voxels of '{name}', number {number}{origin} of the regions that were given.", own, lobe)
         )
     lobes = [region.lobe for region in regions]
     # Two structures called by one lobe's name: which of them it is cannot be known.

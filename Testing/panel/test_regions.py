@@ -1,0 +1,84 @@
+"""Widget wiring of the regions: selector, table, severity scores, and the exports that follow; see panel_fixtures."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+slicer = pytest.importorskip("slicer", reason="slicer-core is not installed (pip install .[headless])")
+pytest.importorskip("PySide6.QtWidgets", reason="PySide6 is not usable here", exc_type=ImportError)
+
+from headless_slicer.qt_panel import QtWidgets, cells, drag, text_of, wait_for  # noqa: E402
+from headless_slicer.result_arrays import lesions_of  # noqa: E402
+
+
+def add_regions(result, parts: dict[str, np.ndarray]):
+    """A segmentation with a segment for each mask."""
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Regions")
+    node.CreateDefaultDisplayNodes()
+    node.SetReferenceImageGeometryParameterFromVolumeNode(result.ct)
+    for name, mask in parts.items():
+        segment = node.GetSegmentation().AddEmptySegment("", name)
+        slicer.util.updateSegmentBinaryLabelmapFromArray(mask.astype(np.uint8), node, segment, result.ct)
+    return node
+
+
+@pytest.fixture
+def halves(result):
+    """Two regions that overlap, and their masks."""
+    lungs = slicer.util.arrayFromVolume(result.lungs)
+    k = np.arange(lungs.shape[0])[:, None, None] * np.ones(lungs.shape)
+    middle = lungs.shape[0] // 2
+    parts = {"right upper lobe": (lungs == 1) & (k >= middle), "mine": (lungs > 0) & (k <= middle)}
+    return add_regions(result, parts), parts
+
+
+def test_chosen_regions_are_measured_and_follow_the_threshold(panel, result, halves):
+    node, parts = halves
+    voxel_ml = np.prod(result.ct.GetSpacing()) / 1000.0
+    assert "by lobes: undefined: no lobes were given" in text_of(panel.ui.severityLabel)
+    assert "of 24 (research only)" in text_of(panel.ui.severityLabel)
+    before = cells(panel.ui.measurementsTable)
+    assert [row[0] for row in before[-6:]][:2] == ["both, ventral half", "both, dorsal half"]
+    panel.ui.regionsSelector.setCurrentNode(node)
+    names = [row[0] for row in cells(panel.ui.measurementsTable)]
+    assert names[-3:] == ["right upper lobe", "mine", "elsewhere"]
+    assert "not given: right middle lobe" in text_of(panel.ui.severityLabel)
+    for threshold in (0.4, 0.47):
+        drag(panel, threshold)
+        wait_for(lambda: panel.panel.look.is_settled)
+        lesions = lesions_of(result) != 0
+        rows = {row.region: row.values for row in panel.logic.result(result.heatmap).regions().of_set("given")}
+        for name, mask in parts.items():
+            assert rows[name]["lung_volume_ml"] == pytest.approx(np.count_nonzero(mask) * voxel_ml)
+            assert rows[name]["lesion_volume_ml"] == pytest.approx(np.count_nonzero(mask & lesions) * voxel_ml)
+    panel.ui.regionsSelector.setCurrentNode(None)
+    assert len(cells(panel.ui.measurementsTable)) == len(before)
+
+
+def test_exports_hold_the_chosen_regions_and_the_methods_text_is_copied(panel, result, halves, tmp_path):
+    node, _parts = halves
+    panel.ui.regionsSelector.setCurrentNode(node)
+    shown = panel.logic.result(result.heatmap)
+    shown.write_regions(tmp_path / "regions.csv")
+    shown.write_manifest(tmp_path / "report.json")
+    report = json.loads((tmp_path / "report.json").read_text("utf-8"))
+    lines = list(csv.DictReader((tmp_path / "regions.csv").open(encoding="utf-8", newline="")))
+    assert [line["Region"] for line in lines] == [row["region"] for row in report["regions"]]
+    assert lines[-1]["Region"] == "elsewhere" and len(report["parameters"]["regions"]) == 64
+    panel.ui.copyMethodsButton.click()
+    assert "Regions supplied by the user (1 lobes, 1 other regions)" in QtWidgets.QApplication.clipboard().text()
+    table = result.heatmap.GetNodeReference("LesionDecomp.regionTable")
+    assert table.GetNumberOfRows() == len(lines)
+
+
+def test_regions_that_do_not_fit_are_explained_and_the_rest_stays(panel, result, shown_errors):
+    other = slicer.util.addVolumeFromArray(
+        np.ones((4, 5, 6), np.uint8), np.diag([3.3, 1.7, 2.9, 1.0]), "other", "vtkMRMLLabelMapVolumeNode"
+    )
+    panel.ui.regionsSelector.setCurrentNode(other)
+    assert "Regions: found" in text_of(panel.ui.severityLabel)
+    assert len(cells(panel.ui.measurementsTable)) == 12 and shown_errors == []
