@@ -28,8 +28,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="segment lung lesions in one or more chest CTs",
         description="Segment lung lesions in chest CT. Writes heatmap.nrrd, lungs.nrrd, lesions.nrrd, statistics.csv, "
         "regions.csv and report.json; several inputs, or the CTs in a folder of studies, get a subfolder each, with "
-        "summary.csv beside them, and those that an earlier run has finished are skipped. Several processes, or the "
-        "workers of a Dask cluster, share the inputs.",
+        "summary.csv and regions.csv beside them, and those that an earlier run has finished are skipped. Several "
+        "processes, or the workers of a Dask cluster, share the inputs.",
     )
     parser.add_argument(
         "inputs",
@@ -219,6 +219,7 @@ def _run_several(args: argparse.Namespace, cases: list[Case]) -> int:
     from ..processes.tree import end_with_parent
     from . import notify
     from .batch.finished import report_finder
+    from .batch.regions import write_batch_regions
     from .batch.summary import RunningSummary
 
     bundles = _bundles(args)
@@ -237,6 +238,7 @@ def _run_several(args: argparse.Namespace, cases: list[Case]) -> int:
         # An interrupted run reports in its summary which cases are there.
         if any(case.status for case in cases):
             summary.write()
+            write_batch_regions(args.output, cases)
     done, failed = (sum(case.status == status for case in cases) for status in ("done", "failed"))
     notify(f"{done} of {len(cases)} cases done; see {SUMMARY}.")
     return int(failed > 0 or done < len(cases))
@@ -327,8 +329,9 @@ def _earlier_results(
     Before any work, results are refused that this run would replace without leave.
     """
     from ..io.atomic import check_writable, existing_error
-    from ..report.case import ALL_FILES, check_support
+    from ..report.case import ALL_FILES, REGIONS, check_support
     from .batch.finished import adopt, is_same_input
+    from .batch.regions import is_batch_regions
     from .batch.runner import scene_writer
     from .batch.summary import is_summary
 
@@ -338,6 +341,8 @@ def _earlier_results(
     if not args.overwrite:
         if (args.output / SUMMARY).exists() and not is_summary(args.output / SUMMARY):
             raise existing_error(OPENING, args.output, [SUMMARY])
+        if (args.output / REGIONS).exists() and not is_batch_regions(args.output / REGIONS):
+            raise existing_error(OPENING, args.output, [REGIONS])
         for case in cases:
             taken = [name for name in ALL_FILES if (case.folder / name).exists()] if case.folder.exists() else []
             if not taken:

@@ -49,13 +49,35 @@ class SummaryTable:
         write_summary(folder / SUMMARY, [*self.finished, *others])
 
 
+class RegionsTable:
+    """``regions.csv``: the regions of all finished cases."""
+
+    def __init__(self) -> None:
+        self._finished: list[Case] = []
+
+    def add(self, case: Case, report: Mapping[str, Any]) -> None:
+        """Take a finished case; its rows are read when the table is written."""
+        self._finished.append(case)
+
+    def write(self, folder: Path, others: list[Case]) -> None:
+        """Write it; a file of that name that is none of a batch stays as it is."""
+        from . import notify
+        from .batch.regions import REGIONS, is_batch_regions, write_batch_regions
+
+        path = folder / REGIONS
+        if path.exists() and not is_batch_regions(path):
+            notify(f"'{path.name}' is not that of a batch; it was left as it is.")
+            return
+        write_batch_regions(folder, self._finished)
+
+
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the parser."""
     parser = commands.add_parser(
         "summary",
         help="summarize a batch at any time, also while it runs",
-        description="Write summary.csv of a batch anew from the reports of its finished cases, and print how many "
-        "there are. Cases that the summary names as failed or not run stay in it until they are finished.",
+        description="Write summary.csv and regions.csv of a batch anew from what its finished cases have left, and "
+        "print how many there are. Cases that the summary names as failed or not run stay in it until they are finished.",
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="the output folder of lesiondecomp segment")
     parser.add_argument(
@@ -75,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     if not folder.is_dir():
         raise InputError(STAGE, f"no folder '{folder.name}'", "the output folder of 'lesiondecomp segment'")
     summary = SummaryTable()
-    tables: list[Table] = [summary]
+    tables: list[Table] = [summary, RegionsTable()]
     for case, report in finished_cases(folder):
         for table in tables:
             table.add(case, report)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ...errors import InputError
 
-RESERVED = "summary.csv"
+RESERVED = ("summary.csv", "regions.csv")
 
 
 @dataclass(eq=False)
@@ -56,7 +56,7 @@ def plan_cases(
             f"{folders[-level]}_{name}" if counts[name.casefold()] > 1 and len(folders) >= level else name
             for name, folders in zip(names, above, strict=True)
         ]
-    taken = {RESERVED}
+    taken = set(RESERVED)
     cases = []
     for name, path in zip(names, unique, strict=True):
         number, free = 1, name
@@ -85,7 +85,7 @@ def check_inputs_stay(cases: list[Case], output: Path, others: list[Path]) -> No
     from ...report.case import ALL_FILES
 
     inputs = {path.resolve(): path for path in [*(case.path for case in cases), *others]}
-    results = [output / RESERVED, *(case.folder / name for case in cases for name in ALL_FILES)]
+    results = [*(output / name for name in RESERVED), *(case.folder / name for case in cases for name in ALL_FILES)]
     for result in results:
         if result.resolve() in inputs:
             raise InputError(
