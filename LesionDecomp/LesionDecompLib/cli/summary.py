@@ -61,8 +61,9 @@ class RegionsTable:
 
     def write(self, folder: Path, others: list[Case]) -> None:
         """Write it; a file of that name that is none of a batch stays as it is."""
+        from ..report.case import REGIONS
         from . import notify
-        from .batch.regions import REGIONS, is_batch_regions, write_batch_regions
+        from .batch.regions import is_batch_regions, write_batch_regions
 
         path = folder / REGIONS
         if path.exists() and not is_batch_regions(path):
@@ -77,7 +78,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "summary",
         help="summarize a batch at any time, also while it runs",
         description="Write summary.csv and regions.csv of a batch anew from what its finished cases have left, and "
-        "print how many there are. Cases that the summary names as failed or not run stay in it until they are finished.",
+        "print how many there are. Cases that the summary names as failed or not run stay in it until they are "
+        "finished.",
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="the output folder of lesiondecomp segment")
     parser.add_argument(
