@@ -54,6 +54,8 @@ class SegmentResult:
     :param precision: that each network computed in: ``lungs`` (unless a mask was supplied), ``lesions``.
     :param regions: measurements of zones, halves, and the regions that were given; None where nobody measured them.
     :param regions_sha256: of the regions that were given; empty where none were.
+    :param healthy: int16 HU, the CT without its lesions (:func:`.segmentation.healthy.healthy_version`); None where
+        nobody asked for it.
     """
 
     heat: np.ndarray
@@ -71,6 +73,7 @@ class SegmentResult:
     precision: dict[str, str] = field(default_factory=dict)
     regions: RegionMeasurements | None = None
     regions_sha256: str = ""
+    healthy: np.ndarray | None = None
 
     def boxed(self, name: str) -> np.ndarray:
         """``"heat"``, ``"lungs"`` or ``"lesions"`` inside :attr:`box`."""
@@ -118,6 +121,7 @@ class Segmenter:
         progress: Progress | None = None,
         cancelled: Cancel | None = None,
         regions: GivenRegions | None = None,
+        healthy: bool = False,
     ) -> SegmentResult:
         """Segment one volume, which is not changed.
 
@@ -128,11 +132,16 @@ class Segmenter:
         :param progress: called with (stage, slices done, slices in all).
         :param cancelled: asked once a batch.
         :param regions: parts of the lungs to measure beside zones and halves, on the volume's grid.
+        :param healthy: make the healthy version of the CT as well.
         :raises LesionDecompError: not a chest CT, no lungs, a mask that does not fit, a parameter out of range.
         :raises Cancelled: ``cancelled`` returned True.
         """
         threshold = self.lesion_bundle.default_threshold if threshold is None else float(threshold)
         _check_parameters(threshold, min_volume_ml)
+        if healthy:
+            from .segmentation.healthy import check_healthy_support  # not before: it loads torch
+
+            check_healthy_support(self.lesion_bundle)
         timings: dict[str, float] = {}
         report = progress if progress is not None else _no_progress
         with _timed(timings, "check"):
@@ -155,6 +164,10 @@ class Segmenter:
             box = lung_box(view.to_axial(lungs))
             heat, oddities = self._heat(volume, lungs, box, progress, cancelled)
             warnings += oddities
+        version = None
+        if healthy:
+            with _timed(timings, "healthy"), _memory_errors("Healthy version", volume):
+                version = self._healthy(volume, lungs, box, heat, progress, cancelled)
         check_cancel(cancelled, "Segmentation")
         report("lesions", 0, 1)
         with _timed(timings, "lesions"):
@@ -192,6 +205,7 @@ class Segmenter:
             precision={task: str(self._precision(bundle)).removeprefix("torch.") for task, bundle in used.items()},
             regions=measured,
             regions_sha256=regions.sha256 if regions is not None else "",
+            healthy=version,
         )
 
     def _lungs(
@@ -232,6 +246,31 @@ class Segmenter:
             volume,
             lungs,
             box,
+            cast("DecompositionNet", self._network(self.lesion_bundle)),
+            self.lesion_bundle,
+            self.device,
+            self.batch_size,
+            progress,
+            cancelled,
+            self._precision(self.lesion_bundle),
+        )
+
+    def _healthy(
+        self,
+        volume: Volume,
+        lungs: np.ndarray,
+        box: tuple[slice, slice, slice],
+        heat: np.ndarray,
+        progress: Progress | None,
+        cancelled: Cancel | None,
+    ) -> np.ndarray:
+        from .segmentation.healthy import healthy_version  # not before: it loads torch
+
+        return healthy_version(
+            volume,
+            lungs,
+            box,
+            heat,
             cast("DecompositionNet", self._network(self.lesion_bundle)),
             self.lesion_bundle,
             self.device,

@@ -60,6 +60,7 @@ def first(case, models):
         "--regions",
         lobes,
         "--methods",
+        "--healthy",
         "--min-volume-ml",
         "0",
         "--device",
@@ -116,6 +117,17 @@ def test_methods_text_is_written_and_part_of_the_set(first):
     assert "Regions supplied by the user (5 lobes)" in text and report["parameters"]["methods"] is True
 
 
+def test_the_healthy_version_is_written_and_part_of_the_set(case, first):
+    report = json.loads((first / "report.json").read_text("utf-8"))
+    assert report["parameters"]["healthy"] is True and "healthy.nrrd" in report["outputs"]
+    healthy, heat = (SimpleITK.ReadImage(str(first / f"{name}.nrrd")) for name in ("healthy", "heatmap"))
+    assert healthy.GetPixelID() == SimpleITK.sitkInt16 and healthy.GetSize() == heat.GetSize()
+    assert healthy.GetOrigin() == heat.GetOrigin() and healthy.GetDirection() == heat.GetDirection()
+    cold = SimpleITK.GetArrayFromImage(heat) == 0
+    ct = case[-1].array
+    np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(healthy)[cold], ct[cold])
+
+
 @pytest.mark.slow
 def test_rerun_wants_the_same_regions_and_repeats_the_methods_text(case, first, models, capsys):
     folder, ct, mask, lobes, volume = case
@@ -128,6 +140,7 @@ def test_rerun_wants_the_same_regions_and_repeats_the_methods_text(case, first, 
     assert wrong.status == 1 and "another file for --regions" in wrong.err
     same = run_here(capsys, *again, "--regions", lobes)
     assert same.status == 0, same.err
+    assert (folder / "again" / "healthy.nrrd").read_bytes() == (first / "healthy.nrrd").read_bytes()
     assert (folder / "again" / "methods.txt").read_bytes() == (first / "methods.txt").read_bytes()
     assert (folder / "again" / "regions.csv").read_bytes() == (first / "regions.csv").read_bytes()
 

@@ -14,6 +14,7 @@ from ..progress import STDERR
 STAGES = {
     "lungs": "Finding the lungs",
     "heat": "Decomposing the slices",
+    "healthy": "Making the healthy version",
     "lesions": "Outlining the lesions",
     "statistics": "Measuring",
     "slices": "Cutting slices",

@@ -38,7 +38,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Repeat and compare; 0 the same, 1 different or failed."""
-    from ..report.case import METHODS, OVERVIEW, PAGE, REPORT, SCENE
+    from ..report.case import HEALTHY, METHODS, OVERVIEW, PAGE, REPORT, SCENE
     from ..report.comparison import compare_reports, read_report
     from . import notify, print_line
 
@@ -65,8 +65,9 @@ def run(args: argparse.Namespace) -> int:
         if (chosen := report["parameters"].get("lung_labels")) is not None:
             options += ["--lung-labels", str(chosen)]
     options += ["--regions", str(args.regions)] if args.regions is not None else []
-    for option, name in (("--overview", OVERVIEW), ("--report", PAGE), ("--scene", SCENE), ("--methods", METHODS)):
-        options += [option] if name in report["outputs"] else []
+    files = {"overview": OVERVIEW, "report": PAGE, "scene": SCENE, "methods": METHODS, "healthy": HEALTHY}
+    for option, name in files.items():
+        options += [f"--{option}"] if name in report["outputs"] else []
     options += [f"--{name}" for name in ("overwrite", "quiet") if getattr(args, name)]
     status = segment.run_with(options, args.scene_writer)
     if status:

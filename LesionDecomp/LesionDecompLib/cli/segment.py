@@ -117,6 +117,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--scene", action="store_true", help="also write scene.mrb for 3D Slicer (needs slicer-core)")
     parser.add_argument("--overview", action="store_true", help="also write overview.png")
     parser.add_argument(
+        "--healthy",
+        action="store_true",
+        help="also write healthy.nrrd: the CT in HU with the model's normal version in place of its lesions",
+    )
+    parser.add_argument(
         "--report",
         action="store_true",
         help="also write report.html: pictures, measurements, definitions on one page",

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from .. import errors
 from ..errors import LesionDecompError
 
-STAGES = ("start", "lungs", "heat", "lesions", "statistics", "writing", "slices", "training")
+STAGES = ("start", "lungs", "heat", "healthy", "lesions", "statistics", "writing", "slices", "training")
 LONGEST = 1 << 16  # characters; our lines have a few hundred
 VARIABLE = "LESIONDECOMP_EVENTS"  # in the environment of a command whose starter reads events
 _KEY = "lesiondecomp"

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 HEATMAP, LUNGS, LESIONS = "heatmap.nrrd", "lungs.nrrd", "lesions.nrrd"
 STATISTICS, REPORT, OVERVIEW, SCENE = "statistics.csv", "report.json", "overview.png", "scene.mrb"
 PAGE, DICOM_SEG, REGIONS, METHODS = "report.html", "segmentation.dcm", "regions.csv", "methods.txt"
-ALL_FILES = (HEATMAP, LUNGS, LESIONS, STATISTICS, REPORT, OVERVIEW, SCENE, PAGE, DICOM_SEG, REGIONS, METHODS)
+HEALTHY = "healthy.nrrd"
+ALL_FILES = (HEATMAP, LUNGS, LESIONS, STATISTICS, REPORT, OVERVIEW, SCENE, PAGE, DICOM_SEG, REGIONS, METHODS, HEALTHY)
 
 
 class SceneWriter(Protocol):
@@ -94,7 +95,9 @@ def write_case(
     source: Mapping[str, int] | None = None,
     warnings: list[str] | None = None,
 ) -> list[Path]:
-    """Write heatmap, labelmaps, statistics, regions and report; on demand a picture, a page, a scene, a DICOM SEG.
+    """Write heatmap, labelmaps, statistics, regions, report, and the healthy version where there is one.
+
+    On demand a picture, a page, a scene, a paragraph for a paper, a DICOM SEG.
 
     The files are complete before the first of them appears in ``folder``; the report comes last. Files of an earlier
     run that are not part of this one are removed when ``overwrite`` is given; anything else in the folder stays.
@@ -122,6 +125,8 @@ def write_case(
         write_image(staging / HEATMAP, result.heat, volume)
         write_image(staging / LUNGS, result.lungs, volume)
         write_image(staging / LESIONS, result.lesions, volume)
+        if result.healthy is not None:
+            write_image(staging / HEALTHY, result.healthy, volume)
         if dicom_source is not None:
             failed = _write_seg(staging / DICOM_SEG, dicom_source, volume, result, series)
             result = replace(result, warnings=[*result.warnings, *failed])

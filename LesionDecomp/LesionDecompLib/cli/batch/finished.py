@@ -16,7 +16,7 @@ from ...io.dicom.files import is_dicom_file
 from ...io.folders import files_below
 from ...io.readers import READERS
 from ...measurement.definitions import MEASUREMENTS
-from ...report.case import DICOM_SEG, METHODS, OVERVIEW, PAGE, REPORT, SCENE
+from ...report.case import DICOM_SEG, HEALTHY, METHODS, OVERVIEW, PAGE, REPORT, SCENE
 from ..argument_types import labels_text
 from .plan import Case
 
@@ -62,6 +62,7 @@ def report_finder(
         SCENE: args.scene,
         PAGE: args.report,
         METHODS: args.methods,
+        HEALTHY: args.healthy,
         DICOM_SEG: args.dicom_seg,
     }
     names = [name for name, wanted in asked.items() if wanted]

@@ -218,6 +218,7 @@ class CaseRunner:
             progress=self._progress.update,
             cancelled=self._cancelled,
             regions=read.regions,
+            healthy=self._args.healthy,
         )
         own = [text for text in result.warnings if text not in read.info.warnings]
         timings = {"reading": read.seconds, **result.timings_s}
@@ -249,6 +250,7 @@ class CaseRunner:
                 "lung_labels": labels_text(args.lung_labels),
                 "series": recorded(args.series),
                 "methods": args.methods,
+                "healthy": args.healthy,
             },
             source=read.source,
             warnings=warnings,
