@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filewriter import dcmwrite
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 SLICES, ROWS, COLUMNS = 12, 40, 36
@@ -98,5 +99,7 @@ def write_slices(
     for number, data in enumerate(slices, start=1):
         data.file_meta = FileMetaDataset()
         data.file_meta.TransferSyntaxUID = UID(syntax)
-        data.save_as(folder / f"{start}{number:03d}.dcm", enforce_file_format=True)
+        data.file_meta.MediaStorageSOPClassUID = data.get("SOPClassUID") or CTImageStorage
+        data.file_meta.MediaStorageSOPInstanceUID = data.get("SOPInstanceUID") or made_uid("file", number)
+        dcmwrite(folder / f"{start}{number:03d}.dcm", data, enforce_file_format=True)
     return folder
