@@ -190,6 +190,8 @@ def test_a_symlink_in_place_of_the_metadata_is_refused(bundle, tmp_path):
     "heat",
     [
         {"smoothing_px": 1e9},
+        {"smoothing_mm": 1e9},
+        {"smoothing_mm": -1.0},
         {"raw": [], "scaled": []},
         {"raw": [0.0, float("nan")], "scaled": [0.0, 1.0]},
         {"raw": [0.0, 1.0], "scaled": [0.0, 7.0]},

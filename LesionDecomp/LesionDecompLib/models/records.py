@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import ModelError
 
 STAGE = "Lesion heat"
-MAX_SMOOTHING_PX, MAX_KNOTS, MAX_RAW = 32.0, 64, 1e6
+MAX_SMOOTHING_PX, MAX_SMOOTHING_MM, MAX_KNOTS, MAX_RAW = 32.0, 20.0, 64, 1e6
 SOURCES = ("gate", "lesion", "difference", "change", "both")
 
 
@@ -70,6 +70,7 @@ class HeatDefinition:
         where both decoders see a lesion.
     :param flip: average with the heat of the mirrored slice.
     :param smoothing_px: Gaussian inside the lungs, pixels.
+    :param smoothing_mm: Gaussian across the slices of a scan, inside the lungs, mm.
     :param shrink: the network sees slices averaged down by this factor (as it did in training).
     :param raw, scaled: the piecewise linear rule that brings raw values to heat in [0, 1]; fitted on ``val``.
     """
@@ -77,6 +78,7 @@ class HeatDefinition:
     source: str = "gate"
     flip: bool = True
     smoothing_px: float = 2.0
+    smoothing_mm: float = 0.0
     shrink: int = 1
     raw: tuple[float, ...] = (0.0, 1.0)
     scaled: tuple[float, ...] = (0.0, 1.0)
@@ -94,7 +96,9 @@ class HeatDefinition:
             rising = all(a < b for knots in (definition.raw, definition.scaled) for a, b in pairwise(knots))
             rising = rising and 2 <= len(definition.raw) <= MAX_KNOTS
             finite = all(type(n) in (int, float) and abs(n) <= MAX_RAW for n in (*definition.raw, *definition.scaled))
-            if type(definition.flip) is not bool or not 0 <= float(definition.smoothing_px) <= MAX_SMOOTHING_PX:
+            smooth = 0 <= float(definition.smoothing_px) <= MAX_SMOOTHING_PX
+            smooth = smooth and 0 <= float(definition.smoothing_mm) <= MAX_SMOOTHING_MM
+            if type(definition.flip) is not bool or not smooth:
                 raise ValueError("a flip or smoothing out of range")
             if not finite or not 0 <= definition.scaled[0] <= definition.scaled[-1] <= 1:
                 raise ValueError("a scale beyond 0 to 1, or raw values that are not numbers")

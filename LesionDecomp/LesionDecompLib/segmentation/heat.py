@@ -17,7 +17,7 @@ from ..models.runtime import network_precision
 from ..progress import Cancel, Progress, check_cancel
 from ..threads import over_slices
 from .slices import LARGEST_SHIFT_HU, OUTSIDE, LungSlices, compact_index
-from .smoothing import blur_inside, shrink_inside
+from .smoothing import AcrossSlices, blur_inside, shrink_inside
 
 if TYPE_CHECKING:
     from ..models.bundle import ModelBundle
@@ -123,7 +123,7 @@ def lesion_heat(
         return heat_of_slices(definition, network, x.contiguous(memory_format=torch.channels_last), chosen)
 
     slices = LungSlices.of(volume, lungs, box, bundle.slice_input, device)
-    heat = heat_on_grid(volume, slices, answer, batch_size, progress, cancelled)
+    heat = heat_on_grid(volume, slices, answer, batch_size, progress, cancelled, definition.smoothing_mm)
     return heat, density_warnings(*slices.measured_hu)
 
 
@@ -153,31 +153,47 @@ def heat_on_grid(
     batch_size: int = 8,
     progress: Progress | None = None,
     cancelled: Cancel | None = None,
+    smoothing_mm: float = 0.0,
 ) -> np.ndarray:
     """Heat that any method gives lung slices, back on the volume's grid.
 
     :param slices: of the volume.
     :param answer: slices ``(n, 1, h, w)`` in [-1, 1], exactly -1 outside the lungs, to their heat in [0, 1].
+    :param smoothing_mm: Gaussian across the slices, mm.
     :return: ``(k, j, i)`` float32 in [0, 1], 0 outside the lungs.
     :raises Cancelled: ``cancelled`` returned True.
     """
     heat = np.zeros(volume.shape, dtype=np.float32)
     box = (slice(None), slices.field.rows, slices.field.columns)
     boxed_heat = volume.view.to_axial(heat)[box]
+    across = AcrossSlices(smoothing_mm / volume.view.slice_distance)
+    masks: dict[int, np.ndarray] = {}
+
+    def write(done: list[int], values: torch.Tensor, inside: torch.Tensor) -> None:
+        if not done:
+            return
+        mask = np.stack([masks.pop(z) for z in done])
+        where = compact_index(done)
+        with torch.inference_mode():
+            out = boxed_heat[where] if isinstance(where, slice) else None
+            found = slices.field.to_slices(values, inside, mask, out)
+            if out is None:
+                boxed_heat[where] = found
+
     for start in range(0, len(slices.filled), batch_size):
         check_cancel(cancelled, STAGE)
         part = slices.filled[start : start + batch_size]
         with torch.inference_mode():
             x, mask = slices.to_input(part)
         values = answer(x)
+        masks |= dict(zip(part, mask, strict=True))
         with torch.inference_mode():
-            where = compact_index(part)
-            out = boxed_heat[where] if isinstance(where, slice) else None
-            found = slices.field.to_slices(values, (x > OUTSIDE).float(), mask, out)
-            if out is None:
-                boxed_heat[where] = found
+            ready = across.add(part, values, (x > OUTSIDE).float())
+        write(*ready)
         if progress is not None:
             progress("heat", start + len(part), len(slices.filled))
+    with torch.inference_mode():
+        write(*across.rest())
     _fill_from_neighbors(boxed_heat, slices)
     return heat
 
