@@ -18,8 +18,10 @@ from .ct.plausibility import heat_warnings, input_warnings
 from .ct.volume import Volume
 from .errors import ConfigError, InputError
 from .measurement.live import LiveLesions
-from .measurement.region_rows import RegionMeasurements, RegionTallies
+from .measurement.region_rows import ModelMeasurements, RegionMeasurements, RegionTallies
 from .measurement.regions import GivenRegions
+from .measurement.review import Review
+from .measurement.reviewed import PlacedReview
 from .measurement.statistics import RegionStatistics
 from .models.bundle import ModelBundle, find_bundle
 from .models.device import choose_device
@@ -56,6 +58,8 @@ class SegmentResult:
     :param regions_sha256: of the regions that were given; empty where none were.
     :param healthy: int16 HU, the CT without its lesions (:func:`.segmentation.healthy.healthy_version`); None where
         nobody asked for it.
+    :param review: decisions of a reader, which lesions, statistics and regions follow.
+    :param model: what the model alone had found; None without a review.
     """
 
     heat: np.ndarray
@@ -74,6 +78,8 @@ class SegmentResult:
     regions: RegionMeasurements | None = None
     regions_sha256: str = ""
     healthy: np.ndarray | None = None
+    review: Review | None = None
+    model: ModelMeasurements | None = None
 
     def boxed(self, name: str) -> np.ndarray:
         """``"heat"``, ``"lungs"`` or ``"lesions"`` inside :attr:`box`."""
@@ -122,6 +128,7 @@ class Segmenter:
         cancelled: Cancel | None = None,
         regions: GivenRegions | None = None,
         healthy: bool = False,
+        review: Review | None = None,
     ) -> SegmentResult:
         """Segment one volume, which is not changed.
 
@@ -133,6 +140,7 @@ class Segmenter:
         :param cancelled: asked once a batch.
         :param regions: parts of the lungs to measure beside zones and halves, on the volume's grid.
         :param healthy: make the healthy version of the CT as well.
+        :param review: decisions of a reader about this very CT, to be applied to the lesions.
         :raises LesionDecompError: not a chest CT, no lungs, a mask that does not fit, a parameter out of range.
         :raises Cancelled: ``cancelled`` returned True.
         """
@@ -173,7 +181,11 @@ class Segmenter:
         with _timed(timings, "lesions"):
             hu, sides, warmth = (view.to_axial(array) for array in (volume.array, lungs, heat))
             live = LiveLesions(hu, sides, warmth, volume.voxel_volume_ml, box)
-            found = live.at(threshold, min_volume_ml)
+            found = own = live.at(threshold, min_volume_ml)
+            if review is not None:
+                placed = PlacedReview.of(live, view, review)
+                found = placed.at(live, threshold, min_volume_ml)
+                warnings += placed.warnings
             lesions = np.empty_like(lungs)
             found.paint(view.to_axial(lesions))
         report("lesions", 1, 1)
@@ -184,6 +196,7 @@ class Segmenter:
             labels = view.to_axial(regions.labels) if regions is not None else None
             tallies = RegionTallies.of(live, labels, regions)
             measured = tallies.at(found)
+            model = ModelMeasurements(own.statistics(), tallies.at(own)) if review is not None else None
             warnings += tallies.warnings
         report("statistics", 1, 1)
         warnings += heat_warnings(statistics[0].values)
@@ -206,6 +219,8 @@ class Segmenter:
             regions=measured,
             regions_sha256=regions.sha256 if regions is not None else "",
             healthy=version,
+            review=review,
+            model=model,
         )
 
     def _lungs(

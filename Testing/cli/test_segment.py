@@ -102,7 +102,7 @@ class TestOneCase:
         assert report["input"]["ijk_to_ras"] == volume.ijk_to_ras.tolist()
         assert report["input"]["size_ijk"] == [64, 64, 12]
         asked = {"device": "cpu", "batch_size": 3, "precision": "auto", "lung_labels": None, "series": None}
-        asked |= {"regions": None, "methods": False, "healthy": False}
+        asked |= {"regions": None, "methods": False, "healthy": False, "review": None}
         assert report["parameters"] == {"threshold": 0.45, "min_volume_ml": 0.3, **asked}
         model = bundles.find_bundle(None, "lesions")
         assert report["models"] == {

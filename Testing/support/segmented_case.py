@@ -71,6 +71,8 @@ def segmented(volume: Volume, lungs: np.ndarray, heat: np.ndarray, threshold: fl
         lung_bundle=None,
         regions=RegionTallies.of(live).at(live.at(threshold, 0.1)),
         regions_sha256="",
+        review=None,
+        model=None,
         lesion_bundle=SimpleNamespace(name="a-model", version="1.0.0"),
     )
 

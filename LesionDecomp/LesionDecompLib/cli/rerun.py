@@ -31,6 +31,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--lung-mask", type=Path, metavar="FILE", help="the lung mask, if one was supplied")
     parser.add_argument("--regions", type=Path, metavar="FILE", help="the file with the regions, if one was given")
+    parser.add_argument("--review", type=Path, metavar="FILE.json", help="the reader's decisions, if some were given")
     parser.add_argument("--overwrite", action="store_true", help="replace the results of an earlier run")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     parser.set_defaults(run=run)
@@ -47,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
     _check_input(report, args.input, series)
     if (report["lung_mask"].get("source") == "supplied") != (args.lung_mask is not None):
         raise _error("another source of the lungs", "a --lung-mask where the report records that one was supplied")
-    _check_file(report, "regions", args.regions)
+    for option in ("regions", "review"):
+        _check_file(report, option, getattr(args, option))
     options = [str(args.input), "-o", str(args.output), "--model", _model(report, args.model)]
     for option, key in (
         ("--threshold", "threshold"),
@@ -64,7 +66,8 @@ def run(args: argparse.Namespace) -> int:
         options += ["--lung-mask", str(args.lung_mask)]
         if (chosen := report["parameters"].get("lung_labels")) is not None:
             options += ["--lung-labels", str(chosen)]
-    options += ["--regions", str(args.regions)] if args.regions is not None else []
+    for option, file in (("--regions", args.regions), ("--review", args.review)):
+        options += [option, str(file)] if file is not None else []
     files = {"overview": OVERVIEW, "report": PAGE, "scene": SCENE, "methods": METHODS, "healthy": HEALTHY}
     for option, name in files.items():
         options += [f"--{option}"] if name in report["outputs"] else []

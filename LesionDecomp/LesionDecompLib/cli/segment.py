@@ -69,6 +69,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "elsewhere; with the five lobes among them, severity is scored by lobes too (one input only)",
     )
     parser.add_argument(
+        "--review",
+        type=Path,
+        metavar="FILE.json",
+        help="apply a reader's decisions about lesions of this CT: accepted, rejected, added (one input only)",
+    )
+    parser.add_argument(
         "--threshold",
         type=threshold,
         metavar="T",
@@ -148,13 +154,15 @@ def run(args: argparse.Namespace) -> int:
     inputs, found_in = searched_inputs(given, args.output, args.series)
     several = len(given) > 1 or bool(found_in)
     _check_sharing(args, several)
-    for option in ("lung_mask", "regions"):
+    for option in ("lung_mask", "regions", "review"):
         if getattr(args, option) is not None and several:
             args.usage_error(f"--{option.replace('_', '-')} is for a single INPUT")
     if args.lung_labels is not None and args.lung_mask is None:
         args.usage_error("--lung-labels is for a --lung-mask")
     cases = plan_cases(inputs, args.output, found_in, several)
-    check_inputs_stay(cases, args.output, [path for path in (args.lung_mask, args.regions) if path is not None])
+    check_inputs_stay(
+        cases, args.output, [path for path in (args.lung_mask, args.regions, args.review) if path is not None]
+    )
     return _run_several(args, cases) if several else _run_single(args, cases[0])
 
 

@@ -19,7 +19,15 @@ from .definitions import CROSSING_COUNT, REGION_MEASUREMENTS
 from .live import Lesions, LiveLesions
 from .regions import STAGE, GivenRegions, Region, RegionSet, given_in_lungs, halves_of_lungs, thirds_of_lungs
 from .severity import Severity, severity_of
-from .statistics import REGION_HEADER, WARNINGS_HEADER, Tally, measurements_of_cells, tally_lesions, tally_planes
+from .statistics import (
+    REGION_HEADER,
+    WARNINGS_HEADER,
+    RegionStatistics,
+    Tally,
+    measurements_of_cells,
+    tally_lesions,
+    tally_planes,
+)
 from .tally import ListedVoxels, StoredOrder
 
 SET_HEADER, DEFINITION_HEADER = "Set", "Definition"
@@ -71,6 +79,17 @@ class RegionMeasurements:
         """Scores by lobes and by zones."""
         lobes = {row.lobe: row.values for row in self.of_set("given") if row.lobe}
         return severity_of(lobes, {row.region: row.values for row in self.of_set("thirds")})
+
+
+@dataclass(frozen=True, eq=False)
+class ModelMeasurements:
+    """What the model alone had found, beside what is left after a reader's review.
+
+    :param statistics: as in :func:`.statistics.lesion_statistics`.
+    """
+
+    statistics: list[RegionStatistics]
+    regions: RegionMeasurements
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,8 @@ from ..ct.oddity import Oddity
 from ..ct.volume import Volume
 from ..io.readers import ReadInfo, volume_identity
 from ..measurement.definitions import REGION_MEASUREMENTS, SCORES
-from ..measurement.region_rows import RegionMeasurements
+from ..measurement.region_rows import ModelMeasurements, RegionMeasurements
+from ..measurement.review import Review
 from ..measurement.statistics import RegionStatistics
 from .memory import peak_memory_mib
 
@@ -81,8 +82,7 @@ def build_manifest(
         },
         "warnings": [str(warning) for warning in result.warnings],
         "warning_codes": [warning.record() for warning in result.warnings if isinstance(warning, Oddity)],
-        "statistics": _rows(result.statistics),
-        **_regions(result.regions),
+        **_measured(result.statistics, result.regions, result.review, result.model),
         "measurements": {m.key: m.record() for m in (*REGION_MEASUREMENTS, *SCORES)},
         "outputs": {},  # file name -> SHA-256, filled in by whoever writes files
         "run": {
@@ -104,6 +104,8 @@ def manifest_of_lesions(
     statistics: Sequence[RegionStatistics],
     regions: RegionMeasurements | None = None,
     regions_sha256: str = "",
+    review: Review | None = None,
+    model: ModelMeasurements | None = None,
 ) -> dict[str, Any]:
     """The manifest of a run whose threshold or smallest lesion was changed afterwards; the rest stays as it was.
 
@@ -112,10 +114,19 @@ def manifest_of_lesions(
     :param statistics: of the lesions that these give.
     :param regions: of the same lesions; None takes out what the run measured of others.
     :param regions_sha256: of the regions that were given.
+    :param review: decisions that ``statistics`` and ``regions`` follow.
+    :param model: what the model alone finds; with a review only.
     """
     changed = {"threshold": float(threshold), "min_volume_ml": float(min_volume_ml), "regions": regions_sha256 or None}
     parameters = {**manifest["parameters"], **changed}
-    return {**manifest, "parameters": parameters, "statistics": _rows(statistics), **_regions(regions)}
+    return {**manifest, "parameters": parameters, **_measured(statistics, regions, review, model)}
+
+
+def shown_measurements(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Where a manifest has the ``statistics``, ``regions`` and ``severity`` of the lesions shown: those left after a
+    review, else the model's own."""
+    review = manifest.get("review")
+    return review if isinstance(review, Mapping) else manifest
 
 
 def manifest_text(manifest: Mapping[str, Any]) -> str:
@@ -142,6 +153,20 @@ def file_sha256(path: Path) -> str:
 
 def _rows(statistics: Sequence[RegionStatistics]) -> list[dict[str, Any]]:
     return [{"region": row.region, **{key: _number(value) for key, value in row.values.items()}} for row in statistics]
+
+
+def _measured(
+    statistics: Sequence[RegionStatistics],
+    regions: RegionMeasurements | None,
+    review: Review | None,
+    model: ModelMeasurements | None,
+) -> dict[str, Any]:
+    """Measurements of the lesions; with a review the model's own, and those after it beside them."""
+    shown = {"statistics": _rows(statistics), **_regions(regions)}
+    if review is None or model is None:
+        return {**shown, "review": None}
+    own = {"statistics": _rows(model.statistics), **_regions(model.regions)}
+    return {**own, "review": {**review.record(), **shown}}
 
 
 def _regions(regions: RegionMeasurements | None) -> dict[str, Any]:

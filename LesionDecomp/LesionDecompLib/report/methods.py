@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..measurement.definitions import measurement
+from .manifest import shown_measurements
 
 METHOD = (
     "Yang Y., Chen J., Wang R., Ma T., Wang L., Chen J., Zheng W.-S., Zhang T. Towards Unbiased COVID-19 Lesion "
@@ -121,7 +122,7 @@ def _lower(text: str) -> str:
 
 
 def _regions(manifest: Mapping[str, Any]) -> Iterable[str]:
-    rows = manifest.get("regions") or ()
+    rows = shown_measurements(manifest).get("regions") or ()
     rules = {row["set"]: row["definition"].partition(". ")[2] for row in rows if row["set"] in ("thirds", "halves")}
     if "thirds" in rules:
         yield f"Zones: {_lower(rules['thirds'])}"
@@ -135,7 +136,7 @@ def _regions(manifest: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _severity(manifest: Mapping[str, Any], cited: _Citations) -> Iterable[str]:
-    severity = manifest.get("severity") or {}
+    severity = shown_measurements(manifest).get("severity") or {}
     for kind, part, total in (("lobes", "lobe_score", "lobe_total"), ("zones", "zone_score", "zone_total")):
         score = severity.get(kind)
         if score is None or score["total"] is None:

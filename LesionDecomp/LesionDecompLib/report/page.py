@@ -29,6 +29,7 @@ from ..measurement.statistics import REGION_HEADER, SIDES
 from ..segmentation.lesions import volume_curve
 from .charts import axis_chart, volume_chart
 from .colors import heat_color_table
+from .manifest import shown_measurements
 from .panels import slice_panels
 from .picture import LESION_COLOR, LUNG_COLOR, LUNG_WINDOW
 from .style import STYLE
@@ -110,7 +111,7 @@ def _legend(threshold: float) -> dict[str, Any]:
 def _measurements(manifest: Mapping[str, Any]) -> dict[str, Any]:
     measurements = {
         row["region"]: {key: float("nan") if row[key] is None else float(row[key]) for key in row if key != "region"}
-        for row in manifest["statistics"]
+        for row in shown_measurements(manifest)["statistics"]
     }
     return {
         "measurements": measurements,
@@ -124,7 +125,7 @@ def _measurements(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 def _regions(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Rows of halves, of the regions that were given, and the scores; thirds are in the table of volumes."""
-    rows = [RegionRow.of_record(record) for record in manifest.get("regions") or ()]
+    rows = [RegionRow.of_record(record) for record in shown_measurements(manifest).get("regions") or ()]
     severity = RegionMeasurements(tuple(rows)).severity if rows else None
     scores = [] if severity is None else [severity.lobes, severity.zones]
     defined = [m for score in scores for m in (score.part_measured, score.measured)]
@@ -155,6 +156,7 @@ def _run(volume: Volume, manifest: Mapping[str, Any]) -> dict[str, Any]:
         ("Threshold", f"heat ≥ {float(parameters['threshold']):.3g}"),
         ("Smallest lesion kept", f"{float(parameters['min_volume_ml']):.3g} mL"),
         ("CT", f"{size} voxels of {spacing} mm, {_format(source)}"),
+        *_review(manifest),
         ("Computed on", manifest["run"]["device"]),
     ]
     return {
@@ -166,6 +168,16 @@ def _run(volume: Volume, manifest: Mapping[str, Any]) -> dict[str, Any]:
         "software": manifest["software"],
         "run": lines,
     }
+
+
+def _review(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How many decisions of a reader the measurements follow, and what the model alone had found."""
+    if not manifest.get("review"):
+        return []
+    volume = measurement("lesion_volume_ml")
+    own = volume.text(float(manifest["statistics"][0][volume.key]))
+    decisions = len(manifest["review"]["lesions"])
+    return [("Review", f"{decisions} decisions of a reader; without them {volume.title.lower()} {own} {volume.unit}")]
 
 
 def _model(bundle: Mapping[str, str] | None) -> str:

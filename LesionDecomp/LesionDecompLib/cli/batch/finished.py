@@ -17,6 +17,7 @@ from ...io.folders import files_below
 from ...io.readers import READERS
 from ...measurement.definitions import MEASUREMENTS
 from ...report.case import DICOM_SEG, HEALTHY, METHODS, OVERVIEW, PAGE, REPORT, SCENE
+from ...report.manifest import shown_measurements
 from ..argument_types import labels_text
 from .plan import Case
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from ...models.bundle import ModelBundle
 
 # Keys of a report's parameters that make another result; the others describe where and how fast it was computed.
-DECISIVE = ("threshold", "min_volume_ml", "precision", "lung_labels", "series", "regions")
+DECISIVE = ("threshold", "min_volume_ml", "precision", "lung_labels", "series", "regions", "review")
 
 
 def source_state(path: Path) -> dict[str, int]:
@@ -55,7 +56,8 @@ def report_finder(
         "precision": args.precision,
         "lung_labels": labels_text(args.lung_labels),
         "series": recorded(args.series),
-        "regions": None,  # they are for a single input
+        "regions": None,  # these two are for a single input
+        "review": None,
     }
     asked = {
         OVERVIEW: args.overview,
@@ -121,7 +123,7 @@ def is_same_input(case: Case, report: Mapping[str, Any]) -> bool:
 
 def adopt(case: Case, report: Mapping[str, Any]) -> None:
     """Take over what an earlier run's report states: the case is done."""
-    row = report["statistics"][0]
+    row = shown_measurements(report)["statistics"][0]
     measurements = {m.key: row.get(m.key) for m in MEASUREMENTS}
     case.measurements = {key: math.nan if value is None else float(value) for key, value in measurements.items()}
     case.input_sha256 = report["input"]["sha256"]

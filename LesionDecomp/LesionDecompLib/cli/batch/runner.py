@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ...ct.volume import Volume
     from ...io.readers import ReadInfo
     from ...measurement.regions import GivenRegions
+    from ...measurement.review import Review
     from ...models.bundle import ModelBundle
     from ...pipeline import Segmenter, SegmentResult
     from ...report.case import SceneWriter
@@ -36,6 +37,7 @@ class ReadCase:
     info: ReadInfo
     mask: np.ndarray | None
     regions: GivenRegions | None
+    review: Review | None
     source: dict[str, int]
     seconds: float
 
@@ -182,6 +184,7 @@ class CaseRunner:
         from ...io.masks import read_labels, read_lungs
         from ...io.readers import read_volume
         from ...measurement.regions import GivenRegions
+        from ...measurement.review import read_review
         from ...report.case import REPORT
         from ...report.manifest import file_sha256
         from .finished import adopt, source_state
@@ -207,7 +210,11 @@ class CaseRunner:
             labels = read_labels(args.regions, volume, "Reading the regions")
             regions = GivenRegions(labels.array, labels.names, file_sha256(args.regions))
             info = replace(info, warnings=(*info.warnings, *labels.warnings))
-        return ReadCase(volume, info, mask, regions, source, time.perf_counter() - began)
+        review = None
+        if args.review is not None:
+            review = read_review(args.review)
+            review.check_input(info.sha256)
+        return ReadCase(volume, info, mask, regions, review, source, time.perf_counter() - began)
 
     def _segment(self, read: ReadCase) -> SegmentResult:
         result = self._load().run(
@@ -219,6 +226,7 @@ class CaseRunner:
             cancelled=self._cancelled,
             regions=read.regions,
             healthy=self._args.healthy,
+            review=read.review,
         )
         own = [text for text in result.warnings if text not in read.info.warnings]
         timings = {"reading": read.seconds, **result.timings_s}
@@ -228,6 +236,7 @@ class CaseRunner:
         """Write a case; return the result with what there is to report about writing it."""
         from ...io.dicom.choice import recorded
         from ...report.case import write_case
+        from ...report.manifest import file_sha256
 
         args = self._args
         warnings: list[str] = []
@@ -251,6 +260,7 @@ class CaseRunner:
                 "series": recorded(args.series),
                 "methods": args.methods,
                 "healthy": args.healthy,
+                "review": file_sha256(args.review) if args.review is not None else None,
             },
             source=read.source,
             warnings=warnings,

@@ -1,0 +1,147 @@
+"""A reader's decisions about lesions: accepted, rejected, added; by place, so that they hold at any threshold."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+
+STAGE = "Reading the review"
+ACCEPT, REJECT, ADD = "accept", "reject", "add"
+EXPECTED = (
+    "{input_sha256, lesions: [{lps_mm, decision: accept | reject | add, threshold, time}], slices: [{index, seen}]}"
+)
+MOST_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a reader decided about one lesion.
+
+    :param lps_mm: a place in it, left-posterior-superior.
+    :param decision: ``"accept"``, ``"reject"`` or ``"add"``.
+    :param threshold: on the heat; the lesion is the connected heat of at least this around the place.
+    :param time: when, ISO 8601, UTC; may be empty.
+    """
+
+    lps_mm: tuple[float, float, float]
+    decision: str
+    threshold: float
+    time: str = ""
+
+    def record(self) -> dict[str, Any]:
+        """For JSON."""
+        place = [round(mm, 4) for mm in self.lps_mm]
+        return {"lps_mm": place, "decision": self.decision, "threshold": self.threshold, "time": self.time}
+
+
+@dataclass(frozen=True)
+class SeenSlice:
+    """Whether a reader has looked at a slice; slices not seen teach nothing.
+
+    :param index: of the axial stack, from inferior.
+    """
+
+    index: int
+    seen: bool
+
+
+@dataclass(frozen=True)
+class Review:
+    """All decisions of a reader about one CT, the latest last.
+
+    :param input_sha256: identity of the CT, as in ``report.json``.
+    """
+
+    input_sha256: str
+    lesions: tuple[Decision, ...] = ()
+    slices: tuple[SeenSlice, ...] = ()
+
+    def with_decision(self, decision: Decision) -> Review:
+        """One decision more."""
+        return replace(self, lesions=(*self.lesions, decision))
+
+    def undone(self) -> Review:
+        """Without the latest decision; as it is where there is none."""
+        return replace(self, lesions=self.lesions[:-1])
+
+    def record(self) -> dict[str, Any]:
+        """For JSON: what :meth:`of_record` reads."""
+        return {
+            "input_sha256": self.input_sha256,
+            "lesions": [decision.record() for decision in self.lesions],
+            "slices": [{"index": one.index, "seen": one.seen} for one in self.slices],
+        }
+
+    @classmethod
+    def of_record(cls, record: Any) -> Review:
+        """Read and check what JSON gave.
+
+        :raises LesionDecompError: anything but a review, naming the entry.
+        """
+        if not isinstance(record, Mapping) or not isinstance(record.get("input_sha256"), str):
+            raise InputError(STAGE, "JSON that is no review", EXPECTED)
+        entries = {key: record.get(key, []) for key in ("lesions", "slices")}
+        for key, entry in entries.items():
+            if not isinstance(entry, list):
+                raise InputError(STAGE, f"'{key}' that is no list", EXPECTED)
+        lesions = tuple(_decision(number, item) for number, item in enumerate(entries["lesions"], start=1))
+        slices = tuple(_slice(number, item) for number, item in enumerate(entries["slices"], start=1))
+        return cls(record["input_sha256"], lesions, slices)
+
+    def check_input(self, sha256: str) -> None:
+        """Refuse the review of another CT.
+
+        :raises LesionDecompError: naming both.
+        """
+        if self.input_sha256 != sha256:
+            raise InputError(
+                STAGE,
+                f"a review of the CT {self.input_sha256[:12]}…",
+                f"one of this CT, {sha256[:12]}…",
+                "A review holds for the very CT it was made on.",
+            )
+
+
+def read_review(path: str | Path) -> Review:
+    """Read a review from a JSON file.
+
+    :raises LesionDecompError: it cannot be read, or is none.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise InputError(STAGE, f"'{path.name}' of {path.stat().st_size >> 20} MiB", EXPECTED)
+        return Review.of_record(json.loads(path.read_text("utf-8-sig")))
+    except OSError as error:
+        found = f"'{path.name}', which cannot be opened ({error.strerror or error})"
+        raise InputError(STAGE, found, "a readable file") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(STAGE, f"'{path.name}', which is not JSON", EXPECTED) from error
+
+
+def _decision(number: int, item: Any) -> Decision:
+    try:
+        left, posterior, superior = (float(mm) for mm in item["lps_mm"])
+        decision = Decision(
+            (left, posterior, superior), item["decision"], float(item["threshold"]), item.get("time", "")
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(STAGE, f"lesion {number} without place, decision or threshold", EXPECTED) from error
+    if decision.decision not in (ACCEPT, REJECT, ADD) or not isinstance(decision.time, str):
+        raise InputError(STAGE, f"the decision '{decision.decision}' about lesion {number}", "accept, reject or add")
+    if not all(map(math.isfinite, decision.lps_mm)) or not 0 < decision.threshold <= 1:
+        found = f"lesion {number} at a place or threshold that is out of range"
+        raise InputError(STAGE, found, "millimeters, and a threshold above 0, at most 1")
+    return decision
+
+
+def _slice(number: int, item: Any) -> SeenSlice:
+    if not isinstance(item, Mapping) or type(item.get("index")) is not int or type(item.get("seen")) is not bool:
+        raise InputError(STAGE, f"slice entry {number} without index or seen", EXPECTED)
+    return SeenSlice(item["index"], item["seen"])

@@ -1,0 +1,190 @@
+"""The lesions at any threshold as a reader has left them: rejected ones out, added ones in.
+
+A decision is about the connected heat around its place, from the threshold that the reader saw. Raised, the threshold
+leaves parts of it: they stay rejected. Lowered, it lets lesions grow together: each voxel then goes with the lesion
+that reaches it first as the threshold falls (watershed on the heat), so that a rejected lesion takes no other with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from ..ct.grid import AxialView
+from ..ct.oddity import Oddity
+from ..segmentation.components import components_of_positions
+from .live import Lesions, LiveLesions
+from .review import ADD, REJECT, Decision, Review
+from .tally import ListedVoxels
+
+LPS = np.array([-1.0, -1.0, 1.0])  # of RAS
+
+
+@dataclass(frozen=True, eq=False)
+class PlacedLesion:
+    """A decision and the lesion that it is about, as the heat has it.
+
+    :param places: flat indices in the stored stack, rising; of the connected heat around the place.
+    """
+
+    decision: Decision
+    places: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class PlacedReview:
+    """A review on one result's heat.
+
+    :param rejected, added: what holds after all decisions; a later one about the same lesion takes the place of an
+        earlier one.
+    :param lost: decisions at whose place there is no heat of their threshold in the lungs.
+    """
+
+    rejected: tuple[PlacedLesion, ...]
+    added: tuple[PlacedLesion, ...]
+    lost: tuple[Decision, ...]
+
+    @classmethod
+    def of(cls, live: LiveLesions, view: AxialView, review: Review) -> PlacedReview:
+        """Find the lesions that a review is about.
+
+        :param view: of the result's arrays.
+        """
+        rejected: list[PlacedLesion] = []
+        added: list[PlacedLesion] = []
+        lost: list[Decision] = []
+        for decision in review.lesions:
+            place = stored_place(live, voxel_at(view, decision.lps_mm))
+            found = _around(live, place, decision.threshold) if place is not None else None
+            if place is None or found is None:
+                lost.append(decision)
+                continue
+            rejected = [one for one in rejected if not _same(one, place, found)]
+            if decision.decision == REJECT:
+                added = [one for one in added if not _same(one, place, found)]
+                rejected.append(PlacedLesion(decision, found))
+            elif decision.decision == ADD:
+                added.append(PlacedLesion(decision, found))
+        return cls(tuple(rejected), tuple(added), tuple(lost))
+
+    @property
+    def warnings(self) -> list[str]:
+        """What of the review could not be applied."""
+        if not self.lost:
+            return []
+        count = len(self.lost)
+        text = f"Left out of the reader's decisions, as there is no heat at their places: {count}."
+        return [Oddity(text, "review_not_applied", count, 0)]
+
+    def at(self, live: LiveLesions, threshold: float, min_volume_ml: float) -> Lesions:
+        """The lesions at a threshold, after the decisions.
+
+        :raises LesionDecompError: as :meth:`.live.LiveLesions.at`.
+        """
+        lesions = live.at(threshold, min_volume_ml)
+        voxels = lesions.voxels
+        for one in self.rejected:
+            voxels = _without(live, voxels, one, min_volume_ml)
+        for one in self.added:
+            voxels = _union(voxels, _listed(live, one))
+        if voxels is lesions.voxels:
+            return lesions
+        components = components_of_positions(voxels.positions, live.order(live.lungs).shape)
+        return Lesions(voxels, components, live)
+
+
+def voxel_at(view: AxialView, lps_mm: Sequence[float]) -> tuple[int, int, int] | None:
+    """The voxel (z, y, x) of the axial stack that holds a place; None beside the stack."""
+    point = np.append(np.asarray(lps_mm, float) * LPS, 1.0)
+    x, y, z = np.rint(np.linalg.solve(view.axial_to_ras, point)[:3]).astype(int)
+    inside = all(0 <= n < size for n, size in zip((z, y, x), view.shape, strict=True))
+    return (int(z), int(y), int(x)) if inside else None
+
+
+def lps_of_voxel(view: AxialView, voxel: tuple[int, int, int]) -> tuple[float, float, float]:
+    """Where the middle of a voxel (z, y, x) of the axial stack lies, mm."""
+    left, posterior, superior = (view.axial_to_ras @ (*voxel[::-1], 1.0))[:3] * LPS
+    return float(left), float(posterior), float(superior)
+
+
+def stored_place(live: LiveLesions, voxel: tuple[int, int, int] | None) -> int | None:
+    """Flat index of a voxel (z, y, x) in the stored stack."""
+    if voxel is None:
+        return None
+    shape = live.lungs.shape
+    order = live.order
+    there = [
+        shape[axis] - 1 - voxel[axis] if step < 0 else voxel[axis]
+        for axis, step in zip(order.axes, order.steps, strict=True)
+    ]
+    return int(np.ravel_multi_index(there, order(live.lungs).shape))
+
+
+def _around(live: LiveLesions, place: int, threshold: float) -> np.ndarray | None:
+    """Places of the connected heat of at least ``threshold`` around a place; None where it is colder or no lung."""
+    lesions = live.at(threshold, 0.0)
+    index = int(np.searchsorted(lesions.voxels.places, place))
+    if index >= len(lesions.voxels) or lesions.voxels.places[index] != place:
+        return None
+    labels = np.repeat(lesions.components.labels, lesions.components.lengths)
+    return lesions.voxels.places[labels == labels[index]]
+
+
+def _same(one: PlacedLesion, place: int, found: np.ndarray) -> bool:
+    """Whether an earlier decision is about the lesion of a later one: either holds the other's place, or all of it."""
+    return bool(np.isin(place, one.places)) or bool(np.isin(one.places, found, assume_unique=True).all())
+
+
+def _listed(live: LiveLesions, one: PlacedLesion) -> ListedVoxels:
+    voxels = live.at(one.decision.threshold, 0.0).voxels
+    return voxels.where(np.isin(voxels.places, one.places, assume_unique=True))
+
+
+def _union(first: ListedVoxels, second: ListedVoxels) -> ListedVoxels:
+    """Voxels of either, in the order of memory."""
+    more = second.where(~np.isin(second.places, first.places, assume_unique=True))
+    if not len(more):
+        return first
+    joined = [np.concatenate([getattr(part, field.name) for part in (first, more)]) for field in fields(ListedVoxels)]
+    order = np.argsort(joined[0], kind="stable")
+    return ListedVoxels(*(part[order] for part in joined))
+
+
+def _without(live: LiveLesions, voxels: ListedVoxels, one: PlacedLesion, min_volume_ml: float) -> ListedVoxels:
+    """The voxels less those that belong to a rejected lesion."""
+    if not len(voxels):
+        return voxels
+    components = components_of_positions(voxels.positions, live.order(live.lungs).shape)
+    labels = np.repeat(components.labels, components.lengths)
+    hit = np.unique(labels[np.isin(voxels.places, one.places, assume_unique=True)])
+    if not len(hit):
+        return voxels
+    touched = np.isin(labels, hit)
+    grown = voxels.where(touched)
+    others = live.at(one.decision.threshold, min_volume_ml).voxels
+    others = others.where(~np.isin(others.places, one.places, assume_unique=True))
+    seeds = np.isin(grown.places, others.places, assume_unique=True)
+    gone = np.ones(len(grown), bool) if not seeds.any() else _basin(live, grown, one.places, seeds)
+    out = np.zeros(len(voxels), bool)
+    out[np.flatnonzero(touched)[gone]] = True
+    return voxels.where(~out)
+
+
+def _basin(live: LiveLesions, grown: ListedVoxels, rejected: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    """Which voxels of lesions that have grown together belong to the rejected one: a mask ``(n,)``.
+
+    :param seeds: mask of the voxels of the other lesions.
+    """
+    from skimage.segmentation import watershed  # not before: it takes time to import
+
+    places = np.stack(np.unravel_index(grown.places, live.order(live.lungs).shape))
+    places -= places.min(axis=1, keepdims=True)
+    inside = tuple(places)
+    shape = tuple(places.max(axis=1) + 1)
+    heat, mask, markers = np.zeros(shape, np.float32), np.zeros(shape, bool), np.zeros(shape, np.int8)
+    heat[inside], mask[inside] = -grown.heat, True
+    markers[inside] = np.where(np.isin(grown.places, rejected, assume_unique=True), 1, np.where(seeds, 2, 0))
+    basins = watershed(heat, markers, mask=mask, connectivity=np.ones((3, 3, 3), bool))
+    return np.asarray(basins[inside] == 1)

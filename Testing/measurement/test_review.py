@@ -1,0 +1,180 @@
+"""What a review promises: decisions hold by place at any threshold, take no neighbor with them, and can be undone."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from LesionDecompLib.ct.grid import AxialView
+from LesionDecompLib.errors import LesionDecompError
+from LesionDecompLib.measurement.live import LiveLesions
+from LesionDecompLib.measurement.review import Decision, Review, SeenSlice, read_review
+from LesionDecompLib.measurement.reviewed import PlacedReview, lps_of_voxel, voxel_at
+from scipy.ndimage import gaussian_filter
+
+SHAPE = (8, 16, 40)
+LEFT, RIGHT, FAINT = (4, 8, 8), (4, 8, 20), (4, 8, 34)
+MATRICES = {
+    "axial": np.array([[-2.0, 0, 0, 30], [0, -2.0, 0, 40], [0, 0, 3.0, -50], [0, 0, 0, 1]]),
+    "flipped": np.array([[2.0, 0, 0, -48], [0, -2.0, 0, 40], [0, 0, -3.0, -29], [0, 0, 0, 1]]),
+}
+
+
+@pytest.fixture(params=MATRICES)
+def case(request):
+    """Two warm blobs that grow together below 0.13, and one that is never above 0.3; any orientation in memory."""
+    heat = np.zeros(SHAPE, np.float32)
+    for voxel, height in ((LEFT, 1.0), (RIGHT, 0.95), (FAINT, 0.3)):
+        one = np.zeros(SHAPE)
+        one[voxel] = 1
+        blob = gaussian_filter(one, (1.5, 2.5, 3.0))
+        heat = np.maximum(heat, (height * blob / blob.max()).astype(np.float32))
+    lungs = np.zeros(SHAPE, np.uint8)
+    lungs[1:-1, 1:-1, 1:-1] = 1
+    hu = np.full(SHAPE, -700, np.int16)
+    view = AxialView.of(SHAPE, MATRICES[request.param])
+    arrays = [np.ascontiguousarray(view.from_axial(array)) for array in (hu, lungs, heat)]
+    live = LiveLesions.of(*(view.to_axial(array) for array in arrays), 0.012)
+    return live, view, heat
+
+
+def _decision(view, voxel, decision: str, threshold: float) -> Decision:
+    return Decision(lps_of_voxel(view, voxel), decision, threshold, "2026-01-01T00:00:00Z")
+
+
+def _mask(live, lesions) -> np.ndarray:
+    mask = np.zeros(SHAPE, np.uint8)
+    lesions.paint(mask)
+    return mask > 0
+
+
+def _left(case, threshold: float, *decisions, min_volume_ml: float = 0.0) -> np.ndarray:
+    live, view, _ = case
+    review = Review("ab", tuple(_decision(view, *one) for one in decisions))
+    return _mask(live, PlacedReview.of(live, view, review).at(live, threshold, min_volume_ml))
+
+
+def test_places_survive_the_way_to_millimeters_and_back(case):
+    _, view, _ = case
+    for voxel in (LEFT, RIGHT, (0, 0, 0)):
+        assert voxel_at(view, lps_of_voxel(view, voxel)) == voxel
+    assert voxel_at(view, (9999.0, 0.0, 0.0)) is None
+
+
+def test_a_rejected_lesion_stays_out_when_the_threshold_rises(case):
+    _, _, heat = case
+    for threshold in (0.5, 0.6, 0.9):
+        left = _left(case, threshold, (LEFT, "reject", 0.5))
+        assert not left[LEFT] and (not left[:, :, :14].any())
+        np.testing.assert_array_equal(left[:, :, 14:], (heat >= np.float32(threshold))[:, :, 14:])
+
+
+def test_a_rejected_lesion_that_grows_together_with_another_takes_no_part_of_that(case):
+    live, _, _ = case
+    plain = live.at(0.12, 0.0)
+    assert plain.components.count == 2  # the two blobs are one, the faint one beside it
+    left = _left(case, 0.12, (LEFT, "reject", 0.5))
+    assert left[RIGHT] and left[FAINT] and not left[LEFT]
+    at_decision = _mask(live, live.at(0.5, 0.0))
+    assert left[:, :, 14:][at_decision[:, :, 14:]].all()  # the other is whole
+    assert not left[:, :, :14][at_decision[:, :, :14]].any()
+    gone = _mask(live, plain) & ~left
+    assert gone.any() and np.flatnonzero(gone.any(axis=(0, 1))).max() < 15  # the valley between the two is at 14
+
+
+def test_a_rejected_lesion_alone_goes_wholly_however_far_it_grows(case):
+    _, _, heat = case
+    left = _left(case, 0.05, (LEFT, "reject", 0.5), (RIGHT, "reject", 0.5))
+    assert not left[LEFT] and not left[RIGHT]
+    assert not left[:, :, :25][heat[:, :, :25] >= 0.4].any()
+
+
+def test_an_added_lesion_is_the_connected_heat_down_to_its_threshold_at_any_threshold(case):
+    live, view, heat = case
+    for threshold in (0.5, 0.9):
+        with_added = _left(case, threshold, (FAINT, "add", 0.2))
+        plain = _mask(live, live.at(threshold, 0.0))
+        added = with_added & ~plain
+        expected = (heat >= np.float32(0.2)) & (np.arange(SHAPE[2]) > 27) & (view is not None)
+        inside = np.zeros(SHAPE, bool)
+        inside[1:-1, 1:-1, 1:-1] = True
+        np.testing.assert_array_equal(added, expected & inside)
+    # Its size has been judged by the reader: the smallest volume does not take it out.
+    assert _left(case, 0.5, (FAINT, "add", 0.2), min_volume_ml=50.0)[FAINT]
+
+
+def test_statistics_follow_the_decisions(case):
+    live, view, _ = case
+    review = Review("ab", (_decision(view, LEFT, "reject", 0.5), _decision(view, FAINT, "add", 0.2)))
+    lesions = PlacedReview.of(live, view, review).at(live, 0.5, 0.0)
+    both = lesions.statistics()[0].values
+    assert both["lesion_volume_ml"] == pytest.approx(np.count_nonzero(_mask(live, lesions)) * 0.012)
+    assert both["lesion_count"] == 2
+
+
+def test_a_later_decision_about_the_same_lesion_takes_the_place_of_an_earlier_one(case):
+    live, _, _ = case
+    plain = _mask(live, live.at(0.5, 0.0))
+    near = (4, 8, 9)
+    np.testing.assert_array_equal(_left(case, 0.5, (LEFT, "reject", 0.5), (near, "accept", 0.5)), plain)
+    added = _left(case, 0.5, (FAINT, "add", 0.2), (FAINT, "reject", 0.2))
+    np.testing.assert_array_equal(added, plain)
+    rejected = _left(case, 0.5, (near, "accept", 0.5), (LEFT, "reject", 0.5))
+    assert not rejected[LEFT] and rejected[RIGHT]
+
+
+def test_undo_takes_back_the_latest_decision(case):
+    _, view, _ = case
+    first, second = _decision(view, LEFT, "reject", 0.5), _decision(view, FAINT, "add", 0.2)
+    review = Review("ab").with_decision(first).with_decision(second)
+    assert review.undone().lesions == (first,) and review.undone().undone().undone().lesions == ()
+
+
+def test_decisions_without_heat_at_their_place_are_counted_in_a_warning(case):
+    live, view, _ = case
+    review = Review("ab", (_decision(view, (4, 8, 26), "reject", 0.5), Decision((9e3, 0, 0), "add", 0.5)))
+    placed = PlacedReview.of(live, view, review)
+    (warning,) = placed.warnings
+    assert (warning.code, warning.value) == ("review_not_applied", 2)
+    np.testing.assert_array_equal(_mask(live, placed.at(live, 0.5, 0.0)), _mask(live, live.at(0.5, 0.0)))
+
+
+def test_a_review_survives_its_file(tmp_path):
+    review = Review(
+        "ab" * 32,
+        (Decision((1.5, -2.25, 3.0), "reject", 0.4, "2026-01-01T00:00:00Z"), Decision((0.0, 0.0, 0.0), "add", 0.2)),
+        (SeenSlice(3, True), SeenSlice(4, False)),
+    )
+    (tmp_path / "review.json").write_text(json.dumps(review.record()), "utf-8")
+    assert read_review(tmp_path / "review.json") == review
+    review.check_input("ab" * 32)
+    with pytest.raises(LesionDecompError, match="a review of the CT abababababab"):
+        review.check_input("cd" * 32)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("no json", "not JSON"),
+        ("[]", "no review"),
+        ('{"lesions": []}', "no review"),
+        ('{"input_sha256": "a", "lesions": {}}', "'lesions' that is no list"),
+        ('{"input_sha256": "a", "lesions": [{"lps_mm": [1, 2], "decision": "add", "threshold": 0.5}]}', "lesion 1"),
+        ('{"input_sha256": "a", "lesions": [{"lps_mm": [1, 2, 3], "decision": "no", "threshold": 0.5}]}', "'no'"),
+        (
+            '{"input_sha256": "a", "lesions": [{"lps_mm": [1, 2, 3], "decision": "add", "threshold": 7}]}',
+            "out of range",
+        ),
+        (
+            '{"input_sha256": "a", "lesions": [{"lps_mm": [1, 2, NaN], "decision": "add", "threshold": 1}]}',
+            "out of range",
+        ),
+        ('{"input_sha256": "a", "slices": [{"index": "1", "seen": true}]}', "slice entry 1"),
+    ],
+)
+def test_what_is_no_review_is_refused_with_the_entry(tmp_path, text, found):
+    (tmp_path / "review.json").write_text(text, "utf-8")
+    with pytest.raises(LesionDecompError, match="Reading the review") as error:
+        read_review(tmp_path / "review.json")
+    assert found in str(error.value)
