@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 from LesionDecompLib.training.lungs.caselist import cases_in
 from repository import MODULE
-from tiny_training import TINY, write_training_set
+from tiny_training import SETTINGS, TINY, write_training_set
 
 pytestmark = pytest.mark.slow
 
@@ -24,15 +28,28 @@ def training_set(tmp_path_factory) -> Path:
     return write_training_set(tmp_path_factory.mktemp("set"), test=3)
 
 
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(MODULE), "OMP_NUM_THREADS": "1"}
+
+
+def command(
+    ranks: int,
+    data: Path,
+    folder: Path,
+    *more: str,
+    settings: Sequence[str] = (*TINY, "critic_every=1"),
+    launcher: Sequence[str] = (),
+) -> list[str]:
+    launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={ranks}", "--standalone", *launcher]
+    words = [sys.executable, *(launcher if ranks > 1 else []), "-m", "LesionDecompLib", "train"]
+    words += ["--data", str(data), "-o", str(folder), "--device", "cpu", "--threads", "1"]
+    return words + [part for text in settings for part in ("--set", text)] + list(more)
+
+
 def train(
     ranks: int, data: Path, folder: Path, *more: str, settings: Sequence[str] = (*TINY, "critic_every=1")
 ) -> subprocess.CompletedProcess[str]:
-    launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={ranks}", "--master-port=0", "--standalone"]
-    command = [sys.executable, *(launcher if ranks > 1 else []), "-m", "LesionDecompLib", "train"]
-    command += ["--data", str(data), "-o", str(folder), "--device", "cpu", "--threads", "1"]
-    command += [part for text in settings for part in ("--set", text)] + list(more)
-    environment = {**os.environ, "PYTHONPATH": str(MODULE), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=300)
+    words = command(ranks, data, folder, *more, settings=settings)
+    return subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, encoding="utf-8", timeout=300)
 
 
 def logged(folder: Path, columns: Sequence[str] = COLUMNS) -> dict[str, float]:
@@ -58,6 +75,45 @@ def test_a_rank_s_failure_ends_the_run_with_its_reason(training_set, tmp_path):
     assert finished.returncode != 0
     assert "3 slices of one kind for 2 ranks" in finished.stderr
     assert not (tmp_path / "run" / "bundle").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").is_file(), reason="tells ranks apart by Linux's /proc")
+def test_a_rank_that_is_killed_costs_no_more_than_the_steps_since_the_last_checkpoint(training_set, tmp_path):
+    settings = (*SETTINGS, "critic_every=1", "steps=60", "log_every=5")
+    words = command(
+        2,
+        training_set,
+        tmp_path / "killed",
+        *("--resume", "--checkpoint-seconds", "0.5"),
+        settings=settings,
+        launcher=["--max-restarts=2", "--monitor-interval=0.2"],
+    )
+    process = subprocess.Popen(words, env=ENVIRONMENT, stderr=subprocess.PIPE, encoding="utf-8")
+    checkpoint, end = tmp_path / "killed" / "checkpoint.pt", time.monotonic() + 200
+    while not checkpoint.is_file() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.02)
+    kept = torch.load(checkpoint, weights_only=True)["step"]
+    os.kill(rank_of(process.pid, 1), signal.SIGKILL)
+    _, errors = process.communicate(timeout=250)
+    assert process.returncode == 0, errors[-3000:]
+    assert (tmp_path / "killed" / "bundle").is_dir()
+    with open(tmp_path / "killed" / "log.csv", encoding="utf-8") as stream:
+        rows = [(int(row["step"]), float(row["seconds"])) for row in csv.DictReader(stream)]
+    assert [step for step, _ in rows] == list(range(5, 65, 5))
+    anew = [step for (_, before), (step, after) in itertools.pairwise(rows) if after < before]
+    assert len(anew) == 1 and anew[0] > kept > 0  # the second start began where the checkpoint was
+
+    whole = train(2, training_set, tmp_path / "whole", settings=settings)
+    assert whole.returncode == 0, whole.stderr[-3000:]
+    assert logged(tmp_path / "killed") == pytest.approx(logged(tmp_path / "whole"), rel=1e-5, abs=1e-6)
+
+
+def rank_of(launcher: int, rank: int) -> int:
+    """Process number of a rank that torchrun has started."""
+    for child in Path(f"/proc/{launcher}/task/{launcher}/children").read_text("ascii").split():
+        if f"RANK={rank}".encode() in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
+            return int(child)
+    raise AssertionError(f"no rank {rank}")
 
 
 def test_the_lung_network_trains_on_two_ranks_as_on_one(data_folder, tmp_path):
