@@ -49,7 +49,7 @@ def train(
     ranks: int, data: Path, folder: Path, *more: str, settings: Sequence[str] = (*TINY, "critic_every=1")
 ) -> subprocess.CompletedProcess[str]:
     words = command(ranks, data, folder, *more, settings=settings)
-    return subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, encoding="utf-8", timeout=300)
+    return subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, encoding="utf-8", timeout=900)
 
 
 def logged(folder: Path, columns: Sequence[str] = COLUMNS) -> dict[str, float]:
@@ -89,12 +89,12 @@ def test_a_rank_that_is_killed_costs_no_more_than_the_steps_since_the_last_check
         launcher=["--max-restarts=2", "--monitor-interval=0.2"],
     )
     process = subprocess.Popen(words, env=ENVIRONMENT, stderr=subprocess.PIPE, encoding="utf-8")
-    checkpoint, end = tmp_path / "killed" / "checkpoint.pt", time.monotonic() + 200
+    checkpoint, end = tmp_path / "killed" / "checkpoint.pt", time.monotonic() + 900
     while not checkpoint.is_file() and process.poll() is None and time.monotonic() < end:
         time.sleep(0.02)
     kept = torch.load(checkpoint, weights_only=True)["step"]
     os.kill(rank_of(process.pid, 1), signal.SIGKILL)
-    _, errors = process.communicate(timeout=250)
+    _, errors = process.communicate(timeout=900)
     assert process.returncode == 0, errors[-3000:]
     assert (tmp_path / "killed" / "bundle").is_dir()
     with open(tmp_path / "killed" / "log.csv", encoding="utf-8") as stream:
