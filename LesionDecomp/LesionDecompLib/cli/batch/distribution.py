@@ -62,6 +62,7 @@ class CaseDistribution:
         self._window = TaskWindow[int](client, f"segment-{self._run}", self._task, run_case)
         some = [cases[0], cases[len(cases) // 2], cases[-1]]
         files = [str(case.path.absolute()) for case in some if case.path.exists()]  # a missing one is its case's matter
+        files += [str(value) for value in options.values() if isinstance(value, Path)]
         self._workforce = Workforce(client, self._task(0, 0), files, self._output, local, threads)
         self._given_up: Counter[int] = Counter()
 

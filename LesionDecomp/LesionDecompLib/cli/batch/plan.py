@@ -11,7 +11,7 @@ from ...errors import InputError
 RESERVED = ("summary.csv", "regions.csv")
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)  # a cohort has a million
 class Case:
     """One input of a run, and how it went.
 
@@ -84,16 +84,20 @@ def check_inputs_stay(cases: list[Case], output: Path, others: list[Path]) -> No
     """
     from ...report.case import ALL_FILES
 
-    inputs = {path.resolve(): path for path in [*(case.path for case in cases), *others]}
-    results = [*(output / name for name in RESERVED), *(case.folder / name for case in cases for name in ALL_FILES)]
-    for result in results:
-        if result.resolve() in inputs:
-            raise InputError(
-                "Opening the output folder",
-                f"the input '{result.name}' where a result of that name goes",
-                "inputs that stay as they are",
-                "Choose another output folder.",
-            )
+    inputs = [path.resolve() for path in [*(case.path for case in cases), *others]]
+    # Few inputs are called as a result is: a cohort's folders need not be looked at one by one.
+    suspects = {path for path in inputs if path.name in ALL_FILES or path.name in RESERVED}
+    if not suspects:
+        return
+    results = {(output / name).resolve() for name in RESERVED}
+    results |= {case.folder.resolve() / name for case in cases for name in ALL_FILES}
+    for path in sorted(suspects & results):
+        raise InputError(
+            "Opening the output folder",
+            f"the input '{path.name}' where a result of that name goes",
+            "inputs that stay as they are",
+            "Choose another output folder.",
+        )
 
 
 def _counts(names: list[str]) -> dict[str, int]:
