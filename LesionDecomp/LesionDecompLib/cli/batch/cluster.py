@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 STAGE = "Connecting to the cluster"
 LOOPBACK = "127.0.0.1"
 DASHBOARD_PORT = 8787
-CONNECT_S = 20.0
+CONNECT_S = 60.0
 INSTALL = "pip install '.[cluster]'"
 
 

@@ -30,7 +30,7 @@ STAGE = "Sharing the cases"
 POLL_S = 0.5
 STOP_WITHIN_S = 20.0
 MOST_GIVEN_UP = 5
-NEVER_BEGAN = "failed: its workers ended before it began"
+GIVEN_UP = "failed: its workers ended before it was done"
 
 
 class CaseDistribution:
@@ -145,7 +145,7 @@ class CaseDistribution:
             if self._given_up[number] < MOST_GIVEN_UP:
                 self._window.resubmit(ended.slot, self._workforce.only)
                 return None
-            return CaseRow("failed", NEVER_BEGAN)
+            return CaseRow("failed", GIVEN_UP)
         return CaseRow("failed", error_sentence(error) if isinstance(error, Exception) else str(error))
 
     def _report(self, number: int, case: Case, row: CaseRow) -> None:

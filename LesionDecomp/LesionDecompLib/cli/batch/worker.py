@@ -243,7 +243,7 @@ def _facts(name: str, task: CaseTask, files: tuple[str, ...], output: str) -> Wo
         for model, kind in ((args.model, "lesions"), (None, "lungs")):
             bundle = find_bundle(model, kind)
             models[kind] = bundle.sha256, bundle.metadata_sha256
-        device = choose_device(args.device[0])[1] if len(args.device) == 1 else ", ".join(args.device)
+        device = choose_device(args.device[int(name) % len(args.device) if len(args.device) > 1 else 0])[1]
         missing = tuple(path for path in files if not _is_seen(Path(path)))
         if not missing:
             check_writable(output)
