@@ -7,6 +7,7 @@ scheduler's memory and the client's.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ T = TypeVar("T")
 AHEAD = 4  # tasks for each worker: one written, one in the networks, one read, one waiting
 FEWEST = 4  # while there is no worker yet: an adaptive cluster starts workers for what waits
 POLL_S = 0.005  # between two looks at what has ended
+KEYS = 64  # of a slot, used in turn: Dask remembers the last 100,000 keys that it saw, everywhere
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,9 +63,10 @@ class TaskWindow(Generic[T]):
 
         self._client, self._name, self._task, self._work = client, name, task, work
         self._pending: dict[int, _Pending[T]] = {}
-        self._slot_of: dict[int, int] = {}  # by attempt
+        self._under_way: dict[tuple[str, int, int], tuple[int, int]] = {}  # slot and attempt, by key
         self._free: list[int] = []
-        self._slots = self._submitted = 0
+        self._attempts: Counter[int] = Counter()  # by slot
+        self._slots = 0
         # It fetches results while others are waited for, anew where the worker that had one has died since.
         self._ended = as_completed(loop=client.loop, with_results=True, raise_errors=False)
 
@@ -93,8 +96,8 @@ class TaskWindow(Generic[T]):
         while not self._ended.has_ready() and time.monotonic() < end:
             time.sleep(POLL_S)
         for future, result in self._ended.next_batch(block=False):
-            attempt = future.key[1]
-            pending = self._pending.get(self._slot_of.pop(attempt, -1))
+            slot, attempt = self._under_way.pop(future.key)
+            pending = self._pending.get(slot)
             if pending is None or pending.attempt != attempt:
                 continue  # it was given up
             yield _ended(pending, future.status, result)
@@ -121,16 +124,12 @@ class TaskWindow(Generic[T]):
             self._client.cancel(futures, force=True)
 
     def _submit(self, item: T, slot: int, only: frozenset[str] | None) -> None:
-        self._submitted += 1
-        future = self._client.submit(
-            self._work,
-            self._task(item, slot),
-            key=(self._name, self._submitted),
-            pure=False,
-            workers=sorted(only) if only is not None else None,
-        )
-        self._pending[slot] = _Pending(item, slot, self._submitted, future, only)
-        self._slot_of[self._submitted] = slot
+        attempt = self._attempts[slot] = self._attempts[slot] + 1
+        key = (self._name, slot, attempt % KEYS)
+        workers = sorted(only) if only is not None else None
+        future = self._client.submit(self._work, self._task(item, slot), key=key, pure=False, workers=workers)
+        self._pending[slot] = _Pending(item, slot, attempt, future, only)
+        self._under_way[key] = slot, attempt
         self._ended.add(future)
 
 
