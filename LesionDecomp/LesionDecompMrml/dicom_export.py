@@ -16,6 +16,7 @@ from LesionDecompLib.io.dicom.seg import Algorithm, write_dicom_seg
 from LesionDecompLib.io.readers import read_volume
 from LesionDecompLib.measurement.segment_texts import segment_descriptions
 
+from .ct_change import change_warning
 from .input_nodes import world_matrix
 from .result_export import measure
 from .result_nodes import ResultNodes
@@ -37,6 +38,8 @@ def write_segmentation(nodes: ResultNodes, path: str | Path) -> list[str]:
     :raises LesionDecompError: the CT does not come from DICOM, its files are gone, or it no longer lies as they state;
         the result lacks its report; or whatever :func:`LesionDecompLib.io.dicom.seg.write_dicom_seg` raises.
     """
+    if (change := change_warning(nodes)) is not None:
+        raise LesionDecompError(STAGE, "a CT whose voxels have changed since the run", "the CT of the run", str(change))
     folder = private_folder(slicer.app.temporaryPath or None)
     try:
         _collect(_files(nodes.ct), folder)

@@ -23,6 +23,7 @@ from LesionDecompLib.report.methods import methods_text
 from LesionDecompLib.report.page import report_page
 from LesionDecompLib.segmentation.lesions import lung_box
 
+from .ct_change import warnings_now, with_change
 from .input_nodes import volume_from_node
 from .regions import chosen_regions, given_regions
 from .result_nodes import ResultNodes
@@ -66,7 +67,7 @@ def measure(nodes: ResultNodes) -> Measured:
 
 def statistics_text(nodes: ResultNodes) -> str:
     """The measurements for the clipboard: a header and one line for each region, cells separated by tabs."""
-    return statistics_csv(measure(nodes).statistics, nodes.warnings, delimiter="\t")
+    return statistics_csv(measure(nodes).statistics, warnings_now(nodes), delimiter="\t")
 
 
 def write_statistics(nodes: ResultNodes, path: str | Path) -> None:
@@ -74,7 +75,7 @@ def write_statistics(nodes: ResultNodes, path: str | Path) -> None:
 
     :raises LesionDecompError: it cannot be written.
     """
-    write_statistics_csv(path, measure(nodes).statistics, nodes.warnings)
+    write_statistics_csv(path, measure(nodes).statistics, warnings_now(nodes))
 
 
 def write_regions(nodes: ResultNodes, path: str | Path) -> None:
@@ -82,7 +83,7 @@ def write_regions(nodes: ResultNodes, path: str | Path) -> None:
 
     :raises LesionDecompError: it cannot be written.
     """
-    write_regions_csv(path, measure(nodes).regions, nodes.warnings)
+    write_regions_csv(path, measure(nodes).regions, warnings_now(nodes))
 
 
 def methods(nodes: ResultNodes) -> str:
@@ -117,7 +118,7 @@ def _manifest(nodes: ResultNodes, found: Measured) -> dict[str, Any]:
         raise LesionDecompError(STAGE, "a result without its report", expected, "Run LesionDecomp again.")
     try:
         manifest = json.loads(nodes.report.GetText() or "")
-        return manifest_of_lesions(
+        manifest = manifest_of_lesions(
             manifest,
             nodes.threshold,
             nodes.minimum_volume_ml,
@@ -125,6 +126,7 @@ def _manifest(nodes: ResultNodes, found: Measured) -> dict[str, Any]:
             found.regions,
             found.regions_sha256,
         )
+        return with_change(manifest, nodes)
     except (ValueError, KeyError, TypeError) as error:
         found_text = f"a report that cannot be read in '{nodes.report.GetName()}'"
         raise LesionDecompError(STAGE, found_text, expected, "Run LesionDecomp again.") from error

@@ -19,6 +19,7 @@ from LesionDecompLib.ct.checks import check_chest_ct
 from LesionDecompLib.ct.volume import Volume
 from LesionDecompLib.errors import Cancelled
 
+from .ct_change import image_state, remember
 from .input_nodes import lung_mask_from_node, volume_from_node
 from .result_nodes import ResultNodes, check_outputs, write_result
 from .run_options import RunOptions
@@ -48,6 +49,7 @@ class Request:
     outputs: Mapping[str, Any]
     with_segmentation: bool
     _seen: Volume | None
+    _state: tuple[Any, ...] = ()  # of the CT's image
 
     @classmethod
     def read(cls, ct, options: RunOptions | None = None) -> Request:
@@ -64,7 +66,7 @@ class Request:
             mask = lung_mask_from_node(options.lung_mask, ct, options.lung_segments)
         outputs = options.outputs.nodes()
         check_outputs(outputs, inputs=(ct,) if options.lungs_are_edited else (ct, options.lung_mask))
-        return cls(ct, mask, outputs, options.outputs.with_segmentation, volume)
+        return cls(ct, mask, outputs, options.outputs.with_segmentation, volume, image_state(ct))
 
     @cached_property
     def volume(self) -> Volume:
@@ -92,6 +94,8 @@ class Request:
         scene = self.ct.GetScene()
         if scene is None or not all(scene.IsNodePresent(node) for node in self.nodes):
             raise Cancelled
+        if image_state(self.ct) == self._state:
+            remember(self.ct, self._state, report)
         return write_result(self.ct, result, with_segmentation=self.with_segmentation, report=report, **self.outputs)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import slicer
 from LesionDecompMrml import views
+from LesionDecompMrml.ct_change import warnings_now
 from LesionDecompMrml.result_nodes import RUN, ResultNodes
 from slicer.i18n import tr as _
 
@@ -223,6 +224,7 @@ class LookSection:
             result.set_threshold()
             result.update_plots()
             self._measured.show(result)
+            self._show_warnings()
 
     def _result(self):
         return self._logic.result(self._parameters.heatmap)
@@ -307,7 +309,9 @@ class LookSection:
     def _show_warnings(self) -> None:
         """What looked wrong to the run about the CT, the lungs or the heat, shown with the measurements."""
         nodes = self.nodes()
-        warnings = [_("Warning: {text}").format(text=text) for text in (nodes.warnings if nodes is not None else [])]
+        warnings = [
+            _("Warning: {text}").format(text=text) for text in (warnings_now(nodes) if nodes is not None else [])
+        ]
         label = self._ui.warningsLabel
         label.text, label.visible = "\n".join(warnings), bool(warnings)
 

@@ -99,7 +99,7 @@ def test_regions_are_those_of_the_files_voxels(case, first):
 
 def test_the_table_says_what_the_report_says(first):
     report = json.loads((first / "report.json").read_text("utf-8"))
-    header, *lines = list(csv.reader((first / "regions.csv").open(encoding="utf-8", newline="")))
+    header, *lines = list(csv.reader((first / "regions.csv").open(encoding="utf-8-sig", newline="")))
     assert header == CSV_HEADER and len(lines) == len(report["regions"])
     for line, row in zip(lines, report["regions"], strict=True):
         cells = dict(zip(header, line, strict=True))

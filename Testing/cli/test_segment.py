@@ -102,7 +102,7 @@ class TestOneCase:
         assert report["input"]["ijk_to_ras"] == volume.ijk_to_ras.tolist()
         assert report["input"]["size_ijk"] == [64, 64, 12]
         asked = {"device": "cpu", "batch_size": 3, "precision": "auto", "lung_labels": None, "series": None}
-        asked |= {"regions": None, "methods": False, "healthy": False, "review": None}
+        asked |= {"regions": None, "methods": False, "healthy": False, "review": None, "format": "nrrd"}
         assert report["parameters"] == {"threshold": 0.45, "min_volume_ml": 0.3, **asked}
         model = bundles.find_bundle(None, "lesions")
         assert report["models"] == {
@@ -194,7 +194,7 @@ class TestSeveralCases:
         assert done.status == 1
         assert names(folder / "out") == ["chest", "summary.csv", "zweite"]
         assert names(folder / "out" / "chest") == names(folder / "out" / "zweite") == FILES
-        with open(folder / "out" / "summary.csv", encoding="utf-8", newline="") as stream:
+        with open(folder / "out" / "summary.csv", encoding="utf-8-sig", newline="") as stream:
             rows = list(csv.DictReader(stream))
         assert [row["Case"] for row in rows] == ["a broken one", "chest", "zweite"]
         assert [row["Status"] for row in rows] == ["failed", "done", "done"]

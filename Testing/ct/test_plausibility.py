@@ -222,7 +222,7 @@ def test_a_model_that_calls_everything_lesion_is_reported_of_beside_the_figures(
             capsys, "segment", ct, "--lung-mask", mask, "--model", model, "-o", out, "--device", "cpu", "--quiet"
         )
         assert done.status == 0
-        with (out / "statistics.csv").open(encoding="utf-8", newline="") as file:
+        with (out / "statistics.csv").open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
         report = json.loads((out / "report.json").read_text("utf-8"))
         assert {row["Warnings"] for row in rows} == {" ".join(report["warnings"])}

@@ -268,8 +268,8 @@ def test_a_csv_file_has_units_in_its_header_and_empty_cells_for_what_is_undefine
     write_statistics_csv(path, lesion_statistics(hu, lungs, np.zeros_like(lesions), heat, 0.3))
     data = path.read_bytes()
     assert b"\r" not in data
-    assert not data.startswith(b"\xef\xbb\xbf")
-    rows = list(csv.DictReader(data.decode().splitlines()))
+    assert data.startswith(b"\xef\xbb\xbf")  # by which a spreadsheet program knows the encoding
+    rows = list(csv.DictReader(data.decode("utf-8-sig").splitlines()))
     assert len(rows) == 12
     assert list(rows[0])[:4] == ["Region", "Lung volume (mL)", "Lesion volume (mL)", "Involvement (%)"]
     assert rows[0]["Lesion mean (HU)"] == ""
@@ -280,7 +280,7 @@ def test_a_csv_file_has_units_in_its_header_and_empty_cells_for_what_is_undefine
 def test_each_row_of_a_csv_file_carries_the_warnings(tmp_path):
     rows = lesion_statistics(*_random_case(2), 0.3)
     write_statistics_csv(tmp_path / "a.csv", rows, ['The lungs are "odd", cut off.', "Slices are thick."])
-    with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
+    with (tmp_path / "a.csv").open(encoding="utf-8-sig", newline="") as file:
         reported = {row["Warnings"] for row in csv.DictReader(file)}
     assert reported == {'The lungs are "odd", cut off. Slices are thick.'}
     assert [row.region for row in read_statistics_csv(tmp_path / "a.csv")] == REGIONS

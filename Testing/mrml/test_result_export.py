@@ -7,11 +7,13 @@ import json
 import numpy as np
 import pytest
 from LesionDecompLib.errors import LesionDecompError
+from LesionDecompLib.io.readers import volume_identity
 from LesionDecompLib.measurement.definitions import MEASUREMENTS, measurement
 from LesionDecompLib.measurement.statistics import read_statistics_csv
 
 slicer = pytest.importorskip("slicer", reason="slicer-core is not installed (pip install .[headless])")
 import vtk  # noqa: E402
+from LesionDecompMrml import ct_change  # noqa: E402
 
 HALF = 0.5  # of the lung's heat, a threshold that makes half of it lesion
 
@@ -197,3 +199,40 @@ def test_segmentation_is_ready_for_dicom_export(logic, ct_node, lung_node):
     np.testing.assert_allclose(
         slicer.util.arrayFromVTKMatrix(place), slicer.util.arrayFromVTKMatrix(expected), atol=1e-6
     )
+
+
+@pytest.mark.slow
+def test_exports_report_a_ct_that_changed_after_the_run_and_the_slider_takes_no_hash(
+    logic, nodes, tmp_path, monkeypatch
+):
+    result = logic.result(nodes.heatmap)
+    taken = []
+    monkeypatch.setattr(ct_change, "volume_identity", lambda volume: taken.append(1) or volume_identity(volume))
+    result.write_statistics(tmp_path / "before.csv")
+    assert ct_change.CODE not in codes_of(result, tmp_path / "before.json")
+    assert "have changed since the run" not in (tmp_path / "before.csv").read_text("utf-8-sig")
+    assert taken == []  # the run's own hash holds for voxels that were not touched
+
+    frame = slicer.util.arrayFromVolume(nodes.ct).copy()
+    frame[:, 10:40] += 120
+    slicer.util.updateVolumeFromArray(nodes.ct, frame)
+    result.set_threshold(0.5, settled=False)
+    result.set_threshold(0.6, settled=False)
+    assert taken == []
+    result.write_statistics(tmp_path / "after.csv")
+    result.write_report(tmp_path / "after.html")
+    assert codes_of(result, tmp_path / "after.json")[0] == ct_change.CODE
+    for name in ("after.csv", "after.html"):
+        assert "have changed since the run" in (tmp_path / name).read_text("utf-8-sig")
+    assert "have changed since the run" in result.statistics_text()
+    assert taken == [1]  # once for all exports
+
+    slicer.util.arrayFromVolume(nodes.ct)[:] -= 0  # in place, as filters write
+    slicer.util.arrayFromVolumeModified(nodes.ct)
+    assert ct_change.change_warning(nodes) is not None and taken == [1, 1]
+
+
+def codes_of(result, path) -> list[str]:
+    """Codes of the warnings in the manifest that a result writes."""
+    result.write_manifest(path)
+    return [warning["code"] for warning in json.loads(path.read_text("utf-8"))["warning_codes"]]

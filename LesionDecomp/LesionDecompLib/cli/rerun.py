@@ -66,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
         options += ["--lung-mask", str(args.lung_mask)]
         if (chosen := report["parameters"].get("lung_labels")) is not None:
             options += ["--lung-labels", str(chosen)]
+    options += ["--format", str(report["parameters"].get("format", "nrrd"))]
     for option, file in (("--regions", args.regions), ("--review", args.review)):
         options += [option, str(file)] if file is not None else []
     files = {"overview": OVERVIEW, "report": PAGE, "scene": SCENE, "methods": METHODS, "healthy": HEALTHY}

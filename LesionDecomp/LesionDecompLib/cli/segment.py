@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from .argument_types import batch_size, count, devices, labels, threshold, volume_ml
+from .batch.input_list import listed_inputs
 from .batch.plan import Case, check_inputs_stay, plan_cases
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--list",
         type=Path,
         metavar="FILE",
-        help="a text file with more inputs, one per line ('-': standard input)",
+        help="a text file with more inputs, one per line, UTF-8 or UTF-16; # begins a comment ('-': standard input)",
     )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="output folder")
     parser.add_argument("--model", metavar="NAME|DIR", help="lesion model bundle (default: the shipped one)")
@@ -136,6 +136,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--methods", action="store_true", help="also write methods.txt: a paragraph for the methods section of a paper"
     )
     parser.add_argument(
+        "--format",
+        choices=("nrrd", "nii.gz"),
+        default="nrrd",
+        help="nii.gz: write heatmap, lungs and lesions as NIfTI too (default: %(default)s)",
+    )
+    parser.add_argument(
         "--dicom-seg",
         action="store_true",
         help="also write segmentation.dcm, a DICOM SEG in the study of the input, patient identity included (needs a "
@@ -200,21 +206,6 @@ def run_with(arguments: list[str], scene_writer: Callable[[], SceneWriter] | Non
     args = parser.parse_args(["segment", *arguments])
     args.scene_writer = scene_writer
     return run(args)
-
-
-def listed_inputs(file: Path) -> list[Path]:
-    """The inputs that a text file names, one a line; relative ones lie where the command runs, as on its own line.
-
-    :raises LesionDecompError: it cannot be read.
-    """
-    try:
-        text = sys.stdin.read() if str(file) == "-" else file.read_text("utf-8-sig")
-    except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or "no UTF-8 text"
-        raise InputError(
-            "Reading the list of inputs", f"'{file.name}', which cannot be read ({reason})", "one input a line"
-        ) from error
-    return [Path(line) for line in (line.strip() for line in text.splitlines()) if line]
 
 
 def _run_single(args: argparse.Namespace, case: Case) -> int:

@@ -100,6 +100,14 @@ def write_text(path: str | Path, text: str, stage: str = "Writing the results") 
         stream.write(text)
 
 
+def write_csv(path: str | Path, text: str, stage: str = "Writing the results") -> None:
+    """Write a table as UTF-8 with a byte order mark, by which spreadsheet programs know the encoding.
+
+    Readers open it as ``utf-8-sig``, which passes over the mark where there is one.
+    """
+    write_text(path, f"\ufeff{text}", stage)
+
+
 @contextmanager
 def staged_folder(
     folder: str | Path,

@@ -16,10 +16,14 @@ from ..ct.lattice import as_labels, labels_on_grid
 from ..ct.lung_names import lung_labels
 from ..ct.oddity import Oddity
 from ..ct.volume import Volume
-from ..errors import InputError
+from ..errors import InputError, LesionDecompError
 from .label_names import names_beside, names_in_nifti, names_in_nrrd
 from .nrrd_header import NrrdHeader
 from .readers import case_name, read_stored
+from .stored_image import captured_stderr
+
+PACKED_LABELS, PLAIN = 0.25, 1.9  # bytes for each voxel: a packed CT's noise takes more; what is not packed even more
+HIGHEST_SEARCHED, MOST_SEARCHED = 1000, 150  # of files that are searched for CTs: highest label, and how many labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +110,30 @@ def read_mask(
     :raises LesionDecompError: as :func:`read_lungs`.
     """
     return read_lungs(path, like, None, stage, may_be_empty=may_be_empty).array
+
+
+def holds_labels(path: Path) -> bool:
+    """Whether an image file holds labels rather than a CT: few whole numbers from 0 up, whatever their type.
+
+    A packed CT takes more room than labels do, so that it is not unpacked here. What cannot be read holds none.
+    """
+    import SimpleITK as sitk  # noqa: N813
+
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        with captured_stderr():
+            reader.ReadImageInformation()
+        voxels = float(np.prod([float(n) for n in reader.GetSize()]))
+        held = path.stat().st_size
+        if PACKED_LABELS * voxels < held < PLAIN * voxels:
+            return False
+        array = read_stored(path, "Searching the folder").array
+    except (OSError, RuntimeError, LesionDecompError):
+        return False
+    if array.dtype.kind == "f" or array.min(initial=0) < 0 or array.max(initial=0) > HIGHEST_SEARCHED:
+        return False
+    return int(np.count_nonzero(np.bincount(array.ravel()))) <= MOST_SEARCHED
 
 
 def _of_sides(array: np.ndarray, sides: dict[int, int]) -> np.ndarray:

@@ -139,6 +139,14 @@ def read_stored(path: Path, stage: str, series: str | None = None) -> StoredImag
             return read_dicom(path, stage, series)
         raise InputError(stage, f"the unknown file type of '{path.name}'", FORMATS)
     except OSError as error:
+        if "temporary directory" in str(error):
+            raise InputError(
+                stage,
+                "no temporary folder that can be written to",
+                "one, where packed images are unpacked",
+                "Let the environment variable TMPDIR name a folder that can be written to.",
+                code="no_temporary_folder",
+            ) from error
         found = f"'{path.name}', which cannot be opened ({error.strerror or error})"
         raise InputError(stage, found, "a readable file or folder") from error
     except MemoryError as error:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..ct.oddity import Oddity
 from ..errors import InputError
-from ..io.atomic import write_text
+from ..io.atomic import write_csv
 from .definitions import CROSSING_COUNT, REGION_MEASUREMENTS
 from .live import Lesions, LiveLesions
 from .regions import STAGE, GivenRegions, Region, RegionSet, given_in_lungs, halves_of_lungs, thirds_of_lungs
@@ -186,11 +186,11 @@ def region_cells(rows: Iterable[RegionRow], severity: Severity) -> list[list[str
 
 
 def write_regions_csv(path: str | Path, measured: RegionMeasurements, warnings: Sequence[str] = ()) -> None:
-    """Write :func:`regions_csv` as UTF-8; the file appears whole or not at all.
+    """Write :func:`regions_csv` as UTF-8 with a byte order mark; the file appears whole or not at all.
 
     :raises LesionDecompError: it can't be written.
     """
-    write_text(path, regions_csv(measured.rows, measured.severity, warnings), "Writing the regions")
+    write_csv(path, regions_csv(measured.rows, measured.severity, warnings), "Writing the regions")
 
 
 REGION_CELLS = [

@@ -17,7 +17,7 @@ import numpy as np
 from ..ct.anatomy import LEFT_LUNG, RIGHT_LUNG
 from ..ct.hu_distribution import HuHistogram, HuSamples, empty_distribution
 from ..errors import InputError
-from ..io.atomic import write_text
+from ..io.atomic import write_csv
 from ..segmentation.components import Components, components_of_positions
 from ..segmentation.lesions import lung_box, memory_order
 from ..threads import over_slices
@@ -250,14 +250,14 @@ def axial_thirds(shape: tuple[int, ...], levels: slice) -> np.ndarray:
 
 
 def write_statistics_csv(path: str | Path, rows: list[RegionStatistics], warnings: Sequence[str] = ()) -> None:
-    """Write rows as CSV: UTF-8, a header with units, region first, nine digits, empty cells where undefined.
+    """Write rows as CSV: a header with units, region first, nine digits, empty cells where undefined.
 
-    The file appears whole or not at all.
+    UTF-8 with a byte order mark, by which spreadsheet programs know it. The file appears whole or not at all.
 
     :param warnings: what looked wrong; the last column repeats it in each row, so that no row goes without.
     :raises LesionDecompError: it can't be written.
     """
-    write_text(path, statistics_csv(rows, warnings), "Writing the statistics")
+    write_csv(path, statistics_csv(rows, warnings), "Writing the statistics")
 
 
 def statistics_csv(rows: list[RegionStatistics], warnings: Sequence[str] = (), delimiter: str = ",") -> str:
@@ -277,7 +277,7 @@ def read_statistics_csv(path: str | Path) -> list[RegionStatistics]:
     """
     stage = "Reading statistics"
     try:
-        with Path(path).open(encoding="utf-8", newline="") as file:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
             header, *lines = list(csv.reader(file)) or [[]]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(stage, f"a file that cannot be read ({error})", "a statistics file") from error

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
@@ -11,6 +13,8 @@ if TYPE_CHECKING:
     import torch
 
 STAGE = "Choosing the device"
+CPU_ONLY = "a PyTorch for CPUs only beside an NVIDIA card"
+CUDA_BUILD = "For the GPU install a PyTorch with CUDA: https://pytorch.org/get-started/locally/"
 
 
 def choose_device(name: str = "auto") -> tuple[torch.device, str]:
@@ -26,8 +30,7 @@ def choose_device(name: str = "auto") -> tuple[torch.device, str]:
             return torch.device("cuda"), f"CUDA GPU {torch.cuda.get_device_name()} (automatic: a usable GPU was found)"
         if torch.backends.mps.is_available():
             return torch.device("mps"), "Apple GPU (automatic: MPS is available)"
-        reason = "no CUDA or Apple GPU was found" if not torch.version.cuda else "torch finds no usable CUDA GPU"
-        return torch.device("cpu"), f"CPU, {torch.get_num_threads()} threads (automatic: {reason})"
+        return torch.device("cpu"), f"CPU, {torch.get_num_threads()} threads (automatic: {_without_gpu()})"
     if name == "cpu":
         return torch.device("cpu"), f"CPU, {torch.get_num_threads()} threads (as asked)"
     if name == "mps" and torch.backends.mps.is_available():
@@ -39,7 +42,27 @@ def choose_device(name: str = "auto") -> tuple[torch.device, str]:
     available = ["cpu", *(f"cuda:{n}" for n in range(torch.cuda.device_count()))]
     if torch.backends.mps.is_available():
         available.append("mps")
-    raise ConfigError(STAGE, f"the device '{name}'", f"auto or one of {', '.join(available)}")
+    expected = f"auto or one of {', '.join(available)}"
+    if cuda and not torch.version.cuda and has_nvidia_card():
+        raise ConfigError(STAGE, f"the device '{name}' and {CPU_ONLY}", expected, CUDA_BUILD, code="cpu_only_torch")
+    raise ConfigError(STAGE, f"the device '{name}'", expected, code="no_such_device")
+
+
+def has_nvidia_card() -> bool:
+    """Whether the driver of an NVIDIA card is there, whatever PyTorch makes of it."""
+    if sys.platform == "win32":
+        return os.path.exists(os.path.join(os.environ.get("SYSTEMROOT", r"C:\Windows"), "System32", "nvcuda.dll"))
+    return any(os.path.exists(place) for place in ("/dev/nvidia0", "/proc/driver/nvidia/version"))
+
+
+def _without_gpu() -> str:
+    import torch
+
+    if torch.version.cuda:
+        return "torch finds no usable CUDA GPU"
+    if not torch.version.hip and has_nvidia_card():
+        return f"{CPU_ONLY}. {CUDA_BUILD}"
+    return "no CUDA or Apple GPU was found"
 
 
 def available_devices() -> dict[str, str]:

@@ -12,6 +12,7 @@ from ..ct.oddity import Oddity
 from ..errors import LesionDecompError
 from ..io.atomic import check_writable, existing_error, staged_folder
 from ..io.dicom.seg import check_dicom_seg_support, write_dicom_seg
+from ..io.nifti_writer import write_nifti
 from ..io.nrrd import write_image
 from ..measurement.region_rows import write_regions_csv
 from ..measurement.segment_texts import segment_descriptions
@@ -28,7 +29,9 @@ HEATMAP, LUNGS, LESIONS = "heatmap.nrrd", "lungs.nrrd", "lesions.nrrd"
 STATISTICS, REPORT, OVERVIEW, SCENE = "statistics.csv", "report.json", "overview.png", "scene.mrb"
 PAGE, DICOM_SEG, REGIONS, METHODS = "report.html", "segmentation.dcm", "regions.csv", "methods.txt"
 HEALTHY = "healthy.nrrd"
-ALL_FILES = (HEATMAP, LUNGS, LESIONS, STATISTICS, REPORT, OVERVIEW, SCENE, PAGE, DICOM_SEG, REGIONS, METHODS, HEALTHY)
+NIFTI = {HEATMAP: "heatmap.nii.gz", LUNGS: "lungs.nii.gz", LESIONS: "lesions.nii.gz"}
+ON_DEMAND = (OVERVIEW, SCENE, PAGE, DICOM_SEG, METHODS, HEALTHY, *NIFTI.values())
+ALL_FILES = (HEATMAP, LUNGS, LESIONS, STATISTICS, REPORT, REGIONS, *ON_DEMAND)
 
 
 class SceneWriter(Protocol):
@@ -88,6 +91,7 @@ def write_case(
     scene: SceneWriter | None = None,
     page: bool = False,
     methods: bool = False,
+    nifti: bool = False,
     dicom_source: str | Path | None = None,
     series: str | None = None,
     overwrite: bool = False,
@@ -106,6 +110,7 @@ def write_case(
     :param scene: writes ``scene.mrb``.
     :param page: write ``report.html``.
     :param methods: write ``methods.txt``, a paragraph for a paper.
+    :param nifti: write heatmap and labelmaps as ``.nii.gz``, too.
     :param dicom_source: folder of the DICOM series that was read, to write a DICOM segmentation that refers to it; this
         file alone identifies the patient.
     :param series: which of the series there was read, as :func:`LesionDecompLib.io.readers.read_volume` takes it.
@@ -122,9 +127,10 @@ def write_case(
         own = [text for text in result.warnings if text not in info.warnings]
         result = replace(result, warnings=[*info.warnings, *own])
     with staged_folder(folder, overwrite, last=REPORT, retired=ALL_FILES) as staging:
-        write_image(staging / HEATMAP, result.heat, volume)
-        write_image(staging / LUNGS, result.lungs, volume)
-        write_image(staging / LESIONS, result.lesions, volume)
+        for name, array in ((HEATMAP, result.heat), (LUNGS, result.lungs), (LESIONS, result.lesions)):
+            write_image(staging / name, array, volume)
+            if nifti:
+                write_nifti(staging / NIFTI[name], array, volume)
         if result.healthy is not None:
             write_image(staging / HEALTHY, result.healthy, volume)
         if dicom_source is not None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813
 from command_line import lungs_in_boxes, names, run_apart, run_here, small_ct
 from dicom_files import copy_slice, series_files
 from LesionDecompLib.cli.batch.plan import plan_cases
@@ -118,7 +120,7 @@ def test_results_and_the_output_folder_are_no_studies(tmp_path, capsys, models):
     assert "Found 2 CTs in 'studies'. Left out: 1 × results of an earlier run (earlier); 1 × the output" in again.err
     assert "1 of 2 cases are done already" in again.err
     assert (root / "results" / "chest" / "report.json").read_text("utf-8") == report
-    with (root / "results" / "summary.csv").open(encoding="utf-8", newline="") as file:
+    with (root / "results" / "summary.csv").open(encoding="utf-8-sig", newline="") as file:
         assert [(row["Case"], row["Status"]) for row in csv.DictReader(file)] == [("chest", "done"), ("more", "done")]
 
 
@@ -147,3 +149,40 @@ def test_a_run_of_its_own_over_a_tree(tree, tmp_path):
     assert names(tmp_path / "out") == ["chest", "p1_s1_CT", "p2_s1_CT", "summary.csv"]
     report = json.loads((tmp_path / "out" / "p1_s1_CT" / "report.json").read_text("utf-8"))
     assert report["input"]["format"] == "DICOM" and report["input"]["size_ijk"][2] == 12
+
+
+def test_labelmaps_of_any_type_are_left_out_and_zip_archives_are_found(tmp_path):
+    root = tmp_path / "studies"
+    for number in (1, 2):
+        (root / f"study {number}").mkdir(parents=True)
+        ct, mask, volume = small_ct(root / f"study {number}")
+        lungs, _ = read_volume_of_labels(mask)
+        mask.unlink()
+        write_image(root / f"study {number}" / "lungs16.nrrd", lungs.astype(np.int16), volume)
+        sitk.WriteImage(sitk.GetImageFromArray(lungs.astype(np.int16)), str(root / f"study {number}" / "plain.nii"))
+        write_image(root / f"study {number}" / "unsigned.nrrd", (volume.array + 1024).astype(np.uint16), volume)
+    for name, content in (("dicom", series_files()[30:42]), ("image", [ct]), ("texts", [])):
+        with zipfile.ZipFile(root / f"{name}.zip", "w") as archive:
+            for file in content:
+                archive.write(file, file.name)
+            archive.writestr("read me.txt", "nothing to see")
+    (root / "broken.zip").write_bytes(b"PK\3\4" + bytes(100))
+    found = search_folder(root, tmp_path / "out")
+    assert found is not None
+    assert _relative(found.cases, root) == [
+        "dicom.zip",
+        "image.zip",
+        *(f"study {n}/{name}.nrrd" for n in (1, 2) for name in ("chest", "unsigned")),
+    ]
+    assert sorted(found.left_out["labelmap"]) == [
+        f"study {n}/{m}" for n in (1, 2) for m in ("lungs16.nrrd", "plain.nii")
+    ]
+    assert sorted(found.left_out["file of another type"]) == ["broken.zip", "texts.zip"]
+
+
+def read_volume_of_labels(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of a file as it holds them, and its matrix."""
+    from LesionDecompLib.io.nrrd import read_nrrd
+
+    stored = read_nrrd(path, "Reading")
+    return stored.array, stored.ijk_to_ras

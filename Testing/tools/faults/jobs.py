@@ -102,7 +102,7 @@ def each_case_whole_or_nothing(out: Path, reference: Path) -> None:
     for case in ("chest", "second"):
         whole_or_nothing(out / case, reference / case)
     if (out / "summary.csv").exists():
-        with open(out / "summary.csv", encoding="utf-8", newline="") as stream:
+        with open(out / "summary.csv", encoding="utf-8-sig", newline="") as stream:
             done = [row["Case"] for row in csv.DictReader(stream) if row["Status"] == "done"]
         assert all((out / case / "report.json").exists() for case in done)
 

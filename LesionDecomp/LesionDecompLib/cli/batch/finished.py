@@ -16,7 +16,7 @@ from ...io.dicom.files import is_dicom_file
 from ...io.folders import files_below
 from ...io.readers import READERS
 from ...measurement.definitions import MEASUREMENTS
-from ...report.case import DICOM_SEG, HEALTHY, METHODS, OVERVIEW, PAGE, REPORT, SCENE
+from ...report.case import DICOM_SEG, HEALTHY, METHODS, NIFTI, OVERVIEW, PAGE, REPORT, SCENE
 from ...report.manifest import shown_measurements
 from ..argument_types import labels_text
 from .plan import Case
@@ -68,6 +68,7 @@ def report_finder(
         DICOM_SEG: args.dicom_seg,
     }
     names = [name for name, wanted in asked.items() if wanted]
+    names += NIFTI.values() if args.format == "nii.gz" else []
     return lambda case: earlier_report(case, models, parameters, names)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...errors import InputError
+from .folder_names import LONGEST, safe_folder_name
 
 RESERVED = ("summary.csv", "regions.csv")
 
@@ -34,8 +35,9 @@ def plan_cases(
 ) -> list[Case]:
     """Give each input its output folder: ``output`` for a single one, a subfolder named after the input otherwise.
 
-    Names that clash (also where only the case of letters differs) are distinguished by the folder the input lies in,
-    and by a number where that does not help. An input given twice is run once.
+    Folders have names that every system takes. Names that clash (also where only the case of letters differs) are
+    distinguished by the folder the input lies in, and by a number where that does not help. An input given twice is run
+    once.
 
     :param found_in: the folder that was searched, of inputs that were found so: names that clash are then distinguished
         by as many of the folders in between as it takes.
@@ -48,12 +50,14 @@ def plan_cases(
     unique = list({path.absolute(): path for path in inputs}.values())
     if len(unique) == 1 and len(inputs) == 1 and not several:
         return [Case(case_name(unique[0]), unique[0], output)]
-    names, level = [case_name(path) for path in unique], 0
+    names, level = [safe_folder_name(case_name(path)) for path in unique], 0
     above = [_folders_above(path, found_in.get(path)) for path in unique]
     while level < max(map(len, above), default=0):
         level, counts = level + 1, _counts(names)
         names = [
-            f"{folders[-level]}_{name}" if counts[name.casefold()] > 1 and len(folders) >= level else name
+            f"{safe_folder_name(folders[-level])}_{name}"[:LONGEST]
+            if counts[name.casefold()] > 1 and len(folders) >= level
+            else name
             for name, folders in zip(names, above, strict=True)
         ]
     taken = set(RESERVED)

@@ -7,16 +7,19 @@ folder only; what is wrong with a CT is found, and reported, when its turn comes
 from __future__ import annotations
 
 import os
+import zipfile
+import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...io.dicom.choice import matches
-from ...io.dicom.files import is_dicom_file
+from ...io.dicom.files import FIRST_BYTES, begins_as_dicom, is_dicom_file
 from ...io.dicom.header import DicomSlice
 from ...io.dicom.images import read_header
 from ...io.folders import walk
+from ...io.masks import holds_labels
 from ...io.readers import READERS
 from ...io.stored_image import captured_stderr
 from ...report.case import ALL_FILES, REPORT
@@ -24,6 +27,7 @@ from ...report.case import ALL_FILES, REPORT
 RESULTS = "results of an earlier run"
 OUTPUT = "the output folder"
 EIGHT_BITS = "8-bit image: a labelmap or a picture"
+LABELS = "labelmap"
 NO_CT = "DICOM folder without a CT volume"
 BESIDE = "image file beside a DICOM series"
 OTHER = "file of another type"
@@ -68,8 +72,8 @@ def search_folder(folder: Path, output: Path, wanted: str | None = None) -> Fold
     search, volumes = FolderSearch(), []
     series_folders: list[tuple[Path, list[Path]]] = []
     for place, files in _folders(folder, output.resolve(), search):
-        images = [file for file in files if _is_volume(file)]
-        rest = [file for file in files if not _is_volume(file)]
+        images = [file for file in files if _is_volume(file) or _is_archive_of_images(file)]
+        rest = [file for file in files if file not in images]
         first = next((file for file in rest if _is_dicom(file)), None)
         if first is None:
             volumes += images
@@ -86,6 +90,8 @@ def search_folder(folder: Path, output: Path, wanted: str | None = None) -> Fold
     for file in volumes:
         if _has_eight_bits(file):
             search.left_out[EIGHT_BITS].append(_name(file, folder))
+        elif _is_volume(file) and holds_labels(file):
+            search.left_out[LABELS].append(_name(file, folder))
         else:
             search.cases.append(file)
     for places in series.values():
@@ -161,6 +167,26 @@ def _is_dicom(file: Path) -> bool:
 
 def _is_volume(file: Path) -> bool:
     return file.name.lower().endswith(tuple(READERS))
+
+
+def _is_archive_of_images(file: Path) -> bool:
+    """Whether a file is a zip archive with DICOM files or an image in it; a few of its files are looked at."""
+    if not file.name.lower().endswith(".zip"):
+        return False
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = [name for name in archive.namelist() if not name.endswith("/")]
+            if any(name.lower().endswith(tuple(READERS)) for name in names):
+                return True
+            looked_at = dict.fromkeys([*names[:1], *names[len(names) // 2 :][:1], *names[-1:]])
+            return any(_begins_as_dicom(archive, name) for name in looked_at)
+    except (OSError, RuntimeError, NotImplementedError, ValueError, zipfile.BadZipFile, zlib.error):
+        return False
+
+
+def _begins_as_dicom(archive: zipfile.ZipFile, name: str) -> bool:
+    with archive.open(name) as stream:
+        return begins_as_dicom(stream.read(FIRST_BYTES))
 
 
 def _has_eight_bits(file: Path) -> bool:

@@ -8,7 +8,7 @@ import math
 import time
 from pathlib import Path
 
-from ...io.atomic import write_text
+from ...io.atomic import write_csv
 from ...measurement.definitions import MEASUREMENTS
 from .plan import Case
 
@@ -31,7 +31,7 @@ def write_summary(path: Path, cases: list[Case]) -> None:
         cells = [_cell(case.measurements.get(m.key, math.nan)) for m in MEASUREMENTS]
         writer.writerow([case.name, case.status or NOT_RUN, case.message, case.input_sha256, *cells])
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, text.getvalue(), "Writing the summary")
+    write_csv(path, text.getvalue(), "Writing the summary")
 
 
 class RunningSummary:
@@ -61,7 +61,7 @@ def summarized_cases(path: Path) -> list[Case]:
     """The cases that a summary names, less their measurements; none where there is no summary of ours."""
     if not is_summary(path):
         return []
-    with path.open(encoding="utf-8", newline="") as stream:
+    with path.open(encoding="utf-8-sig", newline="") as stream:
         return [
             Case(row["Case"], path.parent, path.parent / row["Case"], row["Status"], row["Message"], row[SHA256])
             for row in csv.DictReader(stream)
@@ -71,7 +71,7 @@ def summarized_cases(path: Path) -> list[Case]:
 def is_summary(path: Path) -> bool:
     """Whether a file is one that :func:`write_summary` wrote, which a later run may write anew."""
     try:
-        with path.open(encoding="utf-8", newline="") as stream:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
             return next(csv.reader(stream), None) == HEADER
     except (OSError, UnicodeError, csv.Error):
         return False

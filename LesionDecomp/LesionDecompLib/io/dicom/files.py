@@ -21,6 +21,7 @@ CT_STORAGE = f"{CT_IMAGE}\0".encode()
 HEAD_BYTES = 4096
 FIRST_GROUPS = (0x0002, 0x0008)  # that a file begins with
 LAST_FIRST_ELEMENT = 0x0070  # those of the group 0008 that may come first; further ones follow others
+FIRST_BYTES = 140  # of a file, by which DICOM is known
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +41,11 @@ class FoundImages:
 def is_dicom_file(path: Path) -> bool:
     """Whether the file begins as DICOM files do, with or without a preamble."""
     with open(path, "rb") as stream:
-        head = stream.read(140)
+        return begins_as_dicom(stream.read(FIRST_BYTES))
+
+
+def begins_as_dicom(head: bytes) -> bool:
+    """Whether a file's first bytes (``FIRST_BYTES`` of them) are those of DICOM, with or without a preamble."""
     if head[128:132] == b"DICM":
         return True
     if len(head) < 8:

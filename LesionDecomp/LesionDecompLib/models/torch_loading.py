@@ -1,0 +1,41 @@
+"""PyTorch that is installed but cannot be loaded, or not installed at all: what a person can do about it."""
+
+from __future__ import annotations
+
+import sys
+
+from ..errors import ConfigError
+
+STAGE = "Loading PyTorch"
+
+
+def torch_error(error: BaseException) -> ConfigError | None:
+    """The error in words when it came from loading PyTorch; None when it came from elsewhere.
+
+    :param error: as it was raised, with its traceback.
+    """
+    if isinstance(error, ModuleNotFoundError) and error.name == "torch":
+        return ConfigError(STAGE, "no PyTorch", "the package torch", "Install it: pip install torch.", code="no_torch")
+    if not isinstance(error, ImportError | OSError) or not _came_from_import(error):
+        return None
+    reason = " ".join(str(error).split())[:200]
+    advice = "Install PyTorch anew: pip install --force-reinstall torch."
+    if sys.platform == "win32" or "WinError" in reason or ".dll" in reason.lower():
+        advice = f"Install the Microsoft Visual C++ Redistributable (x64), and restart. If that does not help: {advice}"
+    else:
+        advice += " It needs the C++ runtime (libstdc++), and must be built for this processor and system."
+    return ConfigError(
+        STAGE, f"PyTorch, which cannot be loaded ({reason})", "a PyTorch that loads", advice, code="torch_not_loadable"
+    )
+
+
+def _came_from_import(error: BaseException) -> bool:
+    """Whether the error was raised while torch's own modules were being imported."""
+    trace = error.__traceback__
+    while trace is not None:
+        frame = trace.tb_frame
+        if frame.f_code.co_name == "<module>" and str(frame.f_globals.get("__name__", "")).split(".")[0] == "torch":
+            return True
+        # Its libraries are loaded by functions that the module calls.
+        trace = trace.tb_next
+    return False
