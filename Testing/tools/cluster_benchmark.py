@@ -2,7 +2,8 @@
 
     PYTHONPATH=LesionDecomp:Testing/support python Testing/tools/cluster_benchmark.py --tasks 100000
 
-Prints one JSON object: tasks a second, and the memory of client and scheduler (resident, MiB) every few seconds.
+Prints one JSON object: tasks a second, processor time of client and scheduler for a task (which tells what a scheduler
+can do where the machine is busy with something else, too), and their memory (resident, MiB) every few seconds.
 """
 
 from __future__ import annotations
@@ -35,6 +36,12 @@ def resident_mib(process: int) -> float:
     raise ValueError(f"no memory of process {process}")
 
 
+def processor_s(process: int) -> float:
+    """Processor time that a process has used, seconds."""
+    fields = Path(f"/proc/{process}/stat").read_text("ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def measure(tasks: int, workers: int, every_s: float) -> dict[str, object]:
     """Run so many tasks on so many workers.
 
@@ -58,8 +65,10 @@ def _run(client: object, scheduler: int, tasks: int, workers: int, every_s: floa
 
     window = TaskWindow[int](client, "nothing", task, nothing)
     numbers, done, most = iter(range(tasks)), 0, 0
-    began = shown = time.monotonic()
-    memory = [(0, resident_mib(os.getpid()), resident_mib(scheduler))]
+    both = os.getpid(), scheduler
+    used, began = [processor_s(process) for process in both], time.monotonic()
+    shown = began
+    memory = [(0, *map(resident_mib, both))]
     while True:
         window.fill(numbers, workers)
         if not len(window):
@@ -71,13 +80,16 @@ def _run(client: object, scheduler: int, tasks: int, workers: int, every_s: floa
             done += 1
         if time.monotonic() - shown > every_s:
             shown = time.monotonic()
-            memory.append((done, resident_mib(os.getpid()), resident_mib(scheduler)))
+            memory.append((done, *map(resident_mib, both)))
     seconds = time.monotonic() - began
-    memory.append((done, resident_mib(os.getpid()), resident_mib(scheduler)))
+    memory.append((done, *map(resident_mib, both)))
+    client_ms, scheduler_ms = (1000 * (processor_s(p) - before) / done for p, before in zip(both, used, strict=True))
     return {
         "tasks": done,
         "workers": workers,
         "tasks_a_second": round(done / seconds, 1),
+        "client_ms_a_task": round(client_ms, 2),
+        "scheduler_ms_a_task": round(scheduler_ms, 2),
         "most_at_a_time": most,
         "memory": [dict(zip(("tasks", "client_mib", "scheduler_mib"), row, strict=True)) for row in memory],
     }
