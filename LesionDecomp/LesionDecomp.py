@@ -109,6 +109,7 @@ class LesionDecompParameterNode:
     tableOutput: vtkMRMLTableNode
     segmentationOutput: vtkMRMLSegmentationNode
     heatmap: vtkMRMLScalarVolumeNode  # of the result shown
+    earlierHeatmap: vtkMRMLScalarVolumeNode  # of the result that it is compared with
     regions: Union[vtkMRMLLabelMapVolumeNode, vtkMRMLSegmentationNode, None]  # noqa: UP007 (older Slicers' wrapper)
     overlayVisible: bool = True
     overlayOpacity: Annotated[float, WithinRange(0.0, 1.0)] = 0.5
@@ -302,6 +303,19 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
         if parameters.heatmap == heatmapNode:
             parameters.threshold, parameters.minimumVolumeMl = result.threshold, result.minimum_volume_ml
         return result.nodes
+
+    def compareResults(self, earlier, later, onProgress=None, onDone=None, onFailed=None, onCancelled=None):
+        """Start comparing two results, given by their heatmap nodes, in a worker process, and return at once.
+
+        :param onDone: called as onDone(nodes) at the end, with a ``ChangeNodes``; the others as in startProcess.
+        :return: a ``ComparisonRun``: cancel(), is_running and, for scripts without an event loop, wait().
+        """
+        from LesionDecompMrml.comparison_run import ComparisonRun
+        from LesionDecompMrml.result_nodes import result_of
+        from LesionDecompMrml.segmentation_run import Listeners
+
+        listeners = Listeners(onProgress, onDone, onFailed, onCancelled)
+        return ComparisonRun(result_of(earlier), result_of(later), listeners, self.every)
 
     def startTraining(self, dataFolder, outputFolder, onProgress=None, onEnd=None, **settings):
         """Start training a model in a process of its own, and return at once; other modules can be used meanwhile.

@@ -17,6 +17,7 @@ SELECTORS = (
     "tableSelector",
     "segmentationSelector",
     "resultSelector",
+    "earlierSelector",
 )
 
 
@@ -38,7 +39,10 @@ class NodeFilters:
             made.SetAttribute(OUTPUT, "heatmap")
         volumes = scalar_volumes(slicer.mrmlScene)
         _hide(self._ui.inputSelector, [node for node in volumes if is_output(node)])
-        _hide(self._ui.resultSelector, [node for node in volumes if complete_result(node) is None])
+        incomplete = [node for node in volumes if complete_result(node) is None]
+        _hide(self._ui.resultSelector, incomplete)
+        shown = parameters.heatmap if parameters is not None else None
+        _hide(self._ui.earlierSelector, [*incomplete, *([shown] if shown is not None else [])])
         _hide(self._ui.heatmapSelector, [n for n in volumes if not is_output(n) and n.GetImageData() is not None])
 
 

@@ -11,6 +11,7 @@ from LesionDecompMrml.scene_nodes import chest_volumes
 from slicer.util import VTKObservationMixin
 
 from .export_section import ExportSection
+from .follow_section import FollowSection
 from .look_section import LookSection
 from .module_panel import scroll_to
 from .node_filters import NodeFilters
@@ -35,9 +36,10 @@ class Panel(VTKObservationMixin):
         self.filters = NodeFilters(ui)
         self.look = LookSection(ui, logic, self._recompute)
         self.run = RunSection(ui, logic, self.look.show)
+        self.follow = FollowSection(ui, logic, self.look.nodes)
         self.export = ExportSection(ui, logic, self.look.nodes)
         self.train = TrainSection(ui, logic, self.run.models)
-        self.sections: list[Any] = [self.run, self.look, self.export, self.train]
+        self.sections: list[Any] = [self.run, self.look, self.follow, self.export, self.train]
         scene = slicer.mrmlScene
         self.watch = SceneWatch(
             scene,
@@ -70,7 +72,7 @@ class Panel(VTKObservationMixin):
     def exit(self) -> None:
         """Another module is being looked at; a run goes on."""
         self.look.exit()
-        if not self.run.is_running:
+        if not (self.run.is_running or self.follow.is_running):
             self.set_parameter_node(None)
 
     def take_parameter_node(self) -> None:
@@ -109,12 +111,13 @@ class Panel(VTKObservationMixin):
     def _on_start_close(self, _caller, _event) -> None:
         """The scene goes: end the run, and let go of its nodes."""
         self.run.scene_closing()
+        self.follow.scene_closing()
         self.look.cleanup()
         self.set_parameter_node(None)
         self.logic.forgetResult()
 
     def _on_end_close(self, caller, event) -> None:
-        for section in (self.run, self.look, self.train):
+        for section in (self.run, self.look, self.follow, self.train):
             section.scene_closed()
         self._on_end_import(caller, event)
 

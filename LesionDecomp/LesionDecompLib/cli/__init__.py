@@ -28,10 +28,24 @@ if TYPE_CHECKING:
     from ..report.case import SceneWriter
 
 # In the order of the help text. A new command is one more name here.
-COMMANDS = ("segment", "summary", "compare", "rerun", "slices", "train", "evaluate", "models", "demo", "bench", "job")
+COMMANDS = (
+    "segment",
+    "summary",
+    "follow",
+    "compare",
+    "rerun",
+    "slices",
+    "train",
+    "evaluate",
+    "models",
+    "demo",
+    "bench",
+    "job",
+)
 
 # What an error's remedy is called here.
 REMEDIES = {
+    "dates": "On the command line: --dates.",
     "lung_labels": "On the command line: --lung-labels.",
     "overwrite": "On the command line: --overwrite.",
     "series": "On the command line: --series with the UID, the number or a part of the description.",

@@ -44,6 +44,23 @@ class TimeLeft:
         return whole - elapsed + to_come + AFTER * (self._spent + whole + to_come)
 
 
+class StepsLeft:
+    """The seconds left of a comparison, of whose time the registration takes nearly all; None while not known.
+
+    :param clock: seconds that only rise.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._began = clock, clock()
+
+    def update(self, stage: str, done: int, total: int) -> float | None:
+        """Seconds left after ``done`` of ``total`` steps."""
+        elapsed = self._clock() - self._began
+        if stage != "registration" or not 0 < done <= total or elapsed < ENOUGH_S:
+            return None
+        return elapsed / done * (total - done) + AFTER * elapsed
+
+
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the parser; without a help text it is not listed."""
     parser = commands.add_parser("job", description="Do the job that another program has left in a folder.")
@@ -56,7 +73,9 @@ def run(args: argparse.Namespace) -> int:
     from ..processes.child import damaged, read_record
 
     record = read_record(args.folder)
-    work = {"segmentation": _segment, "slices": _cut_slices, "training": _train}.get(str(record.get("kind")))
+    work = {"segmentation": _segment, "change": _compare, "slices": _cut_slices, "training": _train}.get(
+        str(record.get("kind"))
+    )
     if work is None:
         raise damaged("job.json")
     return work(args.folder, record)
@@ -87,6 +106,26 @@ def _segment(folder: Path, record: dict[str, Any]) -> int:
     report_step("writing", 0, 1)
     asked = {"device": parameters.device, "batch_size": parameters.batch_size}
     write_result(folder, result, manifest_text(build_manifest(volume, result, parameters=asked)))
+    return 0
+
+
+def _compare(folder: Path, record: dict[str, Any]) -> int:
+    from ..processes.tree import end_with_parent
+
+    end_with_parent(lambda: shutil.rmtree(folder, ignore_errors=True))
+    report_step("start", 0, 1)
+    from ..measurement.change.comparison import compare_scans
+    from ..processes.change import read_scans, write_change
+
+    earlier, later = read_scans(folder, record)
+    left = StepsLeft()
+    found = compare_scans(
+        earlier,
+        later,
+        progress=lambda stage, done, total: report_step(stage, done, total, left.update(stage, done, total)),
+    )
+    report_step("writing", 0, 1)
+    write_change(folder, found)
     return 0
 
 

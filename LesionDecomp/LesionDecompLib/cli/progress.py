@@ -17,6 +17,8 @@ STAGES = {
     "healthy": "Making the healthy version",
     "lesions": "Outlining the lesions",
     "statistics": "Measuring",
+    "registration": "Registering the lungs",
+    "change": "Labeling the change",
     "slices": "Cutting slices",
     "teachers": "Asking the teachers",
     "training": "Training",
@@ -24,6 +26,8 @@ STAGES = {
     "cases": "Evaluating",
 }
 UNITS = {
+    "registration": "step",
+    "change": "step",
     "slices": "case",
     "training": "step",
     "evaluation": "method",

@@ -17,7 +17,8 @@ from .. import errors
 from ..errors import LesionDecompError
 from ..models.torch_loading import torch_error
 
-STAGES = ("start", "lungs", "heat", "healthy", "lesions", "statistics", "writing", "slices", "training")
+STAGES = ("start", "lungs", "heat", "healthy", "lesions", "statistics", "writing", "registration", "change", "slices",
+          "training")  # fmt: skip
 LONGEST = 1 << 16  # characters; our lines have a few hundred
 VARIABLE = "LESIONDECOMP_EVENTS"  # in the environment of a command whose starter reads events
 _KEY = "lesiondecomp"

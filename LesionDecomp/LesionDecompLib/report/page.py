@@ -64,7 +64,7 @@ def report_page(
         trim_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["data_uri"] = _data_uri
+    environment.filters["data_uri"] = data_uri
     view = volume.view
     stacks = [view.to_axial(array) for array in (volume.array, heat, lungs, lesions)]
     threshold = float(manifest["parameters"]["threshold"])
@@ -84,7 +84,8 @@ def report_page(
     )
 
 
-def _data_uri(picture: Image.Image) -> str:
+def data_uri(picture: Image.Image) -> str:
+    """A picture as it stands in a page."""
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

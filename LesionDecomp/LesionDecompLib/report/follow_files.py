@@ -1,0 +1,55 @@
+"""The files of a follow-up, written as a set: change labelmaps, table, record, trend chart, page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..io.atomic import check_writable, existing_error, staged_folder
+from ..io.nrrd import write_image
+from ..measurement.change.table import change_csv
+from .follow import CHANGE, FollowUp
+from .follow_page import follow_page
+from .manifest import file_sha256, manifest_text
+
+TABLE, RECORD, TREND, PAGE = "change.csv", "change.json", "trend.svg", "report.html"
+
+
+def check_follow_folder(folder: Path, scans: int, overwrite: bool) -> None:
+    """Refuse before any work what :func:`write_follow` would refuse after it.
+
+    :raises LesionDecompError: earlier results without ``overwrite``, a folder that cannot be written to.
+    """
+    taken = [name for name in all_files(scans) if (folder / name).exists()]
+    if taken and not overwrite:
+        raise existing_error("Opening the output folder", folder, taken)
+    check_writable(folder)
+
+
+def all_files(scans: int) -> tuple[str, ...]:
+    """All names that a follow-up of so many scans may write."""
+    numbered = [f"change-{number}.nrrd" for number in range(2, scans + 1)]
+    return (CHANGE, *numbered, TABLE, RECORD, TREND, PAGE)
+
+
+def write_follow(folder: Path, follow: FollowUp, overwrite: bool = False) -> list[Path]:
+    """Write all files; they appear as a set, the record last.
+
+    :return: the files written.
+    :raises LesionDecompError: earlier results without ``overwrite``, full disk, no permission; the folder is then as it
+        was.
+    """
+    record = follow.record()
+    with staged_folder(folder, overwrite, last=RECORD, retired=all_files(len(follow.scans))) as staging:
+        for name, scan, comparison in zip(follow.change_files(), follow.scans[1:], follow.comparisons, strict=True):
+            write_image(staging / name, comparison.labels, scan.ijk_to_ras)
+        table = change_csv(
+            (earlier, later, comparison.rows, [*follow.warnings, *comparison.warnings])
+            for earlier, later, comparison in zip(follow.names, follow.names[1:], follow.comparisons, strict=False)
+        )
+        texts = {TABLE: table, TREND: follow.trend_svg() + "\n", PAGE: follow_page(follow, record)}
+        for name, text in texts.items():
+            (staging / name).write_text(text, encoding="utf-8", newline="\n")
+        names = sorted(path.name for path in staging.iterdir())
+        record["outputs"] = {name: file_sha256(staging / name) for name in names}
+        (staging / RECORD).write_text(manifest_text(record), encoding="utf-8", newline="\n")
+    return [folder / name for name in [*names, RECORD]]

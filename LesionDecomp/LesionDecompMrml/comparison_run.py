@@ -1,0 +1,146 @@
+"""The comparison of two results of a scene in a worker process, watched from the main thread."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import slicer
+import vtk
+from LesionDecompLib.errors import Cancelled, LesionDecompError
+from LesionDecompLib.measurement.change.scan import STAGE, Scan
+from LesionDecompLib.measurement.statistics import lesion_statistics
+
+from .change_nodes import write_change_nodes
+from .input_nodes import volume_from_node
+from .result_nodes import ResultNodes
+from .segmentation_run import WAIT_STEP_S, Listeners
+from .slicer_python import slicer_python
+
+if TYPE_CHECKING:
+    from LesionDecompLib.processes.change import ChangeJob
+    from LesionDecompLib.processes.events import Step
+
+
+def scan_of(nodes: ResultNodes) -> Scan:
+    """A result as it is in the scene now, lesions and lungs as they may have been edited.
+
+    :raises LesionDecompError: nodes that no longer fit the CT.
+    """
+    volume = volume_from_node(nodes.ct, copy=False)
+    heat, lungs, lesions = (slicer.util.arrayFromVolume(node) for node in (nodes.heatmap, nodes.lungs, nodes.lesions))
+    if any(array.shape != volume.shape for array in (heat, lungs, lesions)):
+        raise LesionDecompError(STAGE, "result nodes that no longer fit the CT", "the CT's grid", "Run again.")
+    view = volume.view
+    axial = [view.to_axial(array) for array in (volume.array, lungs, lesions, heat)]
+    rows = lesion_statistics(axial[0], axial[1], axial[2], axial[3], volume.voxel_volume_ml)
+    return Scan(lungs, (lesions != 0).astype(np.uint8), volume.ijk_to_ras, rows, volume.array)
+
+
+class ComparisonRun:
+    """One comparison from its start to its end; somebody has to call :meth:`poll` now and then, or :meth:`wait`.
+
+    :param earlier, later: complete results of the scene.
+    :param listeners: whom to notify; ``done`` is called with the :class:`~.change_nodes.ChangeNodes`.
+    :param every: ``every(callback)`` calls back regularly and returns a function that stops it; None leaves the polling
+        to the caller.
+    :raises LesionDecompError: results that do not fit, or a worker that cannot be started.
+    """
+
+    def __init__(
+        self,
+        earlier: ResultNodes,
+        later: ResultNodes,
+        listeners: Listeners | None = None,
+        every: Callable[[Callable[[], object]], Callable[[], object]] | None = None,
+    ) -> None:
+        from LesionDecompLib.processes.change import ChangeJob
+
+        if earlier.heatmap == later.heatmap:
+            raise LesionDecompError(STAGE, "one result", "two results", "Choose another one to compare with.")
+        self.earlier, self.later, self._listeners = earlier, later, listeners or Listeners()
+        self._reported: Step | None = None
+        self._started = time.monotonic()
+        self.job: ChangeJob | None = ChangeJob(
+            scan_of(earlier), scan_of(later), python=slicer_python(), temporary_folder=slicer.app.temporaryPath or None
+        )
+        self._scene = later.heatmap.GetScene()
+        events = slicer.vtkMRMLScene
+        self._observers = [
+            self._scene.AddObserver(events.StartCloseEvent, lambda *_: self.cancel()),
+            self._scene.AddObserver(events.NodeAboutToBeRemovedEvent, self._on_node_removed),
+        ]
+        self._stop_polling = every(self.poll) if every is not None else None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the end is still to come."""
+        return self.job is not None
+
+    def poll(self) -> None:
+        """Report what the worker has sent; when it has ended, write its result or report the error."""
+        if self.job is None:
+            return
+        self.job.poll()
+        if self.job.step != self._reported:
+            self._reported = self.job.step
+            self._notify(self._listeners.progress, self._reported)
+        if self.job is None or self.job.is_running:  # a listener may have canceled
+            return
+        job = self._end()
+        notice: tuple[Any, ...]
+        try:
+            found = job.result()
+            if not all(self._scene.IsNodePresent(node) for node in self._needed()):
+                raise Cancelled(STAGE)
+            nodes = write_change_nodes(self.earlier, self.later, found)
+        except Cancelled:
+            notice = (self._listeners.cancelled,)
+        except Exception as error:  # whatever MRML raises, the user must hear of it, and the panel must go on
+            notice = (self._listeners.failed, error)
+        else:
+            logging.info(f"LesionDecomp: compared in {time.monotonic() - self._started:.1f} s")
+            for warning in found.warnings:
+                logging.warning(f"LesionDecomp: {warning}")
+            notice = (self._listeners.done, nodes)
+        finally:
+            job.close()
+        self._notify(*notice)
+
+    def wait(self) -> None:
+        """Wait for the end; for scripts without an event loop."""
+        while self.is_running:
+            self.poll()
+            time.sleep(WAIT_STEP_S)
+
+    def cancel(self) -> None:
+        """End the worker and everything it started; the scene stays as it is."""
+        if self.job is not None:
+            self._end().close()
+            self._notify(self._listeners.cancelled)
+
+    def _needed(self) -> list[Any]:
+        return [node for one in (self.earlier, self.later) for node in (one.ct, one.heatmap, one.lungs, one.lesions)]
+
+    def _end(self) -> ChangeJob:
+        job, self.job = self.job, None
+        assert job is not None
+        if self._stop_polling is not None:
+            self._stop_polling()
+        for tag in self._observers:
+            self._scene.RemoveObserver(tag)
+        self._observers = []
+        return job
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _on_node_removed(self, _scene, _event, node) -> None:
+        if any(node == needed for needed in self._needed()):
+            self.cancel()
+
+    @staticmethod
+    def _notify(listener, *arguments) -> None:
+        if listener is not None:
+            listener(*arguments)

@@ -1,0 +1,191 @@
+"""The panel's part for follow-up: the result shown compared with an earlier one of the scene."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import slicer
+from LesionDecompMrml.result_nodes import complete_result
+from LesionDecompMrml.views import LESION_OPACITY
+from slicer.i18n import tr as _
+
+from .run_progress import RunProgress
+from .signals import connect
+
+BAR_STEPS = 1000
+VIEWS = ("changeShowButton", "changeTableButton", "changeTrendButton")
+
+
+class FollowSection:
+    """ "Compare with…": an earlier result, Compare that becomes Cancel, and what was found.
+
+    :param ui: the panel's controls.
+    :param logic: of the module.
+    :param nodes: called for the result shown, or None: the later one.
+    """
+
+    def __init__(self, ui, logic, nodes) -> None:
+        self._ui, self._logic, self._nodes = ui, logic, nodes
+        self._parameters: Any = None
+        self._text = ""
+        self.current = None
+        self._progress = RunProgress()
+        ui.compareProgressBar.visible = False
+        ui.compareProgressBar.maximum = BAR_STEPS
+        connect(ui.compareButton, "clicked(bool)", self._on_compare)
+        connect(ui.changeShowButton, "clicked(bool)", self._on_show)
+        connect(ui.changeTableButton, "clicked(bool)", self._on_table)
+        connect(ui.changeTrendButton, "clicked(bool)", self._on_trend)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a worker is at work."""
+        return self.current is not None and self.current.is_running
+
+    def set_parameter_node(self, parameters) -> None:
+        """Take a parameter node, or none."""
+        self._parameters = parameters
+
+    def scene_closing(self) -> None:
+        """The scene goes, and with it what a comparison would write."""
+        self.cancel()
+
+    def scene_closed(self) -> None:
+        """Nothing of the old scene is reported any more."""
+        self._text = ""
+
+    def cleanup(self) -> None:
+        """End what is under way: the panel goes."""
+        self.cancel()
+
+    def cancel(self) -> None:
+        """End the comparison, if there is one; the scene stays as it was."""
+        if self.current is not None:
+            self.current.cancel()
+
+    def refresh(self) -> None:
+        """Bring the controls in line with the scene and the run."""
+        running = self.is_running
+        ui = self._ui
+        ui.compareProgressBar.visible = running
+        ui.earlierSelector.enabled = not running
+        ready, words = self._readiness()
+        ui.compareButton.text = _("Cancel") if running else _("Compare")
+        ui.compareButton.enabled, ui.compareButton.toolTip = ready, words
+        change = self._change()
+        for name in VIEWS:
+            getattr(ui, name).enabled = change is not None
+        if not running:
+            ui.compareLabel.text = self._text or (self._summary(change) if change is not None else "")
+
+    def _readiness(self) -> tuple[bool, str]:
+        if self.is_running:
+            return True, _("Stop the comparison; nothing in the scene is changed.")
+        later, earlier = self._nodes(), self._earlier()
+        if later is None:
+            return False, _("Choose a result first: the later scan's.")
+        if earlier is None or earlier.heatmap == later.heatmap:
+            return False, _("Choose the result of an earlier scan of the same patient.")
+        return True, _("Register '{earlier}' to '{later}', and label what changed.").format(
+            earlier=earlier.ct.GetName(), later=later.ct.GetName()
+        )
+
+    def _earlier(self):
+        heatmap = self._parameters.earlierHeatmap if self._parameters is not None else None
+        return complete_result(heatmap) if heatmap is not None else None
+
+    def _change(self):
+        from LesionDecompMrml.change_nodes import change_of
+
+        nodes = self._nodes()
+        return change_of(nodes.heatmap) if nodes is not None else None
+
+    def _summary(self, change) -> str:
+        from LesionDecompMrml.change_nodes import change_in_words
+
+        return change_in_words(change)
+
+    def _on_compare(self, _checked: bool = False) -> None:
+        if self.is_running:
+            self.cancel()
+            return
+        if not self._readiness()[0]:
+            return
+        from LesionDecompLib.errors import LesionDecompError
+
+        self._text = ""
+        try:
+            self.current = self._logic.compareResults(
+                self._earlier().heatmap,
+                self._nodes().heatmap,
+                onProgress=self._on_progress,
+                onDone=self._on_done,
+                onFailed=self._on_failed,
+                onCancelled=self._on_cancelled,
+            )
+        except (LesionDecompError, MemoryError) as error:
+            self._on_failed(error)
+            return
+        self._progress = RunProgress()
+        self._ui.compareProgressBar.value = 0
+        self._ui.compareLabel.text = _("Starting...")
+        self.refresh()
+
+    def _on_progress(self, step) -> None:
+        self._progress.update(step.seconds_left)
+        self._ui.compareProgressBar.value = round(BAR_STEPS * self._progress.fraction)
+        if step.stage == "registration":
+            text = _("Registering the lungs, step {done} of {total}").format(done=step.done, total=step.total)
+            left = self._progress.seconds_left
+            if left is not None:
+                text = _("{step}, about {seconds:.0f} s left").format(step=text, seconds=left)
+        elif step.stage == "change":
+            text = _("Labeling the change...")
+        else:
+            text = _("Starting...") if step.stage == "start" else _("Writing...")
+        self._ui.compareLabel.text = text
+
+    def _on_done(self, change) -> None:
+        self._text = ""
+        self.refresh()
+        self._show(change)
+
+    def _on_failed(self, error) -> None:
+        self._text = _("Not compared.")
+        self.refresh()
+        slicer.util.errorDisplay(str(error))
+
+    def _on_cancelled(self) -> None:
+        self._text = _("Canceled; nothing was changed.")
+        self.refresh()
+
+    def _on_show(self, _checked: bool = False) -> None:
+        change = self._change()
+        if change is not None:
+            self._show(change)
+
+    def _show(self, change) -> None:
+        """The change in color over the later CT, in place of heat and outline."""
+        nodes = self._nodes()
+        if nodes is None:
+            return
+        with slicer.util.tryWithErrorDisplay(_("The change could not be shown.")):
+            from LesionDecompMrml.change_nodes import show_change
+
+            show_change(change, nodes, LESION_OPACITY)
+
+    def _on_table(self, _checked: bool = False) -> None:
+        from LesionDecompMrml.result import show_table
+
+        change = self._change()
+        if change is not None:
+            with slicer.util.tryWithErrorDisplay(_("The table could not be shown.")):
+                show_table(change.table)
+
+    def _on_trend(self, _checked: bool = False) -> None:
+        from LesionDecompMrml.result import show_chart
+
+        change = self._change()
+        if change is not None:
+            with slicer.util.tryWithErrorDisplay(_("The plot could not be shown.")):
+                show_chart(change.chart)

@@ -1,0 +1,86 @@
+"""Widget wiring of Follow-up: Compare with another result of the scene, cancel, and what it leaves in the scene."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+import slicer
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def earlier(panel, result, ct_node, lung_node):
+    """Another result of the same CT, with its own nodes, at a higher threshold: smaller lesions."""
+    return panel.logic.process(
+        ct_node,
+        lung_node,
+        threshold=0.5,
+        **{f"{name}Node": None for name in ("heatmap", "lungs", "lesions", "table")},
+    )
+
+
+def wait_for(panel) -> None:
+    end = time.monotonic() + 600
+    while panel.panel.follow.is_running and time.monotonic() < end:
+        panel.panel.follow.current.poll()
+        time.sleep(0.02)
+
+
+def choose(panel, earlier, result) -> None:
+    panel.ui.resultSelector.setCurrentNode(result.heatmap)
+    panel.ui.earlierSelector.setCurrentNode(earlier.heatmap)
+
+
+def test_another_result_must_be_chosen(panel, result):
+    assert not panel.ui.compareButton.enabled
+    assert not panel.ui.changeShowButton.enabled
+
+
+def test_compare_labels_what_changed_and_shows_it(panel, earlier, result, mrml_scene, shown_errors):
+    choose(panel, earlier, result)
+    assert panel.ui.compareButton.enabled
+    before = slicer.util.arrayFromVolume(result.lesions).copy()
+    panel.ui.compareButton.click()
+    assert panel.ui.compareButton.text == "Cancel"
+    wait_for(panel)
+    assert shown_errors == []
+    from LesionDecompMrml.change_nodes import change_of, compared_with
+
+    change = change_of(result.heatmap)
+    labels = slicer.util.arrayFromVolume(change.labels)
+    had = slicer.util.arrayFromVolume(earlier.lesions) != 0
+    assert np.array_equal(labels == 3, had & (before != 0))
+    assert set(np.unique(labels[~had])) <= {0, 1, 2}
+    assert np.array_equal(slicer.util.arrayFromVolume(result.lesions), before)
+    assert compared_with(result.heatmap) == earlier.heatmap
+    assert change.labels.GetTransformNodeID() == result.ct.GetTransformNodeID()
+    assert panel.ui.compareLabel.text.startswith("New ")
+    assert panel.ui.changeTableButton.enabled
+    assert change.table.GetNumberOfColumns() > 12
+
+
+def test_cancel_leaves_the_scene_as_it_was(panel, earlier, result, mrml_scene):
+    choose(panel, earlier, result)
+    nodes = mrml_scene.GetNumberOfNodes()
+    panel.ui.compareButton.click()
+    panel.ui.compareButton.click()
+    assert not panel.panel.follow.is_running
+    assert panel.ui.compareButton.text == "Compare"
+    assert mrml_scene.GetNumberOfNodes() == nodes
+
+
+def test_a_transform_brings_the_earlier_scan_onto_the_later_one(mrml_scene):
+    from LesionDecompLib.measurement.change.coarse import CoarseGrid
+    from LesionDecompLib.measurement.change.motion import Motion
+    from LesionDecompMrml.change_nodes import _write_motion
+
+    grid = CoarseGrid(np.array([-40.0, -40.0, -40.0]), 4.0, (21, 21, 21))
+    displacement = np.zeros((3, 21, 21, 21), np.float32)
+    displacement[0], displacement[2] = 5.0, -3.0  # later to earlier
+    node = mrml_scene.AddNewNodeByClass("vtkMRMLGridTransformNode")
+    _write_motion(node, Motion(grid, displacement))
+    place = node.GetTransformToParent().TransformPoint(15.0, 2.0, 7.0)  # of the earlier scan
+    assert np.allclose(place, (10.0, 2.0, 10.0), atol=1e-3)
