@@ -28,7 +28,7 @@ class NodeFilters:
     """
 
     def __init__(self, ui) -> None:
-        self._ui = ui
+        self._ui, self._shown = ui, ""
         for name in SELECTORS:
             keep_narrow(getattr(ui, name))
 
@@ -42,8 +42,17 @@ class NodeFilters:
         incomplete = [node for node in volumes if complete_result(node) is None]
         _hide(self._ui.resultSelector, incomplete)
         shown = parameters.heatmap if parameters is not None else None
+        self._shown = _identity(shown)
         _hide(self._ui.earlierSelector, [*incomplete, *([shown] if shown is not None else [])])
         _hide(self._ui.heatmapSelector, [n for n in volumes if not is_output(n) and n.GetImageData() is not None])
+
+    def is_outdated(self, parameters) -> bool:
+        """Whether another result is shown than at the last refresh; one is not compared with itself."""
+        return _identity(parameters.heatmap) != self._shown
+
+
+def _identity(node) -> str:
+    return node.GetID() or "" if node is not None else ""
 
 
 def _hide(selector, nodes: list) -> None:

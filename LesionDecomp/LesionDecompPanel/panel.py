@@ -103,7 +103,9 @@ class Panel(VTKObservationMixin):
 
     def _on_modified(self, _caller=None, _event=None) -> None:
         """Update panel, lesions and views from the parameter node."""
-        if self._parameters is not None and self._parameters.heatmapOutput is not None:
+        if self._parameters is not None and (
+            self._parameters.heatmapOutput is not None or self.filters.is_outdated(self._parameters)
+        ):
             self.filters.refresh(self._parameters)
         for section in self.sections:
             section.refresh()

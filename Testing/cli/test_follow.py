@@ -49,7 +49,7 @@ def read_volume_of(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def table(folder: Path) -> list[dict[str, str]]:
-    with (folder / "change.csv").open(encoding="utf-8", newline="") as file:
+    with (folder / "change.csv").open(encoding="utf-8-sig", newline="") as file:
         return list(csv.DictReader(file))
 
 

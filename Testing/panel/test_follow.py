@@ -41,6 +41,7 @@ def test_another_result_must_be_chosen(panel, result):
 
 def test_compare_labels_what_changed_and_shows_it(panel, earlier, result, mrml_scene, shown_errors):
     choose(panel, earlier, result)
+    assert panel.ui.earlierSelector.offered() == [earlier.heatmap.GetName()]  # no result is compared with itself
     assert panel.ui.compareButton.enabled
     before = slicer.util.arrayFromVolume(result.lesions).copy()
     panel.ui.compareButton.click()

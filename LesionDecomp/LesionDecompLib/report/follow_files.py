@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..io.atomic import check_writable, existing_error, staged_folder
+from ..io.atomic import check_writable, existing_error, staged_folder, write_csv
 from ..io.nrrd import write_image
 from ..measurement.change.table import change_csv
 from .follow import CHANGE, FollowUp
@@ -46,7 +46,8 @@ def write_follow(folder: Path, follow: FollowUp, overwrite: bool = False) -> lis
             (earlier, later, comparison.rows, [*follow.warnings, *comparison.warnings])
             for earlier, later, comparison in zip(follow.names, follow.names[1:], follow.comparisons, strict=False)
         )
-        texts = {TABLE: table, TREND: follow.trend_svg() + "\n", PAGE: follow_page(follow, record)}
+        write_csv(staging / TABLE, table)
+        texts = {TREND: follow.trend_svg() + "\n", PAGE: follow_page(follow, record)}
         for name, text in texts.items():
             (staging / name).write_text(text, encoding="utf-8", newline="\n")
         names = sorted(path.name for path in staging.iterdir())
