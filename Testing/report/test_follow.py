@@ -67,8 +67,8 @@ def test_pictures_show_what_changed_in_its_color(follow):
     right = np.concatenate([np.asarray(one.picture)[:, one.picture.width // 2 :].reshape(-1, 3) for one in pictures])
     left = np.concatenate([np.asarray(one.picture)[:, : one.picture.width // 2].reshape(-1, 3) for one in pictures])
     shown = [c for c in Change if (np.abs(right - np.array(COLORS[c]) * 255).sum(axis=1) < 140).any()]
-    assert len(shown) >= 3  # the other lesions lie between the four levels
-    assert np.ptp(left.astype(int), axis=1).max() == 0  # gray: the earlier CT has no colors
+    assert shown == list(Change)
+    assert np.ptp(left.astype(int), axis=1).max() < 20  # gray but for the lettering: the earlier CT has no colors
 
 
 def test_trend_stands_at_days_or_dates_or_scans():
