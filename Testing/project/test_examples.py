@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
+from LesionDecompLib.__main__ import main
 from LesionDecompLib.models.bundle import ModelBundle
 from repository import ROOT
 from tiny_training import TINY
@@ -77,6 +78,23 @@ def test_researcher(small_sample, tmp_path, monkeypatch, capsys):
     assert status == 0
     assert ModelBundle.load(tmp_path / "study" / "run" / "bundle", "lesions").name == "my-lesions"
     assert "Involvement (%): " in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_another_engine(sample_folder, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (pip install .[onnx])")
+    ct, results = sample_folder / "chest_ct_tumor.nrrd", tmp_path / "results"
+    assert main(["segment", str(ct), "-o", str(results), "--device", "cpu", "--quiet"]) == 0
+    assert main(["models", "--export", "lesions-decomposition", "-o", str(tmp_path / "lesions.onnx")]) == 0
+    files = [tmp_path / "lesions.onnx", ct, results / "lungs.nrrd", tmp_path / "heat.npy"]
+    assert run("onnx_heat", monkeypatch, *files) == 0
+    assert "cm² above the threshold" in capsys.readouterr().out
+    heat, own = np.load(files[-1]), sitk.ReadImage(str(results / "heatmap.nrrd"))
+    pixel_mm2 = np.prod(own.GetSpacing()[:2])
+    area = [(found >= 0.4).sum(axis=(1, 2)) for found in (heat, sitk.GetArrayFromImage(own))]
+    # Without the lungs' rim, which the product gives the heat of what lies next to it.
+    assert 0.5 < area[0].sum() * 1.6**2 / (area[1].sum() * pixel_mm2) < 1.05
+    assert np.corrcoef(*area)[0, 1] > 0.9
 
 
 def test_engineer(small_sample, tmp_path, monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""``lesiondecomp models``: the installed model bundles and whether they verify."""
+"""``lesiondecomp models``: the installed model bundles, whether they verify, and what can be made of them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,15 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="bring bundles of format 1 (weights.pt) to format 2 (weights.safetensors) in their place: the same "
         "tensors bit for bit, a new SHA-256",
     )
-    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--export",
+        metavar="NAME|DIR",
+        help="write a bundle's network, with all that makes its answer heat or lungs, as an ONNX file (needs onnx, "
+        "onnxscript and onnxruntime)",
+    )
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE.onnx", help="with --export: the file to write")
+    parser.add_argument("--overwrite", action="store_true", help="with --export: replace a file that is there")
+    parser.set_defaults(run=run, usage_error=parser.error)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
         return _convert(args.convert)
     if args.card is not None or args.data is not None:
         return _write_card(args)
+    if args.export is not None or args.output is not None:
+        return _export(args)
     from ..errors import LesionDecompError
     from ..models.bundle import ModelBundle, bundle_paths, user_model_folder
     from . import print_line
@@ -78,6 +88,25 @@ def _write_card(args: argparse.Namespace) -> int:
         raise ModelError("Model card", "one of --card and --data", "both: where to write, and slices to show")
     card = write_model_card(find_bundle(args.model, "lesions"), SliceSet.load(args.data, "val"), args.card)
     print_line(f"The model card is {card}.")
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from ..errors import OutputError
+    from ..models.bundle import ModelBundle, bundle_paths, find_bundle
+    from ..segmentation.onnx_export import STAGE, export_onnx
+    from . import print_line
+
+    if args.export is None or args.output is None:
+        args.usage_error("--export and -o go together: which model, and the file to write")
+    if args.output.exists() and not args.overwrite:
+        found = f"'{args.output.name}', which is there already"
+        raise OutputError(STAGE, found, "a new file", remedy="overwrite", code="output_exists")
+    shipped = {path.name: path for path in bundle_paths()}
+    path = shipped.get(args.export, Path(args.export))
+    bundle = ModelBundle.load(path) if path.is_dir() else find_bundle(args.export, "lesions")
+    error = export_onnx(bundle, args.output)
+    print_line(f"{args.output.name}: {bundle.name} {bundle.version}; differs from torch by {error:.1g} at most.")
     return 0
 
 
