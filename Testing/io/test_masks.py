@@ -239,6 +239,44 @@ class TestLabels:
         assert error.value.code == "mask_not_labels"
 
 
+class TestOverlappingStructures:
+    def write_layers(self, path, layers: list[tuple[str, np.ndarray]], ct: Volume) -> None:
+        """Segments of 3D Slicer that overlap: a layer each."""
+        lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ ct.ijk_to_ras
+        vectors = " ".join("({!r},{!r},{!r})".format(*map(float, lps[:3, n])) for n in range(3))
+        sizes = " ".join(map(str, reversed(ct.shape)))
+        lines = [
+            "NRRD0004",
+            "type: unsigned char",
+            "dimension: 4",
+            "space: left-posterior-superior",
+            f"sizes: {len(layers)} {sizes}",
+            f"space directions: none {vectors}",
+            "kinds: list domain domain domain",
+            "encoding: gzip",
+            "space origin: ({!r},{!r},{!r})".format(*map(float, lps[:3, 3])),
+        ]
+        for n, (name, _) in enumerate(layers):
+            lines += [f"Segment{n}_LabelValue:=1", f"Segment{n}_Layer:={n}", f"Segment{n}_Name:={name}"]
+        voxels = np.stack([array for _, array in layers], axis=-1).astype(np.uint8)
+        path.write_bytes("\n".join(lines).encode() + b"\n\n" + gzip.compress(voxels.tobytes()))
+
+    def test_segments_in_layers_are_read_by_name_and_lesions_take_nothing_from_lungs(self, chest, tmp_path):
+        ct, lungs = chest
+        sides, dense = sides_of(lungs), (lungs > 0) & (ct.array > -700)
+        layers = [("lesion", dense), ("left lung", sides == 2), ("right lung", sides == 1)]
+        self.write_layers(tmp_path / "s.seg.nrrd", layers, ct)
+        mask = read_lungs(tmp_path / "s.seg.nrrd", ct)
+        np.testing.assert_array_equal(mask.array, sides)
+        assert mask.warnings == ()
+        labels = read_labels(tmp_path / "s.seg.nrrd", ct)
+        assert labels.names == {1: "lesion", 2: "left lung", 3: "right lung"}
+        np.testing.assert_array_equal(labels.array == 1, dense)
+        (warning,) = labels.warnings
+        assert warning.code == "structures_overlap" and warning.value == np.count_nonzero(dense)
+        np.testing.assert_array_equal(read_lungs(tmp_path / "s.seg.nrrd", ct, [2]).array > 0, sides == 2)
+
+
 class TestNames:
     def test_tables_of_other_programs(self):
         snap = '# ITK-SNAP\n  0  0  0  0   0  0  0  "Clear Label"\n  3  255  0  0   1  1  1  "left lung"\n'

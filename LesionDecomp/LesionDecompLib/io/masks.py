@@ -1,26 +1,34 @@
 """Lung masks and labelmaps of regions, from files: their labels on the CT's grid, and what these are called.
 
 One reader for both. A labelmap must lie on the CT's lattice; stored with other axes, cropped or moved by whole voxels
-it is put where it belongs. Formats are those of :mod:`.readers`; names come from :mod:`.label_names`.
+it is put where it belongs. Formats are those of :mod:`.readers`, DICOM SEG and RTSTRUCT; names
+come from :mod:`.label_names` or the objects themselves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..ct.lattice import as_labels, labels_on_grid
-from ..ct.lung_names import lung_labels
+from ..ct.lung_names import lung_labels, lung_side
 from ..ct.oddity import Oddity
 from ..ct.volume import Volume
 from ..errors import InputError, LesionDecompError
-from .label_names import names_beside, names_in_nifti, names_in_nrrd
+from .dicom.files import is_dicom_file
+from .folders import files_below
+from .label_names import names_beside, names_in_nifti, names_in_nrrd, segments_in_nrrd
+from .nrrd import read_nrrd_layers
 from .nrrd_header import NrrdHeader
-from .readers import case_name, read_stored
+from .readers import READERS, case_name, read_stored
 from .stored_image import captured_stderr
+
+if TYPE_CHECKING:
+    from .dicom.labels import StoredLabels
 
 PACKED_LABELS, PLAIN = 0.25, 1.9  # bytes for each voxel: a packed CT's noise takes more; what is not packed even more
 HIGHEST_SEARCHED, MOST_SEARCHED = 1000, 150  # of files that are searched for CTs: highest label, and how many labels
@@ -60,20 +68,97 @@ class LungMask:
 def read_labels(path: str | Path, like: Volume, stage: str = "Reading the labelmap") -> Labels:
     """Read a labelmap of any structures.
 
-    :param path: NIfTI, NRRD (.seg.nrrd included) or MetaImage.
+    :param path: NIfTI, NRRD (.seg.nrrd included), MetaImage, DICOM SEG or RTSTRUCT, or a folder with one of the latter.
     :param like: the CT.
     :raises LesionDecompError: unreadable (see :func:`.readers.read_volume`), off the CT's lattice, wholly beside the
         CT, or no labelmap: fractions, values below 0, hundreds of different ones.
     """
-    path = Path(path)
-    stored = read_stored(path, stage)
-    labels = as_labels(stored.array, stage)
-    array, outside = labels_on_grid(labels, stored.ijk_to_ras, like, stage)
-    warnings = []
+    return _read(Path(path), like, stage, lambda names: None)
+
+
+def _read(path: Path, like: Volume, stage: str, choose: Callable[[dict[int, str]], Collection[int] | None]) -> Labels:
+    """Read labels; of structures that may overlap only those that ``choose`` picks by their names, None for all."""
+    if (dicom := _dicom_object(path)) is not None:
+        stored = _read_dicom(dicom, like, stage, choose)
+        array, matrix, names, warnings = stored.array, stored.ijk_to_ras, stored.names, list(stored.warnings)
+    elif (segments := _layered_segments(path)) is not None:
+        array, matrix, names, warnings = _read_layers(path, segments, stage, choose)
+    else:
+        image = read_stored(path, stage)
+        array, matrix, names, warnings = as_labels(image.array, stage), image.ijk_to_ras, _names(path), []
+    array, outside = labels_on_grid(array, matrix, like, stage)
     if outside:
         text = f"{100 * outside:.1f} % of the labelmap '{path.name}' lie beyond the CT and were left out."
         warnings.append(Oddity(text, "mask_beyond_ct", outside, 0.0))
-    return Labels(array, _names(path), tuple(warnings))
+    return Labels(array, names, tuple(warnings))
+
+
+def _dicom_object(path: Path) -> tuple[Path, str] | None:
+    """The file of a DICOM segmentation or of contours, and which it is; also the only one in a folder."""
+    from .dicom.labels import label_object  # not before: it loads pydicom
+
+    try:
+        if path.is_dir():
+            found = [(file, kind) for file in files_below(path) if is_dicom_file(file) and (kind := label_object(file))]
+            return found[0] if len(found) == 1 else None
+        if path.name.lower().endswith(tuple(READERS)) or not path.is_file() or not is_dicom_file(path):
+            return None
+        kind = label_object(path)
+    except OSError:  # which the reader reports
+        return None
+    return (path, kind) if kind is not None else None
+
+
+def _read_dicom(
+    found: tuple[Path, str], like: Volume, stage: str, choose: Callable[[dict[int, str]], Collection[int] | None]
+) -> StoredLabels:
+    from .dicom.rtstruct import read_rtstruct  # not before: they load pydicom
+    from .dicom.seg_labels import read_dicom_seg
+
+    path, kind = found
+
+    def read(chosen: Collection[int] | None) -> StoredLabels:
+        if kind == "SEG":
+            return read_dicom_seg(path, chosen, stage)
+        return read_rtstruct(path, like.shape, like.ijk_to_ras, chosen, stage)
+
+    stored = read(None)
+    chosen = choose(stored.names)
+    return stored if chosen is None else read(chosen)
+
+
+def _layered_segments(path: Path) -> list[tuple[int, int, str]] | None:
+    """Label, layer and name of the segments of a .seg.nrrd with several layers; None for any other file."""
+    if not path.name.lower().endswith((".nrrd", ".nhdr")) or not path.is_file():
+        return None
+    header = NrrdHeader.read(path)
+    segments = segments_in_nrrd(header.own)
+    sizes = header.fields.get("sizes", "").split()
+    return segments if segments and len(sizes) == 4 and sizes[0] != "1" else None
+
+
+def _read_layers(
+    path: Path,
+    segments: list[tuple[int, int, str]],
+    stage: str,
+    choose: Callable[[dict[int, str]], Collection[int] | None],
+) -> tuple[np.ndarray, np.ndarray, dict[int, str], list[Oddity]]:
+    """Segments that overlap as one labelmap, numbered from 1 in the order of the file; the first keeps what it has."""
+    layers, matrix = read_nrrd_layers(path, stage)
+    names = {number: name for number, (_, _, name) in enumerate(segments, start=1)}
+    chosen = choose(names)
+    array = np.zeros(layers.shape[1:], np.uint16 if len(names) > 255 else np.uint8)
+    overlapping = 0
+    for number, (value, layer, _) in enumerate(segments, start=1):
+        if layer < len(layers) and (chosen is None or number in chosen):
+            inside = layers[layer] == value
+            overlapping += int(np.count_nonzero(inside & (array > 0)))
+            array[inside & (array == 0)] = number
+    warnings = []
+    if overlapping:
+        text = f"{overlapping} voxels of the mask belong to several structures; the first of them was taken."
+        warnings.append(Oddity(text, "structures_overlap", overlapping, 0.0))
+    return array, matrix, names, warnings
 
 
 def read_lungs(
@@ -91,7 +176,7 @@ def read_lungs(
     :param may_be_empty: take a mask without a lung as well.
     :raises LesionDecompError: as :func:`read_labels`; no lung, or none that is known to be one.
     """
-    labels = read_labels(path, like, stage)
+    labels = _read(Path(path), like, stage, lambda names: _lungs_among(names, chosen))
     values = labels.values
     if not values:
         if may_be_empty:
@@ -134,6 +219,13 @@ def holds_labels(path: Path) -> bool:
     if array.dtype.kind == "f" or array.min(initial=0) < 0 or array.max(initial=0) > HIGHEST_SEARCHED:
         return False
     return int(np.count_nonzero(np.bincount(array.ravel()))) <= MOST_SEARCHED
+
+
+def _lungs_among(names: dict[int, str], chosen: Collection[int] | None) -> Collection[int] | None:
+    """Of structures that may overlap the lungs, so that no lesion or vessel takes their voxels; None where none is."""
+    if chosen is not None:
+        return chosen
+    return [number for number, name in names.items() if lung_side(name) is not None] or None
 
 
 def _of_sides(array: np.ndarray, sides: dict[int, int]) -> np.ndarray:

@@ -9,6 +9,7 @@ from LesionDecompLib.errors import InputError
 from LesionDecompLib.io.dicom.labels import label_object
 from LesionDecompLib.io.dicom.rtstruct import read_rtstruct
 from LesionDecompLib.io.dicom.seg_labels import read_dicom_seg
+from LesionDecompLib.io.masks import read_labels, read_lungs
 from LesionDecompLib.io.readers import read_volume
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless
@@ -32,21 +33,21 @@ def masks() -> np.ndarray:
     return labels
 
 
-def segments(names: list[str], category=LUNG, kind=LUNG) -> list:
+def segments(names: list[str], category=LUNG, kinds=None) -> list:
     algorithm = highdicom.AlgorithmIdentificationSequence("drawn", codes("123109", "DCM", "Manual Processing"), "1")
     return [
         highdicom.seg.SegmentDescription(n, name, category, kind, "SEMIAUTOMATIC", algorithm)
-        for n, name in enumerate(names, start=1)
+        for n, (name, kind) in enumerate(zip(names, kinds or [LUNG] * len(names), strict=True), start=1)
     ]
 
 
-def write_seg(path, pixels: np.ndarray, names: list[str], kind: str = "BINARY", **options):
+def write_seg(path, pixels: np.ndarray, names: list[str], kind: str = "BINARY", kinds=None, **options):
     """A SEG of ``(z, y, x)`` labels, or ``(z, y, x, segment)``, beside the drawn series."""
     seg = highdicom.seg.Segmentation(
         source_images=drawn_series(PositionReferenceIndicator=""),
         pixel_array=pixels,
         segmentation_type=kind,
-        segment_descriptions=segments(names),
+        segment_descriptions=segments(names, kinds=kinds),
         series_instance_uid=made_uid("seg"),
         series_number=9,
         sop_instance_uid=made_uid("seg", 1),
@@ -183,3 +184,28 @@ def test_contours_across_slices_and_structures_numbered_from_0(ct, tmp_path):
     with pytest.raises(InputError) as error:
         read_rtstruct(empty, ct.shape, ct.ijk_to_ras)
     assert error.value.code == "no_structures"
+
+
+def test_a_segmentation_and_contours_serve_as_lung_mask(ct, tmp_path):
+    """Lungs by their names, lesions in them taking nothing; a whole plane of the CT's grid is put into place."""
+    labels = masks()
+    stack = np.stack([labels == 3, labels == 1, labels >= 2], axis=-1).astype(np.uint8)
+    kinds = (codes("52988006", "SCT", "Lesion"), LUNG, LUNG)
+    path = tmp_path / "seg" / "seg.dcm"
+    path.parent.mkdir()
+    write_seg(path, stack, ["lesion", "right lung", "left lung"], kinds=kinds)
+    expected = np.where(labels == 1, 1, np.where(labels >= 2, 2, 0))
+    for place in (path, path.parent):
+        mask = read_lungs(place, ct)
+        np.testing.assert_array_equal(mask.array, expected)
+        assert mask.warnings == ()
+    regions = read_labels(path, ct)
+    np.testing.assert_array_equal(regions.array == 1, labels == 3)
+    lung = [box(k, (8, 30), (4, 15)) for k in range(2, 6)]
+    contours = write_rtstruct(tmp_path / "rt.dcm", {"Heart": [box(4, (8, 30), (4, 25))], "Lung_R": lung})
+    inside = np.zeros(ct.shape, bool)
+    inside[2:6, 8:30, 4:15] = True
+    np.testing.assert_array_equal(read_lungs(contours, ct).array == 1, inside)
+    with pytest.raises(InputError, match="called lung") as error:
+        read_lungs(write_rtstruct(tmp_path / "heart.dcm", {"Heart": [box(4, (10, 20), (18, 25))]}), ct)
+    assert error.value.code == "mask_without_lung"
