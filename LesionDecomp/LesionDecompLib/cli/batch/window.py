@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 AHEAD = 4  # tasks for each worker: one written, one in the networks, one read, one waiting
 FEWEST = 4  # while there is no worker yet: an adaptive cluster starts workers for what waits
-POLL_S = 0.005  # between two looks at what has ended
+POLL_S = (0.002, 0.05)  # between two looks at what has ended: twice as long each time
 KEYS = 64  # of a slot, used in turn: Dask remembers the last 100,000 keys that it saw, everywhere
 
 
@@ -92,9 +92,10 @@ class TaskWindow(Generic[T]):
 
         A task whose slot the caller does not :meth:`resubmit` before it asks for the next is over.
         """
-        end = time.monotonic() + timeout_s
+        end, pause = time.monotonic() + timeout_s, POLL_S[0]
         while not self._ended.has_ready() and time.monotonic() < end:
-            time.sleep(POLL_S)
+            time.sleep(pause)
+            pause = min(2 * pause, POLL_S[1])
         for future, result in self._ended.next_batch(block=False):
             slot, attempt = self._under_way.pop(future.key)
             pending = self._pending.get(slot)
