@@ -12,7 +12,17 @@ import time
 import pytest
 from command_line import process_environment, snapshot
 from LesionDecompLib.errors import LesionDecompError
-from LesionDecompLib.io.atomic import atomic_file, check_writable, staged_folder, write_bytes, write_text
+from LesionDecompLib.io.atomic import (
+    PARTIAL,
+    atomic_file,
+    check_writable,
+    own_prefix,
+    process_mark,
+    remove_left_by,
+    staged_folder,
+    write_bytes,
+    write_text,
+)
 from LesionDecompLib.io.folder_lock import LOCK_NAME, sole_writer
 
 posix = pytest.mark.skipif(os.name == "nt", reason="POSIX permissions and signals")
@@ -290,3 +300,20 @@ class TestSeveralProcesses:
         (tmp_path / LOCK_NAME).touch()  # as a killed process leaves it
         assert self.reported(tmp_path, ask) == "alone\n"
         assert snapshot(tmp_path) == {}
+
+
+def test_what_a_process_elsewhere_left_is_removed_once_it_is_known_to_be_gone(tmp_path):
+    folder, file = (tmp_path / f".{name}.0123abcd-77-x{PARTIAL}" for name in ("case1", "case2"))
+    folder.mkdir()
+    (folder / "heatmap.nrrd").write_bytes(b"half")
+    file.write_bytes(b"half")
+    of_another = tmp_path / f".case3.0123abcd-771-x{PARTIAL}"
+    own = tmp_path / f"{own_prefix('case4')}x{PARTIAL}"
+    result = tmp_path / f"case5.0123abcd-77-x{PARTIAL}"  # not hidden, so none of ours
+    for path in (of_another, own, result):
+        path.write_bytes(b"whole")
+    remove_left_by(tmp_path, {"0123abcd-77"})
+    assert set(tmp_path.iterdir()) == {of_another, own, result}
+    remove_left_by(tmp_path, {process_mark()})
+    assert set(tmp_path.iterdir()) == {of_another, result}
+    remove_left_by(tmp_path / "absent", {"0123abcd-77"})

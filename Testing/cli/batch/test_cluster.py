@@ -18,6 +18,8 @@ from command_line import LIBRARY_HOME, process_environment, run_apart, run_here,
 from dask_cluster import handmade_cluster
 from LesionDecompLib import __version__
 from LesionDecompLib.cli.batch.board import Board
+from LesionDecompLib.cli.batch.plan import Case
+from LesionDecompLib.cli.batch.summary import RunningSummary
 from LesionDecompLib.cli.batch.turns import Turns
 from LesionDecompLib.cli.batch.window import AHEAD, TaskWindow
 from LesionDecompLib.cli.batch.worker import Share, WorkerFacts, device_of
@@ -161,6 +163,19 @@ class TestTurns:
             assert states == ["begins", "ends"] * 6
         alone = [position for position, (_, number, _) in enumerate(log) if number == 3]
         assert alone == list(range(alone[0], alone[0] + 6))  # nothing of another case in between
+
+
+def test_the_summary_is_there_from_the_first_finished_case_on(tmp_path):
+    cases = [Case(name, tmp_path / name, tmp_path / "out" / name) for name in ("a", "b", "c")]
+    written = RunningSummary(tmp_path / "out" / "summary.csv", cases)
+    cases[1].status = "done"
+    written.update()
+    assert summary(tmp_path / "out") == {"a": ("not run", ""), "b": ("done", ""), "c": ("not run", "")}
+    cases[0].status, cases[0].message = "failed", "for a reason"
+    written.update()  # within the same half minute: not yet
+    assert summary(tmp_path / "out")["a"] == ("not run", "")
+    written.write()
+    assert summary(tmp_path / "out")["a"] == ("failed", "for a reason")
 
 
 class TestBoard:
