@@ -4,60 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from dicom_phantom import ORIGIN, PIXEL_MM, ROW_MM, SLICE_MM, drawn_hu, drawn_series, made_uid, write_slices
+from dicom_objects import enhanced
+from dicom_phantom import ORIGIN, SLICE_MM, drawn_hu, drawn_series, made_uid, write_slices
 from LesionDecompLib.errors import InputError
 from LesionDecompLib.io.readers import read_volume
-from pydicom.dataset import Dataset
-from pydicom.sequence import Sequence
 from pydicom.uid import RLELossless
-
-ENHANCED = "1.2.840.10008.5.1.4.1.1.2.1"
-
-
-def group(keyword: str, **elements: object) -> dict[str, Sequence]:
-    item = Dataset()
-    for name, value in elements.items():
-        setattr(item, name, value)
-    return {keyword: Sequence([item])}
-
-
-def item_of(groups: dict[str, Sequence]) -> Dataset:
-    item = Dataset()
-    for keyword, value in groups.items():
-        setattr(item, keyword, value)
-    return item
-
-
-def enhanced(hu: np.ndarray, series: int = 1, order=None, acquisitions=None) -> Dataset:
-    """One file with a frame for each slice, in any order; intercepts shared, positions of each frame.
-
-    :param acquisitions: number of each frame.
-    """
-    (data,) = drawn_series(hu[:1], series)
-    order = range(len(hu)) if order is None else order
-    data.SOPClassUID, data.NumberOfFrames = ENHANCED, len(hu)
-    for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
-                    "RescaleSlope", "RescaleIntercept", "RescaleType", "AcquisitionNumber"):  # fmt: skip
-        del data[keyword]
-    data.SharedFunctionalGroupsSequence = Sequence([item_of({
-        **group("PlaneOrientationSequence", ImageOrientationPatient=[1, 0, 0, 0, 1, 0]),
-        **group("PixelMeasuresSequence", PixelSpacing=[ROW_MM, PIXEL_MM], SliceThickness=SLICE_MM),
-        **group("PixelValueTransformationSequence", RescaleSlope=1, RescaleIntercept=-1024, RescaleType="HU"),
-        **group("CTImageFrameTypeSequence", FrameType=["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]),
-        **group("CTReconstructionSequence", ConvolutionKernel="B30f"),
-    })])  # fmt: skip
-    frames = []
-    for n, k in enumerate(order):
-        position = [ORIGIN[0], ORIGIN[1], ORIGIN[2] + int(k) % len(drawn_hu()) * SLICE_MM]
-        number = 1 if acquisitions is None else acquisitions[n]
-        frames.append(item_of({
-            **group("PlanePositionSequence", ImagePositionPatient=position),
-            **group("FrameContentSequence", FrameAcquisitionNumber=number),
-        }))  # fmt: skip
-    data.PerFrameFunctionalGroupsSequence = Sequence(frames)
-    stored = (hu.astype(np.int32) + 1024).astype(np.uint16)[np.array(list(order)) % len(hu)]
-    data.PixelRepresentation, data.PixelData = 0, stored.astype("<u2").tobytes()
-    return data
 
 
 def test_frames_are_slices_whatever_their_order(tmp_path):

@@ -4,62 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from dicom_phantom import COLUMNS, ROWS, SLICES, drawn_series, made_uid, write_slices
+from dicom_objects import box, masks, write_rtstruct, write_seg
+from dicom_phantom import COLUMNS, SLICES, drawn_series, write_slices
 from LesionDecompLib.errors import InputError
 from LesionDecompLib.io.dicom.labels import label_object
 from LesionDecompLib.io.dicom.rtstruct import read_rtstruct
 from LesionDecompLib.io.dicom.seg_labels import read_dicom_seg
 from LesionDecompLib.io.masks import read_labels, read_lungs
 from LesionDecompLib.io.readers import read_volume
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, RLELossless
+from pydicom.uid import RLELossless
 
-highdicom = pytest.importorskip("highdicom", reason="highdicom is not installed (pip install .[dicom])")
-codes = highdicom.sr.CodedConcept
-LUNG = codes("39607008", "SCT", "Lung")
+pytest.importorskip("highdicom", reason="highdicom is not installed (pip install .[dicom])")
 
 
 @pytest.fixture
 def ct(tmp_path):
     return read_volume(write_slices(tmp_path / "ct", drawn_series()))[0]
-
-
-def masks() -> np.ndarray:
-    """``(z, y, x)`` 0 to 3: two lungs in the middle slices, a gap of empty ones between them, and a lesion."""
-    labels = np.zeros((SLICES, ROWS, COLUMNS), np.uint8)
-    labels[2:5, 8:30, 4:15] = 1
-    labels[7:10, 9:31, 20:33] = 2
-    labels[8, 12:15, 22:26] = 3
-    return labels
-
-
-def segments(names: list[str], category=LUNG, kinds=None) -> list:
-    algorithm = highdicom.AlgorithmIdentificationSequence("drawn", codes("123109", "DCM", "Manual Processing"), "1")
-    return [
-        highdicom.seg.SegmentDescription(n, name, category, kind, "SEMIAUTOMATIC", algorithm)
-        for n, (name, kind) in enumerate(zip(names, kinds or [LUNG] * len(names), strict=True), start=1)
-    ]
-
-
-def write_seg(path, pixels: np.ndarray, names: list[str], kind: str = "BINARY", kinds=None, **options):
-    """A SEG of ``(z, y, x)`` labels, or ``(z, y, x, segment)``, beside the drawn series."""
-    seg = highdicom.seg.Segmentation(
-        source_images=drawn_series(PositionReferenceIndicator=""),
-        pixel_array=pixels,
-        segmentation_type=kind,
-        segment_descriptions=segments(names, kinds=kinds),
-        series_instance_uid=made_uid("seg"),
-        series_number=9,
-        sop_instance_uid=made_uid("seg", 1),
-        instance_number=1,
-        manufacturer="Drawer",
-        manufacturer_model_name="Drawer",
-        software_versions="1",
-        device_serial_number="1",
-        **options,
-    )
-    seg.save_as(path)
-    return path
 
 
 NAMES = ["right", "left", "spot"]
@@ -110,38 +70,6 @@ def test_what_is_no_segmentation_is_refused(ct, tmp_path):
         read_dicom_seg(next((tmp_path / "ct").iterdir()))
 
 
-def write_rtstruct(path, structures: dict[str, list[list[tuple[float, float, float]]]], first: int = 1, **contour):
-    """An RTSTRUCT: name -> polygons of LPS points, mm; numbered from ``first`` on."""
-    data = Dataset()
-    data.SOPClassUID, data.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.481.3", made_uid("rt")
-    data.Modality, data.StructureSetROISequence, data.ROIContourSequence = "RTSTRUCT", [], []
-    for number, (name, polygons) in enumerate(structures.items(), start=first):
-        roi, item = Dataset(), Dataset()
-        roi.ROINumber, roi.ROIName = number, name
-        item.ReferencedROINumber, item.ContourSequence = number, []
-        for polygon in polygons:
-            one = Dataset()
-            one.ContourGeometricType = "CLOSED_PLANAR"
-            one.NumberOfContourPoints = len(polygon)
-            one.ContourData = [f"{value:.6g}" for point in polygon for value in point]
-            for keyword, value in contour.items():
-                setattr(one, keyword, value)
-            item.ContourSequence.append(one)
-        data.StructureSetROISequence.append(roi)
-        data.ROIContourSequence.append(item)
-    data.file_meta = FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    data.save_as(path, enforce_file_format=True)
-    return path
-
-
-def box(k: float, rows: tuple[int, int], columns: tuple[int, int]) -> list[tuple[float, float, float]]:
-    """The outline of whole pixels in a slice of the drawn series: half a pixel beyond their centers."""
-    low, high = ((columns[0] - 0.5, rows[0] - 0.5), (columns[1] - 0.5, rows[1] - 0.5))
-    corners = [(low[0], low[1]), (high[0], low[1]), (high[0], high[1]), (low[0], high[1])]
-    return [(-20 + 1.5 * x, -30 + 2 * y, 100 + 4 * k) for x, y in corners]
-
-
 def test_contours_fill_the_pixels_whose_centers_they_hold(ct, tmp_path):
     lung = [box(k, (8, 30), (4, 15)) for k in range(2, 6)] + [box(3, (12, 16), (6, 9))]  # a hole in one slice
     path = write_rtstruct(tmp_path / "rt.dcm", {"Lung_R": lung, "Heart": [box(4, (10, 20), (18, 25))], "none": []})
@@ -190,7 +118,7 @@ def test_a_segmentation_and_contours_serve_as_lung_mask(ct, tmp_path):
     """Lungs by their names, lesions in them taking nothing; a whole plane of the CT's grid is put into place."""
     labels = masks()
     stack = np.stack([labels == 3, labels == 1, labels >= 2], axis=-1).astype(np.uint8)
-    kinds = (codes("52988006", "SCT", "Lesion"), LUNG, LUNG)
+    kinds = (("52988006", "Lesion"), ("39607008", "Lung"), ("39607008", "Lung"))
     path = tmp_path / "seg" / "seg.dcm"
     path.parent.mkdir()
     write_seg(path, stack, ["lesion", "right lung", "left lung"], kinds=kinds)

@@ -31,6 +31,7 @@ from LesionDecompLib.training.settings import as_dict
 from LesionDecompLib.training.warm_start import start_from
 from PIL import Image
 
+from .dicom_targets import dicom_targets
 from .mutations import json_bytes, mutated, mutated_json, mutated_safetensors, mutated_text, mutated_zip
 
 Rng = np.random.Generator
@@ -60,6 +61,7 @@ def targets(seeds: Path) -> dict[str, Target]:
     """All targets by name; their good inputs are made in, or taken from, ``seeds``."""
     made = {"bundle": _bundle(seeds), "checkpoint": _checkpoint(seeds), "slices": _slices(seeds)}
     made |= {"settings": _settings(), "statistics": _statistics(), "dicom": _dicom(seeds)}
+    made |= {name: Target(*both) for name, both in dicom_targets(seeds).items()}
     return made | {ending: _image(seeds, ending) for ending in ENDINGS}
 
 

@@ -123,7 +123,7 @@ class PixelReader:
                 reader.SetFileName(str(plain))
                 with captured_stderr():
                     image = reader.Execute()
-        except RuntimeError as error:
+        except (RuntimeError, struct.error) as error:  # of a number that no header can hold, too
             raise self._damaged(item) from error
         return sitk.GetArrayFromImage(image)
 
