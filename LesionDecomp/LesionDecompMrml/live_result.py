@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from LesionDecompLib.measurement.live import Lesions, LiveLesions
 
 from .input_nodes import world_matrix
 from .result_nodes import MINIMUM_VOLUME, UPDATING, ResultNodes, prepare_volume
+from .review import REVIEW, LiveReview, review_of
 from .scene_nodes import THRESHOLD
 from .segments import draw_segment, write_segment
 from .statistics_table import fill_table, show_readable_table
@@ -61,6 +63,20 @@ class LiveResult:
         """Whether it still holds for these nodes: the same ones, their voxels and places unchanged."""
         return self._state == _state_of(nodes)
 
+    @cached_property
+    def review(self) -> LiveReview:
+        """A reader's decisions on this heat."""
+        return LiveReview(self.live, self.view)
+
+    def lesions(self, threshold: float, min_volume_ml: float) -> Lesions:
+        """The lesions at a threshold, as the reader has left them.
+
+        :raises LesionDecompError: a number out of range.
+        """
+        if self.nodes.heatmap.GetAttribute(REVIEW) is None:
+            return self.live.at(threshold, min_volume_ml)
+        return self.review.at(review_of(self.nodes), threshold, min_volume_ml)
+
     def update(
         self, threshold: float, min_volume_ml: float, *, with_statistics: bool = True, settled: bool = True
     ) -> Lesions:
@@ -76,7 +92,7 @@ class LiveResult:
         :raises LesionDecompError: a number out of range.
         """
         nodes = self.nodes
-        lesions = self.live.at(threshold, min_volume_ml)
+        lesions = self.lesions(threshold, min_volume_ml)
         rows = lesions.statistics() if with_statistics else None
         # Everything is computed; from here on nodes change.
         modified = nodes.lesions.StartModify()

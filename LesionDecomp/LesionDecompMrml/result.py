@@ -10,12 +10,15 @@ import slicer
 from LesionDecompLib.measurement.live import Lesions
 from LesionDecompLib.measurement.places import LesionPlace, area_along_body, lesions_by_size
 from LesionDecompLib.measurement.region_rows import RegionMeasurements
+from LesionDecompLib.measurement.review import Review
+from LesionDecompLib.measurement.reviewed import lps_of_voxel, voxel_at
 from LesionDecompLib.measurement.statistics import RegionStatistics
 
 from . import plots, result_export, views
 from .live_result import LiveResult
 from .regions import LiveRegions, choose_regions, chosen_regions, show_region_table
 from .result_nodes import ResultNodes, add_segmentation, result_of
+from .review import ReviewedLesion, decision_at, keep_review, review_of
 from .scene_nodes import nodes_of_class
 from .statistics_table import read_table, show_readable_table
 
@@ -113,8 +116,8 @@ class Result:
         )
 
     def lesions(self) -> Lesions:
-        """The lesions at the present threshold, computed anew from the heat."""
-        return self.live.live.at(self.threshold, self.minimum_volume_ml)
+        """The lesions at the present threshold, computed anew from the heat, as the reader has left them."""
+        return self.live.lesions(self.threshold, self.minimum_volume_ml)
 
     def summary(self, lesions: Lesions | None = None) -> Summary:
         """Key measurements of some lesions of this result; without any, of the present ones."""
@@ -131,6 +134,54 @@ class Result:
     def places(self) -> list[LesionPlace]:
         """The lesions from the largest to the smallest, with volume_ml and voxel (k, j, i)."""
         return lesions_by_size(self.lesions().components, self.live.live.voxel_volume_ml)
+
+    # Review
+
+    @property
+    def review(self) -> Review:
+        """The reader's decisions.
+
+        :raises LesionDecompError: the result has lost its report, which names its CT.
+        """
+        return review_of(self.nodes)
+
+    def reviewed_lesions(self) -> list[ReviewedLesion]:
+        """The model's lesions at the present threshold, the largest first, then those that the reader added."""
+        return self.live.review.lesions(self.review, self.threshold, self.minimum_volume_ml)
+
+    def decide(self, decision: str, voxel: tuple[int, int, int], threshold: float | None = None) -> Lesions:
+        """Accept, reject or add the lesion at a voxel of the axial stack (z, y, x); everything follows.
+
+        :param decision: ``"accept"``, ``"reject"`` or ``"add"``.
+        :param threshold: the lesion is the connected heat of at least this; None takes the present one.
+        :return: the lesions that are left.
+        """
+        place = lps_of_voxel(self.live.view, voxel)
+        made = decision_at(place, decision, self.threshold if threshold is None else threshold)
+        return self._review(self.review.with_decision(made))
+
+    def undo_decision(self) -> Lesions:
+        """Take back the latest decision."""
+        return self._review(self.review.undone())
+
+    def voxel_of(self, ras: tuple[float, float, float]) -> tuple[int, int, int] | None:
+        """The voxel of the axial stack (z, y, x) that holds a point of the world, RAS mm; None beside the CT."""
+        return voxel_at(self.live.view, (-ras[0], -ras[1], ras[2]))
+
+    def heat_at(self, voxel: tuple[int, int, int]) -> float:
+        """Heat at a voxel of the axial stack (z, y, x); 0 outside the lungs."""
+        return float(self.live.live.heat[voxel])
+
+    def jump_to_lesion(self, voxel: tuple[int, int, int]) -> tuple[float, float, float]:
+        """Move all slice views to a voxel of the axial stack (z, y, x); its RAS, mm."""
+        left, posterior, superior = lps_of_voxel(self.live.view, voxel)
+        return views.jump_to_point(self.nodes, (-left, -posterior, superior))
+
+    def _review(self, review: Review) -> Lesions:
+        keep_review(self.nodes, review)
+        lesions = self.set_threshold()
+        self.update_plots()
+        return lesions
 
     # Regions
 

@@ -16,7 +16,13 @@ from LesionDecompLib.ct.volume import Volume
 from LesionDecompLib.errors import LesionDecompError
 from LesionDecompLib.io.atomic import write_text
 from LesionDecompLib.measurement.live import LiveLesions
-from LesionDecompLib.measurement.region_rows import RegionMeasurements, RegionTallies, write_regions_csv
+from LesionDecompLib.measurement.region_rows import (
+    ModelMeasurements,
+    RegionMeasurements,
+    RegionTallies,
+    write_regions_csv,
+)
+from LesionDecompLib.measurement.review import Review
 from LesionDecompLib.measurement.statistics import RegionStatistics, statistics_csv, write_statistics_csv
 from LesionDecompLib.report.manifest import manifest_of_lesions, manifest_text
 from LesionDecompLib.report.methods import methods_text
@@ -27,6 +33,7 @@ from .ct_change import warnings_now, with_change
 from .input_nodes import volume_from_node
 from .regions import chosen_regions, given_regions
 from .result_nodes import ResultNodes
+from .review import REVIEW, review_of
 
 STAGE = "Exporting the result"
 
@@ -42,6 +49,8 @@ class Measured:
     statistics: list[RegionStatistics]
     regions: RegionMeasurements
     regions_sha256: str
+    review: Review | None
+    model: ModelMeasurements | None
 
 
 def measure(nodes: ResultNodes) -> Measured:
@@ -62,7 +71,12 @@ def measure(nodes: ResultNodes) -> Measured:
     given = given_regions(node, nodes.ct) if node is not None else None
     tallies = RegionTallies.of(live, view.to_axial(given.labels) if given is not None else None, given)
     sha256 = given.sha256 if given is not None else ""
-    return Measured(volume, heat, lungs, lesions, found.statistics(), tallies.at(found), sha256)
+    review = review_of(nodes) if nodes.heatmap.GetAttribute(REVIEW) else None
+    model = None
+    if review is not None:
+        own = live.at(nodes.threshold, nodes.minimum_volume_ml)
+        model = ModelMeasurements(own.statistics(), tallies.at(own))
+    return Measured(volume, heat, lungs, lesions, found.statistics(), tallies.at(found), sha256, review, model)
 
 
 def statistics_text(nodes: ResultNodes) -> str:
@@ -125,6 +139,8 @@ def _manifest(nodes: ResultNodes, found: Measured) -> dict[str, Any]:
             found.statistics,
             found.regions,
             found.regions_sha256,
+            found.review,
+            found.model,
         )
         return with_change(manifest, nodes)
     except (ValueError, KeyError, TypeError) as error:

@@ -18,6 +18,7 @@ from LesionDecompLib.errors import LesionDecompError
 from vtk.util.numpy_support import get_vtk_array_type
 
 from .color_nodes import heat_colors, label_colors
+from .review import REVIEW
 from .scene_nodes import OUTPUT, THRESHOLD, nodes_of_class
 from .segments import write_segment
 from .statistics_table import fill_table, show_readable_table
@@ -151,6 +152,7 @@ def write_result(
         show_readable_table(heatmap, result.statistics, make=False)
         for name, node in (("heatmap", heatmap), ("lungs", lungs), ("lesions", lesions)):
             node.SetAttribute(OUTPUT, name)
+        heatmap.RemoveAttribute(REVIEW)  # it was about the lesions of the run before
         heatmap.SetAttribute(RUN, uuid.uuid4().hex)
         heatmap.SetAttribute(THRESHOLD, repr(float(result.threshold)))
         heatmap.SetAttribute(MINIMUM_VOLUME, repr(float(result.min_volume_ml)))

@@ -69,14 +69,19 @@ def read_table(node) -> list[RegionStatistics]:
 
 def readable(measurement: Measurement, value: float) -> str:
     """A value with digits that make sense, without its unit: "4104", "65.3", "−752"; a dash where it is undefined."""
+    return readable_number(value, "HU" if measurement.decimals == 0 else measurement.unit)
+
+
+def readable_number(value: float, unit: str) -> str:
+    """A value of a unit with digits that make sense; a dash where it is undefined."""
     if math.isnan(value):
         return UNDEFINED
-    if measurement.unit == "HU" or measurement.key == "lesion_count":
+    if unit == "HU":
         decimals = 0
-    elif measurement.unit == "mL":
+    elif unit == "mL":
         decimals = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
     else:
-        decimals = 1 if measurement.unit == "%" else 2
+        decimals = 1 if unit == "%" else 2
     text = f"{value:.{decimals}f}"
     if float(text) == 0.0:
         text = text.lstrip("-")

@@ -159,6 +159,15 @@ def jump_to_voxel(nodes: ResultNodes, voxel: tuple[int, int, int]) -> tuple[floa
     :return: its RAS, mm, in the world.
     """
     r, a, s, _ = (float(n) for n in world_matrix(nodes.ct) @ (*reversed(voxel), 1.0))
+    return jump_to_point(nodes, (r, a, s))
+
+
+def jump_to_point(nodes: ResultNodes, ras: tuple[float, float, float]) -> tuple[float, float, float]:
+    """Bring all slice views to the slice of a point of the world, RAS mm, the crosshair on it; no view is panned.
+
+    :return: the point.
+    """
+    r, a, s = ras
     scene = nodes.ct.GetScene()
     for view in nodes_of_class(scene, "vtkMRMLSliceNode"):
         view.JumpSliceByOffsetting(r, a, s)

@@ -61,6 +61,7 @@ class LookSection:
         self._lost = ""  # why the result shown is gone
         self._views: list[str] = []  # IDs of the slice views that have been given the result
         self._measured = MeasuredRegions(ui)
+        self.listener: Any = lambda result: None  # called with the result, or None, whenever its lesions are shown
         self.steps = Later(self._follow, STEP_MS)
         self._settling = Later(self.settle, SETTLED_MS, restart=True)
         for button, slot in (
@@ -223,7 +224,7 @@ class LookSection:
             result = self._result()
             result.set_threshold()
             result.update_plots()
-            self._measured.show(result)
+            self._show_measured(result)
             self._show_warnings()
 
     def _result(self):
@@ -281,10 +282,21 @@ class LookSection:
             self._show_summary(result.summary(lesions))
             self._settling.request()
 
+    def lesions_changed(self) -> None:
+        """The lesions are others at the same threshold: a reader has decided."""
+        if self.nodes() is not None:
+            self._forget_places()
+            with slicer.util.tryWithErrorDisplay(_("The measurements could not be shown.")):
+                self._show_result()
+
     def _show_result(self) -> None:
         result = self._result()
         self._show_summary(result.summary())
+        self._show_measured(result)
+
+    def _show_measured(self, result) -> None:
         self._measured.show(result)
+        self.listener(result)
 
     def _show_summary(self, summary) -> None:
         self._ui.figuresLabel.text = _(
@@ -302,7 +314,7 @@ class LookSection:
         nothing = self._lost or _("No result is selected.")
         self._ui.figuresLabel.text = nothing if self._parameters is not None else ""
         self._forget_places()
-        self._measured.show(None)
+        self._show_measured(None)
         self._show_warnings()
         self._shown = None  # whichever result is chosen next is shown anew
 

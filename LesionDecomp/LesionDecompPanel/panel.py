@@ -15,6 +15,7 @@ from .follow_section import FollowSection
 from .look_section import LookSection
 from .module_panel import scroll_to
 from .node_filters import NodeFilters
+from .review_section import ReviewSection
 from .run_section import RunSection
 from .scene_watch import SceneWatch
 from .train_section import TrainSection
@@ -36,10 +37,12 @@ class Panel(VTKObservationMixin):
         self.filters = NodeFilters(ui)
         self.look = LookSection(ui, logic, self._recompute)
         self.run = RunSection(ui, logic, self.look.show)
+        self.review = ReviewSection(ui, logic, self.look.nodes, self.look.lesions_changed)
+        self.look.listener = self.review.show
         self.follow = FollowSection(ui, logic, self.look.nodes)
         self.export = ExportSection(ui, logic, self.look.nodes)
         self.train = TrainSection(ui, logic, self.run.models)
-        self.sections: list[Any] = [self.run, self.look, self.follow, self.export, self.train]
+        self.sections: list[Any] = [self.run, self.look, self.review, self.follow, self.export, self.train]
         scene = slicer.mrmlScene
         self.watch = SceneWatch(
             scene,

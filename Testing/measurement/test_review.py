@@ -120,6 +120,8 @@ def test_a_later_decision_about_the_same_lesion_takes_the_place_of_an_earlier_on
     np.testing.assert_array_equal(_left(case, 0.5, (LEFT, "reject", 0.5), (near, "accept", 0.5)), plain)
     added = _left(case, 0.5, (FAINT, "add", 0.2), (FAINT, "reject", 0.2))
     np.testing.assert_array_equal(added, plain)
+    taken_back = _left(case, 0.5, (FAINT, "add", 0.2), (FAINT, "accept", 0.2))
+    np.testing.assert_array_equal(taken_back, plain)
     rejected = _left(case, 0.5, (near, "accept", 0.5), (LEFT, "reject", 0.5))
     assert not rejected[LEFT] and rejected[RIGHT]
 

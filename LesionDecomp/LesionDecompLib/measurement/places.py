@@ -8,14 +8,17 @@ import numpy as np
 
 from ..ct.grid import AxialView
 from ..segmentation.components import Components
+from .live import Lesions, LiveLesions
+from .statistics import CELLS, REGIONS
 
 
 @dataclass(frozen=True)
 class LesionPlace:
-    """A lesion: its volume, mL, and a voxel of it near its middle, (k, j, i)."""
+    """A lesion: its volume, mL, a voxel of it near its middle, (k, j, i), and its number among the components."""
 
     volume_ml: float
     voxel: tuple[int, int, int]
+    label: int = 0
 
 
 def lesions_by_size(components: Components, voxel_volume_ml: float, most: int = 1000) -> list[LesionPlace]:
@@ -44,6 +47,7 @@ def lesions_by_size(components: Components, voxel_volume_ml: float, most: int = 
         LesionPlace(
             float(components.sizes[label]) * voxel_volume_ml,
             (int(components.z[run]), int(components.y[run]), int(x[run])),
+            int(label),
         )
         for label, run in zip(by_size, first[by_size], strict=True)
     ]
@@ -65,3 +69,51 @@ def area_along_body(components: Components, view: AxialView, voxel_volume_ml: fl
         counts = counts[::-1]
     area_cm2 = voxel_volume_ml * 10.0 / view.slice_distance
     return view.height_mm(np.arange(slices)), counts * area_cm2
+
+
+@dataclass(frozen=True)
+class DescribedLesion:
+    """A lesion for a reader's list.
+
+    :param volume_ml: mL.
+    :param voxel: of the axial stack, (z, y, x), in it and near its middle.
+    :param mean_hu: mean HU.
+    :param highest_heat: in [0, 1].
+    :param region: lung and third that hold most of it.
+    """
+
+    volume_ml: float
+    voxel: tuple[int, int, int]
+    mean_hu: float
+    highest_heat: float
+    region: str
+
+
+def describe_lesions(lesions: Lesions, live: LiveLesions, most: int = 1000) -> list[DescribedLesion]:
+    """The lesions from the largest to the smallest, with what a reader wants to know of each.
+
+    :param live: what they are lesions of.
+    :param most: the smaller ones beyond so many are left out.
+    """
+    components, voxels = lesions.components, lesions.voxels
+    count = components.count
+    labels = np.repeat(components.labels, components.lengths)
+    mean_hu = np.bincount(labels, weights=voxels.hu, minlength=count) / np.maximum(components.sizes, 1)
+    highest = np.zeros(count, np.float32)
+    np.maximum.at(highest, labels, voxels.heat)
+    cells = np.bincount(labels.astype(np.intp) * CELLS + voxels.cells, minlength=count * CELLS).reshape(-1, CELLS)
+    names = {held[0]: name for name, held in REGIONS.items() if len(held) == 1}
+    order, shape = live.order, live.lungs.shape
+    described = []
+    for place in lesions_by_size(components, live.voxel_volume_ml, most):
+        voxel = [0, 0, 0]
+        for axis, step, n in zip(order.axes, order.steps, place.voxel, strict=True):
+            voxel[axis] = shape[axis] - 1 - n if step < 0 else n
+        label = place.label
+        region = names[int(cells[label].argmax())]
+        described.append(
+            DescribedLesion(
+                place.volume_ml, (voxel[0], voxel[1], voxel[2]), float(mean_hu[label]), float(highest[label]), region
+            )
+        )
+    return described

@@ -24,7 +24,7 @@ class Decision:
     """What a reader decided about one lesion.
 
     :param lps_mm: a place in it, left-posterior-superior.
-    :param decision: ``"accept"``, ``"reject"`` or ``"add"``.
+    :param decision: ``"accept"`` (as the model has it), ``"reject"`` or ``"add"``.
     :param threshold: on the heat; the lesion is the connected heat of at least this around the place.
     :param time: when, ISO 8601, UTC; may be empty.
     """

@@ -62,10 +62,11 @@ class PlacedReview:
                 lost.append(decision)
                 continue
             rejected = [one for one in rejected if not _same(one, place, found)]
-            if decision.decision == REJECT:
+            if decision.decision != ADD:  # accepted is a lesion as the model has it
                 added = [one for one in added if not _same(one, place, found)]
+            if decision.decision == REJECT:
                 rejected.append(PlacedLesion(decision, found))
-            elif decision.decision == ADD:
+            if decision.decision == ADD:
                 added.append(PlacedLesion(decision, found))
         return cls(tuple(rejected), tuple(added), tuple(lost))
 
@@ -77,6 +78,11 @@ class PlacedReview:
         count = len(self.lost)
         text = f"Left out of the reader's decisions, as there is no heat at their places: {count}."
         return [Oddity(text, "review_not_applied", count, 0)]
+
+    def added_lesion(self, live: LiveLesions, one: PlacedLesion) -> Lesions:
+        """An added lesion alone."""
+        voxels = _listed(live, one)
+        return Lesions(voxels, components_of_positions(voxels.positions, live.order(live.lungs).shape), live)
 
     def at(self, live: LiveLesions, threshold: float, min_volume_ml: float) -> Lesions:
         """The lesions at a threshold, after the decisions.

@@ -1,0 +1,166 @@
+"""The panel's review: a list of the lesions, each to be jumped to, taken out or put back; adding by a click; undo."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import qt
+import slicer
+from LesionDecompMrml.statistics_table import readable_number
+from slicer.i18n import tr as _
+
+from .combo_box import silent
+from .measurements_table import NUMBERS_ALIGNMENT, SHORT
+from .signals import connect
+from .view_clicks import ViewClicks
+
+MOST = 200  # lesions in the list
+CONTROLS = ("lesionsTable", "undoReviewButton", "addLesionButton", "addThresholdSpinBox")
+
+
+class ReviewSection:
+    """What a reader decides about the lesions of the result shown.
+
+    :param ui: the panel's controls.
+    :param logic: of the module.
+    :param nodes: called for the result shown, or None.
+    :param changed: called after a decision, when lesions, segment and table node have followed.
+    """
+
+    def __init__(self, ui, logic, nodes, changed) -> None:
+        self._ui, self._logic, self._nodes, self._changed = ui, logic, nodes, changed
+        self._lesions: list[Any] = []
+        self._clicks = ViewClicks(self._on_view_click)
+        table = ui.lesionsTable
+        table.columnCount = 4
+        table.setHorizontalHeaderLabels([_("Lesion"), _("mL"), _("HU"), _("Heat")])
+        for column, words in enumerate(
+            (
+                _("Lung and third that hold most of it. Untick a lesion to take it out; click it to go there."),
+                _("Volume, mL."),
+                _("Mean HU."),
+                _("Highest heat, 0 to 1."),
+            )
+        ):
+            table.horizontalHeaderItem(column).setToolTip(words)
+        table.verticalHeader().visible = False
+        header = table.horizontalHeader()
+        header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
+        for column in range(1, 4):
+            header.setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
+        header.minimumSectionSize = 20
+        connect(table, "itemChanged(QTableWidgetItem*)", self._on_ticked)
+        connect(table, "cellClicked(int,int)", self._on_clicked)
+        connect(ui.undoReviewButton, "clicked(bool)", self._on_undo)
+        connect(ui.addLesionButton, "toggled(bool)", self._on_add)
+        ui.reviewLabel.text = ""
+
+    def set_parameter_node(self, _parameters) -> None:
+        """The result shown may be another one now."""
+        self._ui.addLesionButton.checked = False
+        self._ui.reviewLabel.text = ""
+
+    def refresh(self) -> None:
+        """Bring the controls in line with what there is."""
+        nodes = self._nodes()
+        reported = nodes is not None and nodes.report is not None
+        for name in CONTROLS:
+            getattr(self._ui, name).enabled = reported
+        if not reported:
+            self.show(None)
+
+    def cleanup(self) -> None:
+        """The panel goes."""
+        self._clicks.stop()
+
+    def show(self, result) -> None:
+        """List the lesions of a result; of None, nothing."""
+        table = self._ui.lesionsTable
+        self._lesions = []
+        if result is not None and result.nodes.report is not None:
+            with slicer.util.tryWithErrorDisplay(_("The lesions could not be listed.")):
+                self._lesions = result.reviewed_lesions()[:MOST]
+        with silent(table):
+            table.rowCount = len(self._lesions)
+            for row, one in enumerate(self._lesions):
+                self._fill(row, one)
+        table.resizeRowsToContents()
+
+    def _fill(self, row: int, one) -> None:
+        lesion, table = one.lesion, self._ui.lesionsTable
+        region = lesion.region
+        for long, short in SHORT:
+            region = region.replace(long, short)
+        name = _("{region} (added)").format(region=region) if one.added else region
+        texts = [name, readable_number(lesion.volume_ml, "mL"), readable_number(lesion.mean_hu, "HU")]
+        texts.append(f"{lesion.highest_heat:.2f}")
+        for column, text in enumerate(texts):
+            item = qt.QTableWidgetItem(text)
+            if column:
+                item.setData(qt.Qt.TextAlignmentRole, NUMBERS_ALIGNMENT)
+            else:
+                item.setCheckState(qt.Qt.Checked if one.kept else qt.Qt.Unchecked)
+            table.setItem(row, column, item)
+
+    def _on_ticked(self, item) -> None:
+        row = item.row()
+        if item.column() or row >= len(self._lesions):
+            return
+        kept = item.checkState() == qt.Qt.Checked
+        one = self._lesions[row]
+        if kept == one.kept:
+            return
+        with slicer.util.tryWithErrorDisplay(_("The lesions could not be updated.")):
+            # What was added goes again, and leaves what the model has there.
+            self._result().decide("accept" if kept or one.added else "reject", one.lesion.voxel, one.threshold)
+            self._ui.reviewLabel.text = (
+                _("Put back: {region}, {volume:.2f} mL.") if kept else _("Taken out: {region}, {volume:.2f} mL.")
+            ).format(region=one.lesion.region, volume=one.lesion.volume_ml)
+        self._changed()
+
+    def _on_clicked(self, row: int, _column: int) -> None:
+        if row < len(self._lesions) and self._nodes() is not None:
+            with slicer.util.tryWithErrorDisplay(_("The views could not be moved.")):
+                self._result().jump_to_lesion(self._lesions[row].lesion.voxel)
+
+    def _on_undo(self, _checked: bool = False) -> None:
+        # The button is never disabled by its own click: the focus would go elsewhere, and the panel would scroll there.
+        with slicer.util.tryWithErrorDisplay(_("The decision could not be taken back.")):
+            result = self._result()
+            if not result.review.lesions:
+                self._ui.reviewLabel.text = _("There is no decision to take back.")
+                return
+            result.undo_decision()
+            self._ui.reviewLabel.text = _("The latest decision was taken back.")
+        self._changed()
+
+    def _on_add(self, checked: bool) -> None:
+        if checked and self._nodes() is not None:
+            self._clicks.start()
+            self._ui.reviewLabel.text = _("Click a lesion in a slice view to add it.")
+        else:
+            self._clicks.stop()
+
+    def _on_view_click(self, ras: tuple[float, float, float]) -> None:
+        """Add the connected heat under a click, down to the threshold that the spin box shows."""
+        if self._nodes() is None:
+            return
+        threshold = float(self._ui.addThresholdSpinBox.value)
+        with slicer.util.tryWithErrorDisplay(_("The lesion could not be added.")):
+            result = self._result()
+            voxel = result.voxel_of(ras)
+            heat = result.heat_at(voxel) if voxel is not None else 0.0
+            if voxel is None or heat < threshold:
+                self._ui.reviewLabel.text = _("No lesion there: the heat is {heat:.2f}, below {threshold:.2f}.").format(
+                    heat=heat, threshold=threshold
+                )
+                return
+            before = result.summary().lesion_ml
+            result.decide("add", voxel, threshold)
+            self._ui.reviewLabel.text = _("Added: {volume:.2f} mL of heat from {threshold:.2f} up.").format(
+                volume=result.summary().lesion_ml - before, threshold=threshold
+            )
+        self._changed()
+
+    def _result(self):
+        return self._logic.result(self._nodes().heatmap)

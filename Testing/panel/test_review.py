@@ -1,0 +1,114 @@
+"""Widget wiring of the review: list, tick, jump, undo, adding by a click; see panel_fixtures."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+slicer = pytest.importorskip("slicer", reason="slicer-core is not installed (pip install .[headless])")
+pytest.importorskip("PySide6.QtWidgets", reason="PySide6 is not usable here", exc_type=ImportError)
+
+from headless_slicer.qt_panel import QtCore, cells, drag, text_of, wait_for  # noqa: E402
+from headless_slicer.result_arrays import lesions_of  # noqa: E402
+from scipy.ndimage import label  # noqa: E402
+
+CHECKED, UNCHECKED = QtCore.Qt.CheckState.Checked, QtCore.Qt.CheckState.Unchecked
+
+
+@pytest.fixture
+def several(panel, result):
+    """The result at a threshold that leaves several lesions."""
+    heat = slicer.util.arrayFromVolume(result.heatmap)
+    drag(panel, float(np.percentile(heat[heat > 0], 97)))
+    wait_for(lambda: panel.panel.look.is_settled)
+    assert len(cells(panel.ui.lesionsTable)) > 1
+    return result
+
+
+def _tick(panel, row: int, state) -> None:
+    panel.ui.lesionsTable.item(row, 0).setCheckState(state)
+
+
+def test_the_list_names_each_lesion_largest_first(panel, several):
+    lesions, count = label(lesions_of(several), np.ones((3, 3, 3)))
+    sizes = np.sort(np.bincount(lesions.ravel())[1:])[::-1] * np.prod(several.ct.GetSpacing()) / 1000.0
+    listed = panel.logic.result(several.heatmap).reviewed_lesions()
+    assert len(listed) == count == len(cells(panel.ui.lesionsTable))
+    np.testing.assert_allclose([one.lesion.volume_ml for one in listed], sizes)
+    hu, heat = (slicer.util.arrayFromVolume(node) for node in (several.ct, several.heatmap))
+    largest = lesions == np.argmax(np.bincount(lesions.ravel())[1:]) + 1
+    assert listed[0].lesion.mean_hu == pytest.approx(hu[largest].mean())
+    assert listed[0].lesion.highest_heat == pytest.approx(heat[largest].max())
+    assert "lung" in listed[0].lesion.region and "third" in listed[0].lesion.region
+
+
+def test_an_unticked_lesion_leaves_everything_stays_out_and_comes_back_by_undo(panel, several, tmp_path):
+    before = lesions_of(several).copy()
+    lesions, _ = label(before, np.ones((3, 3, 3)))
+    largest = lesions == np.argmax(np.bincount(lesions.ravel())[1:]) + 1
+    own = panel.logic.result(several.heatmap).measurements()[0].values["lesion_volume_ml"]
+    _tick(panel, 0, UNCHECKED)
+    np.testing.assert_array_equal(lesions_of(several), before * ~largest)
+    voxel_ml = np.prod(several.ct.GetSpacing()) / 1000.0
+    left = np.count_nonzero(before) * voxel_ml - np.count_nonzero(largest) * voxel_ml
+    shown = panel.logic.result(several.heatmap)
+    assert shown.measurements()[0].values["lesion_volume_ml"] == pytest.approx(left)
+    assert f"Lesions: {left:.2f} mL" in text_of(panel.ui.figuresLabel)
+    assert panel.ui.lesionsTable.item(0, 0).checkState() == UNCHECKED
+    shown.write_manifest(tmp_path / "report.json")
+    report = json.loads((tmp_path / "report.json").read_text("utf-8"))
+    assert report["statistics"][0]["lesion_volume_ml"] == pytest.approx(own)
+    assert report["review"]["statistics"][0]["lesion_volume_ml"] == pytest.approx(left)
+    assert report["review"]["lesions"][0]["decision"] == "reject"
+    # By place: a higher threshold leaves no part of it, a lower one does not bring it back.
+    threshold = panel.ui.thresholdSlider.value
+    for other in (threshold + 0.01, threshold):
+        drag(panel, other)
+        wait_for(lambda: panel.panel.look.is_settled)
+        assert not (lesions_of(several) != 0)[largest].any()
+    panel.ui.undoReviewButton.click()
+    np.testing.assert_array_equal(lesions_of(several), before)
+    panel.ui.undoReviewButton.click()
+    assert "no decision to take back" in text_of(panel.ui.reviewLabel)
+    np.testing.assert_array_equal(lesions_of(several), before)
+
+
+def test_a_tick_puts_a_lesion_back(panel, several):
+    before = lesions_of(several).copy()
+    _tick(panel, 1, UNCHECKED)
+    assert (lesions_of(several) != before).any()
+    _tick(panel, 1, CHECKED)
+    np.testing.assert_array_equal(lesions_of(several), before)
+    assert "Put back" in text_of(panel.ui.reviewLabel)
+
+
+def test_a_click_adds_the_heat_under_it_and_one_beside_the_lungs_nothing(panel, several):
+    before = lesions_of(several).copy()
+    heat = slicer.util.arrayFromVolume(several.heatmap)
+    panel.ui.addThresholdSpinBox.value = 0.3
+    review = panel.panel.review
+    k, j, i = np.argwhere((heat >= 0.35) & (before == 0))[0]
+    matrix = slicer.util.arrayFromVTKMatrix(_ijk_to_ras(several.ct))
+    review._on_view_click(tuple((matrix @ (i, j, k, 1.0))[:3]))
+    after = lesions_of(several)
+    assert after[k, j, i] and (after >= before).all()
+    shown, _ = label(heat >= np.float32(panel.ui.addThresholdSpinBox.value), np.ones((3, 3, 3)))
+    np.testing.assert_array_equal(after != 0, (before != 0) | (shown == shown[k, j, i]))
+    assert "(added)" in cells(panel.ui.lesionsTable)[-1][0]
+    _tick(panel, len(cells(panel.ui.lesionsTable)) - 1, UNCHECKED)  # what was added goes, the model's lesions stay
+    np.testing.assert_array_equal(lesions_of(several), before)
+    panel.ui.undoReviewButton.click()
+    np.testing.assert_array_equal(lesions_of(several), after)
+    review._on_view_click(tuple((matrix @ (0, 0, 0, 1.0))[:3]))
+    assert "No lesion there" in text_of(panel.ui.reviewLabel)
+    np.testing.assert_array_equal(lesions_of(several), after)
+
+
+def _ijk_to_ras(ct):
+    import vtk
+
+    matrix = vtk.vtkMatrix4x4()
+    ct.GetIJKToRASMatrix(matrix)
+    return matrix
