@@ -22,6 +22,8 @@ LOOPBACK = "127.0.0.1"
 DASHBOARD_PORT = 8787
 CONNECT_S = 60.0
 INSTALL = "pip install '.[cluster]'"
+# Threads of a worker that look at what the others do, fifty and a hundred times a second, hold these up.
+CALM = {"distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "1s"}
 
 
 def has_dask() -> bool:
@@ -76,20 +78,22 @@ def _connected(scheduler: str, cluster: Any = None) -> Iterator[Client]:
 
 @contextmanager
 def _local_cluster(processes: int) -> Iterator[Any]:
+    import dask
     from distributed import LocalCluster
 
-    cluster = LocalCluster(
-        n_workers=processes,
-        threads_per_worker=1,  # a case leaves it when it reaches the networks
-        host=LOOPBACK,
-        dashboard_address=f"{LOOPBACK}:{_free_port(DASHBOARD_PORT)}",
-        memory_limit=None,  # cases differ in size: what one worker lacks, another has
-        silence_logs=logging.CRITICAL,
-    )
-    try:
-        yield cluster
-    finally:
-        cluster.close(timeout=CONNECT_S)
+    with dask.config.set(CALM):
+        cluster = LocalCluster(
+            n_workers=processes,
+            threads_per_worker=1,  # a case leaves it when it reaches the networks
+            host=LOOPBACK,
+            dashboard_address=f"{LOOPBACK}:{_free_port(DASHBOARD_PORT)}",
+            memory_limit=None,  # cases differ in size: what one worker lacks, another has
+            silence_logs=logging.CRITICAL,
+        )
+        try:
+            yield cluster
+        finally:
+            cluster.close(timeout=CONNECT_S)
 
 
 def _free_port(wanted: int) -> int:
