@@ -36,11 +36,13 @@ class MeasuredRegions:
         self._table.show(result.measurements(), regions.rows)
         result.update_region_table(make=result.regions_node is not None)
         scores = (regions.severity.zones, regions.severity.lobes)
-        label.text = "\n".join(
+        lines = [
             _("{title}: {score} (research only)").format(title=score.measured.title, score=score.text())
             for score in scores
-        )
-        label.toolTip = "\n\n".join(
+        ]
+        explained = [
             "\n".join([score.measured.tooltip, score.part_measured.tooltip, *(part.text() for part in score.parts)])
             for score in scores
-        )
+        ]
+        texts = "\n".join(lines), "\n\n".join(explained)
+        label.text, label.toolTip = texts

@@ -238,13 +238,14 @@ def test_table_holds_the_figures_of_the_library_with_units_and_definitions(logic
         name = nodes.table.GetColumnName(column)
         assert name == measurement.header
         assert nodes.table.GetColumnUnitLabel(name) == measurement.unit
-        assert nodes.table.GetColumnDescription(name) == measurement.definition
+        assert nodes.table.GetColumnDescription(name) == measurement.explanation
 
 
 def test_report_states_enough_to_repeat_the_run(logic, small_ct, untrained_segmenter):
     nodes = logic.process(*small_ct, threshold=THRESHOLD, device="cpu", batchSize=4)
     report = json.loads(nodes.report.GetText())
-    assert report["parameters"] == {"threshold": THRESHOLD, "min_volume_ml": 0.1, "device": "cpu", "batch_size": 4}
+    asked = {"threshold": THRESHOLD, "min_volume_ml": 0.1, "device": "cpu", "batch_size": 4}
+    assert report["parameters"] == asked | {"regions": None}
     assert report["models"]["lesions"]["sha256"] == untrained_segmenter.lesion_bundle.sha256
     assert report["lung_mask"]["source"] == "supplied"
     np.testing.assert_allclose(report["input"]["ijk_to_ras"], node_matrix(small_ct[0]))
