@@ -197,3 +197,30 @@ class TestRerun:
         (folder / "claimed.json").write_text(json.dumps(report))
         done = run_here(capsys, "rerun", folder / "claimed.json", ct, "--lung-mask", mask, "-o", folder / "b")
         assert done.status == 1 and "differs from the report" in done.err and "Lung volume (mL)" in done.out
+
+
+@pytest.mark.slow
+def test_lung_labels_and_format_are_recorded_and_repeated(case, models, tmp_path, capsys):
+    (_, ct, mask), folder = case, tmp_path
+    image = sitk.ReadImage(str(mask))
+    lungs = sitk.GetArrayFromImage(image)
+    organs = np.where(lungs > 0, np.where(np.arange(lungs.shape[2]) < 32, 12, 10), 5).astype(np.uint8)
+    labeled = sitk.GetImageFromArray(organs)
+    labeled.CopyInformation(image)
+    sitk.WriteImage(labeled, str(folder / "organs.nii.gz"))
+    options = ["--lung-mask", folder / "organs.nii.gz", "--device", "cpu"]
+    refused = run_here(capsys, "segment", ct, "-o", folder / "none", *options)
+    assert refused.status == 1 and "the labels 5, 10, 12" in refused.err and "--lung-labels" in refused.err
+    assert not (folder / "none").exists()
+    options += ["--lung-labels", "10-14", "--format", "nii.gz"]
+    assert run_here(capsys, "segment", ct, "-o", folder / "first", *options).status == 0
+    report = read_report(folder / "first")
+    assert report["parameters"]["lung_labels"] == "10-14" and report["parameters"]["format"] == "nii.gz"
+    for name in ("heatmap", "lungs", "lesions"):
+        nrrd, nifti = (sitk.ReadImage(str(folder / "first" / f"{name}.{kind}")) for kind in ("nrrd", "nii.gz"))
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(nrrd), sitk.GetArrayFromImage(nifti))
+        np.testing.assert_allclose(nrrd.GetOrigin(), nifti.GetOrigin(), atol=1e-3)
+        np.testing.assert_allclose(nrrd.GetSpacing(), nifti.GetSpacing(), rtol=1e-6)
+    given = ["--lung-mask", folder / "organs.nii.gz"]
+    assert run_here(capsys, "rerun", folder / "first", ct, "-o", folder / "again", *given).status == 0
+    assert (folder / "again" / "lungs.nii.gz").read_bytes() == (folder / "first" / "lungs.nii.gz").read_bytes()

@@ -284,3 +284,15 @@ class TestMetaImage:
     def test_a_long_line_is_no_trouble(self, hu, tmp_path):
         (tmp_path / "ct.mha").write_bytes(b"Comment = " + b"x" * 200_000 + b"\n" + self.header(hu) + hu.tobytes())
         assert same(tmp_path / "ct.mha", hu) == []
+
+
+def test_files_are_read_where_no_temporary_folder_can_be_had(hu, tmp_path, monkeypatch):
+    def none(*_args, **_kwargs):
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/none']")
+
+    for name in ("ct.nrrd", "ct.nii.gz", "ct.mha"):
+        sitk.WriteImage(image_of(hu), str(tmp_path / name), True)
+    monkeypatch.setattr("tempfile.gettempdir", none)
+    monkeypatch.setattr("tempfile.TemporaryFile", none)
+    for name in ("ct.nrrd", "ct.nii.gz", "ct.mha"):
+        assert same(tmp_path / name, hu) == []

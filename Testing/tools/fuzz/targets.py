@@ -8,12 +8,14 @@ import hashlib
 import io
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 import torch
+from LesionDecompLib.errors import LesionDecompError
 from LesionDecompLib.evaluation.baselines.config import ClassifierConfig, VaGanConfig
 from LesionDecompLib.io.masks import read_mask
 from LesionDecompLib.io.readers import read_volume
@@ -250,7 +252,8 @@ def _image(seeds: Path, ending: str) -> Target:
         volume, _ = read_volume(folder / header)
         if volume.array.ndim != 3 or not np.isfinite(volume.ijk_to_ras).all() or not (volume.spacing > 0).all():
             raise AssertionError(f"a volume of shape {volume.shape}")
-        read_mask(folder / header, volume)
+        with suppress(LesionDecompError):  # few of them are masks
+            read_mask(folder / header, volume)
 
     return Target(spoil, load)
 
