@@ -11,7 +11,7 @@ import numpy as np
 import slicer
 import vtk
 from LesionDecompLib.ct.anatomy import ALTERED_STRUCTURE, LESION, LUNG, Structure
-from LesionDecompLib.measurement.change.definitions import CHANGES, COLORS, NAMES
+from LesionDecompLib.measurement.change.definitions import COLORS, IN_EARLIER_ML, NAMES, OF_LABELS, OF_SCANS
 from LesionDecompLib.measurement.change.labels import Change
 from LesionDecompLib.measurement.change.motion import Motion
 from LesionDecompLib.measurement.change.table import ChangeRow
@@ -48,8 +48,8 @@ TITLES = {
     "table": "change table",
     "transform": "motion from the earlier CT",
     "trend": "trend",
-    "volume_series": "trend of volume",
-    "share_series": "trend of involvement",
+    "volume_series": "Lesion volume (mL)",
+    "share_series": "Involvement (%)",
     "chart": "trend chart",
     "record": "change record",
 }
@@ -89,7 +89,8 @@ def write_change_nodes(earlier: ResultNodes, later: ResultNodes, found: FoundCha
         for role in CLASSES:
             node = getattr(nodes, role)
             heatmap.SetNodeReferenceID(_role(role), node.GetID())
-            node.SetName(f"{name}: {TITLES[role]}")
+            # The legend of the chart shows the series' names.
+            node.SetName(TITLES[role] if role.endswith("series") else f"{name}: {TITLES[role]}")
         heatmap.SetNodeReferenceID(_role("earlier"), earlier.heatmap.GetID())
     except BaseException:
         for node in added:
@@ -149,9 +150,10 @@ def _write_table(node, rows: Sequence[ChangeRow]) -> None:
         node.SetUseColumnTitleAsColumnHeader(True)
         node.SetUseFirstColumnAsRowHeader(True)
         node.RemoveAllColumns()
-        columns = {REGION_HEADER: [m.header for m in CHANGES]}
+        shown = (*OF_LABELS, *OF_SCANS, *IN_EARLIER_ML)
+        columns = {REGION_HEADER: [m.header for m in shown]}
         for row in rows:
-            columns[row.region] = [readable(m, row.values[m.key]) for m in CHANGES]
+            columns[row.region] = [readable(m, row.values[m.key]) for m in shown]
         for name, texts in columns.items():
             column = vtk.vtkStringArray()
             column.SetName(name)

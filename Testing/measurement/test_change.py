@@ -12,7 +12,7 @@ from LesionDecompLib.errors import Cancelled, InputError
 from LesionDecompLib.measurement.change.coarse import CoarseGrid
 from LesionDecompLib.measurement.change.comparison import compare_scans
 from LesionDecompLib.measurement.change.definitions import CHANGES
-from LesionDecompLib.measurement.change.labels import Change, label_change
+from LesionDecompLib.measurement.change.labels import Change, keep_volumes, label_change
 from LesionDecompLib.measurement.change.motion import Motion
 from LesionDecompLib.measurement.change.quality import Quality
 from LesionDecompLib.measurement.change.registration import SPACING_MM, register_lungs
@@ -125,6 +125,19 @@ def test_lesions_that_nearly_touch_meet(still):
         earlier, later = (chest_scan(fine, whole, mask) for mask in (before, now))
         found = label_change(earlier, later, no_motion(later)).labels
         assert set(np.unique(found)) == {0, *labels}
+
+
+def test_lesions_keep_the_volume_they_had():
+    """Evenly grown or shrunk, not into each other; one that was cut stays as it is."""
+    numbers = np.zeros((20, 20, 20), np.int32)
+    numbers[5:10, 5:10, 5:10], numbers[5:10, 11:16, 5:10], numbers[15:17, 2:4, 2:4] = 1, 2, 3
+    before = numbers.copy()
+    keep_volumes(numbers, np.array([150, 98, 80]), np.diag([2.0, 2.0, 2.0, 1.0]))
+    assert np.bincount(numbers.ravel())[1:].tolist() == [150, 98, 8]
+    assert (numbers[before == 1] == 1).all()
+    assert ((numbers == 2) <= (before == 2)).all()
+    grown = np.argwhere((numbers == 1) & (before != 1))
+    assert np.abs(grown - 7).max() == 3  # one voxel deep, in the middle of the faces
 
 
 def test_rows_add_up_and_agree_with_both_scans(pair):

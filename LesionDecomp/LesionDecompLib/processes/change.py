@@ -107,6 +107,7 @@ def write_change(folder: Path, found: Comparison) -> None:
         "format": FORMAT,
         "rows": [asdict(row) for row in found.rows],
         "grid": {"origin": grid.origin.tolist(), "spacing": grid.spacing, "shape": list(grid.shape)},
+        "scale": found.motion.scale,
         "record": found.record(),
     }
     # NaN stands for undefined measurements; both sides are Python, which reads what it writes.
@@ -126,7 +127,7 @@ def read_change(folder: Path) -> FoundChange:
         return FoundChange(
             labels=read_array(folder, LABELS),
             rows=[ChangeRow(**row) for row in values["rows"]],
-            motion=Motion(coarse, read_array(folder, DISPLACEMENT)),
+            motion=Motion(coarse, read_array(folder, DISPLACEMENT), float(values["scale"])),
             record=values["record"],
         )
     except (OSError, *MALFORMED) as error:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
-from scipy.ndimage import binary_erosion
+from scipy.ndimage import binary_erosion, distance_transform_edt, find_objects
 from scipy.spatial import cKDTree
 
 from ...segmentation.components import find_components
@@ -14,6 +14,7 @@ from .motion import Motion
 from .scan import Scan
 
 MEETING_MM = 3.0  # what the registration may be off by
+MOST_SCALED = 1.5  # times larger or smaller; beyond that a lesion was cut, or torn
 AROUND_VOXELS = 4  # around the lungs, where registration may leave an earlier lesion
 
 
@@ -61,12 +62,15 @@ def label_change(earlier: Scan, later: Scan, motion: Motion) -> ChangeLabels:
     """Label the lesions of both scans on the grid of the later one.
 
     Lesions are 26-connected. Two of them meet where they share a voxel or come within 3 mm of each other, which the
-    registration may be off by.
+    registration may be off by. The B-splines place an earlier lesion, its volume is that which it had, scaled as the
+    lungs as a whole: what they stretch or squeeze over a few centimeters is as likely an error as a motion.
     """
     box = _grown(later.box, later.lungs.shape)
     now, now_count = _numbered(later.lesions[box] != 0)
     numbered, before_count = _numbered(earlier.lesions != 0)
     before = motion.pull(numbered, earlier.ijk_to_ras, later.ijk_to_ras, box)
+    sizes = np.bincount(numbered.ravel(order="K"), minlength=before_count + 1)[1:] * earlier.voxel_ml
+    keep_volumes(before, np.rint(sizes * motion.scale / later.voxel_ml).astype(int), later.ijk_to_ras)
     now_met, before_met = _meetings(now, now_count, before, before_count, later.ijk_to_ras)
     labels = np.zeros(later.lungs.shape, np.uint8)
     inside, had = now > 0, before > 0
@@ -74,7 +78,6 @@ def label_change(earlier: Scan, later: Scan, motion: Motion) -> ChangeLabels:
     boxed[inside] = np.where(now_met[now[inside]], Change.GROWN, Change.NEW)
     boxed[had] = np.where(before_met[before[had]], Change.SHRUNK, Change.RESOLVED)
     boxed[inside & had] = Change.PERSISTENT
-    sizes = np.bincount(numbered.ravel(order="K"), minlength=before_count + 1)[1:] * earlier.voxel_ml
     pulled = np.bincount(before[had], minlength=before_count + 1)[1:]
     share = np.divide(sizes, pulled, out=np.zeros(before_count), where=pulled > 0)
     return ChangeLabels(
@@ -88,6 +91,35 @@ def label_change(earlier: Scan, later: Scan, motion: Motion) -> ChangeLabels:
         lost_ml=float(sizes[pulled == 0].sum()),
         unseen_ml=_unseen_voxels(earlier, later, motion, now, box) * later.voxel_ml,
     )
+
+
+def keep_volumes(numbers: np.ndarray, voxels: np.ndarray, ijk_to_ras: np.ndarray) -> None:
+    """Grow or shrink lesions evenly, in place, until each has its number of voxels.
+
+    :param numbers: ``(k, j, i)`` int32, each lesion's voxels numbered from 1; lesions do not grow into each other.
+    :param voxels: ``(count,)`` wanted of each.
+    :param ijk_to_ras: for distances in mm.
+    """
+    spacing = np.linalg.norm(ijk_to_ras[:3, :3], axis=0)[::-1]
+    for number, found in enumerate(find_objects(numbers), start=1):
+        if found is None:
+            continue
+        around = tuple(
+            slice(max(0, part.start - AROUND_VOXELS), min(n, part.stop + AROUND_VOXELS))
+            for part, n in zip(found, numbers.shape, strict=True)
+        )
+        part = numbers[around]
+        own = part == number
+        held, wanted = int(np.count_nonzero(own)), int(voxels[number - 1])
+        if held == wanted or not held / MOST_SCALED <= wanted <= held * MOST_SCALED:
+            continue
+        places = np.argwhere(own | (part == 0)) if wanted > held else np.argwhere(own)
+        depth = distance_transform_edt(own, sampling=spacing) - distance_transform_edt(~own, sampling=spacing)
+        from_middle = (((places - np.argwhere(own).mean(axis=0)) * spacing) ** 2).sum(axis=1)
+        # The deepest first; of those as deep, the nearest to the middle.
+        order = np.lexsort((from_middle, -depth[tuple(places.T)]))
+        part[own] = 0
+        part[tuple(places[order[:wanted]].T)] = number
 
 
 def _grown(box: tuple[slice, slice, slice], shape: tuple[int, ...]) -> tuple[slice, slice, slice]:

@@ -19,10 +19,12 @@ class Motion:
 
     :param grid: around the later lungs.
     :param displacement: ``(3, z, y, x)`` float32, RAS mm; 0 everywhere where nothing moved.
+    :param scale: volume of tissue in the later scan over its volume in the earlier one, lungs as a whole.
     """
 
     grid: CoarseGrid
     displacement: np.ndarray
+    scale: float = 1.0
 
     @property
     def is_none(self) -> bool:

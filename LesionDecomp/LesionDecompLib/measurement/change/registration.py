@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.ndimage import binary_dilation
+from scipy.ndimage import binary_dilation, distance_transform_edt
 
 from ...progress import Cancel, Progress, check_cancel
-from .coarse import TISSUE, CoarseGrid, lung_image, lung_share
+from .coarse import TISSUE, CoarseGrid, lesion_share, lung_image, lung_share
 from .motion import Motion
 from .scan import STAGE, Scan
 
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 SPACING_MM = 4.0  # of the grid that is registered
 KNOTS_MM = 72.0  # between B-spline knots at first, half of it in the end
 AROUND_MM = 8.0  # compared around the lungs
+RIM_MM = 8.0  # at the lungs' edge, which is compared where there are lesions, too
 AFFINE_STEPS, SPLINE_STEPS = 60, 25  # at most, on each of two grids
-SHARE = 0.3  # of the points that is compared on the full grid
+SHARE = 0.2  # of the points that is compared on the full grid
 SAME = 1e-7  # mean squared difference of gray that is none
 SEED = 1
 STEP = "registration"
@@ -61,10 +62,13 @@ def register_lungs(
         _image(lung_image(earlier, moving_grid), moving_grid),
         lung_share(later, fixed_grid),
         lung_share(earlier, moving_grid),
+        lesion_share(later, fixed_grid),
+        lesion_share(earlier, moving_grid),
         (fixed_grid, moving_grid),
         _Steps(progress, cancelled),
     )
-    return Registered(Motion(fixed_grid, work.displacement()), by)
+    displacement, scale = work.displacement()
+    return Registered(Motion(fixed_grid, displacement, scale), by)
 
 
 def _without_ct(scan: Scan) -> Scan:
@@ -121,15 +125,17 @@ class _Work:
     moving: sitk.Image
     fixed_lungs: np.ndarray
     moving_lungs: np.ndarray
+    fixed_lesions: np.ndarray
+    moving_lesions: np.ndarray
     grids: tuple[CoarseGrid, CoarseGrid]
     steps: _Steps
 
-    def displacement(self) -> np.ndarray:
-        """``(3, z, y, x)`` float32 RAS mm on the later scan's grid."""
+    def displacement(self) -> tuple[np.ndarray, float]:
+        """``(3, z, y, x)`` float32 RAS mm on the later scan's grid, and how much larger tissue is in the later scan."""
         import SimpleITK as sitk  # noqa: N813
 
         best: sitk.Transform = self._start()
-        difference = self._difference(best)
+        difference, scale = self._difference(best), 1.0
         for refine in (self._affine, self._splines):
             if difference <= SAME:
                 break
@@ -137,6 +143,8 @@ class _Work:
             found = self._difference(refined)
             if found < difference:
                 best, difference = refined, found
+                if isinstance(refined, sitk.AffineTransform):
+                    scale = 1.0 / float(abs(np.linalg.det(np.reshape(refined.GetMatrix(), (3, 3)))))
         self.steps.finish()
         field = sitk.TransformToDisplacementField(
             best,
@@ -146,7 +154,7 @@ class _Work:
             self.fixed.GetSpacing(),
             self.fixed.GetDirection(),
         )
-        return np.moveaxis(sitk.GetArrayFromImage(field), -1, 0).astype(np.float32)
+        return np.moveaxis(sitk.GetArrayFromImage(field), -1, 0).astype(np.float32), scale
 
     def _start(self) -> sitk.AffineTransform:
         """No motion, or that of the lungs' middles where the lungs then overlap better."""
@@ -178,7 +186,9 @@ class _Work:
         method.SetNumberOfThreads(1)
         method.SetMetricAsMeanSquares()
         method.SetInterpolator(sitk.sitkLinear)
-        method.SetMetricFixedMask(_image(self._compared.astype(np.uint8), self.grids[0]))
+        # What lies in a lesion of one scan has no counterpart in the other, and would draw its surroundings in.
+        seen = self._compared & ~_depths(self.fixed_lungs, self.fixed_lesions, self.grids[0])
+        method.SetMetricFixedMask(_image(seen.astype(np.uint8), self.grids[0]))
         method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOn()
         method.SetMetricSamplingStrategy(method.REGULAR)
         return method
@@ -187,6 +197,12 @@ class _Work:
     def _compared(self) -> np.ndarray:
         """The lungs and what is around them."""
         return binary_dilation(self.fixed_lungs > 0.5, iterations=max(1, round(AROUND_MM / self.grids[0].spacing)))
+
+    @property
+    def _visible(self) -> sitk.Image:
+        """Where the earlier scan is compared."""
+        hidden = _depths(self.moving_lungs, self.moving_lesions, self.grids[1])
+        return _image((~hidden).astype(np.uint8), self.grids[1])
 
     def _affine(self, start: sitk.Transform) -> sitk.Transform:
         import SimpleITK as sitk  # noqa: N813
@@ -201,6 +217,7 @@ class _Work:
             learningRate=4.0, minStep=0.02, numberOfIterations=AFFINE_STEPS, relaxationFactor=0.6
         )
         method.SetOptimizerScalesFromPhysicalShift()
+        method.SetMetricMovingMask(self._visible)
         self.steps.run(method, self.fixed, self.moving)
         return moved
 
@@ -215,6 +232,10 @@ class _Work:
             moved = sitk.BSplineTransformInitializer(self.fixed, mesh, 3)
             method = self._method()
             method.SetInitialTransform(moved, True)
+            visible = sitk.Resample(
+                self._visible, self.fixed, sitk.CompositeTransform(found), sitk.sitkNearestNeighbor, 1, sitk.sitkUInt8
+            )
+            method.SetMetricMovingMask(visible)
             method.SetShrinkFactorsPerLevel([shrink])
             method.SetSmoothingSigmasPerLevel([sigma])
             method.SetMetricSamplingPercentage(share, SEED)
@@ -240,6 +261,12 @@ class _Work:
         import SimpleITK as sitk  # noqa: N813
 
         return sitk.Resample(self.moving, self.fixed, transform, sitk.sitkLinear, TISSUE, sitk.sitkFloat32)
+
+
+def _depths(lungs: np.ndarray, lesions: np.ndarray, grid: CoarseGrid) -> np.ndarray:
+    """Lesions away from the lungs' edge, which guides the registration whatever lies beside it."""
+    deep = distance_transform_edt(lungs > 0.5, sampling=grid.spacing) > RIM_MM
+    return (lesions > 0) & deep
 
 
 def _image(array: np.ndarray, grid: CoarseGrid) -> sitk.Image:
