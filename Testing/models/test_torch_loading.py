@@ -49,6 +49,11 @@ def test_a_missing_torch_is_named():
     assert error is not None and error.code == "no_torch" and "pip install torch" in str(error)
 
 
+def test_a_missing_temporary_folder_is_named():
+    error = torch_error(FileNotFoundError(2, "No usable temporary directory found in ['/none']"))
+    assert error is not None and error.code == "no_temporary_folder" and "TMPDIR" in str(error)
+
+
 def test_other_errors_stay_what_they_are():
     for error in (OSError("disk"), ImportError("no module named x"), ValueError("x")):
         assert torch_error(error) is None

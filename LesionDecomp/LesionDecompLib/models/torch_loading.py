@@ -1,4 +1,4 @@
-"""PyTorch that is installed but cannot be loaded, or not installed at all: what a person can do about it."""
+"""PyTorch that is installed but cannot be loaded or used, or not installed at all: what a person can do about it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ def torch_error(error: BaseException) -> ConfigError | None:
     """
     if isinstance(error, ModuleNotFoundError) and error.name == "torch":
         return ConfigError(STAGE, "no PyTorch", "the package torch", "Install it: pip install torch.", code="no_torch")
+    if isinstance(error, FileNotFoundError) and "temporary directory" in str(error):
+        advice = "Let the environment variable TMPDIR name a folder that can be written to."
+        found, expected = "no temporary folder that can be written to", "one, which PyTorch needs"
+        return ConfigError(STAGE, found, expected, advice, code="no_temporary_folder")
     if not isinstance(error, ImportError | OSError) or not _came_from_import(error):
         return None
     reason = " ".join(str(error).split())[:200]
