@@ -76,11 +76,13 @@ def read_volume(path: str | Path, stage: str = "Reading the CT", series: str | N
     stored = read_stored(path, stage, series)
     if stored.stored_type in ("int8", "uint8") and stored.array.min() >= -128:
         low, high = stored.array.min(), stored.array.max()
-        raise InputError(stage, f"8-bit gray levels from {low:g} to {high:g}", "a chest CT in HU (16 bits)")
+        raise InputError(
+            stage, f"8-bit gray levels from {low:g} to {high:g}", "a chest CT in HU (16 bits)", code="eight_bit"
+        )
     try:
         volume = Volume.from_array(stored.array, stored.ijk_to_ras, case_name(path))
     except LesionDecompError as error:
-        raise InputError(stage, error.found, error.expected, error.advice) from error
+        raise InputError(stage, error.found, error.expected, error.advice, error.remedy, error.code) from error
     voxels, identity = volume_identity(volume)
     info = ReadInfo(stored.format, stored.stored_type, voxels, identity, stored.warnings, stored.facts)
     return volume, info
@@ -118,11 +120,11 @@ def read_stored(path: Path, stage: str, series: str | None = None) -> StoredImag
         if path.is_dir():
             return read_dicom(path, stage, series)
         if not path.exists():
-            raise InputError(stage, f"no file or folder '{path.name}'", FORMATS)
+            raise InputError(stage, f"no file or folder '{path.name}'", FORMATS, code="not_found")
         if not path.is_file():
-            raise InputError(stage, f"'{path.name}', which is not a regular file", FORMATS)
+            raise InputError(stage, f"'{path.name}', which is not a regular file", FORMATS, code="not_a_file")
         if path.stat().st_size == 0:
-            raise InputError(stage, f"an empty file '{path.name}'", FORMATS)
+            raise InputError(stage, f"an empty file '{path.name}'", FORMATS, code="empty_file")
         reader = next((READERS[ending] for ending in READERS if path.name.lower().endswith(ending)), None)
         if reader is not None:
             if series is not None:
@@ -137,7 +139,7 @@ def read_stored(path: Path, stage: str, series: str | None = None) -> StoredImag
             return _read_archive(path, stage, series)
         if is_dicom_file(path):
             return read_dicom(path, stage, series)
-        raise InputError(stage, f"the unknown file type of '{path.name}'", FORMATS)
+        raise InputError(stage, f"the unknown file type of '{path.name}'", FORMATS, code="unknown_format")
     except OSError as error:
         if "temporary directory" in str(error):
             raise InputError(
@@ -148,9 +150,11 @@ def read_stored(path: Path, stage: str, series: str | None = None) -> StoredImag
                 code="no_temporary_folder",
             ) from error
         found = f"'{path.name}', which cannot be opened ({error.strerror or error})"
-        raise InputError(stage, found, "a readable file or folder") from error
+        raise InputError(stage, found, "a readable file or folder", code="cannot_be_opened") from error
     except MemoryError as error:
-        raise InputError(stage, "an image larger than the free memory", "an image that fits") from error
+        raise InputError(
+            stage, "an image larger than the free memory", "an image that fits", code="out_of_memory"
+        ) from error
     except UnicodeError as error:
         raise damaged(stage, "file") from error
 

@@ -55,13 +55,19 @@ def check_size(stage: str, size_ijk: tuple[int, ...], components: int = 1) -> tu
     text = "×".join(str(n) for n in size_ijk)
     if components != 1:
         what = "a color or vector image" if components in (3, 4) else "a multi-component image"
-        raise InputError(stage, f"{what} with {components} components per voxel ({text})", f"{CT} (one)")
+        raise InputError(
+            stage, f"{what} with {components} components per voxel ({text})", f"{CT} (one)", code="multi_component"
+        )
     if any(n < 1 for n in size_ijk):
-        raise InputError(stage, f"a header that claims {text} voxels", CT)
+        raise InputError(stage, f"a header that claims {text} voxels", CT, code="header_size")
     if len(size_ijk) > 3 and any(n > 1 for n in size_ijk[3:]):
         points = int(np.prod([float(n) for n in size_ijk[3:]]))
         raise InputError(
-            stage, f"a {len(size_ijk)}-D image of {text} ({points} time points)", CT, "Save one time point."
+            stage,
+            f"a {len(size_ijk)}-D image of {text} ({points} time points)",
+            CT,
+            "Save one time point.",
+            code="time_points",
         )
     if len(size_ijk) < 3:
         raise InputError(
@@ -69,10 +75,13 @@ def check_size(stage: str, size_ijk: tuple[int, ...], components: int = 1) -> tu
             f"a {len(size_ijk)}-D image of {text} pixels",
             CT,
             "Give the whole stack of slices as one volume.",
+            code="not_3d",
         )
     size = (int(size_ijk[0]), int(size_ijk[1]), int(size_ijk[2]))
     if size[0] * size[1] * size[2] > MAX_VOXELS:
-        raise InputError(stage, f"a header that claims {text} voxels", f"{CT} of at most 2,147,483,648 voxels")
+        raise InputError(
+            stage, f"a header that claims {text} voxels", f"{CT} of at most 2,147,483,648 voxels", code="header_size"
+        )
     return size
 
 
@@ -84,14 +93,18 @@ def check_spacing(stage: str, spacing: list[float] | tuple[float, ...] | np.ndar
     if not all(np.isfinite(s) and s > 0 for s in spacing):
         text = "×".join(f"{s:g}" for s in spacing)
         raise InputError(
-            stage, f"a voxel spacing of {text} mm", "a positive spacing along each axis", "Correct the file's header."
+            stage,
+            f"a voxel spacing of {text} mm",
+            "a positive spacing along each axis",
+            "Correct the file's header.",
+            code="spacing",
         )
 
 
 def damaged(stage: str, what: str, detail: str = "") -> LesionDecompError:
     """Error for a file of a known kind whose content can't be read."""
     found = f"a damaged or truncated {what}" + (f" ({detail})" if detail else "")
-    return InputError(stage, found, "a complete file", "Copy or export it again.")
+    return InputError(stage, found, "a complete file", "Copy or export it again.", code="damaged")
 
 
 def fill(array: np.ndarray, stream: Readable, stage: str, what: str) -> None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .header import FRAMES, DicomSlice, text_of
+from .lengths import mapped
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -49,7 +50,8 @@ def frames_of(image: DicomSlice) -> list[DicomSlice] | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         wanted = [FRAMES, SHARED, "SpecificCharacterSet"]
-        data = pydicom.dcmread(image.path, force=True, stop_before_pixels=True, specific_tags=wanted)
+        with mapped(image.path) as file:
+            data = pydicom.dcmread(file, force=True, stop_before_pixels=True, specific_tags=wanted)
         frames = data.get(FRAMES)
         if not frames:
             return [image]

@@ -14,7 +14,7 @@ import numpy as np
 from ...ct.oddity import Oddity
 from ...errors import InputError, LesionDecompError
 from ..stored_image import damaged
-from .lengths import lengths_fit
+from .lengths import lengths_fit, mapped
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -49,7 +49,9 @@ def label_object(path: Path) -> str | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            data = pydicom.dcmread(path, force=True, specific_tags=["SOPClassUID", "Modality"], stop_before_pixels=True)
+            with mapped(path) as file:
+                tags = ["SOPClassUID", "Modality"]
+                data = pydicom.dcmread(file, force=True, specific_tags=tags, stop_before_pixels=True)
             sop_class, modality = str(data.get("SOPClassUID", "")), str(data.get("Modality", ""))
         except Exception:  # pydicom raises a dozen kinds here
             return None
@@ -71,7 +73,8 @@ def opened(path: Path, stage: str) -> Iterator[Dataset]:
     with warnings.catch_warnings():  # of what others wrote against the standard's letter
         warnings.simplefilter("ignore")
         try:
-            yield pydicom.dcmread(path, force=True)
+            with mapped(path) as file:
+                yield pydicom.dcmread(file, force=True)
         except (LesionDecompError, MemoryError):
             raise
         except Exception as error:  # pydicom raises a dozen kinds here, where an element is read

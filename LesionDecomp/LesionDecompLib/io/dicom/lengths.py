@@ -13,6 +13,8 @@ from __future__ import annotations
 import mmap
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 UNDEFINED = 0xFFFFFFFF
@@ -43,6 +45,13 @@ def lengths_fit(path: Path) -> bool:
             return False
         with data:
             return _fits(data)
+
+
+@contextmanager
+def mapped(path: Path) -> Iterator[mmap.mmap]:
+    """Give a file for reading that sets aside no more memory than it has bytes left, whatever length is asked for."""
+    with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        yield data
 
 
 def transfer_syntax(path: Path) -> str:
