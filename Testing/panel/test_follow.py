@@ -48,6 +48,8 @@ def test_compare_labels_what_changed_and_shows_it(panel, earlier, result, mrml_s
     assert panel.ui.compareButton.text == "Cancel"
     wait_for(panel)
     assert shown_errors == []
+    assert panel.ui.compareLabel.text.startswith("New ")
+    assert panel.ui.changeTableButton.enabled
     from LesionDecompMrml.change_nodes import change_of, compared_with
 
     change = change_of(result.heatmap)
@@ -58,8 +60,6 @@ def test_compare_labels_what_changed_and_shows_it(panel, earlier, result, mrml_s
     assert np.array_equal(slicer.util.arrayFromVolume(result.lesions), before)
     assert compared_with(result.heatmap) == earlier.heatmap
     assert change.labels.GetTransformNodeID() == result.ct.GetTransformNodeID()
-    assert panel.ui.compareLabel.text.startswith("New ")
-    assert panel.ui.changeTableButton.enabled
     assert change.table.GetNumberOfColumns() > 12
 
 

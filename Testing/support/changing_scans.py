@@ -11,6 +11,7 @@ import numpy as np
 from LesionDecompLib.ct.volume import Volume
 from LesionDecompLib.io.readers import read_volume
 from LesionDecompLib.measurement.change.scan import Scan
+from LesionDecompLib.measurement.statistics import RegionStatistics
 from repository import CHEST
 from scipy.ndimage import distance_transform_edt, map_coordinates
 from segmented_case import segmented
@@ -37,7 +38,8 @@ class ChangingScans:
 def chest_scan(volume: Volume, lungs: np.ndarray, lesions: np.ndarray) -> Scan:
     """A scan with these lungs (0 / 1) and lesions, measured."""
     result = segmented(volume, lungs, np.where(lesions, 0.9, 0.0).astype(np.float32), 0.5)
-    rows = [*result.statistics, *result.regions.of_set("halves")]
+    halves = [RegionStatistics(row.region, row.values) for row in result.regions.of_set("halves")]
+    rows = [*result.statistics, *halves]
     return Scan(result.lungs, result.lesions, volume.ijk_to_ras, rows, volume.array)
 
 

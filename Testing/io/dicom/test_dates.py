@@ -18,7 +18,6 @@ ACQUIRED, OF_SERIES, OF_STUDY, CONTENT = "g0008e0022", "g0008e0021", "g0008e0020
         ({ACQUIRED: "", OF_SERIES: "20310503"}, date(2031, 5, 3)),
         ({ACQUIRED: "2031.05.04"}, date(2031, 5, 4)),
         ({ACQUIRED: "20319999", OF_SERIES: "", OF_STUDY: "20310401"}, date(2031, 4, 1)),
-        ({ACQUIRED: "", OF_SERIES: "", OF_STUDY: "", CONTENT: ""}, None),
     ],
 )
 def test_first_date_that_reads_counts(tmp_path, fields, expected):
