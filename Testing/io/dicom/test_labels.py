@@ -137,3 +137,11 @@ def test_a_segmentation_and_contours_serve_as_lung_mask(ct, tmp_path):
     with pytest.raises(InputError, match="called lung") as error:
         read_lungs(write_rtstruct(tmp_path / "heart.dcm", {"Heart": [box(4, (10, 20), (18, 25))]}), ct)
     assert error.value.code == "mask_without_lung"
+
+
+def test_a_length_beyond_the_end_asks_for_no_memory(tmp_path):
+    from LesionDecompLib.io.dicom.lengths import mapped
+
+    (tmp_path / "short").write_bytes(b"short")
+    with mapped(tmp_path / "short") as file:
+        assert file.read(1 << 40) == b"short"  # a stream of the system would raise MemoryError
