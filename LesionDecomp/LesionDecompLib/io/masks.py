@@ -112,8 +112,8 @@ def _dicom_object(path: Path) -> tuple[Path, str] | None:
 def _read_dicom(
     found: tuple[Path, str], like: Volume, stage: str, choose: Callable[[dict[int, str]], Collection[int] | None]
 ) -> StoredLabels:
-    from .dicom.rtstruct import read_rtstruct  # not before: they load pydicom
-    from .dicom.seg_labels import read_dicom_seg
+    from .dicom.rtstruct import read_rtstruct  # not before: it loads pydicom
+    from .dicom.seg_labels import read_dicom_seg  # not before: it loads pydicom
 
     path, kind = found
 

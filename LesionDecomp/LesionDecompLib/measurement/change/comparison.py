@@ -10,6 +10,7 @@ import numpy as np
 from ...ct.oddity import Oddity
 from ...progress import Cancel, Progress, check_cancel
 from ..regions import GivenRegions
+from .definitions import NAMES
 from .labels import Change, ChangeLabels, label_change
 from .motion import Motion
 from .quality import Quality, registration_quality
@@ -38,8 +39,6 @@ class Comparison:
 
     def ml(self, change: Change) -> float:
         """Volume of a label in both lungs, mL."""
-        from .definitions import NAMES
-
         return self.rows[0].values[f"{NAMES[change]}_ml"]
 
     def record(self) -> dict[str, Any]:
