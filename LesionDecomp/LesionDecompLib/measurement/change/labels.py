@@ -62,15 +62,15 @@ def label_change(earlier: Scan, later: Scan, motion: Motion) -> ChangeLabels:
     """Label the lesions of both scans on the grid of the later one.
 
     Lesions are 26-connected. Two of them meet where they share a voxel or come within 3 mm of each other, which the
-    registration may be off by. The B-splines place an earlier lesion, its volume is that which it had, scaled as the
-    lungs as a whole: what they stretch or squeeze over a few centimeters is as likely an error as a motion.
+    registration may be off by. Registration places an earlier lesion, its volume stays that which it had:
+    what is stretched or squeezed over a few centimeters is as likely an error as a motion.
     """
     box = _grown(later.box, later.lungs.shape)
     now, now_count = _numbered(later.lesions[box] != 0)
     numbered, before_count = _numbered(earlier.lesions != 0)
     before = motion.pull(numbered, earlier.ijk_to_ras, later.ijk_to_ras, box)
     sizes = np.bincount(numbered.ravel(order="K"), minlength=before_count + 1)[1:] * earlier.voxel_ml
-    keep_volumes(before, np.rint(sizes * motion.scale / later.voxel_ml).astype(int), later.ijk_to_ras)
+    keep_volumes(before, np.rint(sizes / later.voxel_ml).astype(int), later.ijk_to_ras)
     now_met, before_met = _meetings(now, now_count, before, before_count, later.ijk_to_ras)
     labels = np.zeros(later.lungs.shape, np.uint8)
     inside, had = now > 0, before > 0
