@@ -3,12 +3,7 @@ from pathlib import Path
 from typing import Annotated, Union
 
 import slicer
-from slicer import (
-    vtkMRMLLabelMapVolumeNode,
-    vtkMRMLScalarVolumeNode,
-    vtkMRMLSegmentationNode,
-    vtkMRMLTableNode,
-)
+from slicer import vtkMRMLLabelMapVolumeNode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode, vtkMRMLTableNode
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
@@ -60,9 +55,7 @@ class LesionDecomp(ScriptedLoadableModule):
             "<b>For research use only. Not a medical device; not for diagnosis or treatment.</b><br><br>"
             'See the <a href="https://github.com/lesiondecomp/SlicerLesionDecomp">documentation</a>.'
         )
-        self.parent.acknowledgementText = (
-            _("If you use this module in research, please cite the method:<br>") + CITATION
-        )
+        self.parent.acknowledgementText = _("If you use this module in research, please cite:<br>") + CITATION
         if qt is not None:
             slicer.app.connect("startupCompleted()", registerSampleData)
 
@@ -203,8 +196,7 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
         :param inputVolume: scalar volume node with a chest CT in HU; its voxels are not changed.
         :param options: a ``RunOptions`` (LesionDecompMrml/run_options.py), which explains all of them.
         :param progress: called as progress(stage, done, total); cancelled() is asked often, True ends the run.
-        :param keywords: single options: lungSegments, model, threshold, minimumVolumeMl, device, batchSize,
-            heatmapNode, lungsNode, lesionsNode, tableNode, segmentationNode, reportNode.
+        :param keywords: single options, as threshold=0.3.
         :return: a ``ResultNodes`` with ct, heatmap, lungs, lesions, table, segmentation and report.
         :raises LesionDecompError: unsuitable input.
         :raises Cancelled: by ``cancelled``, or because a node that is needed left the scene. The scene is as it was.
@@ -304,18 +296,11 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
             parameters.threshold, parameters.minimumVolumeMl = result.threshold, result.minimum_volume_ml
         return result.nodes
 
-    def compareResults(self, earlier, later, onProgress=None, onDone=None, onFailed=None, onCancelled=None):
-        """Start comparing two results, given by their heatmap nodes, in a worker process, and return at once.
+    def compareResults(self, earlier, later, **listeners):
+        """Start comparing two results, given by their heatmap nodes, and return at once; see ``compare_results``."""
+        from LesionDecompMrml.comparison_run import compare_results
 
-        :param onDone: called as onDone(nodes) at the end, with a ``ChangeNodes``; the others as in startProcess.
-        :return: a ``ComparisonRun``: cancel(), is_running and, for scripts without an event loop, wait().
-        """
-        from LesionDecompMrml.comparison_run import ComparisonRun
-        from LesionDecompMrml.result_nodes import result_of
-        from LesionDecompMrml.segmentation_run import Listeners
-
-        listeners = Listeners(onProgress, onDone, onFailed, onCancelled)
-        return ComparisonRun(result_of(earlier), result_of(later), listeners, self.every)
+        return compare_results(earlier, later, self.every, **listeners)
 
     def startTraining(self, dataFolder, outputFolder, onProgress=None, onEnd=None, **settings):
         """Start training a model in a process of its own, and return at once; other modules can be used meanwhile.

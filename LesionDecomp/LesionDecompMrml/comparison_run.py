@@ -16,7 +16,7 @@ from LesionDecompLib.measurement.statistics import lesion_statistics
 
 from .change_nodes import write_change_nodes
 from .input_nodes import volume_from_node
-from .result_nodes import ResultNodes
+from .result_nodes import ResultNodes, result_of
 from .segmentation_run import WAIT_STEP_S, Listeners
 from .slicer_python import slicer_python
 
@@ -144,3 +144,18 @@ class ComparisonRun:
     def _notify(listener, *arguments) -> None:
         if listener is not None:
             listener(*arguments)
+
+
+def compare_results(earlier, later, every=None, onProgress=None, onDone=None, onFailed=None, onCancelled=None):
+    """Start comparing two results in a worker process, and return at once.
+
+    :param earlier, later: their heatmap nodes.
+    :param every: see :class:`ComparisonRun`.
+    :param onProgress: called as onProgress(step), with stage, done, total and seconds_left.
+    :param onDone: called as onDone(nodes) at the end, with a :class:`~.change_nodes.ChangeNodes`; onFailed(error) and
+        onCancelled() are called instead if it fails or is cancelled.
+    :return: a :class:`ComparisonRun`: cancel(), is_running and, for scripts without an event loop, wait().
+    :raises LesionDecompError: results that do not fit; nothing has been started then.
+    """
+    listeners = Listeners(onProgress, onDone, onFailed, onCancelled)
+    return ComparisonRun(result_of(earlier), result_of(later), listeners, every)
