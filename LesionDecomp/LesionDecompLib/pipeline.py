@@ -108,9 +108,16 @@ class Segmenter:
         from .models.runtime import PRECISIONS  # not before: it loads torch
 
         if batch_size < 1:
-            raise ConfigError("Segmentation", f"a batch size of {batch_size}", "at least 1 slice")
+            raise ConfigError(
+                "Segmentation", f"a batch size of {batch_size}", "at least 1 slice", code="batch_size_range"
+            )
         if precision not in PRECISIONS:
-            raise ConfigError("Segmentation", f"the precision '{precision}'", f"one of {', '.join(PRECISIONS)}")
+            raise ConfigError(
+                "Segmentation",
+                f"the precision '{precision}'",
+                f"one of {', '.join(PRECISIONS)}",
+                code="precision_unknown",
+            )
         self.device, self.device_in_words = choose_device(device)
         self.precision = precision
         self.batch_size = batch_size
@@ -323,9 +330,13 @@ def _bundle(bundle: ModelBundle | str | Path | None, task: str) -> ModelBundle:
 
 def _check_parameters(threshold: float, min_volume_ml: float) -> None:
     if not 0 < threshold <= 1:
-        raise ConfigError("Segmentation", f"a threshold of {threshold:g}", "a number above 0, at most 1")
+        raise ConfigError(
+            "Segmentation", f"a threshold of {threshold:g}", "a number above 0, at most 1", code="threshold_range"
+        )
     if not 0 <= min_volume_ml < float("inf"):
-        raise ConfigError("Segmentation", f"a minimum volume of {min_volume_ml:g} mL", "0 mL or more")
+        raise ConfigError(
+            "Segmentation", f"a minimum volume of {min_volume_ml:g} mL", "0 mL or more", code="min_volume_range"
+        )
 
 
 def _no_progress(stage: str, done: int, total: int) -> None:
@@ -349,5 +360,7 @@ def _memory_errors(stage: str, volume: Volume) -> Iterator[None]:
         if isinstance(error, MemoryError) or "out of memory" in text or "not enough memory" in text:
             size = "×".join(str(n) for n in reversed(volume.shape))
             advice = "Use a smaller batch size or the CPU, or crop the volume."
-            raise ConfigError(stage, f"too little memory for {size} voxels", "memory for one batch", advice) from error
+            raise ConfigError(
+                stage, f"too little memory for {size} voxels", "memory for one batch", advice, code="out_of_memory"
+            ) from error
         raise

@@ -45,11 +45,11 @@ class Volume:
         array = np.asarray(array)
         if array.ndim != 3:
             shape = "×".join(str(n) for n in array.shape) or "a single number"
-            raise InputError(STAGE, f"an array with {array.ndim} dimensions ({shape})", "a 3-D chest CT")
+            raise InputError(STAGE, f"an array with {array.ndim} dimensions ({shape})", "a 3-D chest CT", code="not_3d")
         if array.size == 0:
-            raise InputError(STAGE, "a volume without voxels", "a 3-D chest CT")
+            raise InputError(STAGE, "a volume without voxels", "a 3-D chest CT", code="no_voxels")
         if array.dtype.kind not in "iuf":
-            raise InputError(STAGE, f"voxels of type {array.dtype}", "real numbers (HU)")
+            raise InputError(STAGE, f"voxels of type {array.dtype}", "real numbers (HU)", code="voxel_type")
         matrix = _checked_matrix(ijk_to_ras)
         return cls(_as_hu(without_gaps(array, matrix, STAGE)), matrix, name)
 
@@ -77,7 +77,12 @@ class Volume:
 def _checked_matrix(ijk_to_ras: np.ndarray) -> np.ndarray:
     matrix = np.array(ijk_to_ras, dtype=np.float64)
     if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
-        raise InputError(STAGE, "an IJK to RAS matrix that is not a finite 4×4 affine", "a finite 4×4 affine")
+        raise InputError(
+            STAGE,
+            "an IJK to RAS matrix that is not a finite 4×4 affine",
+            "a finite 4×4 affine",
+            code="matrix_not_finite",
+        )
     spacing = np.linalg.norm(matrix[:3, :3], axis=0)
     if (spacing < LEAST_SPACING_MM).any():
         raise InputError(
@@ -85,12 +90,15 @@ def _checked_matrix(ijk_to_ras: np.ndarray) -> np.ndarray:
             "a voxel spacing of {:g}×{:g}×{:g} mm".format(*spacing),
             "a positive spacing along each axis",
             "Correct the spacing in the file's header.",
+            code="spacing_not_positive",
         )
     # The volume spanned by unit axes: 1 for a right-angled grid, 0 when two axes are parallel.
     if abs(np.linalg.det(matrix[:3, :3] / spacing)) < 1e-3:
-        raise InputError(STAGE, "axes that span no volume", "three independent axes")
+        raise InputError(STAGE, "axes that span no volume", "three independent axes", code="matrix_singular")
     if not np.allclose(matrix[3], (0, 0, 0, 1)):
-        raise InputError(STAGE, "a projective IJK to RAS matrix", "an affine one (last row 0 0 0 1)")
+        raise InputError(
+            STAGE, "a projective IJK to RAS matrix", "an affine one (last row 0 0 0 1)", code="matrix_projective"
+        )
     return matrix
 
 

@@ -53,7 +53,7 @@ def writing_error(error: OSError, stage: str, name: str = "") -> LesionDecompErr
     found, expected, advice = _REASONS.get(
         error.errno or 0, (f"the system's error '{error.strerror or error}'", "a file that can be written", "")
     )
-    return OutputError(stage, f"{found} for '{name}'" if name else found, expected, advice)
+    return OutputError(stage, f"{found} for '{name}'" if name else found, expected, advice, code="output_not_writable")
 
 
 @contextmanager
@@ -163,6 +163,7 @@ def existing_error(stage: str, folder: Path, names: list[str]) -> LesionDecompEr
         "a folder without results",
         "Choose another folder, or have earlier results replaced.",
         remedy="overwrite",
+        code="output_exists",
     )
 
 

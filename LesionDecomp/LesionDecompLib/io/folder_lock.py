@@ -29,7 +29,7 @@ def sole_writer(folder: str | Path, wait: bool = True, stage: str = "Opening the
     except Timeout as error:
         found = f"another run that writes into '{Path(folder).name}'"
         advice = "Wait for its end or choose another folder."
-        raise OutputError(stage, found, "a folder of its own for each run", advice) from error
+        raise OutputError(stage, found, "a folder of its own for each run", advice, code="folder_in_use") from error
     except (OSError, NotImplementedError):  # a disk without locks, or one that writing will find to be read-only
         pass
     try:

@@ -30,7 +30,7 @@ def write_nifti(path: str | Path, array: np.ndarray, like: Volume) -> None:
 
     if array.dtype.name not in TYPES or array.shape != like.shape:
         found = f"voxels of type {array.dtype} and shape {array.shape}"
-        raise OutputError(STAGE, found, f"{', '.join(TYPES)} on the CT's grid")
+        raise OutputError(STAGE, found, f"{', '.join(TYPES)} on the CT's grid", code="output_type")
     header = Nifti1Header(endianness="<")
     header.set_data_dtype(array.dtype.newbyteorder("<"))
     header.set_data_shape(array.shape[::-1])

@@ -143,7 +143,9 @@ def write_nrrd(path: str | Path, array: np.ndarray, ijk_to_ras: np.ndarray, stag
     """
     name = TYPE_NAMES.get(array.dtype.name)
     if name is None or array.ndim != 3:
-        raise OutputError(stage, f"{array.ndim}-D voxels of type {array.dtype}", f"3-D {', '.join(TYPE_NAMES)}")
+        raise OutputError(
+            stage, f"{array.ndim}-D voxels of type {array.dtype}", f"3-D {', '.join(TYPE_NAMES)}", code="output_type"
+        )
     lps = lps_to_ras(ijk_to_ras)
     header = (
         "NRRD0004\n"
@@ -173,7 +175,9 @@ def write_image(path: str | Path, array: np.ndarray, like: Volume | np.ndarray) 
     """
     if isinstance(like, Volume):
         if array.shape != like.shape:
-            raise OutputError("Writing the results", f"an array of {array.shape}", f"the CT's {like.shape}")
+            raise OutputError(
+                "Writing the results", f"an array of {array.shape}", f"the CT's {like.shape}", code="output_other_grid"
+            )
         like = like.ijk_to_ras
     write_nrrd(path, array, like)
 

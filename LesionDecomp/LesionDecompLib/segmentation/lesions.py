@@ -137,7 +137,7 @@ def _extent(held: np.ndarray) -> slice:
 def _check_shapes(heat: np.ndarray, lungs: np.ndarray) -> None:
     if heat.shape != lungs.shape or heat.ndim != 3:
         found = f"a heatmap of shape {heat.shape} and a lung mask of shape {lungs.shape}"
-        raise ConfigError(STAGE, found, "two 3-D arrays of the same shape")
+        raise ConfigError(STAGE, found, "two 3-D arrays of the same shape", code="arrays_differ")
 
 
 def check_number(name: str, value: float) -> None:
@@ -146,4 +146,4 @@ def check_number(name: str, value: float) -> None:
     :raises LesionDecompError: naming the number.
     """
     if not (math.isfinite(value) and value >= 0):
-        raise ConfigError(STAGE, f"a {name} of {value}", "a number from 0 up")
+        raise ConfigError(STAGE, f"a {name} of {value}", "a number from 0 up", code="not_a_number")

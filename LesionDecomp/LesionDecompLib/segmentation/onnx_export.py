@@ -129,7 +129,9 @@ def export_onnx(bundle: ModelBundle, path: str | Path) -> float:
         import onnxscript  # noqa: F401  # torch's exporter needs it
     except ImportError as error:
         advice = "Install them: pip install onnx onnxscript onnxruntime."
-        raise ConfigError(STAGE, f"no module '{error.name}'", "the packages for ONNX", advice) from error
+        raise ConfigError(
+            STAGE, f"no module '{error.name}'", "the packages for ONNX", advice, code="onnx_missing"
+        ) from error
     path = Path(path)
     network = inference_network(bundle, torch.device("cpu"))
     lesions = bundle.task == "lesions"
@@ -152,7 +154,7 @@ def export_onnx(bundle: ModelBundle, path: str | Path) -> float:
             verbose=False,
         )
     if program is None:  # torch's exporter of old
-        raise ModelError(STAGE, "no exported program", "one that torch.export makes")
+        raise ModelError(STAGE, "no exported program", "one that torch.export makes", code="onnx_not_exported")
     model = program.model_proto
     text = json.dumps(bundle.metadata, indent=2, ensure_ascii=False)
     onnx.helper.set_model_props(model, {"bundle": text, "weights_sha256": bundle.sha256})
@@ -166,7 +168,9 @@ def export_onnx(bundle: ModelBundle, path: str | Path) -> float:
         worst = max(worst, float(np.abs(found - _expected(bundle, network, wrapped, x)).max()))
     if not worst <= LARGEST_ERROR:
         found_text = f"results that differ from torch by {worst:.2g}"
-        raise ModelError(STAGE, found_text, f"at most {LARGEST_ERROR:g}", "The file was not written.")
+        raise ModelError(
+            STAGE, found_text, f"at most {LARGEST_ERROR:g}", "The file was not written.", code="onnx_differs"
+        )
     write_bytes(path, data, STAGE)
     return worst
 

@@ -83,6 +83,7 @@ def segment_lungs(
             f"{lungs.volume_ml:.0f} mL of lung",
             f"at least {least:.0f} mL in a chest CT in Hounsfield units",
             "Check that the volume shows the chest and that its spacing is right, or supply a lung mask.",
+            code="no_lungs",
         )
     labels = np.zeros(volume.shape, dtype=np.uint8)
     sections = _write_labels(lungs, field, threshold, thickness, view.to_axial(labels), batch_size, cancelled)
