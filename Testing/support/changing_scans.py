@@ -79,7 +79,7 @@ def moved_pair() -> ChangingScans:
             "grown": here & ~pulled,
             "shrunk": pulled & ~here,
             "new": here,
-            "resolved": pulled,
+            "resolved": there,
             "same": here & pulled,
         }
         painted[name] = own[name]
