@@ -192,7 +192,7 @@ class TestSeveralCases:
         shutil.copyfile(ct, other)
         done = run_here(capsys, "segment", other, broken, ct, "-o", folder / "out")
         assert done.status == 1
-        assert names(folder / "out") == ["chest", "summary.csv", "zweite"]
+        assert names(folder / "out") == ["chest", "regions.csv", "summary.csv", "zweite"]
         assert names(folder / "out" / "chest") == names(folder / "out" / "zweite") == FILES
         with open(folder / "out" / "summary.csv", encoding="utf-8-sig", newline="") as stream:
             rows = list(csv.DictReader(stream))

@@ -48,15 +48,15 @@ def test_it_is_what_the_run_wrote(batch, capsys):
 
 def test_regions_of_all_finished_cases_stand_beside_it(batch, capsys):
     before = (batch / "regions.csv").read_bytes()
-    header, *rows = list(csv.reader(before.decode("utf-8").splitlines()))
+    header, *rows = list(csv.reader(before.decode("utf-8-sig").splitlines()))
     assert header[:3] == ["Case", "Set", "Region"] and header[-2:] == ["Severity score", "Severity total"]
     assert sorted({row[0] for row in rows}) == ["ct0", "ct1", "ct2"] and len(rows) == 3 * 12
-    own = list(csv.reader((batch / "ct1" / "regions.csv").read_text("utf-8").splitlines()))[1:]
+    own = list(csv.reader((batch / "ct1" / "regions.csv").read_text("utf-8-sig").splitlines()))[1:]
     assert [row[1:] for row in rows if row[0] == "ct1"] == [line[: len(header) - 1] for line in own]
     (batch / "regions.csv").unlink()
     shutil.rmtree(batch / "ct2")
     assert run_here(capsys, "summary", batch).status == 0
-    again = list(csv.reader((batch / "regions.csv").read_text("utf-8").splitlines()))
+    again = list(csv.reader((batch / "regions.csv").read_text("utf-8-sig").splitlines()))
     assert again == [header, *(row for row in rows if row[0] != "ct2")]
     (batch / "regions.csv").write_text("of somebody else", "utf-8")
     done = run_here(capsys, "summary", batch)

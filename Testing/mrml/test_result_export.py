@@ -111,7 +111,7 @@ def test_every_column_of_the_table_has_its_unit_and_definition(nodes):
     names = [table.GetColumnName(column) for column in range(table.GetNumberOfColumns())]
     assert names == ["Region", *(m.header for m in MEASUREMENTS)]
     for m in MEASUREMENTS:
-        assert table.GetColumnDescription(m.header) == m.definition
+        assert table.GetColumnDescription(m.header) == m.explanation
         assert table.GetColumnUnitLabel(m.header) == m.unit
 
 

@@ -206,7 +206,7 @@ def test_outputs_are_not_offered_as_chest_ct_nor_a_ct_as_heatmap(panel, result, 
 def test_the_tables_have_words_for_headers_and_sensible_digits(panel, result):
     shown = cells(panel.ui.measurementsTable)
     assert [row[0] for row in shown[:3]] == ["both lungs", "right lung", "left lung"]
-    assert len(shown) == 12
+    assert len(shown) == 18  # both lungs and each: whole, three zones, two halves
     lung_ml = float(result.table.GetCellText(0, result.table.GetColumnIndex("Lung volume (mL)")))
     assert shown[0][1] == f"{lung_ml:.0f}"
     assert result.table.GetUseColumnTitleAsColumnHeader() and result.table.GetUseFirstColumnAsRowHeader()

@@ -7,6 +7,8 @@ import sys
 from ..errors import ConfigError
 
 STAGE = "Loading PyTorch"
+# What loaders answer where a library cannot be mapped into memory.
+OUT_OF_MEMORY = ("failed to map segment", "cannot allocate memory", "paging file is too small")
 
 
 def torch_error(error: BaseException) -> ConfigError | None:
@@ -23,6 +25,10 @@ def torch_error(error: BaseException) -> ConfigError | None:
     if not isinstance(error, ImportError | OSError) or not _came_from_import(error):
         return None
     reason = " ".join(str(error).split())[:200]
+    if any(words in reason.lower() for words in OUT_OF_MEMORY):
+        advice = "Possibly out of memory: close other programs, or use a machine with more of it."
+        found = f"PyTorch, for which memory is too short ({reason})"
+        return ConfigError(STAGE, found, "memory to load it", advice, code="out_of_memory")
     advice = "Install PyTorch anew: pip install --force-reinstall torch."
     if sys.platform == "win32" or "WinError" in reason or ".dll" in reason.lower():
         advice = f"Install the Microsoft Visual C++ Redistributable (x64), and restart. If that does not help: {advice}"

@@ -110,7 +110,7 @@ def test_results_and_the_output_folder_are_no_studies(tmp_path, capsys, models):
     done = run_here(capsys, "segment", root, "-o", root / "results", "--quiet")
     assert done.status == 0, done.err
     assert "Found 1 CT in 'studies'. Left out: 1 × results of an earlier run (earlier)." in done.err
-    assert names(root / "results") == ["chest", "summary.csv"]  # a subfolder each, also for one
+    assert names(root / "results") == ["chest", "regions.csv", "summary.csv"]  # a subfolder each, also for one
     report = (root / "results" / "chest" / "report.json").read_text("utf-8")
 
     # Another study has come: the first one is not computed again, and the results are not taken for studies.
@@ -146,7 +146,7 @@ def test_a_run_of_its_own_over_a_tree(tree, tmp_path):
     assert done.status == 1, done.err
     assert done.err.count("Found 4 CTs in 'Archiv 1'.") == 1  # by one of three processes
     assert "3 of 4 cases done" in done.err
-    assert names(tmp_path / "out") == ["chest", "p1_s1_CT", "p2_s1_CT", "summary.csv"]
+    assert names(tmp_path / "out") == ["chest", "p1_s1_CT", "p2_s1_CT", "regions.csv", "summary.csv"]
     report = json.loads((tmp_path / "out" / "p1_s1_CT" / "report.json").read_text("utf-8"))
     assert report["input"]["format"] == "DICOM" and report["input"]["size_ijk"][2] == 12
 

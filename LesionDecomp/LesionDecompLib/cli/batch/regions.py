@@ -25,6 +25,7 @@ def write_batch_regions(folder: Path, cases: Iterable[Case]) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_file(folder / REGIONS, "w", "Writing the regions") as stream:
+        stream.write("\ufeff")  # as io.atomic.write_csv does
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(HEADER)
         for case in sorted(cases, key=lambda case: case.name):
@@ -35,7 +36,7 @@ def write_batch_regions(folder: Path, cases: Iterable[Case]) -> None:
 def is_batch_regions(path: Path) -> bool:
     """Whether a file is one that :func:`write_batch_regions` wrote, which a later run may write anew."""
     try:
-        with path.open(encoding="utf-8", newline="") as stream:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
             return next(csv.reader(stream), None) == HEADER
     except (OSError, UnicodeError, csv.Error):
         return False
@@ -43,7 +44,7 @@ def is_batch_regions(path: Path) -> bool:
 
 def _rows_of(case: Case) -> Iterator[list[str]]:
     try:
-        with (case.folder / REGIONS).open(encoding="utf-8", newline="") as stream:
+        with (case.folder / REGIONS).open(encoding="utf-8-sig", newline="") as stream:
             rows = csv.reader(stream)
             if next(rows, None) == CSV_HEADER:
                 yield from (row[: len(KEPT)] for row in rows if len(row) == len(CSV_HEADER))
