@@ -81,25 +81,15 @@ def test_a_rank_s_failure_ends_the_run_with_its_reason(training_set, tmp_path):
 @pytest.mark.skipif(not Path("/proc/self/environ").is_file(), reason="tells ranks apart by Linux's /proc")
 def test_a_rank_that_is_killed_costs_no_more_than_the_steps_since_the_last_checkpoint(training_set, tmp_path):
     settings = (*SETTINGS, "critic_every=1", "steps=100")
-    words = command(
-        2,
-        training_set,
-        tmp_path / "killed",
-        *("--resume", "--checkpoint-seconds", "0.1"),
-        settings=settings,
-        launcher=["--max-restarts=2", "--monitor-interval=0.2"],
-    )
-    process = subprocess.Popen(words, env=ENVIRONMENT, stderr=subprocess.PIPE, encoding="utf-8")
-    kept, end = 0, time.monotonic() + 900
-    while kept < 20 and process.poll() is None and time.monotonic() < end:  # a row of the log is written by then
-        time.sleep(0.02)
-        with suppress(OSError):
-            kept = torch.load(tmp_path / "killed" / "checkpoint.pt", weights_only=True)["step"]
-    os.kill(rank_of(process.pid, 1), signal.SIGKILL)
-    _, errors = process.communicate(timeout=900)
-    assert process.returncode == 0, errors[-3000:]
-    assert (tmp_path / "killed" / "bundle").is_dir()
-    with open(tmp_path / "killed" / "log.csv", encoding="utf-8") as stream:
+    for attempt in range(3):
+        run = tmp_path / f"killed {attempt}"
+        status, errors, kept = with_a_killed_rank(training_set, run, settings)
+        # Now and then Gloo's processes miss each other when they start anew, which is not about this training.
+        if status == 0 or "Gloo connectFullMesh failed" not in errors:
+            break
+    assert status == 0, errors[-3000:]
+    assert (run / "bundle").is_dir()
+    with open(run / "log.csv", encoding="utf-8") as stream:
         rows = [(int(row["step"]), float(row["seconds"])) for row in csv.DictReader(stream)]
     assert [step for step, _ in rows] == list(range(20, 101, 20))
     anew = [step for (_, before), (step, after) in itertools.pairwise(rows) if after < before]
@@ -107,7 +97,23 @@ def test_a_rank_that_is_killed_costs_no_more_than_the_steps_since_the_last_check
 
     whole = train(2, training_set, tmp_path / "whole", settings=settings)
     assert whole.returncode == 0, whole.stderr[-3000:]
-    assert logged(tmp_path / "killed") == pytest.approx(logged(tmp_path / "whole"), rel=1e-5, abs=1e-6)
+    assert logged(run) == pytest.approx(logged(tmp_path / "whole"), rel=1e-5, abs=1e-6)
+
+
+def with_a_killed_rank(data: Path, run: Path, settings: tuple[str, ...]) -> tuple[int, str, int]:
+    """Train on two ranks, the second of which is killed behind a checkpoint: exit status, messages, its step."""
+    launcher = ["--max-restarts=2", "--monitor-interval=0.2"]
+    options = ("--resume", "--checkpoint-seconds", "0.1")
+    words = command(2, data, run, *options, settings=settings, launcher=launcher)
+    process = subprocess.Popen(words, env=ENVIRONMENT, stderr=subprocess.PIPE, encoding="utf-8")
+    kept, end = 0, time.monotonic() + 900
+    while kept < 20 and process.poll() is None and time.monotonic() < end:  # a row of the log is written by then
+        time.sleep(0.02)
+        with suppress(OSError):
+            kept = torch.load(run / "checkpoint.pt", weights_only=True)["step"]
+    os.kill(rank_of(process.pid, 1), signal.SIGKILL)
+    _, errors = process.communicate(timeout=900)
+    return process.returncode, errors, kept
 
 
 def rank_of(launcher: int, rank: int) -> int:

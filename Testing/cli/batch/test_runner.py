@@ -88,7 +88,8 @@ def test_an_input_that_was_only_copied_anew_costs_no_computation_and_a_changed_o
 def test_results_of_other_parameters_are_neither_taken_for_done_nor_replaced(inputs, models, capsys, other):
     folder, _, out = inputs
     arguments = ["segment", folder / "a.nrrd", folder / "b.nrrd", "-o", out, "--quiet"]
-    assert run_here(capsys, *arguments).status == 0
+    done = run_here(capsys, *arguments)
+    assert done.status == 0, done.err
     before = snapshot(out)
     refused = run_here(capsys, *arguments, *other)
     assert refused.status == 1 and "an earlier heatmap.nrrd" in refused.err
