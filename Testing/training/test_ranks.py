@@ -80,9 +80,9 @@ def test_a_rank_s_failure_ends_the_run_with_its_reason(training_set, tmp_path):
 
 @pytest.mark.skipif(
     not os.environ.get("LESIONDECOMP_RESTARTS"),
-    reason="Gloo's processes miss each other now and then when they start anew, for minutes (set LESIONDECOMP_RESTARTS)",
+    reason="Gloo's processes may miss each other for minutes when they start anew (set LESIONDECOMP_RESTARTS)",
 )
-@pytest.mark.skipif(not Path("/proc/self/environ").is_file(), reason="tells ranks apart by Linux's /proc")
+@pytest.mark.skipif(not Path("/proc/self/environ").is_file(), reason="distinguishes ranks by Linux's /proc")
 def test_a_rank_that_is_killed_costs_no_more_than_the_steps_since_the_last_checkpoint(training_set, tmp_path):
     settings = (*SETTINGS, "critic_every=1", "steps=100")
     for attempt in range(3):
