@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..measurement.change.comparison import Comparison
@@ -18,7 +17,7 @@ from ..measurement.change.definitions import (
 from ..measurement.change.labels import Change
 from ..measurement.statistics import REGION_HEADER
 from .change_pictures import change_pictures
-from .page import data_uri
+from .page import page_template
 from .style import STYLE
 
 if TYPE_CHECKING:
@@ -45,25 +44,15 @@ def follow_page(follow: FollowUp, record: Mapping[str, Any]) -> str:
     :param record: of the follow-up.
     :return: HTML, UTF-8.
     """
-    # They come with torch, which Slicer lacks until the user agrees to its installation.
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
+    from markupsafe import Markup  # not before: it comes with torch, which Slicer may lack
 
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["data_uri"] = data_uri
     parts = [
         _part(number, follow, comparison, written)
         for number, (comparison, written) in enumerate(
             zip(follow.comparisons, record["comparisons"], strict=True), start=1
         )
     ]
-    return environment.get_template("follow_page.html").render(
+    return page_template("follow_page.html").render(
         title=TITLE,
         style=Markup(STYLE),
         trend=Markup(follow.trend_svg()),

@@ -35,11 +35,28 @@ from .picture import LESION_COLOR, LUNG_COLOR, LUNG_WINDOW
 from .style import STYLE
 
 if TYPE_CHECKING:
+    from jinja2 import Template
     from PIL import Image
 
 LETTERS = 1.5  # panels are shown at less than half their size
 TITLE = "Lung lesions in chest CT"
 TILES = ("involvement_percent", "lesion_volume_ml", "lung_volume_ml", "ground_glass_ml", "consolidation_ml")
+
+
+def page_template(name: str) -> Template:
+    """A page's template beside this file; what is put into it is escaped."""
+    # It comes with torch, which Slicer lacks until the user agrees to its installation.
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["data_uri"] = data_uri
+    return environment.get_template(name)
 
 
 def report_page(
@@ -53,25 +70,15 @@ def report_page(
         settings are taken from it.
     :return: HTML, UTF-8.
     """
-    # They come with torch, which Slicer lacks until the user agrees to its installation.
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
+    from markupsafe import Markup  # not before: it comes with torch, which Slicer may lack
 
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["data_uri"] = data_uri
     view = volume.view
     stacks = [view.to_axial(array) for array in (volume.array, heat, lungs, lesions)]
     threshold = float(manifest["parameters"]["threshold"])
     axial, coronal = slice_panels(view, stacks, threshold, LETTERS)
     curve = volume_chart(*volume_curve(heat, lungs, volume.voxel_volume_ml), threshold)
     areas = axis_chart(view.height_mm(np.arange(view.shape[0])), *_areas(view, stacks[2:]))
-    return environment.get_template("page.html").render(
+    return page_template("page.html").render(
         axial=axial,
         coronal=coronal,
         style=Markup(STYLE),
