@@ -9,20 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import slicer
-import vtk
 from LesionDecompLib.errors import Cancelled, LesionDecompError
 from LesionDecompLib.measurement.change.scan import STAGE, Scan
 from LesionDecompLib.measurement.statistics import lesion_statistics
 
-from .change_nodes import write_change_nodes
+from .change_nodes import ChangeNodes, write_change_nodes
 from .input_nodes import volume_from_node
 from .result_nodes import ResultNodes, result_of
-from .segmentation_run import WAIT_STEP_S, Listeners
+from .segmentation_run import Listeners
 from .slicer_python import slicer_python
+from .watched_run import WatchedRun
 
 if TYPE_CHECKING:
     from LesionDecompLib.processes.change import ChangeJob
-    from LesionDecompLib.processes.events import Step
 
 
 def scan_of(nodes: ResultNodes) -> Scan:
@@ -40,8 +39,8 @@ def scan_of(nodes: ResultNodes) -> Scan:
     return Scan(lungs, (lesions != 0).astype(np.uint8), volume.ijk_to_ras, rows, volume.array)
 
 
-class ComparisonRun:
-    """One comparison from its start to its end; somebody has to call :meth:`poll` now and then, or :meth:`wait`.
+class ComparisonRun(WatchedRun):
+    """One comparison from its start to its end.
 
     :param earlier, later: complete results of the scene.
     :param listeners: whom to notify; ``done`` is called with the :class:`~.change_nodes.ChangeNodes`.
@@ -61,89 +60,27 @@ class ComparisonRun:
 
         if earlier.heatmap == later.heatmap:
             raise LesionDecompError(STAGE, "one result", "two results", "Choose another one to compare with.")
-        self.earlier, self.later, self._listeners = earlier, later, listeners or Listeners()
-        self._reported: Step | None = None
+        self.earlier, self.later = earlier, later
         self._started = time.monotonic()
-        self.job: ChangeJob | None = ChangeJob(
+        job = ChangeJob(
             scan_of(earlier), scan_of(later), python=slicer_python(), temporary_folder=slicer.app.temporaryPath or None
         )
-        self._scene = later.heatmap.GetScene()
-        events = slicer.vtkMRMLScene
-        self._observers = [
-            self._scene.AddObserver(events.StartCloseEvent, lambda *_: self.cancel()),
-            self._scene.AddObserver(events.NodeAboutToBeRemovedEvent, self._on_node_removed),
-        ]
-        self._stop_polling = every(self.poll) if every is not None else None
+        super().__init__(job, later.heatmap.GetScene(), listeners or Listeners(), every)
 
-    @property
-    def is_running(self) -> bool:
-        """Whether the end is still to come."""
-        return self.job is not None
-
-    def poll(self) -> None:
-        """Report what the worker has sent; when it has ended, write its result or report the error."""
-        if self.job is None:
-            return
-        self.job.poll()
-        if self.job.step != self._reported:
-            self._reported = self.job.step
-            self._notify(self._listeners.progress, self._reported)
-        if self.job is None or self.job.is_running:  # a listener may have canceled
-            return
-        job = self._end()
-        notice: tuple[Any, ...]
-        try:
-            found = job.result()
-            if not all(self._scene.IsNodePresent(node) for node in self._needed()):
-                raise Cancelled(STAGE)
-            nodes = write_change_nodes(self.earlier, self.later, found)
-        except Cancelled:
-            notice = (self._listeners.cancelled,)
-        except Exception as error:  # whatever MRML raises, the user must hear of it, and the panel must go on
-            notice = (self._listeners.failed, error)
-        else:
-            logging.info(f"LesionDecomp: compared in {time.monotonic() - self._started:.1f} s")
-            for warning in found.warnings:
-                logging.warning(f"LesionDecomp: {warning}")
-            notice = (self._listeners.done, nodes)
-        finally:
-            job.close()
-        self._notify(*notice)
-
-    def wait(self) -> None:
-        """Wait for the end; for scripts without an event loop."""
-        while self.is_running:
-            self.poll()
-            time.sleep(WAIT_STEP_S)
-
-    def cancel(self) -> None:
-        """End the worker and everything it started; the scene stays as it is."""
-        if self.job is not None:
-            self._end().close()
-            self._notify(self._listeners.cancelled)
-
-    def _needed(self) -> list[Any]:
+    def needed(self) -> list[Any]:
+        """The nodes of both results."""
         return [node for one in (self.earlier, self.later) for node in (one.ct, one.heatmap, one.lungs, one.lesions)]
 
-    def _end(self) -> ChangeJob:
-        job, self.job = self.job, None
-        assert job is not None
-        if self._stop_polling is not None:
-            self._stop_polling()
-        for tag in self._observers:
-            self._scene.RemoveObserver(tag)
-        self._observers = []
-        return job
-
-    @vtk.calldata_type(vtk.VTK_OBJECT)
-    def _on_node_removed(self, _scene, _event, node) -> None:
-        if any(node == needed for needed in self._needed()):
-            self.cancel()
-
-    @staticmethod
-    def _notify(listener, *arguments) -> None:
-        if listener is not None:
-            listener(*arguments)
+    def write(self, job: ChangeJob) -> ChangeNodes:
+        """See :class:`.watched_run.WatchedRun`."""
+        found = job.result()
+        if not all(self._scene.IsNodePresent(node) for node in self.needed()):
+            raise Cancelled(STAGE)
+        nodes = write_change_nodes(self.earlier, self.later, found)
+        logging.info(f"LesionDecomp: compared in {time.monotonic() - self._started:.1f} s")
+        for warning in found.warnings:
+            logging.warning(f"LesionDecomp: {warning}")
+        return nodes
 
 
 def compare_results(earlier, later, every=None, onProgress=None, onDone=None, onFailed=None, onCancelled=None):

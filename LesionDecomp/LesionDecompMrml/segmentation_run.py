@@ -14,7 +14,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import slicer
-import vtk
 from LesionDecompLib.ct.checks import check_chest_ct
 from LesionDecompLib.ct.volume import Volume
 from LesionDecompLib.errors import Cancelled
@@ -24,14 +23,13 @@ from .input_nodes import lung_mask_from_node, volume_from_node
 from .result_nodes import ResultNodes, check_outputs, write_result
 from .run_options import RunOptions
 from .slicer_python import slicer_python
+from .watched_run import WatchedRun
 
 if TYPE_CHECKING:
     import numpy as np
     from LesionDecompLib.pipeline import SegmentResult
     from LesionDecompLib.processes.events import Step
     from LesionDecompLib.processes.segmentation import JobParameters, SegmentationJob, WorkerResult
-
-WAIT_STEP_S = 0.02
 
 
 @dataclass(eq=False)
@@ -178,8 +176,8 @@ def log_run(nodes: ResultNodes, seconds: float, device: str = "") -> None:
         logging.warning(f"LesionDecomp: {warning}")
 
 
-class SegmentationRun:
-    """One run from its start to its end; somebody has to call :meth:`poll` now and then, or :meth:`wait`.
+class SegmentationRun(WatchedRun):
+    """One run from its start to its end.
 
     :param request: what to do.
     :param parameters: of the run.
@@ -203,83 +201,15 @@ class SegmentationRun:
     ) -> None:
         from LesionDecompLib.processes.segmentation import SegmentationJob
 
-        self.request, self._listeners = request, listeners or Listeners()
-        self.lost = ""  # name of the node whose removal ended the run
-        self._reported: Step | None = None
-        self.job: SegmentationJob | None = SegmentationJob(
-            *request.hand_over(), parameters, python=python, temporary_folder=temporary_folder
-        )
-        self._scene = request.ct.GetScene()
-        events = slicer.vtkMRMLScene
-        self._observers = [
-            self._scene.AddObserver(events.StartCloseEvent, self._on_scene_close),
-            self._scene.AddObserver(events.NodeAboutToBeRemovedEvent, self._on_node_removed),
-        ]
-        self._stop_polling = every(self.poll) if every is not None else None
+        self.request = request
+        job = SegmentationJob(*request.hand_over(), parameters, python=python, temporary_folder=temporary_folder)
+        super().__init__(job, request.ct.GetScene(), listeners or Listeners(), every)
 
-    @property
-    def is_running(self) -> bool:
-        """Whether the end is still to come."""
-        return self.job is not None
+    def needed(self) -> list[Any]:
+        """The CT and the nodes to write into."""
+        return self.request.nodes
 
-    def poll(self) -> None:
-        """Report what the worker has sent; when it has ended, write its result or report the error."""
-        if self.job is None:
-            return
-        self.job.poll()
-        if self.job.step != self._reported:
-            self._reported = self.job.step
-            self._notify(self._listeners.progress, self._reported)
-        if self.job is None or self.job.is_running:  # a listener may have cancelled
-            return
-        job = self._end()
-        notice: tuple[Any, ...]
-        try:
-            result = job.result()
-            nodes = self.request.write(result, result.report)
-        except Cancelled:  # a node left the scene without its event, or between two events
-            notice = (self._listeners.cancelled,)
-        except Exception as error:  # whatever MRML raises, the user must hear of it, and the panel must go on
-            notice = (self._listeners.failed, error)
-        else:
-            notice = (self._listeners.done, nodes)
-        finally:
-            job.close()
-        self._notify(*notice)
-
-    def wait(self) -> None:
-        """Wait for the end; for scripts without an event loop."""
-        while self.is_running:
-            self.poll()
-            time.sleep(WAIT_STEP_S)
-
-    def cancel(self) -> None:
-        """End the worker and everything it started; the scene stays as it is."""
-        if self.job is not None:
-            self._end().close()
-            self._notify(self._listeners.cancelled)
-
-    def _end(self) -> SegmentationJob:
-        """The run's job, no longer watched; there must be one."""
-        job, self.job = self.job, None
-        assert job is not None
-        if self._stop_polling is not None:
-            self._stop_polling()
-        for tag in self._observers:
-            self._scene.RemoveObserver(tag)
-        self._observers = []
-        return job
-
-    def _on_scene_close(self, _scene, _event) -> None:
-        self.cancel()
-
-    @vtk.calldata_type(vtk.VTK_OBJECT)
-    def _on_node_removed(self, _scene, _event, node) -> None:
-        if any(node == needed for needed in self.request.nodes):
-            self.lost = node.GetName() or ""
-            self.cancel()
-
-    @staticmethod
-    def _notify(listener, *arguments) -> None:
-        if listener is not None:
-            listener(*arguments)
+    def write(self, job: SegmentationJob) -> ResultNodes:
+        """See :class:`.watched_run.WatchedRun`."""
+        result = job.result()
+        return self.request.write(result, result.report)
