@@ -17,7 +17,7 @@ from LesionDecompLib.training.data.slices import SliceSet
 from LesionDecompLib.training.draws import SliceDraws
 from LesionDecompLib.training.lesion_task import LesionTask
 from LesionDecompLib.training.loop import train
-from LesionDecompLib.training.painted_lesions import lesion_kind, paint_lesions
+from LesionDecompLib.training.painted_lesions import COMPACT, SPREAD, lesion_look, paint_lesions
 from LesionDecompLib.training.smooth_fields import interpolated
 from tiny_training import TINY, slice_image, write_training_set
 from torch.nn import functional
@@ -151,16 +151,24 @@ def plain_paint(x: torch.Tensor, draws: SliceDraws) -> tuple[torch.Tensor, torch
             candidates = torch.nonzero((lung > 0) & ((share < 0.7) if rng.random() < 0.65 else (share >= 0)))
             row, column = candidates[rng.integers(len(candidates))].tolist()
             rows, columns = torch.arange(size[0]).view(-1, 1) - row, torch.arange(size[1]).view(1, -1) - column
+            look = lesion_look(rng)
             angle = rng.uniform(0, np.pi)
-            long = np.exp(rng.uniform(np.log(3.0), np.log(34.0))) * scale
-            short = max(2 * scale, long * rng.uniform(0.35, 1.0))
+            sizes, roundness, raggedness, blur = COMPACT if look.compact else SPREAD
+            long = np.exp(rng.uniform(*np.log(sizes))) * scale
+            short = max(2 * scale, long * rng.uniform(roundness, 1.0))
             u = (np.cos(angle) * columns + np.sin(angle) * rows) / long
             v = (np.cos(angle) * rows - np.sin(angle) * columns) / short
-            ragged = field(rng, max(1.5, short * rng.uniform(0.15, 0.6))) * rng.uniform(0.1, 0.45)
-            edge = max(rng.uniform(0.5, 4.0) * scale / short, 0.02)
+            ragged = field(rng, max(1.5, short * rng.uniform(0.15, 0.6))) * rng.uniform(*raggedness)
+            edge = max(rng.uniform(0.5, blur) * scale / short, 0.02)
             patch = torch.sigmoid((1 - torch.sqrt(u * u + v * v) + ragged) / edge * 2)
-            delta, density, rough = lesion_kind(rng)
-            level = image[lung > 0].median() + delta + rough * field(rng, rng.uniform(1.0, 2.5))
+            texture, density = look.delta + look.rough * field(rng, rng.uniform(1.0, 2.5)), look.density
+            if look.bronchi or look.net:
+                lines = torch.exp(-field(rng, rng.uniform(3.0, 6.0)).abs() * rng.uniform(4.0, 8.0))
+                texture = texture + look.net * lines
+                density = torch.lerp(
+                    torch.tensor(density), torch.tensor(1.0 if look.net else 0.0), lines * (look.bronchi or 1)
+                )
+            level = image[lung > 0].median() + texture
             on_top = patch * density > opacity
             grey.copy_(torch.where(on_top, level.clamp(max=0.99), grey))
             opacity.copy_(torch.maximum(opacity, patch * density))

@@ -7,6 +7,7 @@ training of Yao et al., "Label-Free Segmentation of COVID-19 Lesions in Lung CT"
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -15,12 +16,15 @@ import torch
 from .draws import SliceDraws
 from .smooth_fields import interpolated
 
+# Half lengths (pixels, of a slice of 144 a side), least roundness, raggedness of the border and its largest width.
+SPREAD = ((3.0, 34.0), 0.35, (0.1, 0.45), 4.0)
+COMPACT = ((2.0, 16.0), 0.7, (0.02, 0.2), 1.5)
+
 
 def paint_lesions(x: torch.Tensor, draws: SliceDraws) -> tuple[torch.Tensor, torch.Tensor]:
-    """Paint ground-glass and consolidation into normal slices.
+    """Paint ground-glass, reticulation, consolidation, nodules and masses into normal slices.
 
-    Each slice gets one to six irregular patches, drawn to the lungs' edge more often than not; opacity, sharpness and
-    texture vary from faint ground-glass to solid consolidation.
+    Each slice gets one to six of them, drawn to the lungs' edge more often than not; see :func:`lesion_look`.
 
     :param x: ``(n, 1, h, w)`` in [-1, 1], exactly -1 outside the lungs.
     :return: painted slices like ``x``, and how much lesion each pixel holds, ``(n, 1, h, w)`` in [0, 1].
@@ -56,8 +60,8 @@ class _Patches:
     :param lung: ``(h, w)`` bool.
     :param share: of lung around each pixel, see :func:`_rim`.
 
-    ``extent``: how much of each patch a pixel holds, in [0, 1]; ``texture``: its gray above healthy lung; both
-    ``(k, h, w)``. ``density``: opacity of each patch, ``(k, 1, 1)``.
+    ``extent``: how much of each patch a pixel holds, ``density``: its opacity there, both in [0, 1]; ``texture``: its
+    gray above healthy lung; each ``(k, h, w)``.
     """
 
     def __init__(self, lung: torch.Tensor, share: torch.Tensor, rng: np.random.Generator) -> None:
@@ -70,29 +74,63 @@ class _Patches:
             if len(candidates) == 0:
                 continue
             row, column = candidates[rng.integers(len(candidates))].tolist()
-            shape, field = _outline((height, width), rng)
-            delta, density, rough = lesion_kind(rng)
-            texture = _field((height, width), rng, rng.uniform(1.0, 2.5))
+            look = lesion_look(rng)
+            shape, field = _outline((height, width), look.compact, rng)
+            texture, density = look.drawn((height, width), rng)
             shapes.append((row, column, *shape))
             ragged.append(field)
-            textures.append(delta + rough * texture)
+            textures.append(texture)
             densities.append(density)
-        self.density = torch.tensor(densities).view(-1, 1, 1)
         self.extent = _extent((height, width), shapes, ragged)
-        self.texture = torch.stack(textures) if textures else self.extent
+        self.texture, self.density = (torch.stack(maps) if maps else self.extent for maps in (textures, densities))
 
     def __len__(self) -> int:
         return len(self.density)
 
 
-def lesion_kind(rng: np.random.Generator) -> tuple[float, float, float]:
-    """Gray above healthy lung, opacity and roughness of ground-glass, dense ground-glass or consolidation."""
-    draw = rng.random()
+@dataclass(frozen=True)
+class LesionLook:
+    """What a painted lesion looks like.
+
+    :param delta: gray above healthy lung, in units of the [-1, 1] range.
+    :param density: opacity in [0, 1].
+    :param rough: standard deviation of the grain in it.
+    :param compact: a nodule or mass: rounder, sharper and mostly smaller than infiltrates.
+    :param bronchi: share of the opacity that air in bronchi takes away along thin lines.
+    :param net: gray that a net of thin lines adds.
+    """
+
+    delta: float
+    density: float
+    rough: float
+    compact: bool = False
+    bronchi: float = 0.0
+    net: float = 0.0
+
+    def drawn(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Gray above healthy lung, and opacity, each ``size``."""
+        texture = self.delta + self.rough * _field(size, rng, rng.uniform(1.0, 2.5))
+        density = torch.full(size, self.density)
+        if self.bronchi or self.net:
+            lines = _field(size, rng, rng.uniform(3.0, 6.0)).abs_().mul_(-rng.uniform(4.0, 8.0)).exp_()
+            texture = texture + self.net * lines
+            density = density * (1 - self.bronchi * lines) if self.bronchi else density + (1 - self.density) * lines
+        return texture, density
+
+
+def lesion_look(rng: np.random.Generator) -> LesionLook:
+    """Of ground-glass, reticulation, dense ground-glass, consolidation, a nodule or a mass."""
+    draw, opaque = rng.random(), rng.uniform(0.7, 1.0)
+    if draw < 0.3:
+        return LesionLook(rng.uniform(0.2, 0.5), opaque, rng.uniform(0.02, 0.15))
     if draw < 0.4:
-        return rng.uniform(0.2, 0.5), rng.uniform(0.7, 1.0), rng.uniform(0.02, 0.15)
-    if draw < 0.75:
-        return rng.uniform(0.45, 0.9), rng.uniform(0.7, 1.0), rng.uniform(0.05, 0.3)
-    return rng.uniform(0.8, 1.3), rng.uniform(0.85, 1.0), rng.uniform(0.02, 0.3)
+        return LesionLook(rng.uniform(0.2, 0.45), opaque - 0.5, rng.uniform(0.02, 0.15), net=rng.uniform(0.3, 0.7))
+    if draw < 0.6:
+        return LesionLook(rng.uniform(0.45, 0.9), opaque, rng.uniform(0.05, 0.3))
+    if draw < 0.8:
+        air = rng.uniform(0.3, 1.0) if rng.random() < 0.5 else 0.0
+        return LesionLook(rng.uniform(0.8, 1.3), (1 + opaque) / 2, rng.uniform(0.02, 0.3), bronchi=air)
+    return LesionLook(rng.uniform(0.7, 1.6), (1 + opaque) / 2, rng.uniform(0.01, 0.1), compact=True)
 
 
 def _rim(lung: torch.Tensor) -> torch.Tensor:
@@ -108,15 +146,16 @@ def _neighborhood(side: int, reach: int = 4) -> torch.Tensor:
     return ((place[:, None] - place).abs() <= reach).float() / (2 * reach + 1)
 
 
-def _outline(size: tuple[int, int], rng: np.random.Generator) -> tuple[tuple[float, ...], torch.Tensor]:
+def _outline(size: tuple[int, int], compact: bool, rng: np.random.Generator) -> tuple[tuple[float, ...], torch.Tensor]:
     """Angle, half axes and width of the border of a patch (pixels), and the field that makes the border irregular."""
     angle = rng.uniform(0, np.pi)
     scale = min(size) / 144
+    lengths, roundness, raggedness, blur = COMPACT if compact else SPREAD
     # Sizes spread over orders of magnitude, as lesions do.
-    long = np.exp(rng.uniform(np.log(3.0), np.log(34.0))) * scale
-    short = max(2.0 * scale, long * rng.uniform(0.35, 1.0))
-    ragged = _field(size, rng, max(1.5, short * rng.uniform(0.15, 0.6))) * rng.uniform(0.1, 0.45)
-    edge = rng.uniform(0.5, 4.0) * scale / short
+    long = np.exp(rng.uniform(*np.log(lengths))) * scale
+    short = max(2.0 * scale, long * rng.uniform(roundness, 1.0))
+    ragged = _field(size, rng, max(1.5, short * rng.uniform(0.15, 0.6))) * rng.uniform(*raggedness)
+    edge = rng.uniform(0.5, blur) * scale / short
     return (angle, long, short, max(edge, 0.02)), ragged
 
 
