@@ -30,12 +30,17 @@ from LesionDecompLib.models.records import HeatDefinition
 from LesionDecompLib.segmentation.heat import heat_of_slices
 from LesionDecompLib.training.config import BASELINES as BASELINE_NAMES
 from LesionDecompLib.training.data.slices import SliceSet
-from LesionDecompLib.training.heat_scale import count_heat, fit_scale, slice_heat
+from LesionDecompLib.training.heat_scale import (
+    count_heat,
+    fit_scale,
+    slice_heat,
+)
 from LesionDecompLib.training.loop import log_rows
 from LesionDecompLib.training.settings import change
 from masked_slices import write_masked_slices
 from PIL import Image
 from repository import MODULE
+from tiny_training import write_training_set
 
 pytestmark = pytest.mark.slow
 
@@ -396,3 +401,17 @@ def test_the_heats_source_is_the_better_one_on_val(slices):
     for sources in (("gate", "both"), ("both", "gate")):
         assert fit_scale(network, HeatDefinition("gate"), data, torch.device("cpu"), sources).source == better
     assert fit_scale(network, HeatDefinition("gate"), data, torch.device("cpu")).source == "gate"
+
+
+def test_normal_slices_of_other_scanners_raise_the_threshold(slices, tmp_path):
+    torch.manual_seed(0)
+    network = DecompositionNet(channels=4, levels=3, gated=True).eval()
+    val, other = SliceSet.load(slices, "val"), SliceSet.load(write_training_set(tmp_path / "other"), "train")
+    device = torch.device("cpu")
+    images = np.where(other.images > 0, 255, 0).astype(np.uint8)  # as hot as this network gets
+    hot, cold = (replace(other, images=part) for part in (images, np.zeros_like(images)))
+    raised, kept, alone = (
+        fit_scale(network, HeatDefinition("gate"), val, device, more=more).raw for more in ([hot], [cold], [])
+    )
+    assert kept == alone
+    assert raised[2] >= kept[2]

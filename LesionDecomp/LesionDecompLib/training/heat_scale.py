@@ -1,7 +1,8 @@
 """Fit the rule that brings a network's raw values to heat, so that the threshold slider is well conditioned.
 
-Fitted on ``val`` of a finished network: the highest threshold whose mean Dice is as good as the best becomes 0.4, and
-the range within which Dice stays close to it becomes 0.2 to 0.6.
+Fitted on a finished network: the range of thresholds within which mean Dice on ``val`` stays close to the best becomes
+0.2 to 0.6; the highest in it that is as good as the best becomes 0.4, or a higher one where that finds lesions in
+normal slices.
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ SCALED = (0.0, 0.2, 0.4, 0.6, 1.0)
 # Within 10 % of the best from 0.2 to 0.6. Below the best threshold much closer on val: in whole CT, where heat
 # is higher, Dice falls sooner there.
 CLOSE_ABOVE, CLOSE_BELOW = 0.91, 0.99
-MOST_FOUND_IN_NORMAL = 0.003
+MOST_FOUND_IN_NORMAL = 0.001  # of the lung of normal slices, each set by itself
+# Heat for raw value: where it rises faster, the rounding of bfloat16 (0.003 of a raw value) shows in the heat.
+STEEPEST = 3.5
 # Among thresholds as good as the best to this share, the highest: in whole CT of other scanners heat is higher than in
 # the slices, and a false alarm in a healthy lung costs more trust than a lesion drawn too small.
-AS_GOOD_AS_BEST = 0.925
+AS_GOOD_AS_BEST = 0.95
 UNIT = HeatDefinition()
 
 
@@ -76,10 +79,14 @@ def count_heat(heat: np.ndarray, data: SliceSet) -> tuple[dict[str, HeatCounts],
     for name, count in counts.items():
         inside = lung[data.lesion]
         count.add(heat[data.lesion][inside], data.masks(name)[inside])
+    return counts, _count_normal(heat, data)
+
+
+def _count_normal(heat: np.ndarray, data: SliceSet) -> HeatCounts:
     normal = HeatCounts()
-    values = heat[~data.lesion][lung[~data.lesion]]
+    values = heat[~data.lesion][data.images[~data.lesion] > 0]
     normal.add(values, np.zeros(values.shape, dtype=bool))
-    return counts, normal
+    return normal
 
 
 def has_masks(data: SliceSet) -> bool:
@@ -109,10 +116,13 @@ def fit_scale(
     val: SliceSet,
     device: torch.device,
     sources: Sequence[str] = (),
+    more: Sequence[SliceSet] = (),
 ) -> HeatDefinition:
-    """The definition with its scale fitted on ``val``: best threshold to 0.4, its neighborhood to 0.2 … 0.6.
+    """The definition with its scale fitted: best threshold on ``val`` to 0.4, its neighborhood to 0.2 … 0.6.
 
     :param sources: to choose the heat's source from, by mean average precision on ``val``; none keeps the definition's.
+    :param more: further sets, of other scanners; in the normal slices of each, as in those of ``val``, the threshold
+        should find next to nothing.
     """
     chosen: tuple[float, dict[str, HeatCounts], HeatCounts] | None = None
     for source in sources or (definition.source,):
@@ -125,19 +135,37 @@ def fit_scale(
     if chosen is None:
         raise ValueError("no source of heat to choose from")
     _, counts, normal = chosen
+    plain = replace(definition, raw=UNIT.raw, scaled=UNIT.scaled)
+    quiet = [normal, *(_count_normal(slice_heat(network, plain, part.images, device), part) for part in more)]
     thresholds = np.arange(1, BINS) / BINS
     dice = np.mean([count.dice(thresholds) for count in counts.values()], axis=0)
-    allowed = normal.share_found(thresholds) <= MOST_FOUND_IN_NORMAL
-    allowed_dice = np.where(allowed, dice, -1.0)
-    best = int(np.flatnonzero(allowed_dice >= AS_GOOD_AS_BEST * allowed_dice.max())[-1])
-    low, high = int(np.flatnonzero(dice >= CLOSE_BELOW * dice.max())[0]), best
-    while high < len(dice) - 1 and dice[high + 1] >= CLOSE_ABOVE * dice.max():
-        high += 1
-    # Knots must rise strictly, also where the neighborhood is empty on one side.
-    knots = np.array([0.0, thresholds[low], thresholds[best], thresholds[high], 1.0])
-    knots[1] = min(knots[1], knots[2] * 0.9)
-    knots[3] = max(knots[3], knots[2] + 0.02 * (1 - knots[2]))
-    return replace(definition, raw=tuple(float(f"{knot:.5g}") for knot in knots), scaled=SCALED)
+    found = np.max([count.share_found(thresholds) for count in quiet], axis=0)
+    return replace(definition, raw=knots(thresholds, dice, found), scaled=SCALED)
+
+
+def knots(thresholds: np.ndarray, dice: np.ndarray, found: np.ndarray) -> tuple[float, ...]:
+    """Raw values of heat 0, 0.2, 0.4, 0.6 and 1.
+
+    :param thresholds: raw values, rising.
+    :param dice: mean Dice at each.
+    :param found: share of normal lung at each.
+    """
+
+    def range_of(share: float) -> np.ndarray:
+        """Thresholds, rising, whose Dice is at least so much of the best."""
+        return thresholds[dice >= share * dice.max()]
+
+    below, good, above = (
+        float(part) for part in (range_of(CLOSE_BELOW)[0], range_of(AS_GOOD_AS_BEST)[-1], range_of(CLOSE_ABOVE)[-1])
+    )
+    quiet = float(thresholds[min(int(np.sum(found > MOST_FOUND_IN_NORMAL)), len(thresholds) - 1)])
+    step = (SCALED[2] - SCALED[1]) / STEEPEST
+    # Where the range is narrow the default keeps off its end; where normal lung is found it goes there, but not beyond.
+    middle = max(min(good, max(above - step, below + step)), min(quiet, above))
+    # Knots must rise strictly, also where the neighborhood is empty on one side or ends near 0 or 1.
+    below = min(max(min(below, middle - step), SCALED[1] / STEEPEST), 0.9 * middle)
+    above = max(min(max(above, middle + step), 1 - (1 - SCALED[3]) / STEEPEST), middle + 0.02 * (1 - middle))
+    return tuple(float(f"{knot:.5g}") for knot in (0.0, below, middle, above, 1.0))
 
 
 def slice_metrics(

@@ -63,7 +63,8 @@ def train_lesions(
 ) -> ModelBundle | None:
     """Train the decomposition on the ``train`` slices of ``data`` and write ``folder/bundle``.
 
-    Image-level labels alone are trained on. Once training has ended, the heat's scale is fitted on ``val``.
+    Image-level labels alone are trained on. Once training has ended, the heat's scale is fitted on ``val`` and on
+    the normal slices of the further sets (``batch.more``).
 
     :param data: a training set, see :class:`LesionDecompLib.training.data.slices.SliceSet`.
     :param folder: for checkpoints, log and bundle.
@@ -118,7 +119,8 @@ def lesion_bundle(
     val = SliceSet.load(data, "val")
     metrics: dict[str, Any] = {}
     if has_masks(val):
-        definition = fit_scale(network, definition, val, device, sources)
+        more = [SliceSet.load(folder, "train", labels=()) for folder in config.batch.more_folders]
+        definition = fit_scale(network, definition, val, device, sources, more)
         metrics["val"] = slice_metrics(network, definition, val, device)
         metrics["test"] = slice_metrics(network, definition, SliceSet.load(data, "test"), device)
     else:
