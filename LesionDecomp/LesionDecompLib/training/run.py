@@ -119,8 +119,8 @@ def lesion_bundle(
     val = SliceSet.load(data, "val")
     metrics: dict[str, Any] = {}
     if has_masks(val):
-        more = [SliceSet.load(folder, "train", labels=()) for folder in config.batch.more_folders]
-        definition = fit_scale(network, definition, val, device, sources, more)
+        others = [SliceSet.load(folder, "train", labels=()) for folder in config.batch.more_folders]
+        definition = fit_scale(network, definition, val, device, sources, others)
         metrics["val"] = slice_metrics(network, definition, val, device)
         metrics["test"] = slice_metrics(network, definition, SliceSet.load(data, "test"), device)
     else:
