@@ -46,7 +46,6 @@ class LesionDecomp(ScriptedLoadableModule):
         ScriptedLoadableModule.__init__(self, parent)
         self.parent.title = _("LesionDecomp")
         self.parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
-        self.parent.dependencies = []
         self.parent.contributors = ["LesionDecomp contributors"]
         self.parent.helpText = _(
             "Finds lung lesions in a chest CT: a heatmap over the CT, lung and lesion labelmaps, a threshold that "
@@ -96,6 +95,7 @@ class LesionDecompParameterNode:
     threshold: Annotated[float, WithinRange(0.01, 1.0)] = 0.4
     minimumVolumeMl: Annotated[float, WithinRange(0.0, 10.0)] = 0.1
     makeSegmentation: bool = False
+    makeHealthy: bool = False
     heatmapOutput: vtkMRMLScalarVolumeNode  # outputs to write into; none takes the CT's earlier ones, or new ones
     lungsOutput: vtkMRMLLabelMapVolumeNode
     lesionsOutput: vtkMRMLLabelMapVolumeNode

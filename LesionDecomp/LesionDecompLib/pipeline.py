@@ -82,9 +82,14 @@ class SegmentResult:
     model: ModelMeasurements | None = None
 
     def boxed(self, name: str) -> np.ndarray:
-        """``"heat"``, ``"lungs"`` or ``"lesions"`` inside :attr:`box`."""
+        """``"heat"``, ``"lungs"``, ``"lesions"`` or ``"healthy"`` inside :attr:`box`."""
         array: np.ndarray = getattr(self, name)
         return array[self.box]
+
+    @property
+    def has_healthy(self) -> bool:
+        """Whether the healthy version of the CT was made."""
+        return self.healthy is not None
 
 
 class Segmenter:

@@ -36,6 +36,7 @@ OUTPUT_CLASSES = {
     "table": "vtkMRMLTableNode",
     "segmentation": "vtkMRMLSegmentationNode",
     "report_node": "vtkMRMLTextNode",
+    "healthy": "vtkMRMLScalarVolumeNode",
 }
 HEAT_SHOWN_FROM = 0.1  # lower heat is transparent, so that the CT stays readable
 MINIMUM_VOLUME = "LesionDecomp.minimumVolumeMl"
@@ -44,7 +45,7 @@ RUN = "LesionDecomp.run"  # attribute of a heatmap: which run has written it
 
 @dataclass
 class ResultNodes:
-    """The nodes of one result; ``segmentation`` and ``report`` may be None."""
+    """The nodes of one result; ``segmentation``, ``report`` and ``healthy`` may be None."""
 
     ct: Any
     heatmap: Any
@@ -53,6 +54,7 @@ class ResultNodes:
     table: Any
     segmentation: Any = None
     report: Any = None
+    healthy: Any = None
 
     @property
     def threshold(self) -> float:
@@ -119,6 +121,7 @@ def write_result(
     with_segmentation: bool = False,
     report: str = "",
     report_node=None,
+    healthy=None,
 ) -> ResultNodes:
     """Write a result into the scene of its CT: all of it, or nothing.
 
@@ -128,6 +131,7 @@ def write_result(
     :param segmentation: segmentation node to write into.
     :param with_segmentation: make one where None is given.
     :param report: JSON text for the report node; empty writes no report.
+    :param healthy: scalar volume node for the healthy version of the CT, where the result has one.
     :return: the nodes, which also refer to one another (:func:`result_of`).
     """
     scene, name = ct.GetScene(), ct.GetName()
@@ -140,7 +144,9 @@ def write_result(
             segmentation = add("segmentation", f"{name} lesion segmentation")
         if report and report_node is None:
             report_node = add("report_node", f"{name} lesion report")
-        nodes = ResultNodes(ct, heatmap, lungs, lesions, table, segmentation, report_node)
+        if result.has_healthy and healthy is None:
+            healthy = add("healthy", f"{name} healthy")
+        nodes = ResultNodes(ct, heatmap, lungs, lesions, table, segmentation, report_node, healthy)
 
         _write_volume(heatmap, result, "heat", ct, np.float32)
         _display_heat(heatmap)
@@ -148,6 +154,8 @@ def write_result(
         _display_labels(lungs, "LesionDecomp lungs", LUNGS)
         _write_volume(lesions, result, "lesions", ct, np.uint8)
         _display_labels(lesions, "LesionDecomp lesions", LESIONS)
+        if result.has_healthy:
+            _write_healthy(healthy, result, ct)
         fill_table(table, result.statistics)
         show_readable_table(heatmap, result.statistics, make=False)
         for name, node in (("heatmap", heatmap), ("lungs", lungs), ("lesions", lesions)):
@@ -283,6 +291,25 @@ def _write_volume(node, result: SegmentResult | WorkerResult, name: str, ct, dty
         node.EndModify(modified)
 
 
+def _write_healthy(node, result: SegmentResult | WorkerResult, ct) -> None:
+    """The CT with its healthy version in the lungs' box, int16 HU, in the CT's window."""
+    modified, limits = node.StartModify(), np.iinfo(np.int16)
+    try:
+        array, hu = prepare_volume(node, ct, np.int16), slicer.util.arrayFromVolume(ct)
+        for k in range(len(array)):  # a copy of one slice at a time
+            array[k] = hu[k] if hu.dtype == np.int16 else np.rint(np.clip(hu[k], limits.min, limits.max))
+        array[result.box] = result.boxed("healthy")
+        slicer.util.arrayFromVolumeModified(node)
+        node.StorableModified()
+        node.SetAttribute(OUTPUT, "healthy")
+    finally:
+        node.EndModify(modified)
+    if node.GetDisplayNode() is None:
+        node.CreateDefaultDisplayNodes()
+        if ct.GetDisplayNode() is not None:
+            node.GetDisplayNode().CopyContent(ct.GetDisplayNode())
+
+
 def _display_heat(node) -> None:
     if node.GetDisplayNode() is not None:
         return  # the user's own settings survive a second run
@@ -334,7 +361,15 @@ def _place_beside(ct, nodes: ResultNodes) -> None:
     parent = hierarchy.GetItemParent(item) if item else 0
     if not parent:
         return
-    for node in (nodes.heatmap, nodes.lungs, nodes.lesions, nodes.segmentation, nodes.table, nodes.report):
+    for node in (
+        nodes.heatmap,
+        nodes.lungs,
+        nodes.lesions,
+        nodes.segmentation,
+        nodes.table,
+        nodes.report,
+        nodes.healthy,
+    ):
         if node is None:
             continue
         held = hierarchy.GetItemByDataNode(node)

@@ -16,6 +16,7 @@ OPTION_KEYWORDS = {
     "minimumVolumeMl": "minimum_volume_ml",
     "device": "device",
     "batchSize": "batch_size",
+    "makeHealthy": "healthy",
 }
 OUTPUT_KEYWORDS = {
     "heatmapNode": "heatmap",
@@ -24,6 +25,7 @@ OUTPUT_KEYWORDS = {
     "tableNode": "table",
     "segmentationNode": "segmentation",
     "reportNode": "report",
+    "healthyNode": "healthy",
 }
 
 
@@ -38,6 +40,7 @@ class OutputNodes:
     table: Any = None
     segmentation: Any = None
     report: Any = None
+    healthy: Any = None
 
     @property
     def with_segmentation(self) -> bool:
@@ -53,6 +56,7 @@ class OutputNodes:
             "table": self.table,
             "segmentation": None if self.with_segmentation else self.segmentation,
             "report_node": self.report,
+            "healthy": self.healthy,
         }
         return {name: node or None for name, node in given.items()}
 
@@ -70,6 +74,7 @@ class RunOptions:
     :param minimum_volume_ml: smaller lesions are left out, mL.
     :param device: "auto", "cpu", "cuda", "cuda:N" or "mps".
     :param batch_size: slices computed at a time.
+    :param healthy: make a volume of the CT without its lesions as well; a node given for it asks for it, too.
     :param outputs: nodes to write into.
     """
 
@@ -81,7 +86,13 @@ class RunOptions:
     minimum_volume_ml: float = 0.1
     device: str = "auto"
     batch_size: int = 8
+    healthy: bool = False
     outputs: OutputNodes = field(default_factory=OutputNodes)
+
+    @property
+    def with_healthy(self) -> bool:
+        """Whether the healthy version of the CT is made."""
+        return self.healthy or self.outputs.healthy is not None
 
     @classmethod
     def of(cls, options: RunOptions | None, lung_mask: Any, keywords: Mapping[str, Any]) -> RunOptions:

@@ -110,7 +110,8 @@ class Listeners:
 def process_here(ct, options: RunOptions, segment: Callable[..., SegmentResult], **callbacks: Any) -> ResultNodes:
     """Segment a CT of the scene in this process, and write the result; returns when all is done.
 
-    :param segment: ``segment(volume, mask, model=, device=, batchSize=, threshold=, min_volume_ml=, **callbacks)``.
+    :param segment: ``segment(volume, mask, model=, device=, batchSize=, threshold=, min_volume_ml=, healthy=,
+        **callbacks)``.
     :param callbacks: ``progress(stage, done, total)`` and ``cancelled()``.
     :raises LesionDecompError: unsuitable input.
     :raises Cancelled: by ``cancelled``, or because a node that the run needs left the scene meanwhile.
@@ -127,6 +128,7 @@ def process_here(ct, options: RunOptions, segment: Callable[..., SegmentResult],
         batchSize=options.batch_size,
         threshold=options.threshold,
         min_volume_ml=options.minimum_volume_ml,
+        healthy=options.with_healthy,
         **callbacks,
     )
     asked = {"device": options.device, "batch_size": options.batch_size}
@@ -150,6 +152,7 @@ def start_run(ct, options: RunOptions, listeners: Listeners, every: Callable | N
         batch_size=int(options.batch_size),
         threshold=None if options.threshold is None else float(options.threshold),
         min_volume_ml=float(options.minimum_volume_ml),
+        healthy=options.with_healthy,
     )
 
     def done(nodes: ResultNodes) -> None:

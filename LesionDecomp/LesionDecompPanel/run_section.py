@@ -196,6 +196,7 @@ class RunSection:
             minimum_volume_ml=parameters.minimumVolumeMl,
             device=parameters.device,
             batch_size=parameters.batchSize,
+            healthy=parameters.makeHealthy,
             outputs=self.outputs(),
         )
 
@@ -214,7 +215,8 @@ class RunSection:
         nodes = {name: getattr(parameters, f"{name}Output") or getattr(earlier, name, None) for name in OUTPUTS}
         if nodes["segmentation"] is None:
             nodes["segmentation"] = parameters.makeSegmentation or None
-        return OutputNodes(**nodes, report=getattr(earlier, "report", None))
+        kept = {"healthy": getattr(earlier, "healthy", None)} if parameters.makeHealthy else {}
+        return OutputNodes(**nodes, report=getattr(earlier, "report", None), **kept)
 
     def _on_apply(self, _checked: bool = False) -> None:
         if self.is_running:
@@ -270,6 +272,7 @@ def step_in_words(step, seconds_left: float | None) -> str:
         "start": _("Loading the models"),
         "lungs": _("Finding the lungs"),
         "heat": _("Making the heatmap"),
+        "healthy": _("Making the healthy version"),
         "lesions": _("Outlining lesions"),
         "statistics": _("Measuring"),
         "writing": _("Transferring the result"),

@@ -61,7 +61,9 @@ class FinishedHeat:
     def __init__(self, result) -> None:
         self._result = result
 
-    def run(self, volume, lung_mask=None, threshold=None, min_volume_ml=0.1, progress=None, cancelled=None):
+    def run(
+        self, volume, lung_mask=None, threshold=None, min_volume_ml=0.1, progress=None, cancelled=None, healthy=False
+    ):
         """What the pipeline makes of the finished heat."""
         from LesionDecompLib.ct.grid import AxialView
         from LesionDecompLib.measurement.statistics import lesion_statistics

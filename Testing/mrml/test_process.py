@@ -211,6 +211,41 @@ def test_a_worker_s_request_lets_go_of_the_ct_and_this_process_works_on_a_copy(s
     assert not np.shares_memory(copied.array, slicer.util.arrayFromVolume(ct))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("in_worker", [False, True], ids=["here", "in a worker"])
+def test_the_healthy_version_is_a_volume_of_its_own_and_kept_by_the_next_run(
+    logic, small_ct, untrained_segmenter, in_worker
+):
+    from LesionDecompMrml.input_nodes import volume_from_node
+
+    ct, mask = small_ct
+    wanted = untrained_segmenter.run(
+        volume_from_node(ct), lung_mask=slicer.util.arrayFromVolume(mask), threshold=THRESHOLD, healthy=True
+    ).healthy
+
+    def process(**outputs):
+        options = {"threshold": THRESHOLD, "model": str(untrained_segmenter.lesion_bundle.path), **outputs}
+        if not in_worker:
+            return logic.process(ct, mask, **options)
+        ended = []
+        logic.startProcess(ct, mask, onDone=ended.append, onFailed=ended.append, **options).wait()
+        assert not isinstance(ended[0], Exception), ended
+        return ended[0]
+
+    nodes = process(makeHealthy=True)
+    assert nodes.healthy.GetName() == "CT healthy"
+    found = slicer.util.arrayFromVolume(nodes.healthy)
+    assert found.dtype == np.int16
+    np.testing.assert_array_equal(found, wanted)
+    assert (found != slicer.util.arrayFromVolume(ct)).any()
+    np.testing.assert_allclose(node_matrix(nodes.healthy), node_matrix(ct))
+    found[:] = 0
+    again = process(heatmapNode=nodes.heatmap, healthyNode=nodes.healthy)
+    assert again.healthy == nodes.healthy
+    np.testing.assert_array_equal(slicer.util.arrayFromVolume(nodes.healthy), wanted)
+    assert process().healthy is None
+
+
 def test_the_ct_itself_is_left_alone(logic, small_ct):
     before = snapshot(slicer.mrmlScene)
     logic.process(*small_ct, threshold=THRESHOLD, segmentationNode=True)

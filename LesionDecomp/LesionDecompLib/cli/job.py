@@ -102,6 +102,7 @@ def _segment(folder: Path, record: dict[str, Any]) -> int:
         threshold=parameters.threshold,
         min_volume_ml=parameters.min_volume_ml,
         progress=lambda stage, done, total: report_step(stage, done, total, left.update(stage, done, total)),
+        healthy=parameters.healthy,
     )
     report_step("writing", 0, 1)
     asked = {"device": parameters.device, "batch_size": parameters.batch_size}

@@ -21,7 +21,7 @@ from .tree import exit_in_words
 SILENCE_S = 1800.0  # between two steps: a hang, since a step is a batch of slices
 RESULT, REPORT = "result.json", "report.json"
 HU, MASK = "hu", "mask"
-ARRAYS = {"heat": np.float32, "lungs": np.uint8, "lesions": np.uint8}
+ARRAYS = {"heat": np.float32, "lungs": np.uint8, "lesions": np.uint8, "healthy": np.int16}
 MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
 
 
@@ -35,6 +35,7 @@ class JobParameters:
     batch_size: int = 8
     threshold: float | None = None
     min_volume_ml: float = 0.1
+    healthy: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +46,7 @@ class WorkerResult:
     :param box: of the lungs; heat, lungs and lesions are 0 outside.
     :param statistics, threshold, min_volume_ml: as in :class:`LesionDecompLib.pipeline.SegmentResult`.
     :param report: text of the manifest.
+    :param has_healthy: whether the healthy version was made.
     """
 
     folder: Path
@@ -54,9 +56,10 @@ class WorkerResult:
     threshold: float
     min_volume_ml: float
     report: str
+    has_healthy: bool = False
 
     def boxed(self, name: str) -> np.ndarray:
-        """``"heat"``, ``"lungs"`` or ``"lesions"`` inside :attr:`box`, read-only.
+        """``"heat"``, ``"lungs"``, ``"lesions"`` or ``"healthy"`` inside :attr:`box`, read-only.
 
         :raises LesionDecompError: a file that is missing or damaged.
         """
@@ -133,7 +136,7 @@ def write_result(folder: Path, result: SegmentResult, report: str) -> None:
 
     :param report: text of the manifest.
     """
-    for name in ARRAYS:
+    for name in ARRAYS if result.has_healthy else [name for name in ARRAYS if name != "healthy"]:
         np.save(folder / f"{name}.npy", result.boxed(name), allow_pickle=False)
     (folder / REPORT).write_text(report, "utf-8")
     values = {
@@ -143,6 +146,7 @@ def write_result(folder: Path, result: SegmentResult, report: str) -> None:
         "statistics": [asdict(row) for row in result.statistics],
         "threshold": result.threshold,
         "min_volume_ml": result.min_volume_ml,
+        "has_healthy": result.has_healthy,
     }
     # NaN stands for undefined measurements; both sides are Python, which reads what it writes.
     (folder / RESULT).write_text(json.dumps(values), "utf-8")
@@ -164,6 +168,7 @@ def read_result(folder: Path) -> WorkerResult:
             threshold=values["threshold"],
             min_volume_ml=values["min_volume_ml"],
             report=(folder / REPORT).read_text("utf-8"),
+            has_healthy=values["has_healthy"],
         )
     except (OSError, *MALFORMED) as error:
         raise damaged(RESULT) from error
