@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from LesionDecompLib.ct.grid import AxialView, resampling_matrix
+from LesionDecompLib.ct.grid import FINEST_MM, AxialView, nominal_mm, resampling_matrix
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.transform import Rotation
 
@@ -88,7 +88,8 @@ def test_oblique_sheared_and_left_handed_grids_come_back_exactly(axis, degrees, 
     for z, y, x in [(0, 0, 0), tuple(n - 1 for n in stack.shape)]:
         i, j, k = np.rint((inverse @ view.axial_to_ras @ [x, y, z, 1])[:3]).astype(int)
         assert ct[k, j, i] == stack[z, y, x]
-    assert view.spacing == pytest.approx([float(s) for s in np.linalg.norm(view.axial_to_ras[:3, [2, 1, 0]], axis=0)])
+    steps = [float(s) for s in np.linalg.norm(view.axial_to_ras[:3, [2, 1, 0]], axis=0)]
+    assert view.spacing == pytest.approx(steps, abs=FINEST_MM)
 
 
 def test_tilt_and_slice_distance_of_a_tilted_gantry():
@@ -97,7 +98,7 @@ def test_tilt_and_slice_distance_of_a_tilted_gantry():
     matrix[:3, 1] = SPACING[1] * np.array([0.0, -np.cos(tilt), np.sin(tilt)])  # the image plane leans
     view = AxialView.of(SHAPE, matrix)
     assert view.tilt_degrees == pytest.approx(12.0)
-    assert view.slice_distance == pytest.approx(SPACING[2] * np.cos(tilt))
+    assert view.slice_distance == pytest.approx(SPACING[2] * np.cos(tilt), abs=FINEST_MM)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -122,6 +123,13 @@ def test_a_straight_ct_is_straight_whatever_its_spacing():
         assert angles == pytest.approx((0.0, 0.0, 0.0), abs=1e-5)
 
 
+@given(st.one_of(st.integers(1, 60000).map(lambda n: n / 10000), st.integers(100, 1600).map(lambda n: n / 512)),
+       st.floats(-1e-6, 1e-6))  # fmt: skip
+def test_formats_that_round_a_spacing_differently_give_one(spacing, noise):
+    assert nominal_mm(spacing + noise) == nominal_mm(spacing)
+    assert abs(nominal_mm(spacing) - spacing) <= 0.52 * FINEST_MM
+
+
 @pytest.mark.parametrize("lean", [(0.3, 0.0), (0.0, -0.2), (0.3, 0.2)])
 def test_shear_is_the_angle_by_which_slices_are_displaced(lean):
     matrix = lps_matrix()
@@ -130,7 +138,7 @@ def test_shear_is_the_angle_by_which_slices_are_displaced(lean):
     assert view.shear_degrees == pytest.approx(np.degrees(np.arctan(np.hypot(*lean) / SPACING[2])))
     assert view.tilt_degrees == pytest.approx(0.0, abs=1e-5)
     assert view.slice_distance == pytest.approx(SPACING[2])
-    assert view.spacing == pytest.approx((np.hypot(SPACING[2], np.hypot(*lean)), *SPACING[1::-1]))
+    assert view.spacing == pytest.approx((np.hypot(SPACING[2], np.hypot(*lean)), *SPACING[1::-1]), abs=FINEST_MM)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

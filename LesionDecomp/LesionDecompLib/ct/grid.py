@@ -14,6 +14,7 @@ import numpy as np
 
 # RAS direction of the axial stack's (z, y, x): slices go up, rows go to the back, columns go to the patient's left.
 AXIAL_DIRECTIONS = np.array([[0.0, 0.0, 1.0], [0.0, -1.0, 0.0], [-1.0, 0.0, 0.0]])
+FINEST_MM = 1e-4  # spacing is not looked at more closely: file formats keep it to about 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,15 +61,15 @@ class AxialView:
 
     @property
     def spacing(self) -> tuple[float, float, float]:
-        """Distance between voxels along (z, y, x), mm, without the last bits' noise."""
-        x, y, z = np.round(np.linalg.norm(self.axial_to_ras[:3, :3], axis=0), 9)
-        return float(z), float(y), float(x)
+        """Distance between voxels along (z, y, x), mm, as :func:`nominal_mm` has it."""
+        x, y, z = (nominal_mm(float(mm)) for mm in np.linalg.norm(self.axial_to_ras[:3, :3], axis=0))
+        return z, y, x
 
     @property
     def slice_distance(self) -> float:
-        """Distance between slice planes, mm: less than the z spacing when the gantry was tilted."""
-        normal = np.cross(self.axial_to_ras[:3, 0], self.axial_to_ras[:3, 1])
-        return round(float(abs(normal @ self.axial_to_ras[:3, 2]) / np.linalg.norm(normal)), 9)
+        """Distance between slice planes, mm, as :func:`nominal_mm` has it: less than the z spacing when the gantry was
+        tilted."""
+        return nominal_mm(self._plane_distance)
 
     @property
     def tilt_degrees(self) -> float:
@@ -79,7 +80,9 @@ class AxialView:
     @property
     def shear_degrees(self) -> float:
         """Angle between the slices' normal and the way from slice to slice, degrees: the gantry's tilt."""
-        return float(np.degrees(np.arccos(np.clip(self.slice_distance / self.spacing[0], 0.0, 1.0))))
+        along = float(np.linalg.norm(self.axial_to_ras[:3, 2]))
+        # Rounded, or the last bits would make an angle of an upright stack.
+        return float(np.degrees(np.arccos(np.clip(round(self._plane_distance / along, 9), 0.0, 1.0))))
 
     @property
     def turn_degrees(self) -> float:
@@ -110,8 +113,25 @@ class AxialView:
         return np.asarray(z) * row[2] + middle @ row[:2] + row[3]
 
     @property
+    def _plane_distance(self) -> float:
+        normal = np.cross(self.axial_to_ras[:3, 0], self.axial_to_ras[:3, 1])
+        return float(abs(normal @ self.axial_to_ras[:3, 2]) / np.linalg.norm(normal))
+
+    @property
     def _slices(self) -> tuple[slice, ...]:
         return tuple(slice(None, None, -1 if flip else 1) for flip in self.flips)
+
+
+def nominal_mm(spacing: float) -> float:
+    """A spacing to 0.1 µm, so that the same voxels give the same heat whichever format has rounded their spacing.
+
+    Where rounding changes sides lies between what scanners use: decimals of up to four digits and multiples of 1/512 mm
+    (field of view over matrix) are all at least 1.5e-6 mm away from it.
+
+    >>> nominal_mm(2.9999999999999996), nominal_mm(0.7031246), nominal_mm(0.7031254)
+    (3.0, 0.7031, 0.7031)
+    """
+    return float(round(np.floor(spacing / FINEST_MM + 0.5 - 1 / 64) * FINEST_MM, 4)) or spacing
 
 
 def corner_distance(shape_kji: tuple[int, int, int], a: np.ndarray, b: np.ndarray) -> float:
