@@ -255,19 +255,19 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
 
         return call_every(POLL_MS, callback)
 
-    def segment(self, volume, lungMask, model=None, device="auto", batchSize=8, **options):
+    def segment(self, volume, lungMask, model=None, device="auto", batchSize=8, engine="auto", **options):
         """From a CT to its result, on arrays alone; models stay loaded for the next volume."""
-        key = (model, device, batchSize)
+        key = (model, device, batchSize, engine)
         if self._segmenterKey != key:
-            self._segmenter = self.createSegmenter(model, device, batchSize)
+            self._segmenter = self.createSegmenter(*key)
             self._segmenterKey = key
         return self._segmenter.run(volume, lung_mask=lungMask, **options)
 
-    def createSegmenter(self, model, device, batchSize):
+    def createSegmenter(self, model, device, batchSize, engine="auto"):
         """Load the models; they are kept for the following volumes."""
         from LesionDecompLib.pipeline import Segmenter
 
-        return Segmenter(model, device=device, batch_size=batchSize)
+        return Segmenter(model, device=device, batch_size=batchSize, engine=engine)
 
     def result(self, heatmapNode):
         """The ``Result`` of a heatmap node; raises LesionDecompError where there is no complete one."""

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import torch
 
     from .models.networks import DecompositionNet
+    from .models.runtime import ReadyNetwork
 
 DEFAULT_MIN_VOLUME_ML = 0.1
 DEFAULT_BATCH_SIZE = 8
@@ -54,6 +55,7 @@ class SegmentResult:
     :param timings_s: seconds for each stage.
     :param lung_bundle: None when a lung mask was supplied.
     :param precision: that each network computed in: ``lungs`` (unless a mask was supplied), ``lesions``.
+    :param engine: that computed each network, ``"torch"`` or ``"onnx"``.
     :param regions: measurements of zones, halves, and the regions that were given; None where nobody measured them.
     :param regions_sha256: of the regions that were given; empty where none were.
     :param healthy: int16 HU, the CT without its lesions (:func:`.segmentation.healthy.healthy_version`); None where
@@ -75,6 +77,7 @@ class SegmentResult:
     lesion_bundle: ModelBundle
     lung_bundle: ModelBundle | None
     precision: dict[str, str] = field(default_factory=dict)
+    engine: dict[str, str] = field(default_factory=dict)
     regions: RegionMeasurements | None = None
     regions_sha256: str = ""
     healthy: np.ndarray | None = None
@@ -99,7 +102,8 @@ class Segmenter:
     :param device: see :func:`LesionDecompLib.models.device.choose_device`.
     :param batch_size: slices at a time.
     :param precision: ``"auto"``: see :func:`.models.runtime.network_precision`; ``"float32"``: nothing less.
-    :raises LesionDecompError: a bundle or device that cannot be used.
+    :param engine: see :func:`.models.runtime.ready_network`.
+    :raises LesionDecompError: a bundle, device or engine that cannot be used.
     """
 
     def __init__(
@@ -109,26 +113,24 @@ class Segmenter:
         device: str = "auto",
         batch_size: int = DEFAULT_BATCH_SIZE,
         precision: str = "auto",
+        engine: str = "auto",
     ) -> None:
-        from .models.runtime import PRECISIONS  # not before: it loads torch
+        from .models.runtime import ENGINES, PRECISIONS  # not before: it loads torch
 
         if batch_size < 1:
             raise ConfigError(
                 "Segmentation", f"a batch size of {batch_size}", "at least 1 slice", code="batch_size_range"
             )
-        if precision not in PRECISIONS:
-            raise ConfigError(
-                "Segmentation",
-                f"the precision '{precision}'",
-                f"one of {', '.join(PRECISIONS)}",
-                code="precision_unknown",
-            )
+        for name, asked, known in (("precision", precision, PRECISIONS), ("engine", engine, ENGINES)):
+            if asked not in known:
+                expected = f"one of {', '.join(known)}"
+                raise ConfigError("Segmentation", f"the {name} '{asked}'", expected, code=f"{name}_unknown")
         self.device, self.device_in_words = choose_device(device)
-        self.precision = precision
+        self.precision, self.engine = precision, engine
         self.batch_size = batch_size
         self.lesion_bundle = _bundle(lesion_bundle, "lesions")
         self.lung_bundle = _bundle(lung_bundle, "lungs")
-        self._networks: dict[str, torch.nn.Module] = {}
+        self._networks: dict[str, ReadyNetwork] = {}
 
     def run(
         self,
@@ -227,7 +229,8 @@ class Segmenter:
             timings_s=timings,
             lesion_bundle=self.lesion_bundle,
             lung_bundle=used.get("lungs"),
-            precision={task: str(self._precision(bundle)).removeprefix("torch.") for task, bundle in used.items()},
+            precision={task: self._ready(bundle).precision_name for task, bundle in used.items()},
+            engine={task: self._ready(bundle).engine for task, bundle in used.items()},
             regions=measured,
             regions_sha256=regions.sha256 if regions is not None else "",
             healthy=version,
@@ -245,15 +248,16 @@ class Segmenter:
         from .segmentation.lungs.segment import segment_lungs  # not before: it loads torch
 
         if mask is None:
+            ready = self._ready(self.lung_bundle)
             return segment_lungs(
                 volume,
-                self._network(self.lung_bundle),
+                cast("torch.nn.Module", ready.network),
                 self.lung_bundle,
                 self.device,
                 self.batch_size,
                 progress,
                 cancelled,
-                self._precision(self.lung_bundle),
+                ready.precision,
             )
         from .segmentation.lungs.given import lungs_from_mask  # not before: it loads torch
 
@@ -269,17 +273,18 @@ class Segmenter:
     ) -> tuple[np.ndarray, list[str]]:
         from .segmentation.heat import lesion_heat  # not before: it loads torch
 
+        ready = self._ready(self.lesion_bundle)
         return lesion_heat(
             volume,
             lungs,
             box,
-            cast("DecompositionNet", self._network(self.lesion_bundle)),
+            cast("DecompositionNet", ready.network),
             self.lesion_bundle,
             self.device,
             self.batch_size,
             progress,
             cancelled,
-            self._precision(self.lesion_bundle),
+            ready.precision,
         )
 
     def _healthy(
@@ -293,40 +298,37 @@ class Segmenter:
     ) -> np.ndarray:
         from .segmentation.healthy import healthy_version  # not before: it loads torch
 
+        ready = self._ready(self.lesion_bundle)
         return healthy_version(
             volume,
             lungs,
             box,
             heat,
-            cast("DecompositionNet", self._network(self.lesion_bundle)),
+            cast("DecompositionNet", ready.network),
             self.lesion_bundle,
             self.device,
             self.batch_size,
             progress,
             cancelled,
-            self._precision(self.lesion_bundle),
+            ready.precision,
         )
 
     def _bundles(self) -> dict[str, ModelBundle]:
         """Both bundles, by task."""
         return {"lungs": self.lung_bundle, "lesions": self.lesion_bundle}
 
-    def _network(self, bundle: ModelBundle) -> torch.nn.Module:
+    def _ready(self, bundle: ModelBundle) -> ReadyNetwork:
         if bundle.task not in self._networks:
-            from .models.runtime import inference_network  # not before: it loads torch
+            from .models.runtime import ready_network  # not before: it loads torch
 
-            self._networks[bundle.task] = inference_network(bundle, self.device)
+            self._networks[bundle.task] = ready_network(bundle, self.device, self.precision, self.engine)
         return self._networks[bundle.task]
 
-    def time_networks(self, clocked: Callable[[torch.nn.Module], Any]) -> list[Any]:
+    def time_networks(self, clocked: Callable[[Any], Any]) -> list[Any]:
         """Put ``clocked(network)`` in the place of each network, to measure it; returns these."""
-        self._networks = {task: clocked(self._network(bundle)) for task, bundle in self._bundles().items()}
-        return list(self._networks.values())
-
-    def _precision(self, bundle: ModelBundle) -> torch.dtype:
-        from .models.runtime import network_precision  # not before: it loads torch
-
-        return network_precision(bundle, self.device, self.precision)
+        ready = {task: self._ready(bundle) for task, bundle in self._bundles().items()}
+        self._networks = {task: replace(one, network=clocked(one.network)) for task, one in ready.items()}
+        return [one.network for one in self._networks.values()]
 
 
 def _bundle(bundle: ModelBundle | str | Path | None, task: str) -> ModelBundle:

@@ -17,6 +17,7 @@ OPTION_KEYWORDS = {
     "device": "device",
     "batchSize": "batch_size",
     "makeHealthy": "healthy",
+    "engine": "engine",
 }
 OUTPUT_KEYWORDS = {
     "heatmapNode": "heatmap",
@@ -75,6 +76,7 @@ class RunOptions:
     :param device: "auto", "cpu", "cuda", "cuda:N" or "mps".
     :param batch_size: slices computed at a time.
     :param healthy: make a volume of the CT without its lesions as well; a node given for it asks for it, too.
+    :param engine: "auto" (ONNX Runtime where it is installed and no GPU is used), "torch" or "onnx".
     :param outputs: nodes to write into.
     """
 
@@ -87,6 +89,7 @@ class RunOptions:
     device: str = "auto"
     batch_size: int = 8
     healthy: bool = False
+    engine: str = "auto"
     outputs: OutputNodes = field(default_factory=OutputNodes)
 
     @property

@@ -110,7 +110,7 @@ class Listeners:
 def process_here(ct, options: RunOptions, segment: Callable[..., SegmentResult], **callbacks: Any) -> ResultNodes:
     """Segment a CT of the scene in this process, and write the result; returns when all is done.
 
-    :param segment: ``segment(volume, mask, model=, device=, batchSize=, threshold=, min_volume_ml=, healthy=,
+    :param segment: ``segment(volume, mask, model=, device=, batchSize=, engine=, threshold=, min_volume_ml=, healthy=,
         **callbacks)``.
     :param callbacks: ``progress(stage, done, total)`` and ``cancelled()``.
     :raises LesionDecompError: unsuitable input.
@@ -126,12 +126,13 @@ def process_here(ct, options: RunOptions, segment: Callable[..., SegmentResult],
         model=options.model,
         device=options.device,
         batchSize=options.batch_size,
+        engine=options.engine,
         threshold=options.threshold,
         min_volume_ml=options.minimum_volume_ml,
         healthy=options.with_healthy,
         **callbacks,
     )
-    asked = {"device": options.device, "batch_size": options.batch_size}
+    asked = {"device": options.device, "engine": options.engine, "batch_size": options.batch_size}
     nodes = request.write(result, manifest_text(build_manifest(request.volume, result, parameters=asked)))
     log_run(nodes, time.monotonic() - started, result.device)
     return nodes
@@ -150,6 +151,7 @@ def start_run(ct, options: RunOptions, listeners: Listeners, every: Callable | N
         lesion_model=str(options.model) if options.model else None,
         device=options.device,
         batch_size=int(options.batch_size),
+        engine=options.engine,
         threshold=None if options.threshold is None else float(options.threshold),
         min_volume_ml=float(options.minimum_volume_ml),
         healthy=options.with_healthy,

@@ -101,8 +101,8 @@ class TestOneCase:
         assert report["input"]["sha256"] == read_volume(ct)[1].sha256
         assert report["input"]["ijk_to_ras"] == volume.ijk_to_ras.tolist()
         assert report["input"]["size_ijk"] == [64, 64, 12]
-        asked = {"device": "cpu", "batch_size": 3, "precision": "auto", "lung_labels": None, "series": None}
-        asked |= {"regions": None, "methods": False, "healthy": False, "review": None, "format": "nrrd"}
+        asked = {"device": "cpu", "batch_size": 3, "precision": "auto", "engine": "auto", "lung_labels": None}
+        asked |= {"series": None, "regions": None, "methods": False, "healthy": False, "review": None, "format": "nrrd"}
         assert report["parameters"] == {"threshold": 0.45, "min_volume_ml": 0.3, **asked}
         model = bundles.find_bundle(None, "lesions")
         assert report["models"] == {

@@ -79,7 +79,7 @@ def untrained_segmenter(tmp_path_factory):
 def logic(module, mrml_scene, untrained_segmenter, monkeypatch):
     """The module's logic with the untrained models."""
     logic = module.LesionDecompLogic()
-    monkeypatch.setattr(logic, "createSegmenter", lambda model, device, batchSize: untrained_segmenter)
+    monkeypatch.setattr(logic, "createSegmenter", lambda *_arguments: untrained_segmenter)
     return logic
 
 

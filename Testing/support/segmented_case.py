@@ -66,6 +66,7 @@ def segmented(volume: Volume, lungs: np.ndarray, heat: np.ndarray, threshold: fl
         min_volume_ml=0.1,
         device="CPU",
         precision={"lungs": "float32", "lesions": "float32"},
+        engine={"lungs": "torch", "lesions": "torch"},
         warnings=[],
         timings_s={},
         lung_bundle=None,

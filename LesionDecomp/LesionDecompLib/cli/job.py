@@ -93,7 +93,11 @@ def _segment(folder: Path, record: dict[str, Any]) -> int:
 
     volume, mask, parameters = read_job(folder, record)
     segmenter = Segmenter(
-        parameters.lesion_model, parameters.lung_model, device=parameters.device, batch_size=parameters.batch_size
+        parameters.lesion_model,
+        parameters.lung_model,
+        device=parameters.device,
+        batch_size=parameters.batch_size,
+        engine=parameters.engine,
     )
     left = TimeLeft()
     result = segmenter.run(
@@ -105,7 +109,7 @@ def _segment(folder: Path, record: dict[str, Any]) -> int:
         healthy=parameters.healthy,
     )
     report_step("writing", 0, 1)
-    asked = {"device": parameters.device, "batch_size": parameters.batch_size}
+    asked = {"device": parameters.device, "engine": parameters.engine, "batch_size": parameters.batch_size}
     write_result(folder, result, manifest_text(build_manifest(volume, result, parameters=asked)))
     return 0
 

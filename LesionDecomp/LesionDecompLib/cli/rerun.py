@@ -62,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
         options += [option, str(report["parameters"][key])]
     options += ["--series", str(series)] if series is not None else []
     options += ["--precision", str(report["parameters"].get("precision", "auto"))]
+    options += ["--engine", str(report["parameters"].get("engine", "torch"))]  # there was no other before
     if args.lung_mask is not None:
         options += ["--lung-mask", str(args.lung_mask)]
         if (chosen := report["parameters"].get("lung_labels")) is not None:

@@ -118,6 +118,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="auto: bfloat16 where the hardware is fast at it and the model tolerates it; float32: always float32",
     )
     parser.add_argument(
+        "--engine",
+        choices=("auto", "torch", "onnx"),
+        default="auto",
+        help="what computes the networks: auto: ONNX Runtime where it is installed, no GPU is used and the precision "
+        "is float32, otherwise PyTorch; onnx needs 'pip install onnxruntime' and computes in float32",
+    )
+    parser.add_argument(
         "--batch-size", type=batch_size, default=8, metavar="N", help="slices at a time (default: %(default)s)"
     )
     parser.add_argument("--scene", action="store_true", help="also write scene.mrb for 3D Slicer (needs slicer-core)")

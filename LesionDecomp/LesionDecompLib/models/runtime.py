@@ -1,11 +1,14 @@
-"""Networks made ready to compute results: nothing in them that only training needs, in the precision that fits.
+"""Networks made ready to compute results: nothing in them that only training needs, in the precision that fits, by the
+engine that fits.
 
-Lower precision is chosen by what the hardware does fast and by what the model was found to bear, never by a timing:
-the same machine gives the same bytes each time.
+Precision and engine are chosen by what the hardware does fast, what the model was found to bear and what is installed,
+never by a timing: the same machine gives the same bytes each time.
 """
 
 from __future__ import annotations
 
+import logging
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -13,16 +16,80 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from ..errors import ConfigError, LesionDecompError
+from .onnx_engine import OnnxNetwork, check_onnxruntime, has_onnxruntime
 from .precision import channels_last, has_fast_bf16
+from .records import HeatDefinition
 
 if TYPE_CHECKING:
     from .bundle import ModelBundle
+
+LOG = logging.getLogger(__name__)
+STAGE = "Choosing the engine"
 
 # Heat may differ from that in float32 by this much.
 LARGEST_HEAT_ERROR = 0.01
 # Key of bundle.json: the largest difference of heat that bfloat16 makes, measured when the bundle was released.
 BF16_HEAT_ERROR = "bfloat16_heat_error"
 PRECISIONS = ("auto", "float32")
+TORCH, ONNX = "torch", "onnx"
+ENGINES = ("auto", TORCH, ONNX)
+
+
+@dataclass(frozen=True, eq=False)
+class ReadyNetwork:
+    """A bundle's network, ready to be called.
+
+    :param network: on its device.
+    :param engine: that computes it, ``"torch"`` or ``"onnx"``.
+    :param precision: that it computes in.
+    """
+
+    network: nn.Module | OnnxNetwork
+    engine: str
+    precision: torch.dtype
+
+    @property
+    def precision_name(self) -> str:
+        """``"float32"`` or ``"bfloat16"``."""
+        return str(self.precision).removeprefix("torch.")
+
+
+def ready_network(
+    bundle: ModelBundle, device: torch.device, precision: str = "auto", engine: str = "auto"
+) -> ReadyNetwork:
+    """The network of a bundle, in the engine and precision asked for.
+
+    :param precision: see :func:`network_precision`.
+    :param engine: ``"torch"``; ``"onnx"``, ONNX Runtime, which computes in float32 on the CPU; ``"auto"``: that where
+        it is installed, no GPU is used, and torch would compute in float32, too.
+    :raises LesionDecompError: ONNX Runtime is asked for where it is not installed, on a GPU, or for a network that it
+        cannot compute.
+    """
+    chosen = network_precision(bundle, device, precision)
+    network = inference_network(bundle, device)
+    if engine == ONNX:
+        if device.type != "cpu":
+            raise ConfigError(STAGE, f"ONNX Runtime and the device '{device}'", "the CPU", code="engine_device")
+        check_onnxruntime()
+        return ReadyNetwork(_in_onnx(bundle, network), ONNX, torch.float32)
+    if engine == "auto" and device.type == "cpu" and chosen == torch.float32 and has_onnxruntime():
+        try:
+            return ReadyNetwork(_in_onnx(bundle, network), ONNX, chosen)
+        except (LesionDecompError, ImportError, OSError) as error:  # a network or an installation unfit for it
+            LOG.warning("PyTorch computes '%s': %s", bundle.name, error)
+    return ReadyNetwork(network, TORCH, chosen)
+
+
+def _in_onnx(bundle: ModelBundle, network: nn.Module) -> OnnxNetwork:
+    if bundle.task != "lesions":
+        return OnnxNetwork(network, len(bundle.slice_input.offsets_mm))
+    return OnnxNetwork(network, 1, called_for(bundle.heat_definition))
+
+
+def called_for(definition: HeatDefinition) -> str:
+    """How the lesion network is called for its heat: ``""`` (itself), ``"gate"`` or ``"normal"``."""
+    return {"both": "", "difference": "normal", "change": "normal"}.get(definition.source, "gate")
 
 
 def inference_network(bundle: ModelBundle, device: torch.device) -> nn.Module:

@@ -33,6 +33,7 @@ class JobParameters:
     lung_model: str | None = None
     device: str = "auto"
     batch_size: int = 8
+    engine: str = "auto"
     threshold: float | None = None
     min_volume_ml: float = 0.1
     healthy: bool = False

@@ -22,7 +22,7 @@ SECTIONS: dict[str, tuple[tuple[str, ...], ...]] = {
     "lung mask": (("lung_mask",),),
     "models": (("models",),),
     "software": (("software",), ("run", "environment")),
-    "device": (("run", "device"), ("run", "precision")),
+    "device": (("run", "device"), ("run", "precision"), ("run", "engine")),
     "parameters": (("parameters",),),
     "warnings": (("warnings",),),
     "measurements": (("statistics",), ("regions",), ("severity",)),

@@ -89,10 +89,11 @@ def build_manifest(
             "finished_utc": datetime.now(UTC).isoformat(timespec="seconds"),
             "device": result.device,
             "precision": dict(result.precision),
+            "engine": dict(result.engine),
             "source": dict(source or {}),
             "timings_s": {stage: round(float(seconds), 3) for stage, seconds in result.timings_s.items()},
             "peak_memory_mib": peak_memory_mib(),
-            "environment": environment(),
+            "environment": environment(("onnxruntime",) if "onnx" in result.engine.values() else ()),
         },
     }
 
@@ -134,10 +135,13 @@ def manifest_text(manifest: Mapping[str, Any]) -> str:
     return json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def environment() -> dict[str, str]:
-    """Versions of Python, the system and the libraries that results can depend on."""
+def environment(more: Sequence[str] = ()) -> dict[str, str]:
+    """Versions of Python, the system and the libraries that results can depend on.
+
+    :param more: packages that this run used besides.
+    """
     versions = {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
-    for name in PACKAGES:
+    for name in (*PACKAGES, *more):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

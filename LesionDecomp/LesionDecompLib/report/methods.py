@@ -73,10 +73,17 @@ def _software(manifest: Mapping[str, Any], cited: _Citations) -> Iterable[str]:
     run = manifest["run"]
     versions = run["environment"]
     libraries = [
-        f"{name} {versions[key]}" for key, name in (("python", "Python"), ("torch", "PyTorch")) if key in versions
+        f"{name} {versions[key]}"
+        for key, name in (("python", "Python"), ("torch", "PyTorch"), ("onnxruntime", "ONNX Runtime"))
+        if key in versions
     ]
     precision = sorted(set(run["precision"].values()))
-    yield f"It ran with {' and '.join(libraries)} on {_device(run['device'])} ({', '.join(precision)})."
+    yield f"It ran with {_listed(libraries)} on {_device(run['device'])} ({', '.join(precision)})."
+
+
+def _listed(words: list[str]) -> str:
+    """``"a, b and c"``."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def _device(words: str) -> str:

@@ -13,7 +13,7 @@ from ..ct.oddity import Oddity
 from ..ct.volume import Volume
 from ..models.precision import computing_in
 from ..models.records import HeatDefinition
-from ..models.runtime import network_precision
+from ..models.runtime import called_for, network_precision
 from ..progress import Cancel, Progress, check_cancel
 from ..threads import over_slices
 from .slices import LARGEST_SHIFT_HU, OUTSIDE, LungSlices, compact_index
@@ -66,12 +66,8 @@ def _raw(
     """What the network answers, ``(n, 1, h, w)`` in [0, 1]; for ``"both"`` P and the difference, ``(n, 2, h, w)``."""
     if definition.shrink > 1:
         x = shrink_inside(x, definition.shrink)
-    asks: dict[str, Callable[[torch.Tensor], Any]] = {
-        "both": network,
-        "difference": network.normal,
-        "change": network.normal,
-    }
-    ask = asks.get(definition.source, network.gate)
+    way = called_for(definition)
+    ask: Callable[[torch.Tensor], Any] = getattr(network, way) if way else network
     with computing_in(precision, x.device):
         answer = ask(x)
     if definition.source == "both":

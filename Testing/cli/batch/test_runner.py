@@ -84,7 +84,9 @@ def test_an_input_that_was_only_copied_anew_costs_no_computation_and_a_changed_o
     assert "3 of 4 cases done" in replaced.err
 
 
-@pytest.mark.parametrize("other", [("--threshold", "0.7"), ("--min-volume-ml", "2"), ("--precision", "float32")])
+@pytest.mark.parametrize(
+    "other", [("--threshold", "0.7"), ("--min-volume-ml", "2"), ("--precision", "float32"), ("--engine", "torch")]
+)
 def test_results_of_other_parameters_are_neither_taken_for_done_nor_replaced(inputs, models, capsys, other):
     folder, _, out = inputs
     arguments = ["segment", folder / "a.nrrd", folder / "b.nrrd", "-o", out, "--quiet"]

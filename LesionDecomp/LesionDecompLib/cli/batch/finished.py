@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ...models.bundle import ModelBundle
 
 # Keys of a report's parameters that make another result; the others describe where and how fast it was computed.
-DECISIVE = ("threshold", "min_volume_ml", "precision", "lung_labels", "series", "regions", "review")
+DECISIVE = ("threshold", "min_volume_ml", "precision", "engine", "lung_labels", "series", "regions", "review")
 
 
 def source_state(path: Path) -> dict[str, int]:
@@ -54,6 +54,7 @@ def report_finder(
         "threshold": lesions.default_threshold if args.threshold is None else args.threshold,
         "min_volume_ml": args.min_volume_ml,
         "precision": args.precision,
+        "engine": args.engine,
         "lung_labels": labels_text(args.lung_labels),
         "series": recorded(args.series),
         "regions": None,  # these two are for a single input

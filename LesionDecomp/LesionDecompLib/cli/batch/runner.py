@@ -257,6 +257,7 @@ class CaseRunner:
                 "device": self._device,
                 "batch_size": args.batch_size,
                 "precision": args.precision,
+                "engine": args.engine,
                 "lung_labels": labels_text(args.lung_labels),
                 "series": recorded(args.series),
                 "methods": args.methods,
@@ -292,7 +293,12 @@ class CaseRunner:
             lesion_bundle, lung_bundle = self._bundles
             args = self._args
             self._segmenter = Segmenter(
-                lesion_bundle, lung_bundle, self._device, batch_size=args.batch_size, precision=args.precision
+                lesion_bundle,
+                lung_bundle,
+                self._device,
+                batch_size=args.batch_size,
+                precision=args.precision,
+                engine=args.engine,
             )
         return self._segmenter
 

@@ -24,6 +24,17 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("input", nargs="?", type=Path, metavar="INPUT", help="a chest CT (default: the bundled sample)")
     parser.add_argument("--device", type=device, default="auto", metavar="D", help="as for segment (default: auto)")
+    parser.add_argument(
+        "--engine", choices=("auto", "torch", "onnx"), default="auto", help="as for segment (default: auto)"
+    )
+    parser.add_argument(
+        "--precision", choices=("auto", "float32"), default="auto", help="as for segment (default: auto)"
+    )
+    parser.add_argument(
+        "--against-torch",
+        action="store_true",
+        help="also the same case with PyTorch in float32, in turn, and the ratio of the times",
+    )
     parser.add_argument("--repeats", type=int, default=3, metavar="N", help="turns (default: %(default)s)")
     parser.add_argument(
         "--slices", type=int, nargs="*", default=[], metavar="N", help="also the same chest cut into this many slices"
@@ -64,10 +75,11 @@ def run(args: argparse.Namespace) -> int:
 def _of_segmentation(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     from .. import notify
     from ..demo import sample_path
-    from .job import as_table, run_benchmark, scaling, start_up
+    from .job import Chosen, as_table, run_benchmark, scaling, start_up
 
     path = args.input if args.input is not None else sample_path()
-    metrics = run_benchmark(path, args.device, args.repeats, notify)
+    chosen = Chosen(args.device, args.engine, args.precision)
+    metrics = run_benchmark(path, chosen, args.repeats, notify, against_torch=args.against_torch)
     if args.start_up:
         metrics["start_up"] = start_up(path, args.device, args.repeats)
     if args.slices:

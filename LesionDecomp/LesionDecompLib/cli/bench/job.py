@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -26,6 +27,7 @@ from ...ct.volume import Volume
 from ...io.readers import read_volume, write_image
 from ...measurement.live import LiveLesions
 from ...models.networks import DecompositionNet
+from ...models.onnx_engine import OnnxNetwork
 from ...models.precision import has_fast_bf16
 from ...pipeline import Segmenter, SegmentResult
 from ...processes.tree import library_environment
@@ -70,7 +72,7 @@ class TimedNetwork:
 
     :param network: what the pipeline calls."""
 
-    def __init__(self, network: torch.nn.Module) -> None:
+    def __init__(self, network: torch.nn.Module | OnnxNetwork) -> None:
         self._network = network
         self.wall = self.cpu = 0.0
 
@@ -96,25 +98,52 @@ class TimedNetwork:
         return result
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """How a case is computed; see :class:`LesionDecompLib.pipeline.Segmenter`."""
+
+    device: str = "auto"
+    engine: str = "auto"
+    precision: str = "auto"
+
+    def segmenter(self) -> Segmenter:
+        """What computes it so."""
+        return Segmenter(device=self.device, engine=self.engine, precision=self.precision)
+
+
 def run_benchmark(
-    path: Path, device: str = "auto", repeats: int = 3, progress: Callable[[str], None] | None = None
+    path: Path,
+    chosen: Chosen | None = None,
+    repeats: int = 3,
+    progress: Callable[[str], None] | None = None,
+    *,
+    against_torch: bool = False,
 ) -> dict[str, Any]:
     """Measure one case: end to end, the networks alone, R231, a plain matrix product and the threshold slider.
 
     :param path: of a chest CT.
+    :param chosen: how it is computed.
     :param repeats: of each measurement.
+    :param against_torch: measure the same case with PyTorch in float32, too, in turn.
     :param progress: called with what is being measured.
     :return: metrics as a JSON object.
     :raises LesionDecompError: as the pipeline does.
     """
     notify = progress or (lambda text: None)
     volume, _ = read_volume(path)
-    segmenter = Segmenter(device=device)
+    chosen = chosen or Chosen()
+    segmenter = chosen.segmenter()
     notify("warming up")
     result = segmenter.run(volume)
     networks = segmenter.time_networks(TimedNetwork)
     whole, matmul, r231_clock = Clock.new(), {"float32": Clock.new(), "bfloat16": Clock.new()}, Clock.new()
-    inside, stages = Clock.new(), []
+    inside, stages, loads = Clock.new(), [], [load_average()]
+    plain, plain_clock, heat_difference = None, Clock.new(), None
+    if against_torch:
+        plain = Chosen(chosen.device, "torch", "float32").segmenter()
+        same_lungs = segmenter.run(volume, lung_mask=result.lungs).heat
+        heat_difference = float(np.abs(same_lungs - plain.run(volume, lung_mask=result.lungs).heat).max())
+        plain.run(volume)
     r231, r231_reason = _r231(segmenter.device)
     for turn in range(repeats):
         notify(f"turn {turn + 1} of {repeats}")
@@ -123,17 +152,22 @@ def run_benchmark(
         stages.append(whole.measure(lambda: _end_to_end(path, segmenter)))
         inside.wall.append(sum(network.wall for network in networks))
         inside.cpu.append(sum(network.cpu for network in networks))
+        if plain is not None:
+            plain_clock.measure(lambda: _end_to_end(path, plain))
         if r231 is not None:
             r231_clock.measure(r231)
         for name, clock in matmul.items():
             clock.measure(matrix_product(segmenter.device, getattr(torch, name)))
+        loads.append(load_average())
     end, alone = whole.metrics(), inside.metrics()
     slices = int(volume.shape[volume.view.axes[0]])
     metrics: dict[str, Any] = {
         "machine": machine(segmenter),
         "case": {"size_ijk": [int(n) for n in reversed(volume.shape)], "axial_slices": slices},
         "precision": result.precision,
+        "engine": result.engine,
         "repeats": repeats,
+        "load_average": {"before": loads[0], "turns": loads[1:]},
         "end_to_end": end,
         "networks_alone": alone,
         "stages_s": {key: round(statistics.median(stage[key] for stage in stages), 3) for key in stages[0]},
@@ -143,6 +177,13 @@ def run_benchmark(
         },
         "threshold_update": threshold_update(volume, result, repeats),
     }
+    if plain is not None:
+        of_torch = plain_clock.metrics()
+        metrics["torch_float32"] = {
+            **of_torch,
+            "case_over_it": _ratios(end, of_torch),
+            "largest_heat_difference": heat_difference,
+        }
     if r231 is None:
         metrics["r231"] = {"left_out": r231_reason}
     else:
@@ -251,6 +292,8 @@ def as_table(metrics: dict[str, Any]) -> str:
         (f"end to end, {size}: read, lungs, heat, lesions, statistics, write", end),
         ("forward passes of the two networks in it", alone),
     ]
+    if "torch_float32" in metrics:
+        rows.append(("the same case with PyTorch in float32", metrics["torch_float32"]))
     if "left_out" not in metrics["r231"]:
         rows.append((f"lungmask's R231, {metrics['case']['axial_slices']} slices, network alone", metrics["r231"]))
     for name, clock in metrics["threshold_update"].items():
@@ -266,6 +309,16 @@ def as_table(metrics: dict[str, Any]) -> str:
         f"End to end over the networks alone: {metrics['over_networks']['wall']:.2f} on the clock, "
         f"{metrics['over_networks']['cpu']:.2f} in CPU time.",
     ]
+    engines = ", ".join(f"{task} {metrics['engine'][task]} {metrics['precision'][task]}" for task in metrics["engine"])
+    loads = metrics["load_average"]
+    lines.append(f"Networks: {engines}. Load average of the machine: {loads['before']} before, then {loads['turns']}.")
+    if "torch_float32" in metrics:
+        against = metrics["torch_float32"]
+        lines.append(
+            f"End to end over PyTorch in float32: {against['case_over_it']['wall']:.2f} on the clock, "
+            f"{against['case_over_it']['cpu']:.2f} in CPU time; heat in the same lungs differs by "
+            f"{against['largest_heat_difference']:.1g} at most."
+        )
     if "left_out" in metrics["r231"]:
         lines.append(f"R231 left out: {metrics['r231']['left_out']}")
     else:
@@ -333,6 +386,14 @@ def _r231(device: torch.device) -> tuple[Callable[[], None] | None, str]:
 
     forward()
     return forward, ""
+
+
+def load_average() -> float | None:
+    """Processes that want to compute, mean of the last minute; None where the system does not state it (Windows)."""
+    try:
+        return round(os.getloadavg()[0], 2)
+    except (OSError, AttributeError):
+        return None
 
 
 def _processor() -> str:
