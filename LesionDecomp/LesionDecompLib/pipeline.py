@@ -17,6 +17,7 @@ from .ct.outside import with_air_outside
 from .ct.plausibility import heat_warnings, input_warnings
 from .ct.volume import Volume
 from .errors import ConfigError, InputError
+from .libraries import libraries_named
 from .measurement.live import LiveLesions
 from .measurement.region_rows import ModelMeasurements, RegionMeasurements, RegionTallies
 from .measurement.regions import GivenRegions
@@ -132,6 +133,7 @@ class Segmenter:
         self.lung_bundle = _bundle(lung_bundle, "lungs")
         self._networks: dict[str, ReadyNetwork] = {}
 
+    @libraries_named()
     def run(
         self,
         volume: Volume,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..errors import Cancelled, LesionDecompError
-from ..models.torch_loading import torch_error
+from ..libraries import library_error
 from ..processes.events import report_error, wants_events
 from ..processes.tree import INTERRUPTED
 from ..progress import STDERR
@@ -107,7 +107,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def error_sentence(error: Exception) -> str:
     """One sentence for any error; with LESIONDECOMP_DEBUG set in the environment it is raised instead."""
-    error = torch_error(error) or error
+    error = library_error(error) or error
     if isinstance(error, LesionDecompError):
         option = REMEDIES.get(error.remedy)
         return f"{error} {option}" if option else str(error)

@@ -57,14 +57,9 @@ def run(args: argparse.Namespace) -> int:
     slices = (args.data / "index.csv").is_file()
     if not slices and args.split is not None:
         raise ConfigError("Evaluation", f"no index.csv in '{args.data.name}'", "slices, for --split")
-    try:
-        with staged_folder(args.output, args.overwrite, stage="Evaluation", last=RESULTS_NAME) as staging:
-            results = _slices(args, staging) if slices else _volumes(args, staging)
-            (staging / RESULTS_NAME).write_text(json.dumps(results, indent=2) + "\n", "utf-8")
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            "Evaluation", f"no module '{error.name}'", "the evaluation extras", "pip install 'lesiondecomp[evaluation]'"
-        ) from error
+    with staged_folder(args.output, args.overwrite, stage="Evaluation", last=RESULTS_NAME) as staging:
+        results = _slices(args, staging) if slices else _volumes(args, staging)
+        (staging / RESULTS_NAME).write_text(json.dumps(results, indent=2) + "\n", "utf-8")
     return 0
 
 

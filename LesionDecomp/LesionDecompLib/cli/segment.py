@@ -217,10 +217,11 @@ def run_with(arguments: list[str], scene_writer: Callable[[], SceneWriter] | Non
 
 def _run_single(args: argparse.Namespace, case: Case) -> int:
     from ..report.case import check_case_folder
+    from .batch.finished import asked_files
     from .batch.runner import CaseRunner, scene_writer
 
     _limit_threads(args.threads)
-    check_case_folder(case.folder, scene=scene_writer(args), dicom_seg=args.dicom_seg, overwrite=args.overwrite)
+    check_case_folder(case.folder, asked_files(args), scene_writer(args), overwrite=args.overwrite)
     lesion_bundle, lung_bundle = _bundles(args)
     CaseRunner(args, lesion_bundle, lung_bundle, args.device[0], quiet=args.quiet).run_one(case)
     return int(case.status == "failed")
@@ -341,12 +342,12 @@ def _earlier_results(
     """
     from ..io.atomic import check_writable, existing_error
     from ..report.case import ALL_FILES, REGIONS, check_support
-    from .batch.finished import adopt, is_same_input
+    from .batch.finished import adopt, asked_files, is_same_input
     from .batch.regions import is_batch_regions
     from .batch.runner import scene_writer
     from .batch.summary import is_summary
 
-    check_support(scene=scene_writer(args), dicom_seg=args.dicom_seg)
+    check_support(asked_files(args), scene_writer(args))
     earlier: dict[str, dict[str, Any]] = {}
     skipped: set[str] = set()
     if not args.overwrite:

@@ -19,6 +19,7 @@ from ..ct.lung_names import lung_labels, lung_side
 from ..ct.oddity import Oddity
 from ..ct.volume import Volume
 from ..errors import InputError, LesionDecompError
+from ..libraries import libraries_named
 from .dicom.files import is_dicom_file
 from .folders import files_below
 from .label_names import names_beside, names_in_nifti, names_in_nrrd, segments_in_nrrd
@@ -76,6 +77,7 @@ def read_labels(path: str | Path, like: Volume, stage: str = "Reading the labelm
     return _read(Path(path), like, stage, lambda names: None)
 
 
+@libraries_named()
 def _read(path: Path, like: Volume, stage: str, choose: Callable[[dict[int, str]], Collection[int] | None]) -> Labels:
     """Read labels; of structures that may overlap only those that ``choose`` picks by their names, None for all."""
     if (dicom := _dicom_object(path)) is not None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..ct.volume import Volume
 from ..errors import OutputError
+from ..libraries import libraries_named
 from .atomic import atomic_file
 from .gzip_writer import write_gzip
 
@@ -16,6 +17,7 @@ STAGE = "Writing the results"
 TYPES = ("uint8", "int16", "uint16", "float32")
 
 
+@libraries_named()
 def write_nifti(path: str | Path, array: np.ndarray, like: Volume) -> None:
     """Write a gzip-compressed NIfTI-1 file that appears under its name only when complete.
 

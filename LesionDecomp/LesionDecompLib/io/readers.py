@@ -13,6 +13,7 @@ import numpy as np
 
 from ..ct.volume import Volume
 from ..errors import InputError, LesionDecompError
+from ..libraries import libraries_named
 from .archive import is_archive, unpacked
 from .dicom.files import is_dicom_file
 from .dicom.series import read_dicom
@@ -111,6 +112,7 @@ def case_name(path: str | Path) -> str:
     return name
 
 
+@libraries_named()
 def read_stored(path: Path, stage: str, series: str | None = None) -> StoredImage:
     """Read any image as its file or series holds it.
 

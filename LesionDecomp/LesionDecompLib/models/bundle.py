@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import LesionDecompError, ModelError
 from ..io.atomic import staged_folder
+from ..libraries import library_error
 from .records import HeatDefinition, SliceInput
-from .torch_loading import torch_error
 from .weights import FORMAT_VERSION, WEIGHTS_NAMES, packed_weights, unpacked_weights
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ class ModelBundle:
         except LesionDecompError:
             raise
         except Exception as error:  # torch raises half a dozen kinds here; all mean the same to the user
-            if (cause := torch_error(error)) is not None:
+            if (cause := library_error(error)) is not None:
                 raise cause from error
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
             raise ModelError(STAGE, f"weights of '{self.name}' that do not load ({reason})", expected) from error

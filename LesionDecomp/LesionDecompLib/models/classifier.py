@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ..errors import ConfigError
+from ..libraries import libraries_named
 
 # The layers whose features become maps: by CAM the last one, by Grad-CAM the one before, twice as fine.
 CAM_LAYER, GRAD_CAM_LAYER = "resnet.layer4", "resnet.layer3"
@@ -20,12 +20,9 @@ class SliceClassifier(nn.Module):
 
     def __init__(self, width: int = 64) -> None:
         super().__init__()
-        try:
-            from monai.networks.nets import ResNet
-        except ImportError as error:
-            raise ConfigError(
-                "Baseline", "no MONAI", "MONAI's ResNet-18", "pip install 'lesiondecomp[evaluation]'"
-            ) from error
+        with libraries_named():
+            from monai.networks.nets import ResNet  # an extra: only comparisons need it
+
         widths = [width * 2**level for level in range(4)]
         self.resnet = ResNet(
             "basic",

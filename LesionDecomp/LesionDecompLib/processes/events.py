@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 
 from .. import errors
 from ..errors import LesionDecompError
-from ..models.torch_loading import torch_error
+from ..libraries import library_error
 
 STAGES = ("start", "lungs", "heat", "healthy", "lesions", "statistics", "writing", "registration", "change", "slices",
           "training")  # fmt: skip
@@ -53,7 +53,7 @@ class Failed:
     @classmethod
     def of(cls, error: Exception) -> Failed:
         """How any error is reported."""
-        error = torch_error(error) or error
+        error = library_error(error) or error
         if isinstance(error, LesionDecompError):
             kind = type(error).__name__
             return cls(error.stage, error.found, error.expected, error.advice, kind, error.remedy, error.code)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,6 +14,7 @@ from ..io.atomic import check_writable, existing_error, staged_folder
 from ..io.dicom.seg import check_dicom_seg_support, write_dicom_seg
 from ..io.nifti_writer import write_nifti
 from ..io.nrrd import write_image
+from ..libraries import require
 from ..measurement.region_rows import write_regions_csv
 from ..measurement.segment_texts import segment_descriptions
 from ..measurement.statistics import write_statistics_csv
@@ -31,6 +32,8 @@ PAGE, DICOM_SEG, REGIONS, METHODS = "report.html", "segmentation.dcm", "regions.
 HEALTHY = "healthy.nrrd"
 NIFTI = {HEATMAP: "heatmap.nii.gz", LUNGS: "lungs.nii.gz", LESIONS: "lesions.nii.gz"}
 ON_DEMAND = (OVERVIEW, SCENE, PAGE, DICOM_SEG, METHODS, HEALTHY, *NIFTI.values())
+# What must be installed beside what segmenting itself needs.
+NEEDED = {OVERVIEW: ("PIL",), PAGE: ("PIL", "jinja2"), **dict.fromkeys(NIFTI.values(), ("nibabel",))}
 ALL_FILES = (HEATMAP, LUNGS, LESIONS, STATISTICS, REPORT, REGIONS, *ON_DEMAND)
 
 
@@ -55,29 +58,32 @@ class SceneWriter(Protocol):
 
 
 def check_case_folder(
-    folder: str | Path, *, scene: SceneWriter | None = None, dicom_seg: bool = False, overwrite: bool = False
+    folder: str | Path, files: Collection[str] = (), scene: SceneWriter | None = None, *, overwrite: bool = False
 ) -> None:
     """Refuse, before any work is done, what :func:`write_case` would refuse after it.
 
-    :raises LesionDecompError: earlier results without ``overwrite``, a folder that can't be written to, or a scene or
-        DICOM segmentation asked for where none can be made.
+    :param files: names of those that are asked for.
+    :raises LesionDecompError: earlier results without ``overwrite``, a folder that can't be written to, or a file asked
+        for that cannot be made here.
     """
     folder = Path(folder)
     taken = [name for name in ALL_FILES if (folder / name).exists()]
     if taken and not overwrite:
         raise existing_error("Opening the output folder", folder, taken)
     check_writable(folder)
-    check_support(scene=scene, dicom_seg=dicom_seg)
+    check_support(files, scene)
 
 
-def check_support(*, scene: SceneWriter | None = None, dicom_seg: bool = False) -> None:
+def check_support(files: Collection[str] = (), scene: SceneWriter | None = None) -> None:
     """Refuse outputs that cannot be made here.
 
+    :param files: names of those that are asked for.
     :raises LesionDecompError: what they need is not installed.
     """
+    require(*(module for file in files for module in NEEDED.get(file, ())))
     if scene is not None:
         scene.check_scene_support()
-    if dicom_seg:
+    if DICOM_SEG in files:
         check_dicom_seg_support()
 
 

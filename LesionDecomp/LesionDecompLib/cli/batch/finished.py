@@ -60,6 +60,12 @@ def report_finder(
         "regions": None,  # these two are for a single input
         "review": None,
     }
+    names = asked_files(args)
+    return lambda case: earlier_report(case, models, parameters, names)
+
+
+def asked_files(args: argparse.Namespace) -> list[str]:
+    """Names of the files that are written on demand and asked for by these arguments."""
     asked = {
         OVERVIEW: args.overview,
         SCENE: args.scene,
@@ -69,8 +75,7 @@ def report_finder(
         DICOM_SEG: args.dicom_seg,
     }
     names = [name for name, wanted in asked.items() if wanted]
-    names += NIFTI.values() if args.format == "nii.gz" else []
-    return lambda case: earlier_report(case, models, parameters, names)
+    return names + (list(NIFTI.values()) if args.format == "nii.gz" else [])
 
 
 def earlier_report(

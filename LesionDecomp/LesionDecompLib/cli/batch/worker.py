@@ -234,12 +234,13 @@ def _facts(name: str, task: CaseTask, files: tuple[str, ...], output: str) -> Wo
     from ...models.bundle import find_bundle
     from ...models.device import choose_device
     from ...report.case import check_support
+    from .finished import asked_files
     from .runner import scene_writer
 
     args, models, device, error = task.arguments(), {}, "", ""
     missing: tuple[str, ...] = ()
     try:
-        check_support(scene=scene_writer(args), dicom_seg=args.dicom_seg)
+        check_support(asked_files(args), scene_writer(args))
         for model, kind in ((args.model, "lesions"), (None, "lungs")):
             bundle = find_bundle(model, kind)
             models[kind] = bundle.sha256, bundle.metadata_sha256
