@@ -23,7 +23,7 @@ from .measurement.region_rows import ModelMeasurements, RegionMeasurements, Regi
 from .measurement.regions import GivenRegions
 from .measurement.review import Review
 from .measurement.reviewed import PlacedReview
-from .measurement.statistics import RegionStatistics
+from .measurement.statistics import RegionStatistics, Tally
 from .models.bundle import ModelBundle, find_bundle
 from .models.device import choose_device
 from .progress import Cancel, Progress, check_cancel
@@ -63,6 +63,7 @@ class SegmentResult:
         nobody asked for it.
     :param review: decisions of a reader, which lesions, statistics and regions follow.
     :param model: what the model alone had found; None without a review.
+    :param lung_tally: what no threshold changes, of the volume as it was given; None where air was put around it.
     """
 
     heat: np.ndarray
@@ -84,6 +85,7 @@ class SegmentResult:
     healthy: np.ndarray | None = None
     review: Review | None = None
     model: ModelMeasurements | None = None
+    lung_tally: Tally | None = None
 
     def boxed(self, name: str) -> np.ndarray:
         """``"heat"``, ``"lungs"``, ``"lesions"`` or ``"healthy"`` inside :attr:`box`."""
@@ -169,7 +171,8 @@ class Segmenter:
         timings: dict[str, float] = {}
         report = progress if progress is not None else _no_progress
         with _timed(timings, "check"):
-            volume, warnings = with_air_outside(volume)
+            given = volume
+            volume, warnings = with_air_outside(given)
             check_chest_ct(volume)
             warnings += input_warnings(volume)
         view = volume.view
@@ -238,6 +241,7 @@ class Segmenter:
             healthy=version,
             review=review,
             model=model,
+            lung_tally=live.lung_tally if volume is given else None,
         )
 
     def _lungs(

@@ -11,6 +11,7 @@ from typing import Any
 
 from LesionDecompLib.ct.oddity import Oddity
 from LesionDecompLib.io.readers import volume_identity
+from LesionDecompLib.report.manifest import with_warnings
 
 from .input_nodes import volume_from_node
 from .result_nodes import ResultNodes
@@ -57,10 +58,7 @@ def warnings_now(nodes: ResultNodes) -> list[str]:
 def with_change(manifest: dict[str, Any], nodes: ResultNodes) -> dict[str, Any]:
     """A run's manifest, and in its warnings that the CT has changed since."""
     change = change_warning(nodes)
-    if change is None:
-        return manifest
-    texts, codes = manifest.get("warnings", []), manifest.get("warning_codes", [])
-    return {**manifest, "warnings": [str(change), *texts], "warning_codes": [change.record(), *codes]}
+    return manifest if change is None else with_warnings(manifest, [change])
 
 
 def _hash_of(ct) -> str:

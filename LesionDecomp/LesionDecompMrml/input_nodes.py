@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
 import slicer
 import vtk
-from LesionDecompLib.ct.lattice import as_labels, labels_on_grid
+from LesionDecompLib.ct.lattice import as_labels, beyond_warnings, labels_on_grid
 from LesionDecompLib.ct.lung_names import lung_side
 from LesionDecompLib.ct.volume import Volume
 from LesionDecompLib.errors import InputError, LesionDecompError
+from LesionDecompLib.io.masks import LungMask
+from vtk.util.numpy_support import vtk_to_numpy
 
 READING = "Reading the input volume"
 READING_MASK = "Reading the lung mask"
@@ -62,25 +65,25 @@ def volume_from_node(node, *, copy: bool = True) -> Volume:
     return Volume.from_array(array.copy() if copy else array, world_matrix(node), node.GetName() or "")
 
 
-def lung_mask_from_node(mask, ct, segments: Sequence[str] | None = None) -> np.ndarray:
-    """A lung mask on the CT's grid.
+def lung_mask_from_node(mask, ct, segments: Sequence[str] | None = None) -> LungMask:
+    """A lung mask on the CT's grid, with a warning where it reaches beyond the CT.
 
     :param mask: labelmap volume node on the CT's lattice, or a segmentation node of any geometry. Where a labelmap's
         color table calls labels lung, these are; without such names all of its labels are returned.
     :param ct: the CT's volume node.
     :param segments: IDs of a segmentation's segments; None for those that are called lung. A segment called right
         and one called left become 1 and 2.
-    :return: ``(k, j, i)`` labels; those of a labelmap are the node's own, which must not change meanwhile.
+    :return: labels; those of a labelmap are the node's own, which must not change meanwhile.
     :raises LesionDecompError: no voxels, no labelmap, one on another grid, or segments that are not there.
     """
     if mask is not None and mask.IsA("vtkMRMLSegmentationNode"):
         return _mask_from_segments(mask, ct, segments)
     _check_has_voxels(mask, READING_MASK, "a labelmap volume on the CT's grid, or a segmentation")
     labels = as_labels(slicer.util.arrayFromVolume(mask), READING_MASK)
-    array, _outside = labels_on_grid(
+    array, outside = labels_on_grid(
         labels, world_matrix(mask, READING_MASK), volume_from_node(ct, copy=False), READING_MASK
     )
-    return _lungs_by_color(mask, array)
+    return LungMask(_lungs_by_color(mask, array), tuple(beyond_warnings(mask.GetName(), outside)))
 
 
 def _lungs_by_color(mask, array: np.ndarray) -> np.ndarray:
@@ -109,7 +112,7 @@ def called_lung(segmentation) -> list[str]:
     return [i for i, name in segments_of(segmentation) if lung_side(name) is not None]
 
 
-def _mask_from_segments(segmentation, ct, segments: Sequence[str] | None) -> np.ndarray:
+def _mask_from_segments(segmentation, ct, segments: Sequence[str] | None) -> LungMask:
     names = dict(segments_of(segmentation))
     chosen = called_lung(segmentation) if segments is None else [i for i in segments if i in names]
     if not chosen and segments is None and names:
@@ -131,7 +134,50 @@ def _mask_from_segments(segmentation, ct, segments: Sequence[str] | None) -> np.
         inside = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segment_id, ct)
         if inside is not None:
             mask[inside != 0] = label if known else 1
-    return mask
+    return LungMask(mask, tuple(beyond_warnings(segmentation.GetName(), _share_beyond(segmentation, chosen, ct))))
+
+
+def _share_beyond(segmentation, segments: Sequence[str], ct) -> float:
+    """Share of the voxels of some segments, on their own grids, whose middle lies beyond the CT."""
+    parent, matrix = segmentation.GetParentTransformNode(), vtk.vtkMatrix4x4()
+    if parent is not None:
+        if not parent.IsTransformToWorldLinear():
+            return 0.0  # where they lie is not to be computed by one matrix
+        parent.GetMatrixTransformToWorld(matrix)
+    to_ct = np.linalg.inv(world_matrix(ct)) @ slicer.util.arrayFromVTKMatrix(matrix)
+    voxels = np.zeros(2, np.int64)
+    for segment_id in segments:
+        image = slicer.vtkOrientedImageData()
+        if segmentation.GetBinaryLabelmapRepresentation(segment_id, image):
+            voxels += _voxels_beyond(image, to_ct, ct.GetImageData().GetDimensions())
+    return float(voxels[1] / voxels[0]) if voxels[0] else 0.0
+
+
+def _voxels_beyond(image, to_ct: np.ndarray, size: Sequence[int]) -> tuple[int, int]:
+    """Labeled voxels of a segment's image, and how many of them lie beyond a volume of ``size`` (i, j, k) voxels.
+
+    :param to_ct: ``(4, 4)``, from the image's mm to the volume's index.
+    """
+    scalars, extent, matrix = image.GetPointData().GetScalars(), image.GetExtent(), vtk.vtkMatrix4x4()
+    if scalars is None:
+        return 0, 0
+    image.GetImageToWorldMatrix(matrix)
+    to_ct = to_ct @ slicer.util.arrayFromVTKMatrix(matrix)
+    labels = vtk_to_numpy(scalars).reshape(image.GetDimensions()[::-1])
+    ends = [(low, high) for low, high in zip(extent[::2], extent[1::2], strict=True)]
+    corners = np.array([[*corner, 1.0] for corner in itertools.product(*ends)])
+    last = np.asarray(size)[:, None] - 0.5
+    inside = (to_ct @ corners.T)[:3]
+    count = int(np.count_nonzero(labels))
+    if (inside >= -0.5).all() and (inside <= last).all():
+        return count, 0
+    beyond = 0
+    for k, plane in enumerate(labels):  # a plane at a time: a copy of the places of all is large
+        j, i = np.nonzero(plane)
+        places = np.stack([i + extent[0], j + extent[2], np.full(len(i), k + extent[4]), np.ones(len(i))])
+        index = (to_ct @ places)[:3]
+        beyond += int(np.count_nonzero(((index < -0.5) | (index > last)).any(axis=0)))
+    return count, beyond
 
 
 def _check_has_voxels(node, stage: str, expected: str) -> None:

@@ -12,7 +12,9 @@ from LesionDecompLib.ct.anatomy import LUNG_LESION
 from LesionDecompLib.ct.grid import AxialView
 from LesionDecompLib.errors import LesionDecompError
 from LesionDecompLib.measurement.live import Lesions, LiveLesions
+from LesionDecompLib.measurement.statistics import Tally
 
+from .ct_change import image_state
 from .input_nodes import world_matrix
 from .result_nodes import MINIMUM_VOLUME, UPDATING, ResultNodes, prepare_volume
 from .review import REVIEW, LiveReview, review_of
@@ -20,6 +22,8 @@ from .scene_nodes import THRESHOLD
 from .segments import draw_segment, write_segment
 from .statistics_table import fill_table, show_readable_table
 from .surfaces import has_surfaces, kept_surfaces, make_lesion_surface, put_surface
+
+_handed: dict[tuple, Tally] = {}  # of the latest run
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +60,8 @@ class LiveResult:
         world = world_matrix(nodes.ct, UPDATING)
         view = AxialView.of(hu.shape, world)
         voxel_ml = float(abs(np.linalg.det(world[:3, :3]))) / 1000.0
-        live = LiveLesions.of(view.to_axial(hu), view.to_axial(lungs), view.to_axial(heat), voxel_ml)
+        tally = _handed.get(_voxels_of(nodes))
+        live = LiveLesions.of(view.to_axial(hu), view.to_axial(lungs), view.to_axial(heat), voxel_ml, tally)
         return cls(nodes, live, view, view.array_box(live.box), _state_of(nodes))
 
     def is_of(self, nodes: ResultNodes) -> bool:
@@ -136,6 +141,13 @@ class LiveResult:
             make_lesion_surface(nodes)
 
 
+def hand_over(nodes: ResultNodes, lung_tally: Tally | None) -> None:
+    """Take over what a run has counted, for the slider of its result; that of the latest run is kept."""
+    _handed.clear()
+    if lung_tally is not None:
+        _handed[_voxels_of(nodes)] = lung_tally
+
+
 def follows_live(segmentation) -> bool:
     """Whether a segmentation is worth updating at every step of a slider: its lesion is seen in the slice views, and it
     has no surface to remake."""
@@ -153,6 +165,12 @@ def _array_of(node) -> np.ndarray:
     if image is None or image.GetPointData().GetScalars() is None:
         raise LesionDecompError(UPDATING, f"'{node.GetName()}' without voxels", "a result", "Run LesionDecomp again.")
     return slicer.util.arrayFromVolume(node)
+
+
+def _voxels_of(nodes: ResultNodes) -> tuple:
+    """What changes whenever voxels of CT, heat or lungs do, or their place; none of them is held."""
+    states = (image_state(node) for node in (nodes.ct, nodes.heatmap, nodes.lungs))
+    return (*states, world_matrix(nodes.ct, UPDATING).tobytes())
 
 
 def _state_of(nodes: ResultNodes) -> tuple:

@@ -6,6 +6,7 @@ is only observed. If the scene is closed, or a node that the run needs is remove
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,11 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import slicer
 from LesionDecompLib.ct.checks import check_chest_ct
+from LesionDecompLib.ct.oddity import Oddity
 from LesionDecompLib.ct.volume import Volume
 from LesionDecompLib.errors import Cancelled
+from LesionDecompLib.report.manifest import build_manifest, manifest_text, with_warnings
 
 from .ct_change import image_state, remember
 from .input_nodes import lung_mask_from_node, volume_from_node
+from .live_result import hand_over
 from .result_nodes import ResultNodes, check_outputs, write_result
 from .run_options import RunOptions
 from .slicer_python import slicer_python
@@ -48,6 +52,7 @@ class Request:
     with_segmentation: bool
     _seen: Volume | None
     _state: tuple[Any, ...] = ()  # of the CT's image
+    warnings: tuple[Oddity, ...] = ()  # about the lung mask
 
     @classmethod
     def read(cls, ct, options: RunOptions | None = None) -> Request:
@@ -59,12 +64,14 @@ class Request:
         options = options or RunOptions()
         volume = volume_from_node(ct, copy=False)
         check_chest_ct(volume)
-        mask = None
+        mask: np.ndarray | None = None
+        warnings: tuple[Oddity, ...] = ()
         if options.lung_mask is not None:
-            mask = lung_mask_from_node(options.lung_mask, ct, options.lung_segments)
+            given = lung_mask_from_node(options.lung_mask, ct, options.lung_segments)
+            mask, warnings = given.array, given.warnings
         outputs = options.outputs.nodes()
         check_outputs(outputs, inputs=(ct,) if options.lungs_are_edited else (ct, options.lung_mask))
-        return cls(ct, mask, outputs, options.outputs.with_segmentation, volume, image_state(ct))
+        return cls(ct, mask, outputs, options.outputs.with_segmentation, volume, image_state(ct), warnings)
 
     @cached_property
     def volume(self) -> Volume:
@@ -92,9 +99,14 @@ class Request:
         scene = self.ct.GetScene()
         if scene is None or not all(scene.IsNodePresent(node) for node in self.nodes):
             raise Cancelled
-        if image_state(self.ct) == self._state:
+        if self.warnings:
+            report = manifest_text(with_warnings(json.loads(report), self.warnings))
+        unchanged = image_state(self.ct) == self._state
+        if unchanged:
             remember(self.ct, self._state, report)
-        return write_result(self.ct, result, with_segmentation=self.with_segmentation, report=report, **self.outputs)
+        nodes = write_result(self.ct, result, with_segmentation=self.with_segmentation, report=report, **self.outputs)
+        hand_over(nodes, result.lung_tally if unchanged else None)
+        return nodes
 
 
 @dataclass(frozen=True)
@@ -116,8 +128,6 @@ def process_here(ct, options: RunOptions, segment: Callable[..., SegmentResult],
     :raises LesionDecompError: unsuitable input.
     :raises Cancelled: by ``cancelled``, or because a node that the run needs left the scene meanwhile.
     """
-    from LesionDecompLib.report.manifest import build_manifest, manifest_text
-
     started = time.monotonic()
     request = Request.read(ct, options)
     result = segment(

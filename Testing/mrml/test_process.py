@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 from LesionDecompLib.errors import Cancelled, LesionDecompError
+from LesionDecompLib.measurement import live
 from repository import CHEST, MODULE, TESTING
 
 slicer = pytest.importorskip("slicer", reason="slicer-core is not installed (pip install .[headless])")
@@ -209,6 +210,66 @@ def test_a_worker_s_request_lets_go_of_the_ct_and_this_process_works_on_a_copy(s
     assert request.mask is None and not any(isinstance(held, type(volume)) for held in vars(request).values())
     copied = Request.read(ct, RunOptions(lung_mask=mask)).volume
     assert not np.shares_memory(copied.array, slicer.util.arrayFromVolume(ct))
+
+
+def count_again(monkeypatch) -> list:
+    """Note each counting of the lungs' voxels from here on."""
+    counted, tally = [], live.tally_lungs
+    monkeypatch.setattr(live, "tally_lungs", lambda *arrays: counted.append(arrays) or tally(*arrays))
+    return counted
+
+
+@pytest.mark.parametrize("in_worker", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["here", "in a worker"])
+def test_the_slider_takes_what_the_run_has_counted_until_a_voxel_changes(
+    logic, small_ct, untrained_segmenter, monkeypatch, in_worker
+):
+    ct, mask = small_ct
+    options = {"threshold": THRESHOLD, "model": str(untrained_segmenter.lesion_bundle.path)}
+    if in_worker:
+        counted, ended = count_again(monkeypatch), []
+        logic.startProcess(ct, mask, onDone=ended.append, onFailed=ended.append, **options).wait()
+        (nodes,) = ended
+    else:
+        nodes = logic.process(ct, mask, **options)
+        counted = count_again(monkeypatch)
+    nodes.heatmap.GetDisplayNode().SetOpacity(0.3)
+    logic.forgetResult()
+    rows = logic.result(nodes.heatmap).set_threshold(THRESHOLD + 0.05).statistics()
+    assert not counted
+    slicer.util.arrayFromVolumeModified(nodes.lungs)  # as the Segment Editor does
+    again = logic.result(nodes.heatmap).set_threshold(THRESHOLD + 0.05).statistics()
+    assert len(counted) == 1
+    for row, other in zip(rows, again, strict=True):
+        assert row.values == pytest.approx(other.values, rel=1e-12, nan_ok=True)
+
+
+@pytest.mark.parametrize("kind", ["labelmap", "segments", "segments on their own grid"])
+def test_a_lung_mask_that_reaches_beyond_the_ct_is_reported(logic, small_ct, kind):
+    ct, mask = small_ct
+    lungs, matrix = slicer.util.arrayFromVolume(mask) != 0, node_matrix(ct)
+    top = int(np.flatnonzero(lungs.any(axis=(1, 2)))[-1]) - 3
+    cropped = slicer.util.addVolumeFromArray(slicer.util.arrayFromVolume(ct)[:top].copy(), matrix, "Low")
+    share = np.count_nonzero(lungs[top:]) / np.count_nonzero(lungs)
+    if kind != "labelmap":
+        if "own" in kind:
+            lungs = lungs.repeat(2, axis=1)
+            finer = matrix.copy()
+            finer[:3, 1] /= 2
+            finer[:3, 3] -= finer[:3, 1] / 2
+            matrix = finer
+        grid = slicer.util.addVolumeFromArray(lungs.astype(np.uint8), matrix, "Mine", "vtkMRMLLabelMapVolumeNode")
+        segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Mine")
+        segmentation.SetReferenceImageGeometryParameterFromVolumeNode(grid)
+        segment_id = segmentation.GetSegmentation().AddEmptySegment("lungs", "lungs")
+        slicer.util.updateSegmentBinaryLabelmapFromArray(lungs.astype(np.uint8), segmentation, segment_id, grid)
+        mask = segmentation
+    nodes = logic.process(cropped, mask)
+    codes = json.loads(nodes.report.GetText())["warning_codes"]
+    (found,) = [code for code in codes if code["code"] == "mask_beyond_ct"]
+    assert found["value"] == pytest.approx(share, abs=1e-3)
+    assert found["text"] in nodes.warnings
+    whole = logic.process(ct, mask)
+    assert not any(code["code"] == "mask_beyond_ct" for code in json.loads(whole.report.GetText())["warning_codes"])
 
 
 @pytest.mark.slow

@@ -218,10 +218,10 @@ def test_segments_of_a_segmentation_serve_as_lung_mask(panel, ct_node, lung_node
     items = [box.item(row) for row in range(3)]
     assert [item.checkState() == Qt.Checked for item in items] == [True, True, False]
     assert not panel.ui.lungSegmentsHintLabel.isVisibleTo(panel.parent)
-    np.testing.assert_array_equal(lung_mask_from_node(segmentation, ct_node), lungs)
+    np.testing.assert_array_equal(lung_mask_from_node(segmentation, ct_node).array, lungs)
     items[1].setCheckState(Qt.Unchecked)
     assert panel.logic.getParameterNode().lungSegments == '["Right lung"]'
-    np.testing.assert_array_equal(lung_mask_from_node(segmentation, ct_node, ["Right lung"]), lungs == 1)
+    np.testing.assert_array_equal(lung_mask_from_node(segmentation, ct_node, ["Right lung"]).array, lungs == 1)
     # The scene remembers it.
     panel.exit()
     panel.enter()

@@ -71,6 +71,7 @@ def test_worker_gives_the_result_of_the_same_run_in_this_process(chest_case, unt
     steps = finish(job)
     result = job.result()
     report = json.loads(result.report)
+    counted = result.lung_tally
     heat, found, lesions = (np.array(result.boxed(name)) for name in ("heat", "lungs", "lesions"))
     job.close()
     assert result.shape == volume.shape
@@ -81,6 +82,10 @@ def test_worker_gives_the_result_of_the_same_run_in_this_process(chest_case, unt
     assert (heat.dtype, found.dtype, lesions.dtype) == (np.float32, np.uint8, np.uint8)
     assert [row.region for row in result.statistics] == [row.region for row in expected.statistics]
     assert result.statistics[0].values == pytest.approx(expected.statistics[0].values, rel=1e-5, nan_ok=True)
+    assert counted.box == expected.lung_tally.box and counted.hu.low == expected.lung_tally.hu.low
+    np.testing.assert_array_equal(counted.voxels, expected.lung_tally.voxels)
+    np.testing.assert_array_equal(counted.hu.counts, expected.lung_tally.hu.counts)
+    np.testing.assert_allclose(counted.heat, expected.lung_tally.heat, rtol=1e-5)
     assert (result.threshold, result.min_volume_ml) == (0.4, 0.1)
     assert report["run"]["precision"] == expected.precision
     assert report["models"]["lesions"]["sha256"] == untrained_segmenter.lesion_bundle.sha256

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..errors import InputError
 from .grid import AxialView, corner_distance
+from .oddity import Oddity
 from .volume import Volume
 
 SAME_GRID = 0.05  # of the smallest spacing: what a labelmap's corners may lie off the CT's lattice
@@ -74,6 +75,14 @@ def labels_on_grid(labels: np.ndarray, ijk_to_ras: np.ndarray, like: Volume, sta
     array = np.zeros(like.shape, labels.dtype)
     here.to_axial(array)[tuple(target)] = part
     return array, 1 - held / labeled if labeled else 0.0
+
+
+def beyond_warnings(name: str, share: float) -> list[Oddity]:
+    """What is reported of a labelmap of which a share of the labeled voxels lies beyond the CT."""
+    if not share:
+        return []
+    text = f"{100 * share:.1f} % of the labelmap '{name}' lie beyond the CT and were left out."
+    return [Oddity(text, "mask_beyond_ct", share, 0.0)]
 
 
 def _refuse_grid(there: AxialView, here: AxialView, stage: str) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..ct.lattice import as_labels, labels_on_grid
+from ..ct.lattice import as_labels, beyond_warnings, labels_on_grid
 from ..ct.lung_names import lung_labels, lung_side
 from ..ct.oddity import Oddity
 from ..ct.volume import Volume
@@ -89,9 +89,7 @@ def _read(path: Path, like: Volume, stage: str, choose: Callable[[dict[int, str]
         image = read_stored(path, stage)
         array, matrix, names, warnings = as_labels(image.array, stage), image.ijk_to_ras, _names(path), []
     array, outside = labels_on_grid(array, matrix, like, stage)
-    if outside:
-        text = f"{100 * outside:.1f} % of the labelmap '{path.name}' lie beyond the CT and were left out."
-        warnings.append(Oddity(text, "mask_beyond_ct", outside, 0.0))
+    warnings += beyond_warnings(path.name, outside)
     return Labels(array, names, tuple(warnings))
 
 

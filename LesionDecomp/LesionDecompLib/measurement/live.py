@@ -81,12 +81,22 @@ class LiveLesions:
     box: tuple[slice, slice, slice]
 
     @classmethod
-    def of(cls, hu: np.ndarray, lungs: np.ndarray, heat: np.ndarray, voxel_volume_ml: float) -> LiveLesions:
+    def of(
+        cls,
+        hu: np.ndarray,
+        lungs: np.ndarray,
+        heat: np.ndarray,
+        voxel_volume_ml: float,
+        lung_tally: Tally | None = None,
+    ) -> LiveLesions:
         """List what may become lesion; takes about a second for 512×512×600 voxels.
 
+        :param lung_tally: of the same arrays, where already known.
         :raises LesionDecompError: shapes that differ, or lung labels other than 0, 1 and 2.
         """
         live = cls(hu, lungs, heat, voxel_volume_ml, lung_box(lungs))
+        if lung_tally is not None and lung_tally.box == live.box:
+            vars(live)["lung_tally"] = lung_tally
         _ = live.lung_tally, live.listed
         return live
 

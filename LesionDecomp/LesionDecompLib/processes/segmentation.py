@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,16 +11,17 @@ from typing import Any
 
 import numpy as np
 
+from ..ct.hu_distribution import HuHistogram
 from ..ct.volume import Volume
 from ..errors import LesionDecompError
-from ..measurement.statistics import RegionStatistics
+from ..measurement.statistics import RegionStatistics, Tally
 from ..pipeline import SegmentResult
 from .child import FORMAT, ChildJob, damaged, read_array, read_record
 from .events import Step
 from .tree import exit_in_words
 
 SILENCE_S = 1800.0  # between two steps: a hang, since a step is a batch of slices
-RESULT, REPORT = "result.json", "report.json"
+RESULT, REPORT, TALLY = "result.json", "report.json", "lung_tally.npz"
 HU, MASK = "hu", "mask"
 ARRAYS = {"heat": np.float32, "lungs": np.uint8, "lesions": np.uint8, "healthy": np.int16}
 MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
@@ -68,6 +70,25 @@ class WorkerResult:
         if array.dtype != ARRAYS[name] or array.shape != tuple(part.stop - part.start for part in self.box):
             raise damaged(f"{name}.npy")
         return array
+
+    @property
+    def lung_tally(self) -> Tally | None:
+        """What no threshold changes; None where the child has not left it.
+
+        :raises LesionDecompError: a file that is damaged.
+        """
+        path = self.folder / TALLY
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                cells = len(stored["voxels"])
+                first, second, third = (slice(int(low), int(high)) for low, high in stored["box"])
+                hu = HuHistogram(int(stored["low"]), stored["counts"])
+                none = np.zeros((0, cells), np.int64)
+                return Tally((first, second, third), stored["voxels"], stored["heat"], hu, none)
+        except FileNotFoundError:
+            return None
+        except (OSError, EOFError, zipfile.BadZipFile, *MALFORMED) as error:
+            raise damaged(TALLY) from error
 
 
 class SegmentationJob(ChildJob):
@@ -139,6 +160,8 @@ def write_result(folder: Path, result: SegmentResult, report: str) -> None:
     """
     for name in ARRAYS if result.has_healthy else [name for name in ARRAYS if name != "healthy"]:
         np.save(folder / f"{name}.npy", result.boxed(name), allow_pickle=False)
+    if result.lung_tally is not None:
+        _write_tally(folder / TALLY, result.lung_tally)
     (folder / REPORT).write_text(report, "utf-8")
     values = {
         "format": FORMAT,
@@ -151,6 +174,13 @@ def write_result(folder: Path, result: SegmentResult, report: str) -> None:
     }
     # NaN stands for undefined measurements; both sides are Python, which reads what it writes.
     (folder / RESULT).write_text(json.dumps(values), "utf-8")
+
+
+def _write_tally(path: Path, tally: Tally) -> None:
+    """Write a tally of HU that are whole numbers; others are as many as the voxels, and counted again as fast."""
+    if isinstance(tally.hu, HuHistogram):
+        box = [(part.start, part.stop) for part in tally.box]
+        np.savez(path, box=box, voxels=tally.voxels, heat=tally.heat, low=tally.hu.low, counts=tally.hu.counts)
 
 
 def read_result(folder: Path) -> WorkerResult:

@@ -123,6 +123,13 @@ def manifest_of_lesions(
     return {**manifest, "parameters": parameters, **_measured(statistics, regions, review, model)}
 
 
+def with_warnings(manifest: Mapping[str, Any], added: Sequence[Oddity]) -> dict[str, Any]:
+    """A run's manifest, and before its warnings others that it did not know of."""
+    texts, codes = manifest.get("warnings", []), manifest.get("warning_codes", [])
+    records = [warning.record() for warning in added]
+    return {**manifest, "warnings": [*map(str, added), *texts], "warning_codes": [*records, *codes]}
+
+
 def shown_measurements(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
     """Where a manifest has the ``statistics``, ``regions`` and ``severity`` of the lesions shown: those left after a
     review, else the model's own."""
