@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
 from dicom_files import series_files
 from LesionDecompLib.io.readers import read_volume
 from LesionDecompLib.pipeline import Segmenter
