@@ -49,15 +49,12 @@ def boxes(shape: tuple[int, ...], *parts: tuple[slice, slice, slice]) -> np.ndar
 
 @pytest.mark.slow
 def test_painted_changes_are_found_through_a_known_motion_in_both_orders(pair):
-    """What was painted in or out within 5 %; reversed, 1 and 4 as well as 2 and 5 change places, and 3 stays.
-
-    Rims of lesions are as good as the registration: with 4 mm voxels it is off by 1 mm, a tenth of these rims.
-    """
+    """What was painted in or out within 5 %; reversed, 1 and 4 as well as 2 and 5 change places, and 3 stays."""
     forward = compare_scans(pair.earlier, pair.later)
     there = forward.rows[0].values
     ml = pair.later.voxel_ml
-    for name, share in {"new": 0.05, "resolved": 0.05, "persistent": 0.1, "grown": 0.1, "shrunk": 0.1}.items():
-        assert there[f"{name}_ml"] == pytest.approx(pair.voxels(name) * ml, rel=share), name
+    for name in ("new", "grown", "persistent", "resolved", "shrunk"):
+        assert there[f"{name}_ml"] == pytest.approx(pair.voxels(name) * ml, rel=0.05), name
     assert forward.quality.lung_dice > 0.95
     assert forward.quality.vessel_mm < 2.0
     assert forward.warnings == []
@@ -65,12 +62,11 @@ def test_painted_changes_are_found_through_a_known_motion_in_both_orders(pair):
 
     back = compare_scans(pair.later, pair.earlier).rows[0].values
     for name, other in SWAPPED.items():
-        rim = name in ("grown", "shrunk")
-        assert back[f"{other}_ml"] == pytest.approx(there[f"{name}_ml"], rel=0.1 if rim else 0.05), name
+        assert back[f"{other}_ml"] == pytest.approx(there[f"{name}_ml"], rel=0.05), name
     assert back["persistent_ml"] == pytest.approx(there["persistent_ml"], rel=0.05)
     # The same tissue of the same scan, whichever of them is the grid.
     assert back["resolved_earlier_ml"] == pytest.approx(there["new_ml"], rel=0.01)
-    assert back["shrunk_earlier_ml"] == pytest.approx(there["grown_ml"], rel=0.1)
+    assert back["shrunk_earlier_ml"] == pytest.approx(there["grown_ml"], rel=0.05)
 
 
 def test_a_ct_against_itself_is_persistent_alone(pair):
@@ -119,16 +115,51 @@ def test_lesions_are_labeled_by_whether_they_meet(still):
 
 
 def test_lesions_that_nearly_touch_meet(still):
-    """One that registration may have shifted is the same lesion: shrunk there, grown here, neither new nor resolved."""
+    """One that registration may have shifted is the same lesion: neither new nor resolved."""
     volume, _ = still
     fine = Volume.from_array(volume.array, volume.ijk_to_ras @ np.diag([0.25, 0.25, 0.25, 1]))  # 1 mm voxels
     whole = np.ones(fine.shape, np.uint8)
     before = boxes(fine.shape, np.s_[30:36, 30:36, 20:26])
     near, far = (boxes(fine.shape, np.s_[30:36, 30:36, 25 + gap : 31 + gap]) for gap in (2, 5))
-    for now, labels in ((near, {Change.GROWN, Change.SHRUNK}), (far, {Change.NEW, Change.RESOLVED})):
+    for now, labels in ((near, {Change.GROWN, Change.PERSISTENT, Change.SHRUNK}), (far, {Change.NEW, Change.RESOLVED})):
         earlier, later = (chest_scan(fine, whole, mask) for mask in (before, now))
         found = label_change(earlier, later, no_motion(later)).labels
         assert set(np.unique(found)) == {0, *labels}
+
+
+def test_a_lesion_that_registration_left_beside_itself_is_not_called_grown_and_shrunk(still):
+    """Off by 2 mm it is the same lesion; what has grown beyond that has grown; one that is 5 mm away is another."""
+    volume, _ = still
+    fine = Volume.from_array(volume.array, volume.ijk_to_ras @ np.diag([0.25, 0.25, 0.25, 1]))  # 1 mm voxels
+    whole = np.ones(fine.shape, np.uint8)
+    before = boxes(fine.shape, np.s_[20:32, 20:32, 20:32])
+    for now, counts in (
+        (boxes(fine.shape, np.s_[20:32, 20:32, 22:34]), {Change.PERSISTENT: 12**3}),
+        (boxes(fine.shape, np.s_[22:34, 20:32, 20:38]), {Change.PERSISTENT: 12**3, Change.GROWN: 12 * 12 * 6}),
+        (boxes(fine.shape, np.s_[20:32, 20:32, 22:28]), {Change.PERSISTENT: 12 * 12 * 6, Change.SHRUNK: 12 * 12 * 6}),
+        (boxes(fine.shape, np.s_[20:32, 20:32, 37:49]), {Change.NEW: 12**3, Change.RESOLVED: 12**3}),
+    ):
+        earlier, later = (chest_scan(fine, whole, mask) for mask in (before, now))
+        found = label_change(earlier, later, no_motion(later)).labels
+        assert {Change(n): int((found == n).sum()) for n in np.unique(found) if n} == counts
+
+
+def test_registration_gives_the_same_motion_each_time_and_labels_do_not_depend_on_threads(pair, monkeypatch):
+    import LesionDecompLib.measurement.change.registration as registration
+    import SimpleITK
+
+    monkeypatch.setattr(registration, "AFFINE_STEPS", 6)
+    monkeypatch.setattr(registration, "SPLINE_STEPS", 2)
+    motions, labels = [], []
+    for threads in (1, 3):
+        monkeypatch.setattr("LesionDecompLib.threads.usable_threads", lambda n=threads: n)
+        SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
+        motions.append(register_lungs(pair.earlier, pair.later).motion)
+        labels.append(label_change(pair.earlier, pair.later, motions[-1]).labels)
+    SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    assert motions[0].displacement.any()
+    np.testing.assert_array_equal(motions[0].displacement, motions[1].displacement)
+    np.testing.assert_array_equal(*labels)
 
 
 def test_lesions_keep_the_volume_they_had():

@@ -11,6 +11,7 @@ from scipy.spatial import cKDTree
 
 from ...segmentation.components import find_components
 from .motion import Motion
+from .overlap import overlap_most
 from .scan import Scan
 
 MEETING_MM = 3.0  # what the registration may be off by
@@ -63,14 +64,19 @@ def label_change(earlier: Scan, later: Scan, motion: Motion) -> ChangeLabels:
 
     Lesions are 26-connected. Two of them meet where they share a voxel or come within 3 mm of each other, which the
     registration may be off by. Registration places an earlier lesion, its volume stays that which it had:
-    what is stretched or squeezed over a few centimeters is as likely an error as a motion.
+    what is stretched or squeezed over a few centimeters is as likely an error as a motion. For the same reason it is
+    moved by up to 3 mm to where it overlaps most with the later lesions.
     """
     box = _grown(later.box, later.lungs.shape)
     now, now_count = _numbered(later.lesions[box] != 0)
     numbered, before_count = _numbered(earlier.lesions != 0)
     before = motion.pull(numbered, earlier.ijk_to_ras, later.ijk_to_ras, box)
+    corner = (box[0].start, box[1].start, box[2].start)
     sizes = np.bincount(numbered.ravel(order="K"), minlength=before_count + 1)[1:] * earlier.voxel_ml
-    keep_volumes(before, np.rint(sizes / later.voxel_ml).astype(int), later.ijk_to_ras)
+    voxels = np.rint(sizes / later.voxel_ml).astype(int)
+    grids = earlier.ijk_to_ras, later.ijk_to_ras
+    overlap_most(before, now, numbered, motion, *grids, corner, voxels, MEETING_MM)
+    keep_volumes(before, voxels, later.ijk_to_ras)
     now_met, before_met = _meetings(now, now_count, before, before_count, later.ijk_to_ras)
     labels = np.zeros(later.lungs.shape, np.uint8)
     inside, had = now > 0, before > 0

@@ -10,6 +10,7 @@ from scipy.ndimage import binary_dilation, map_coordinates
 from ...threads import over_slices
 from .coarse import CoarseGrid
 
+HALF = 0.5 - 1e-9  # of what surrounds a place; rounding must not decide
 NEAR_CELLS = 2  # of the coarse grid, around what may be met
 
 
@@ -46,7 +47,11 @@ class Motion:
         onto_to_ras: np.ndarray,
         box: tuple[slice, slice, slice],
     ) -> np.ndarray:
-        """Labels of the earlier scan as they lie on the later scan's grid; the nearest voxel counts.
+        """Labels of the earlier scan as they lie on the later scan's grid.
+
+        Between voxels their shares are interpolated: a place is labeled where at least half of what surrounds it is, by
+        the label that is nearest. The nearest voxel alone would fray the edges by half a voxel, which for lesions of a
+        few voxels is a tenth of their volume.
 
         :param labels: ``(k, j, i)`` of the earlier scan, integers, 0 for nothing.
         :param labels_to_ras: ``(4, 4)`` its index to RAS.
@@ -76,10 +81,8 @@ class Motion:
                     continue
                 voxels = np.stack([i[columns], j[rows], np.full(len(rows), float(k))], axis=-1)
                 places = self.earlier(voxels @ onto_to_ras[:3, :3].T + onto_to_ras[:3, 3])
-                index = np.rint(places @ to_index[:3, :3].T + to_index[:3, 3]).astype(np.intp)
-                inside = ((index >= 0) & (index < np.array(labels.shape)[::-1])).all(axis=1)
-                x, y, z = index[inside].T
-                pulled[plane, rows[inside], columns[inside]] = labels[z, y, x]
+                share, label = label_shares(labels, places @ to_index[:3, :3].T + to_index[:3, 3])
+                pulled[plane, rows, columns] = np.where(share >= HALF, label, 0)
 
         over_slices(of_planes, len(pulled))
         return pulled
@@ -102,3 +105,28 @@ class Motion:
         x, y, z = np.moveaxis(np.clip(index, 0, np.array(held.shape) - 1), -1, 0)
         near = inside & held[x, y, z]
         return near | binary_dilation(near)
+
+
+def label_shares(labels: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How much of what surrounds places between voxels is labeled, and by which label: the nearest one.
+
+    :param labels: ``(k, j, i)``, 0 for nothing and beyond the array.
+    :param index: ``(n, 3)`` along (i, j, k).
+    :return: shares ``(n,)`` in [0, 1] and labels ``(n,)``, 0 where none is near.
+    """
+    low = np.floor(index).astype(np.intp)
+    part = index - low
+    share, heaviest = np.zeros(len(index)), np.zeros(len(index))
+    found = np.zeros(len(index), labels.dtype)
+    limits = np.array(labels.shape)[::-1]
+    for corner in np.ndindex(2, 2, 2):
+        weight = np.where(corner, part, 1.0 - part).prod(axis=1)
+        place = low + corner
+        inside = ((place >= 0) & (place < limits)).all(axis=1)
+        label = np.zeros(len(index), labels.dtype)
+        label[inside] = labels[tuple(place[inside].T[::-1])]
+        weight *= label != 0
+        share += weight
+        nearer = weight > heaviest
+        found[nearer], heaviest[nearer] = label[nearer], weight[nearer]
+    return share, found
