@@ -29,6 +29,7 @@ REGIONS_ROLE = "LesionDecomp.regions"  # the heatmap's reference to the node tha
 TABLE_ROLE = "LesionDecomp.regionTable"
 # Slicer's own color tables number or name whatever labels there are: those are no names that a user gave.
 NAMELESS_COLORS = ("GenericColors", "GenericAnatomyColors", "Labels", "Random")
+NO_NAMES = ("(none)", "invalid")  # that a color table gives to labels it does not know
 
 
 def chosen_regions(heatmap) -> Any:
@@ -127,8 +128,9 @@ def _color_names(node, labels: np.ndarray) -> dict[int, str]:
     colors = display.GetColorNode() if display is not None else None
     if colors is None or any(word in (colors.GetID() or "") for word in NAMELESS_COLORS):
         return {}
-    present = np.flatnonzero(np.bincount(labels.ravel()))
-    return {int(value): colors.GetColorName(int(value)) or "" for value in present if value}
+    present = [int(value) for value in np.flatnonzero(np.bincount(labels.ravel())) if value]
+    names = {value: colors.GetColorName(value) or "" for value in present}
+    return {value: "" if name in NO_NAMES else name for value, name in names.items()}
 
 
 def _sha256(labels: np.ndarray) -> str:

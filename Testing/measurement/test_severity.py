@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -34,6 +35,18 @@ def _values(percent: float, lesions: int = 2, crossing: int = 1) -> dict[str, fl
     ],
 )
 def test_borders_belong_to_the_score_that_the_scale_says(percent, lobe, zone):
+    assert (lobe_score(percent), zone_score(percent)) == (lobe, zone)
+
+
+@given(st.integers(1, 10**7), st.data())
+def test_scores_are_those_of_whole_numbers_of_voxels(lung, data):
+    """As the scales are written, in fractions that cannot be rounded: equality at a border is decided exactly."""
+    near = [lung * percent // 100 + step for percent in (0, 5, 25, 50, 75, 100) for step in (-1, 0, 1)]
+    lesion = data.draw(st.one_of(st.integers(0, lung), st.sampled_from([n for n in near if 0 <= n <= lung])))
+    share = Fraction(100 * lesion, lung)
+    percent = 100.0 * lesion / lung
+    lobe = 0 if share == 0 else 1 if share < 5 else 2 if share <= 25 else 3 if share < 50 else 4 if share <= 75 else 5
+    zone = 0 if share == 0 else 1 if share < 25 else 2 if share < 50 else 3 if share < 75 else 4
     assert (lobe_score(percent), zone_score(percent)) == (lobe, zone)
 
 

@@ -82,3 +82,46 @@ def test_regions_that_do_not_fit_are_explained_and_the_rest_stays(panel, result,
     panel.ui.regionsSelector.setCurrentNode(other)
     assert "Regions: found" in text_of(panel.ui.severityLabel)
     assert len(cells(panel.ui.measurementsTable)) == 12 and shown_errors == []
+
+
+def test_the_color_table_of_a_labelmap_names_its_regions(panel, result):
+    """Also where one of its labels is beyond the table; Slicer's own tables name no structure of the user's."""
+    lungs = slicer.util.arrayFromVolume(result.lungs)
+    labels = lungs.copy()
+    labels[:, : labels.shape[1] // 2][lungs[:, : labels.shape[1] // 2] == 1] = 7
+    matrix = slicer.util.arrayFromVTKMatrix(_ijk_to_ras(result.ct))
+    node = slicer.util.addVolumeFromArray(labels, matrix, "lobes", "vtkMRMLLabelMapVolumeNode")
+    display = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeDisplayNode")
+    node.SetAndObserveDisplayNodeID(display.GetID())
+    voxel_ml = np.prod(result.ct.GetSpacing()) / 1000.0
+    for identity, names in (
+        ("vtkMRMLColorTableNodeMine", {1: "right upper lobe", 2: "tumor side", 7: "region 7"}),
+        ("vtkMRMLColorTableNodeFileGenericColors.txt", {1: "region 1", 2: "region 2", 7: "region 7"}),
+    ):
+        colors = slicer.vtkMRMLColorTableNode()
+        colors.SetTypeToUser()
+        colors.SetNumberOfColors(3)
+        for value, name in ((0, "background"), (1, "right upper lobe"), (2, "tumor side")):
+            colors.SetColor(value, name, 0.1, 0.2, 0.3, 1.0)
+        table = slicer.mrmlScene.AddNode(colors)
+        if identity.endswith("txt"):
+            slicer.mrmlScene.RemoveNode(table)
+            colors.SetScene(None)
+            colors.SetSingletonTag(identity.removeprefix("vtkMRMLColorTableNode"))
+            table = slicer.mrmlScene.AddNode(colors)
+            assert table.GetID() == identity
+        display.SetAndObserveColorNodeID(table.GetID())
+        panel.ui.regionsSelector.setCurrentNode(None)
+        panel.ui.regionsSelector.setCurrentNode(node)
+        rows = panel.logic.result(result.heatmap).regions().of_set("given")
+        assert [row.region for row in rows] == [*names.values(), "elsewhere"]
+        for row, value in zip(rows, names, strict=False):
+            assert row.values["lung_volume_ml"] == pytest.approx(np.count_nonzero(labels == value) * voxel_ml)
+
+
+def _ijk_to_ras(ct):
+    import vtk
+
+    matrix = vtk.vtkMatrix4x4()
+    ct.GetIJKToRASMatrix(matrix)
+    return matrix

@@ -14,7 +14,8 @@ CONSOLIDATION_HU = -300
 _SPLIT_RULE = "Ground glass and consolidation add up to the lesion volume."
 _SPLIT_SOURCE = f"cut at {CONSOLIDATION_HU} HU: Lu et al., BMC Infect Dis 2021; 21:836, doi 10.1186/s12879-021-06556-z"
 _LOBE_SOURCE = "scale: Pan et al., Radiology 2020; 295:715-721, doi 10.1148/radiol.2020200370"
-_ZONE_SOURCE = "scale: Ooi et al., Radiology 2004; 230:836-844, doi 10.1148/radiol.2303030853"
+# The abstract has the six zones and the total; the cuts are those that studies of COVID-19 score these zones by.
+_ZONE_SOURCE = "six zones and total: Ooi et al., Radiology 2004; 230:836-844, doi 10.1148/radiol.2303030853"
 RESEARCH_ONLY = "research only"
 _PERCENTILE_RULE = "linear between the two nearest voxels"
 

@@ -15,6 +15,7 @@ from ..measurement.change.scan import Scan
 from ..measurement.statistics import RegionStatistics
 from .case import LESIONS, LUNGS, REPORT
 from .comparison import read_report
+from .manifest import shown_measurements
 
 STAGE = "Reading a finished result"
 EXPECTED = f"a folder with {REPORT}, {LUNGS} and {LESIONS}, as 'segment' writes it"
@@ -61,7 +62,8 @@ def recorded_rows(report: Mapping[str, Any]) -> list[RegionStatistics]:
 
     :raises LesionDecompError: rows that do not read.
     """
-    records = [*report["statistics"], *(row for row in report.get("regions") or () if row.get("set") == "halves")]
+    shown = shown_measurements(report)  # of the lesions that a reader has left, as the labelmap has them
+    records = [*shown["statistics"], *(row for row in shown.get("regions") or () if row.get("set") == "halves")]
     try:
         return [
             RegionStatistics(
