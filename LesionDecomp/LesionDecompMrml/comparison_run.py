@@ -15,7 +15,8 @@ from LesionDecompLib.measurement.statistics import lesion_statistics
 
 from .change_nodes import ChangeNodes, write_change_nodes
 from .input_nodes import volume_from_node
-from .result_nodes import ResultNodes, result_of
+from .result import Result
+from .result_nodes import ResultNodes
 from .segmentation_run import Listeners
 from .slicer_python import slicer_python
 from .watched_run import WatchedRun
@@ -95,4 +96,7 @@ def compare_results(earlier, later, every=None, onProgress=None, onDone=None, on
     :raises LesionDecompError: results that do not fit; nothing has been started then.
     """
     listeners = Listeners(onProgress, onDone, onFailed, onCancelled)
-    return ComparisonRun(result_of(earlier), result_of(later), listeners, every)
+    results = [Result.of(heatmap) for heatmap in (earlier, later)]
+    for result in results:
+        result.take_edits()
+    return ComparisonRun(results[0].nodes, results[1].nodes, listeners, every)

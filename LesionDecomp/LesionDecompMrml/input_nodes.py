@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Sequence
 
@@ -63,6 +64,16 @@ def volume_from_node(node, *, copy: bool = True) -> Volume:
         )
     array = slicer.util.arrayFromVolume(node)
     return Volume.from_array(array.copy() if copy else array, world_matrix(node), node.GetName() or "")
+
+
+def patient_word(ct) -> str:
+    """A word that all CTs of one patient have, and which names nobody; empty where no patient is recorded."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(ct.GetScene())
+    item = hierarchy.GetItemByDataNode(ct) if hierarchy is not None else 0
+    constants = slicer.vtkMRMLSubjectHierarchyConstants
+    patient = hierarchy.GetItemAncestorAtLevel(item, constants.GetDICOMLevelPatient()) if item else 0
+    identity = hierarchy.GetItemAttribute(patient, constants.GetDICOMPatientIDAttributeName()) if patient else ""
+    return f"patient-{hashlib.sha256(identity.encode()).hexdigest()[:12]}" if identity else ""
 
 
 def lung_mask_from_node(mask, ct, segments: Sequence[str] | None = None) -> LungMask:

@@ -16,6 +16,7 @@ from LesionDecompLib.measurement.statistics import Tally
 
 from .ct_change import image_state
 from .input_nodes import world_matrix
+from .lesion_edits import remember_written
 from .result_nodes import MINIMUM_VOLUME, UPDATING, ResultNodes, prepare_volume
 from .review import REVIEW, LiveReview, review_of
 from .scene_nodes import THRESHOLD
@@ -82,8 +83,20 @@ class LiveResult:
             return self.live.at(threshold, min_volume_ml)
         return self.review.at(review_of(self.nodes), threshold, min_volume_ml)
 
+    def mask(self, lesions: Lesions) -> np.ndarray:
+        """Lesions as a labelmap of the CT's grid, ``(k, j, i)`` uint8, 0 / 1."""
+        mask = np.empty(slicer.util.arrayFromVolume(self.nodes.ct).shape, np.uint8)
+        lesions.paint(self.view.to_axial(mask))
+        return mask
+
     def update(
-        self, threshold: float, min_volume_ml: float, *, with_statistics: bool = True, settled: bool = True
+        self,
+        threshold: float,
+        min_volume_ml: float,
+        *,
+        with_statistics: bool = True,
+        settled: bool = True,
+        with_segment: bool = True,
     ) -> Lesions:
         """Make labelmap and segment show the lesions at a threshold.
 
@@ -92,6 +105,7 @@ class LiveResult:
         :param with_statistics: write the table too.
         :param settled: False while a slider is dragged: a segmentation that nobody sees, or whose surface would have to
             be made anew, then waits.
+        :param with_segment: False leaves the segment, as it shows these lesions already.
         :return: the lesions, with their volume, components (along the array's axes, since VTK stores k, j, i) and
             statistics.
         :raises LesionDecompError: a number out of range.
@@ -114,8 +128,9 @@ class LiveResult:
         nodes.heatmap.SetAttribute(THRESHOLD, repr(float(threshold)))
         nodes.heatmap.SetAttribute(MINIMUM_VOLUME, repr(float(min_volume_ml)))
         nodes.heatmap.SetDisableModifiedEvent(silent)
-        if nodes.segmentation is not None:
+        if nodes.segmentation is not None and with_segment:
             self._update_segment(labelmap[self.box], settled)
+        remember_written(nodes)
         if rows is not None:
             fill_table(nodes.table, rows)
             show_readable_table(nodes.heatmap, rows, make=False)

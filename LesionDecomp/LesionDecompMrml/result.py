@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import slicer
 from LesionDecompLib.measurement.live import Lesions
 from LesionDecompLib.measurement.places import LesionPlace, area_along_body, lesions_by_size
 from LesionDecompLib.measurement.region_rows import RegionMeasurements
-from LesionDecompLib.measurement.review import Review
-from LesionDecompLib.measurement.reviewed import lps_of_voxel, voxel_at
+from LesionDecompLib.measurement.review import PAINT, Review
+from LesionDecompLib.measurement.reviewed import lps_of_array_voxel, lps_of_voxel, voxel_at
+from LesionDecompLib.measurement.seen_slices import labels_of_seen
 from LesionDecompLib.measurement.statistics import RegionStatistics
 
 from . import plots, result_export, views
+from .input_nodes import patient_word, volume_from_node
+from .lesion_edits import Edit, find_edit, is_edited, remember_written, runs_of
 from .live_result import LiveResult
 from .regions import LiveRegions, choose_regions, chosen_regions, show_region_table
 from .result_nodes import ResultNodes, add_segmentation, result_of
-from .review import ReviewedLesion, decision_at, keep_review, review_of
+from .review import ReviewedLesion, decision_at, keep_review, now, review_of
 from .scene_nodes import nodes_of_class
 from .statistics_table import read_table, show_readable_table
+
+if TYPE_CHECKING:
+    from LesionDecompLib.training.data.reviewed import GrownSet
 
 
 @dataclass(frozen=True)
@@ -108,6 +115,7 @@ class Result:
         :param with_statistics: write the table, too.
         :param settled: False while a slider is dragged; see :meth:`~.live_result.LiveResult.update`.
         """
+        self.take_edits()
         return self.live.update(
             self.threshold if threshold is None else threshold,
             self.minimum_volume_ml if minimum_volume_ml is None else minimum_volume_ml,
@@ -146,7 +154,7 @@ class Result:
         return review_of(self.nodes)
 
     def reviewed_lesions(self) -> list[ReviewedLesion]:
-        """The model's lesions at the present threshold, the largest first, then those that the reader added."""
+        """The model's lesions at the present threshold, the largest first, then what the reader added or painted."""
         return self.live.review.lesions(self.review, self.threshold, self.minimum_volume_ml)
 
     def decide(self, decision: str, voxel: tuple[int, int, int], threshold: float | None = None) -> Lesions:
@@ -156,13 +164,62 @@ class Result:
         :param threshold: the lesion is the connected heat of at least this; None takes the present one.
         :return: the lesions that are left.
         """
+        self.take_edits()
         place = lps_of_voxel(self.live.view, voxel)
         made = decision_at(place, decision, self.threshold if threshold is None else threshold)
         return self._review(self.review.with_decision(made))
 
+    def take_edits(self) -> Edit | None:
+        """Count lesions that were edited by hand, in segment or labelmap, as a decision; quick where none were.
+
+        The edit is about voxels: painted ones are lesion at any threshold, erased ones are none at any.
+
+        :return: the edit; None where there is none.
+        """
+        if not is_edited(self.nodes) or self.nodes.report is None:
+            return None
+        live = self.live
+        edit = find_edit(self.nodes, live.mask(self.lesions()))
+        if edit.is_none and not edit.beside:
+            remember_written(self.nodes)
+            return None
+        if not edit.is_none:
+            array_voxel = np.argwhere(edit.painted if edit.painted.any() else edit.erased)[0]
+            place = lps_of_array_voxel(live.view, array_voxel)
+            made = decision_at(place, PAINT, self.threshold)
+            made = replace(made, painted=runs_of(edit.painted), erased=runs_of(edit.erased))
+            keep_review(self.nodes, self.review.with_decision(made))
+        # Written anew only where it holds voxels beside the lungs: its own undo goes on working otherwise.
+        live.update(self.threshold, self.minimum_volume_ml, with_segment=edit.beside > 0)
+        self.update_plots()
+        return edit
+
     def undo_decision(self) -> Lesions:
-        """Take back the latest decision."""
+        """Take back the latest decision, be it about a lesion, about voxels or about slices."""
+        self.take_edits()
         return self._review(self.review.undone())
+
+    def mark_slices(self, first: int, last: int, seen: bool) -> None:
+        """Mark axial slices, counted from 0 at the lowest, both ends included, as seen or not seen by the reader."""
+        review = self.review.with_slices(range(max(first, 0), min(last + 1, self.slices)), seen, now())
+        keep_review(self.nodes, review)
+
+    @property
+    def slices(self) -> int:
+        """Number of axial slices."""
+        return int(self.live.view.shape[0])
+
+    def slice_labels(self) -> dict[int, str]:
+        """The label of each slice that was seen: ``"lesion"`` where a lesion is left, else ``"normal"``."""
+        self.take_edits()
+        live = self.live
+        _, areas = area_along_body(self.lesions().components, live.view, live.live.voxel_volume_ml)
+        return labels_of_seen(self.review.seen, areas > 0)
+
+    def slice_at(self, ras: tuple[float, float, float]) -> int:
+        """The axial slice, counted from 0 at the lowest, that lies nearest to a point of the world, RAS mm."""
+        height = np.linalg.solve(self.live.view.axial_to_ras, [*ras, 1.0])[2]
+        return int(np.clip(round(float(height)), 0, self.slices - 1))
 
     def voxel_of(self, ras: tuple[float, float, float]) -> tuple[int, int, int] | None:
         """The voxel of the axial stack (z, y, x) that holds a point of the world, RAS mm; None beside the CT."""
@@ -293,6 +350,7 @@ class Result:
 
     def statistics_text(self) -> str:
         """The measurements for the clipboard, tab-separated, measured on the nodes as they are now."""
+        self.take_edits()
         return result_export.statistics_text(self.nodes)
 
     def write_statistics(self, path: str | Path) -> None:
@@ -300,23 +358,45 @@ class Result:
 
         :raises LesionDecompError: the file cannot be written; likewise the other files.
         """
+        self.take_edits()
         result_export.write_statistics(self.nodes, path)
 
     def write_regions(self, path: str | Path) -> None:
         """Write regions with severity scores as CSV, measured on the nodes as they are now."""
+        self.take_edits()
         result_export.write_regions(self.nodes, path)
 
     def methods_text(self) -> str:
         """A paragraph for the methods section of a paper, from the manifest; nothing about the patient."""
+        self.take_edits()
         return result_export.methods(self.nodes)
 
     def write_manifest(self, path: str | Path) -> None:
         """Write the manifest as JSON, with threshold and measurements as they are now."""
+        self.take_edits()
         result_export.write_manifest(self.nodes, path)
 
     def write_report(self, path: str | Path) -> None:
         """Write the report: one HTML page with pictures, measurements, definitions and warnings."""
+        self.take_edits()
         result_export.write_report(self.nodes, path)
+
+    def add_to_training_set(self, folder: str | Path) -> GrownSet:
+        """Have the slices that were seen join a training set, new or old, as images with one label each; no outlines.
+
+        :raises LesionDecompError: no slice was seen, or the folder holds something else.
+        """
+        from LesionDecompLib.training.data.reviewed import add_reviewed_case  # not before: it loads torch
+
+        nodes = self.nodes
+        return add_reviewed_case(
+            folder,
+            volume_from_node(nodes.ct, copy=False),
+            slicer.util.arrayFromVolume(nodes.lungs),
+            self.slice_labels(),
+            self.review.input_sha256,
+            patient_word(nodes.ct),
+        )
 
     def write_dicom_segmentation(self, path: str | Path) -> list[str]:
         """Write lungs and lesions as a DICOM segmentation in the study of the CT, which must come from DICOM.
@@ -325,6 +405,7 @@ class Result:
         """
         from .dicom_export import write_segmentation
 
+        self.take_edits()
         return write_segmentation(self.nodes, path)
 
 

@@ -18,6 +18,7 @@ from LesionDecompLib.errors import LesionDecompError
 from vtk.util.numpy_support import get_vtk_array_type
 
 from .color_nodes import heat_colors, label_colors
+from .lesion_edits import is_edited, remember_written
 from .review import REVIEW
 from .scene_nodes import OUTPUT, THRESHOLD, nodes_of_class
 from .segments import write_segment
@@ -171,6 +172,7 @@ def write_result(
         for field in fields(nodes):
             node = getattr(nodes, field.name)
             heatmap.SetNodeReferenceID(_role(field.name), node.GetID() if node is not None else None)
+    remember_written(nodes)
     _place_beside(ct, nodes)
     return nodes
 
@@ -219,12 +221,15 @@ def add_segmentation(nodes: ResultNodes) -> ResultNodes:
     """
     if nodes.segmentation is not None:
         return nodes
+    edited = is_edited(nodes)
     with _new_nodes(nodes.ct.GetScene()) as add:
         segmentation = add("segmentation", f"{nodes.ct.GetName()} lesion segmentation")
         lungs, lesions = (slicer.util.arrayFromVolume(node) for node in (nodes.lungs, nodes.lesions))
         _write_segmentation(segmentation, nodes.ct, lungs, lesions)
         nodes.heatmap.SetNodeReferenceID(_role("segmentation"), segmentation.GetID())
     nodes = result_of(nodes.heatmap)
+    if not edited:
+        remember_written(nodes)
     _place_beside(nodes.ct, nodes)
     return nodes
 

@@ -25,12 +25,14 @@ class ReviewedLesion:
     :param kept: whether it is among the lesions shown.
     :param added: by the reader.
     :param threshold: that a decision about it refers to.
+    :param painted: by hand.
     """
 
     lesion: DescribedLesion
     kept: bool
     added: bool
     threshold: float
+    painted: bool = False
 
 
 def review_of(nodes) -> Review:
@@ -57,7 +59,12 @@ def keep_review(nodes, review: Review) -> None:
 
 def decision_at(lps_mm: tuple[float, float, float], decision: str, threshold: float) -> Decision:
     """A decision made now."""
-    return Decision(lps_mm, decision, float(threshold), datetime.now(UTC).isoformat(timespec="seconds"))
+    return Decision(lps_mm, decision, float(threshold), now())
+
+
+def now() -> str:
+    """The time, for a decision."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 class LiveReview:
@@ -86,7 +93,7 @@ class LiveReview:
         return live.at(threshold, min_volume_ml) if placed is None else placed.at(live, threshold, min_volume_ml)
 
     def lesions(self, review: Review, threshold: float, min_volume_ml: float) -> list[ReviewedLesion]:
-        """The model's lesions at a threshold, the largest first, then those that were added."""
+        """The model's lesions at a threshold, the largest first, then those that were added, then what was painted."""
         live, placed = self._live, self.placed(review)
         own = describe_lesions(live.at(threshold, min_volume_ml), live)
         if placed is None:
@@ -97,6 +104,9 @@ class LiveReview:
             for lesion in describe_lesions(placed.added_lesion(live, one), live):
                 kept = _holds(shown, live, lesion.voxel)
                 listed.append(ReviewedLesion(lesion, kept, True, one.decision.threshold))
+        for lesion in describe_lesions(placed.painted_lesions(live), live):
+            kept = _holds(shown, live, lesion.voxel)
+            listed.append(ReviewedLesion(lesion, kept, False, threshold, painted=True))
         return listed
 
 

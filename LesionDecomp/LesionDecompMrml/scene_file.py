@@ -71,6 +71,7 @@ def write_scene(
     check_scene_support()
     from .headless_scene import HeadlessScene
     from .result_nodes import add_ct_node, write_result
+    from .review import keep_review
     from .views import add_slice_views, show_result
 
     try:
@@ -83,6 +84,8 @@ def write_scene(
             ct = add_ct_node(headless.scene, volume)
             text = manifest_text(manifest) if manifest is not None else ""
             nodes = write_result(ct, result, report=text, with_segmentation=True)
+            if result.review is not None:
+                keep_review(nodes, result.review)
             add_slice_views(ct, headless.application_logic)
             show_result(nodes, set_window=True)
             written = Path(folder) / path.name

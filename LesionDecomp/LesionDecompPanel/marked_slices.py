@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,6 +111,13 @@ class MarkedSlicesTable:
         if label is not None:
             box = table.cellWidget(row, LABEL)
             box.currentIndex = next(n for n in range(box.count) if box.itemData(n) == label)
+
+    def replace(self, node, ranges: Sequence[tuple[int, int, str]]) -> None:
+        """Have a volume's rows be these: first, last (included) and label; other volumes keep theirs."""
+        for row in reversed([n for n, marked in enumerate(self._rows) if marked.node == node]):
+            self._remove(row)
+        for first, last, label in ranges:
+            self.set(self.add(node), first, last, label)
 
     def clear(self) -> None:
         """Remove all rows, as when the scene is closed."""

@@ -18,6 +18,7 @@ from .node_filters import NodeFilters
 from .review_section import ReviewSection
 from .run_section import RunSection
 from .scene_watch import SceneWatch
+from .seen_slices import SeenSlices
 from .train_section import TrainSection
 
 
@@ -38,11 +39,13 @@ class Panel(VTKObservationMixin):
         self.look = LookSection(ui, logic, self._recompute)
         self.run = RunSection(ui, logic, self.look.show)
         self.review = ReviewSection(ui, logic, self.look.nodes, self.look.lesions_changed)
-        self.look.listener = self.review.show
         self.follow = FollowSection(ui, logic, self.look.nodes)
         self.export = ExportSection(ui, logic, self.look.nodes)
         self.train = TrainSection(ui, logic, self.run.models)
-        self.sections: list[Any] = [self.run, self.look, self.review, self.follow, self.export, self.train]
+        self.seen = SeenSlices(ui, logic, self.look.nodes, self.train)
+        self.look.listener = self._on_lesions_shown
+        reading = [self.look, self.review, self.seen, self.follow]
+        self.sections: list[Any] = [self.run, *reading, self.export, self.train]
         scene = slicer.mrmlScene
         self.watch = SceneWatch(
             scene,
@@ -68,6 +71,7 @@ class Panel(VTKObservationMixin):
         self.take_parameter_node()
         self.run.enter()
         self.look.enter()
+        self.review.take_edits()
         # The panel's place is otherwise that of the module before.
         shown = self.look.nodes() is not None
         scroll_to(self.ui.resultCollapsibleButton if shown else self.ui.inputsCollapsibleButton)
@@ -99,6 +103,10 @@ class Panel(VTKObservationMixin):
             self.addObserver(parameters, vtk.vtkCommand.ModifiedEvent, self._on_modified)
         self._on_modified()
 
+    def _on_lesions_shown(self, result) -> None:
+        self.review.show(result)
+        self.seen.show(result)
+
     def _recompute(self, nodes) -> None:
         """Run again on a result's CT, with its lungs as the user has edited them."""
         self._parameters.inputVolume = nodes.ct
@@ -122,7 +130,7 @@ class Panel(VTKObservationMixin):
         self.logic.forgetResult()
 
     def _on_end_close(self, caller, event) -> None:
-        for section in (self.run, self.look, self.follow, self.train):
+        for section in (self.run, self.look, self.review, self.follow, self.train):
             section.scene_closed()
         self._on_end_import(caller, event)
 

@@ -1,4 +1,5 @@
-"""The panel's review: a list of the lesions, each to be jumped to, taken out or put back; adding by a click; undo."""
+"""The panel's review: a list of the lesions, each to be jumped to, taken out or put back; adding by a click; edits by
+hand; undo."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from LesionDecompMrml.statistics_table import readable_number
 from slicer.i18n import tr as _
 
 from .combo_box import silent
+from .edit_watch import EditWatch
 from .measurements_table import NUMBERS_ALIGNMENT, SHORT
 from .signals import connect
 from .view_clicks import ViewClicks
@@ -31,6 +33,7 @@ class ReviewSection:
         self._ui, self._logic, self._nodes, self._changed = ui, logic, nodes, changed
         self._lesions: list[Any] = []
         self._clicks = ViewClicks(self._on_view_click)
+        self._edits = EditWatch(self.take_edits)
         table = ui.lesionsTable
         table.columnCount = 4
         table.setHorizontalHeaderLabels([_("Lesion"), _("mL"), _("HU"), _("Heat")])
@@ -66,12 +69,36 @@ class ReviewSection:
         reported = nodes is not None and nodes.report is not None
         for name in CONTROLS:
             getattr(self._ui, name).enabled = reported
+        if nodes is not None:  # without, another module is looked at, which may be Segment Editor
+            self._edits.watch(nodes.segmentation)
         if not reported:
             self.show(None)
+
+    def scene_closed(self) -> None:
+        """The segmentation that was watched is gone."""
+        self._edits.stop()
 
     def cleanup(self) -> None:
         """The panel goes."""
         self._clicks.stop()
+        self._edits.stop()
+
+    def take_edits(self) -> None:
+        """Count what was edited by hand, as in Segment Editor; the result is the one that was shown last."""
+        nodes = self._logic.resultNodes(self._logic.getParameterNode().heatmap)
+        if nodes is None:
+            return
+        edit = self._logic.result(nodes.heatmap).take_edits()
+        if edit is None:
+            return
+        voxel_ml = self._logic.result(nodes.heatmap).live.live.voxel_volume_ml
+        text = _("Edited by hand: {painted:.2f} mL painted, {erased:.2f} mL erased.").format(
+            painted=edit.painted.sum() * voxel_ml, erased=edit.erased.sum() * voxel_ml
+        )
+        if edit.beside:
+            text += " " + _("{beside:.2f} mL outside the lungs do not count.").format(beside=edit.beside * voxel_ml)
+        self._ui.reviewLabel.text = text
+        self._changed()
 
     def show(self, result) -> None:
         """List the lesions of a result; of None, nothing."""
@@ -91,11 +118,13 @@ class ReviewSection:
         region = lesion.region
         for long, short in SHORT:
             region = region.replace(long, short)
-        name = _("{region} (added)").format(region=region) if one.added else region
+        name = _("added: {region}") if one.added else _("painted: {region}") if one.painted else "{region}"
+        name = name.format(region=region)
         texts = [name, readable_number(lesion.volume_ml, "mL"), readable_number(lesion.mean_hu, "HU")]
         texts.append(f"{lesion.highest_heat:.2f}")
         for column, text in enumerate(texts):
             item = qt.QTableWidgetItem(text)
+            item.setToolTip(text)
             if column:
                 item.setData(qt.Qt.TextAlignmentRole, NUMBERS_ALIGNMENT)
             else:
@@ -127,7 +156,8 @@ class ReviewSection:
         # The button is never disabled by its own click: the focus would go elsewhere, and the panel would scroll there.
         with slicer.util.tryWithErrorDisplay(_("The decision could not be taken back.")):
             result = self._result()
-            if not result.review.lesions:
+            result.take_edits()
+            if not (result.review.lesions or result.review.slices):
                 self._ui.reviewLabel.text = _("There is no decision to take back.")
                 return
             result.undo_decision()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from LesionDecompMrml.scene_nodes import chest_volumes
 from LesionDecompMrml.training import show_curves
 from slicer.i18n import tr as _
 
-from .combo_box import fill
+from .combo_box import fill, index_of
 from .file_dialogs import ask_folder, ask_open_path
 from .marked_slices import MarkedSlicesTable
+from .module_panel import scroll_to
 from .signals import connect
 
 WATCH_MS = 500
@@ -153,6 +155,18 @@ class TrainSection:
             return False, _("Choose a label file.")
         return True, _("Start the training. Slicer stays free for other work.")
 
+    def take_labels(self, node, ranges: Sequence[tuple[int, int, str]]) -> None:
+        """Learn from slices of a loaded volume: first, last (included) and label of each range."""
+        self._choose_source(MARKED)
+        self.marks.replace(node, ranges)
+        self._open()
+
+    def take_folder(self, folder: str) -> None:
+        """Learn from a training folder."""
+        self._choose_source(FOLDER)
+        self._ui.trainDataEdit.text = folder
+        self._open()
+
     def start(self, resume: bool = False) -> None:
         """Start the training, or resume the one in the output folder."""
         if not self.readiness(resume)[0]:
@@ -196,6 +210,15 @@ class TrainSection:
             self._timer.stop()
             self._show_end()
         self.refresh()
+
+    def _choose_source(self, source: str) -> None:
+        box = self._ui.trainSourceComboBox
+        box.currentIndex = index_of(box, source)
+
+    def _open(self) -> None:
+        self._ui.trainCollapsibleButton.setProperty("collapsed", False)
+        self.refresh()
+        scroll_to(self._ui.trainCollapsibleButton)
 
     def _show_end(self) -> None:
         run, reported = self._run, self._watched

@@ -72,8 +72,8 @@ def test_a_rejected_lesion_leaves_files_and_tables_and_the_report_keeps_both(pla
     assert table["lesion_volume_ml"] == pytest.approx(shown["lesion_volume_ml"])
     assert report["review"]["lesions"][0]["decision"] == "reject" and len(report["parameters"]["review"]) == 64
     page = (folder / "reviewed" / "report.html").read_text("utf-8")
-    assert "1 decisions of a reader" in page
-    assert "A reader accepted, rejected or added" in (folder / "reviewed" / "methods.txt").read_text("utf-8")
+    assert "1 decision of a reader; without" in page
+    assert "A reader rejected lesions; the measurements" in (folder / "reviewed" / "methods.txt").read_text("utf-8")
 
 
 @pytest.mark.slow

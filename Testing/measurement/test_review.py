@@ -21,6 +21,11 @@ MATRICES = {
 }
 
 
+_PAINT = (
+    '{"input_sha256": "a", "lesions": [{"lps_mm": [1, 2, 3], "decision": "paint", "threshold": 0.5, "painted": %s}]}'
+)
+
+
 @pytest.fixture(params=MATRICES)
 def case(request):
     """Two warm blobs that grow together below 0.13, and one that is never above 0.3; any orientation in memory."""
@@ -126,11 +131,104 @@ def test_a_later_decision_about_the_same_lesion_takes_the_place_of_an_earlier_on
     assert not rejected[LEFT] and rejected[RIGHT]
 
 
+def _runs(view, mask: np.ndarray) -> tuple[tuple[int, int], ...]:
+    """Of an axial mask, in the array that the view is of; one voxel each."""
+    return tuple((int(n), 1) for n in np.flatnonzero(np.ascontiguousarray(view.from_axial(mask))))
+
+
+def _painting(view, painted: np.ndarray, erased: np.ndarray) -> Decision:
+    return Decision(lps_of_voxel(view, LEFT), "paint", 0.5, "2026-01-01", _runs(view, painted), _runs(view, erased))
+
+
+def _boxed(part) -> np.ndarray:
+    mask = np.zeros(SHAPE, bool)
+    mask[part] = True
+    return mask
+
+
+def test_what_was_painted_is_lesion_and_what_was_erased_is_none_at_any_threshold(case):
+    live, view, _ = case
+    painted, erased = _boxed(np.s_[2:4, 3:6, 26:31]), _boxed(np.s_[4:6, 8:10, 18:22])
+    placed = PlacedReview.of(live, view, Review("ab", (_painting(view, painted, erased),)))
+    for threshold in (0.05, 0.5, 0.99):
+        expected = _mask(live, live.at(threshold, 0.2)) & ~erased | painted
+        found = placed.at(live, threshold, 0.2)
+        np.testing.assert_array_equal(_mask(live, found), expected)
+        assert found.statistics()[0].values["lesion_volume_ml"] == pytest.approx(np.count_nonzero(expected) * 0.012)
+    np.testing.assert_array_equal(_mask(live, placed.painted_lesions(live)), painted)
+
+
+def test_what_was_painted_beside_the_lungs_does_not_count(case):
+    live, view, _ = case
+    beside = _boxed(np.s_[0, 3:6, 26:31])
+    placed = PlacedReview.of(live, view, Review("ab", (_painting(view, beside, beside & False),)))
+    np.testing.assert_array_equal(_mask(live, placed.at(live, 0.5, 0.0)), _mask(live, live.at(0.5, 0.0)))
+
+
+def test_of_two_edits_of_a_voxel_the_later_holds(case):
+    live, view, _ = case
+    here = _boxed(np.s_[2:4, 3:6, 26:31])
+    first, second = _painting(view, here, here & False), _painting(view, here & False, here)
+    for decisions, lesion in (((first, second), False), ((second, first), True)):
+        found = _mask(live, PlacedReview.of(live, view, Review("ab", decisions)).at(live, 0.5, 0.0))
+        assert (found[here] == lesion).all()
+
+
+def test_a_rejected_lesion_takes_along_what_was_painted_onto_it_and_nothing_else(case):
+    live, view, _ = case
+    lesion = _mask(live, live.at(0.5, 0.0))
+    onto = _boxed(np.s_[3:5, 2:9, 8]) & ~lesion
+    apart = _boxed(np.s_[2:4, 3:6, 30:33])
+    paint = _painting(view, onto | apart, onto & False)
+    plain = _left(case, 0.5, (LEFT, "reject", 0.5))
+    for where in (LEFT, tuple(np.argwhere(onto)[0])):
+        review = Review("ab", (paint, _decision(view, where, "reject", 0.5)))
+        found = _mask(live, PlacedReview.of(live, view, review).at(live, 0.5, 0.0))
+        assert not found[onto].any() and found[apart].all()
+    np.testing.assert_array_equal(
+        _mask(
+            live,
+            PlacedReview.of(live, view, Review("ab", (paint, _decision(view, LEFT, "reject", 0.5)))).at(live, 0.5, 0.0),
+        ),
+        plain | apart,
+    )
+
+
+def test_a_lesion_put_back_comes_whole_though_it_was_erased(case):
+    live, view, _ = case
+    lesion = _mask(live, live.at(0.5, 0.0))
+    erase = _painting(view, lesion & False, lesion)
+    review = Review("ab", (erase, _decision(view, LEFT, "accept", 0.5)))
+    found = _mask(live, PlacedReview.of(live, view, review).at(live, 0.5, 0.0))
+    assert found[LEFT] and not found[RIGHT]
+    np.testing.assert_array_equal(found[:, :, :14], lesion[:, :, :14])
+
+
+def test_painting_of_another_grid_is_counted_as_not_applied(case):
+    live, view, _ = case
+    beyond = Decision((0.0, 0.0, 0.0), "paint", 0.5, "", ((live.lungs.size - 1, 2),))
+    assert [one.code for one in PlacedReview.of(live, view, Review("ab", (beyond,))).warnings] == ["review_not_applied"]
+
+
 def test_undo_takes_back_the_latest_decision(case):
     _, view, _ = case
     first, second = _decision(view, LEFT, "reject", 0.5), _decision(view, FAINT, "add", 0.2)
     review = Review("ab").with_decision(first).with_decision(second)
     assert review.undone().lesions == (first,) and review.undone().undone().undone().lesions == ()
+
+
+def test_undo_takes_back_slices_that_were_marked_together_and_decisions_in_the_order_they_came():
+    review = Review("ab").with_slices(range(3, 6), True, "2026-01-01T10:00:00.000+00:00")
+    review = review.with_decision(Decision((0.0, 0.0, 0.0), "reject", 0.5, "2026-01-01T10:00:01.000+00:00"))
+    review = review.with_slices((4, 5, 9), False, "2026-01-01T10:00:02.000+00:00")
+    assert review.seen == (3,)
+    assert [one.index for one in review.slices] == [3, 4, 5, 4, 5]  # slice 9 had not been seen before
+    review = review.undone()
+    assert review.seen == (3, 4, 5) and len(review.lesions) == 1
+    review = review.undone()
+    assert review.seen == (3, 4, 5) and not review.lesions
+    review = review.undone()
+    assert review.seen == () and review == Review("ab") == review.undone()
 
 
 def test_decisions_without_heat_at_their_place_are_counted_in_a_warning(case):
@@ -146,8 +244,8 @@ def test_a_review_survives_its_file(tmp_path):
     review = Review(
         "ab" * 32,
         (Decision((1.5, -2.25, 3.0), "reject", 0.4, "2026-01-01T00:00:00Z"), Decision((0.0, 0.0, 0.0), "add", 0.2)),
-        (SeenSlice(3, True), SeenSlice(4, False)),
-    )
+        (SeenSlice(3, True), SeenSlice(4, False, "2026-01-01T00:00:00Z")),
+    ).with_decision(Decision((0.0, 1.0, 2.0), "paint", 0.5, "", ((3, 2), (7, 1)), ((5, 2),)))
     (tmp_path / "review.json").write_text(json.dumps(review.record()), "utf-8")
     assert read_review(tmp_path / "review.json") == review
     review.check_input("ab" * 32)
@@ -173,6 +271,12 @@ def test_a_review_survives_its_file(tmp_path):
             "out of range",
         ),
         ('{"input_sha256": "a", "slices": [{"index": "1", "seen": true}]}', "slice entry 1"),
+        ('{"input_sha256": "a", "slices": [{"index": -1, "seen": true}]}', "slice entry 1 out of range"),
+        (_PAINT % "[[5, 2], [6, 1]]", "painted voxels of lesion 1"),
+        (_PAINT % "[[5, 0]]", "painted voxels of lesion 1"),
+        (_PAINT % "[[-1, 2]]", "painted voxels of lesion 1"),
+        (_PAINT % "[[1.5, 2]]", "painted voxels of lesion 1"),
+        (_PAINT % "7", "painted voxels of lesion 1"),
     ],
 )
 def test_what_is_no_review_is_refused_with_the_entry(tmp_path, text, found):

@@ -96,7 +96,7 @@ def test_a_click_adds_the_heat_under_it_and_one_beside_the_lungs_nothing(panel, 
     assert after[k, j, i] and (after >= before).all()
     shown, _ = label(heat >= np.float32(panel.ui.addThresholdSpinBox.value), np.ones((3, 3, 3)))
     np.testing.assert_array_equal(after != 0, (before != 0) | (shown == shown[k, j, i]))
-    assert "(added)" in cells(panel.ui.lesionsTable)[-1][0]
+    assert "added: " in cells(panel.ui.lesionsTable)[-1][0]
     _tick(panel, len(cells(panel.ui.lesionsTable)) - 1, UNCHECKED)  # what was added goes, the model's lesions stay
     np.testing.assert_array_equal(lesions_of(several), before)
     panel.ui.undoReviewButton.click()

@@ -16,7 +16,7 @@ from ..errors import ConfigError
 from ..segmentation.components import Components, components_of_positions
 from ..segmentation.lesions import STAGE, check_number, lung_box, smallest_count, volume_curve
 from .statistics import RegionStatistics, Tally, axial_thirds, rows_of_tallies, tally_lesions, tally_lungs
-from .tally import ListedVoxels, StoredOrder, list_voxels
+from .tally import ListedVoxels, StoredOrder, list_voxels, voxels_at
 
 # The list holds at most this many voxels; a threshold so low that it needs more lists its own.
 MOST_LISTED = 1 << 21
@@ -163,6 +163,12 @@ class LiveLesions:
 
         voxels = self._list(chosen)
         return Lesions(voxels, components_of_positions(voxels.positions, lungs.shape), self)
+
+    def voxels_at(self, places: np.ndarray) -> ListedVoxels:
+        """The voxels at given places, flat indices in the stored stack, that lie in the lungs."""
+        order, shape = self.order, self.lungs.shape
+        arrays = (order(array) for array in (self.hu, self.lungs, self.heat, axial_thirds(shape, self.box[0])))
+        return voxels_at(np.unique(places), *arrays)
 
     def _warmer_than(self, floor: float) -> ListedVoxels:
         """Lung voxels whose heat is at least ``floor``."""

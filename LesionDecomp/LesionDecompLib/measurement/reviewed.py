@@ -1,8 +1,10 @@
-"""The lesions at any threshold as a reader has left them: rejected ones out, added ones in.
+"""The lesions at any threshold as a reader has left them: rejected ones out, added ones in, voxels painted or erased.
 
 A decision is about the connected heat around its place, from the threshold that the reader saw. Raised, the threshold
 leaves parts of it: they stay rejected. Lowered, it lets lesions grow together: each voxel then goes with the lesion
 that reaches it first as the threshold falls (watershed on the heat), so that a rejected lesion takes no other with it.
+Voxels that were painted are lesion at any threshold, those that were erased are none at any; no smallest volume counts
+for them.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from ..ct.grid import AxialView
 from ..ct.oddity import Oddity
 from ..segmentation.components import components_of_positions
 from .live import Lesions, LiveLesions
-from .review import ADD, REJECT, Decision, Review
+from .review import ADD, PAINT, REJECT, Decision, Review, Runs
 from .tally import ListedVoxels
 
 LPS = np.array([-1.0, -1.0, 1.0])  # of RAS
@@ -35,40 +37,31 @@ class PlacedLesion:
 
 @dataclass(frozen=True, eq=False)
 class PlacedReview:
-    """A review on one result's heat.
+    """A review on one result's heat: what holds after all decisions, of which a later one takes an earlier one's place.
 
-    :param rejected, added: what holds after all decisions; a later one about the same lesion takes the place of an
-        earlier one.
+    :param rejected, added: lesions.
+    :param painted: voxels that are lesion whatever their heat.
+    :param erased: places of voxels that are none, ``(n,)`` rising.
     :param lost: decisions at whose place there is no heat of their threshold in the lungs.
     """
 
     rejected: tuple[PlacedLesion, ...]
     added: tuple[PlacedLesion, ...]
+    painted: ListedVoxels
+    erased: np.ndarray
     lost: tuple[Decision, ...]
 
     @classmethod
     def of(cls, live: LiveLesions, view: AxialView, review: Review) -> PlacedReview:
-        """Find the lesions that a review is about.
+        """Find the voxels that a review is about.
 
         :param view: of the result's arrays.
         """
-        rejected: list[PlacedLesion] = []
-        added: list[PlacedLesion] = []
-        lost: list[Decision] = []
+        placing = _Placing(live, view)
         for decision in review.lesions:
-            place = stored_place(live, voxel_at(view, decision.lps_mm))
-            found = _around(live, place, decision.threshold) if place is not None else None
-            if place is None or found is None:
-                lost.append(decision)
-                continue
-            rejected = [one for one in rejected if not _same(one, place, found)]
-            if decision.decision != ADD:  # accepted is a lesion as the model has it
-                added = [one for one in added if not _same(one, place, found)]
-            if decision.decision == REJECT:
-                rejected.append(PlacedLesion(decision, found))
-            if decision.decision == ADD:
-                added.append(PlacedLesion(decision, found))
-        return cls(tuple(rejected), tuple(added), tuple(lost))
+            placing.take(decision)
+        painted = live.voxels_at(placing.painted)
+        return cls(tuple(placing.rejected), tuple(placing.added), painted, placing.erased, tuple(placing.lost))
 
     @property
     def warnings(self) -> list[str]:
@@ -81,8 +74,11 @@ class PlacedReview:
 
     def added_lesion(self, live: LiveLesions, one: PlacedLesion) -> Lesions:
         """An added lesion alone."""
-        voxels = _listed(live, one)
-        return Lesions(voxels, components_of_positions(voxels.positions, live.order(live.lungs).shape), live)
+        return _joined(live, _listed(live, one))
+
+    def painted_lesions(self, live: LiveLesions) -> Lesions:
+        """What was painted, alone."""
+        return _joined(live, self.painted)
 
     def at(self, live: LiveLesions, threshold: float, min_volume_ml: float) -> Lesions:
         """The lesions at a threshold, after the decisions.
@@ -95,10 +91,68 @@ class PlacedReview:
             voxels = _without(live, voxels, one, min_volume_ml)
         for one in self.added:
             voxels = _union(voxels, _listed(live, one))
-        if voxels is lesions.voxels:
-            return lesions
-        components = components_of_positions(voxels.positions, live.order(live.lungs).shape)
-        return Lesions(voxels, components, live)
+        voxels = _union(voxels, self.painted)
+        if len(self.erased):
+            voxels = voxels.where(~np.isin(voxels.places, self.erased))
+        return lesions if voxels is lesions.voxels else _joined(live, voxels)
+
+
+class _Placing:
+    """Takes one decision after the other."""
+
+    def __init__(self, live: LiveLesions, view: AxialView) -> None:
+        self._live, self._view = live, view
+        self.rejected: list[PlacedLesion] = []
+        self.added: list[PlacedLesion] = []
+        self.painted = self.erased = np.zeros(0, np.int64)
+        self.lost: list[Decision] = []
+
+    def take(self, decision: Decision) -> None:
+        """One decision more."""
+        if decision.decision == PAINT:
+            self._paint(decision)
+            return
+        live = self._live
+        place = stored_place(live, voxel_at(self._view, decision.lps_mm))
+        found = _around(live, place, decision.threshold) if place is not None else None
+        attached = (
+            self._attached(place, found) if decision.decision == REJECT and place is not None else self.painted[:0]
+        )
+        # What was painted onto a rejected lesion goes with it.
+        self.painted = np.setdiff1d(self.painted, attached, assume_unique=True)
+        if place is None or found is None:
+            if not len(attached):
+                self.lost.append(decision)
+            return
+        self.rejected = [one for one in self.rejected if not _same(one, place, found)]
+        if decision.decision != ADD:  # accepted is a lesion as the model has it
+            self.added = [one for one in self.added if not _same(one, place, found)]
+        if decision.decision == REJECT:
+            self.rejected.append(PlacedLesion(decision, found))
+            return
+        self.erased = np.setdiff1d(self.erased, found, assume_unique=True)
+        if decision.decision == ADD:
+            self.added.append(PlacedLesion(decision, found))
+
+    def _paint(self, decision: Decision) -> None:
+        painted, erased = (places_of_runs(self._live, self._view, runs) for runs in (decision.painted, decision.erased))
+        if painted is None or erased is None:
+            self.lost.append(decision)
+            return
+        self.painted = np.union1d(np.setdiff1d(self.painted, erased, assume_unique=True), painted)
+        self.erased = np.union1d(np.setdiff1d(self.erased, painted, assume_unique=True), erased)
+
+    def _attached(self, place: int, found: np.ndarray | None) -> np.ndarray:
+        """Painted places that are connected with a place, alone or through the lesion that is found there."""
+        if not len(self.painted):
+            return self.painted
+        voxels = self._live.voxels_at(self.painted if found is None else np.union1d(self.painted, found))
+        index = int(np.searchsorted(voxels.places, place))
+        if index >= len(voxels) or voxels.places[index] != place:
+            return self.painted[:0]
+        components = components_of_positions(voxels.positions, self._live.order(self._live.lungs).shape)
+        labels = np.repeat(components.labels, components.lengths)
+        return np.intersect1d(self.painted, voxels.places[labels == labels[index]], assume_unique=True)
 
 
 def voxel_at(view: AxialView, lps_mm: Sequence[float]) -> tuple[int, int, int] | None:
@@ -115,17 +169,47 @@ def lps_of_voxel(view: AxialView, voxel: tuple[int, int, int]) -> tuple[float, f
     return float(left), float(posterior), float(superior)
 
 
+def lps_of_array_voxel(view: AxialView, voxel: Sequence[int]) -> tuple[float, float, float]:
+    """Where the middle of a voxel (k, j, i) of the array lies, mm."""
+    z, y, x = (
+        size - 1 - int(voxel[axis]) if flip else int(voxel[axis])
+        for size, axis, flip in zip(view.shape, view.axes, view.flips, strict=True)
+    )
+    return lps_of_voxel(view, (z, y, x))
+
+
 def stored_place(live: LiveLesions, voxel: tuple[int, int, int] | None) -> int | None:
     """Flat index of a voxel (z, y, x) in the stored stack."""
-    if voxel is None:
+    return int(_stored(live, np.array(voxel))) if voxel is not None else None
+
+
+def places_of_runs(live: LiveLesions, view: AxialView, runs: Runs) -> np.ndarray | None:
+    """Flat indices in the stored stack, rising, of runs of voxels of the array; None where they reach beyond it."""
+    if not runs:
+        return np.zeros(0, np.int64)
+    first, counts = np.array(runs, np.int64).T
+    if first[-1] + counts[-1] > live.lungs.size:
         return None
-    shape = live.lungs.shape
-    order = live.order
+    flat = np.arange(counts.sum()) + np.repeat(first - (np.cumsum(counts) - counts), counts)
+    shape = [0, 0, 0]
+    for size, axis in zip(view.shape, view.axes, strict=True):
+        shape[axis] = size
+    index = np.unravel_index(flat, shape)
+    voxels = [
+        size - 1 - index[axis] if flip else index[axis]
+        for size, axis, flip in zip(view.shape, view.axes, view.flips, strict=True)
+    ]
+    return np.sort(_stored(live, np.stack(voxels)))
+
+
+def _stored(live: LiveLesions, voxels: np.ndarray) -> np.ndarray:
+    """Flat indices in the stored stack of voxels ``(3, ...)`` of the axial one."""
+    shape, order = live.lungs.shape, live.order
     there = [
-        shape[axis] - 1 - voxel[axis] if step < 0 else voxel[axis]
+        shape[axis] - 1 - voxels[axis] if step < 0 else voxels[axis]
         for axis, step in zip(order.axes, order.steps, strict=True)
     ]
-    return int(np.ravel_multi_index(there, order(live.lungs).shape))
+    return np.asarray(np.ravel_multi_index(there, order(live.lungs).shape))
 
 
 def _around(live: LiveLesions, place: int, threshold: float) -> np.ndarray | None:
@@ -146,6 +230,10 @@ def _same(one: PlacedLesion, place: int, found: np.ndarray) -> bool:
 def _listed(live: LiveLesions, one: PlacedLesion) -> ListedVoxels:
     voxels = live.at(one.decision.threshold, 0.0).voxels
     return voxels.where(np.isin(voxels.places, one.places, assume_unique=True))
+
+
+def _joined(live: LiveLesions, voxels: ListedVoxels) -> Lesions:
+    return Lesions(voxels, components_of_positions(voxels.positions, live.order(live.lungs).shape), live)
 
 
 def _union(first: ListedVoxels, second: ListedVoxels) -> ListedVoxels:

@@ -115,3 +115,20 @@ def list_voxels(
         empty = np.zeros(0, kind)
         return ListedVoxels(empty, empty, np.zeros(0, np.uint8), np.zeros(0, hu.dtype), np.zeros(0, heat.dtype))
     return ListedVoxels(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+def voxels_at(
+    places: np.ndarray, hu: np.ndarray, lungs: np.ndarray, heat: np.ndarray, thirds: np.ndarray
+) -> ListedVoxels:
+    """The voxels at given places that lie in the lungs; all arrays in one :class:`StoredOrder`.
+
+    :param places: ``(n,)`` flat indices in the stored stack, rising.
+    """
+    shape = lungs.shape
+    z, y, x = np.unravel_index(places, shape)
+    inside = lungs[z, y, x] != 0
+    z, y, x = z[inside], y[inside], x[inside]
+    kind = np.int32 if padded_position(shape[0], 0, 0, shape) < 2**31 else np.int64
+    positions = padded_position(z.astype(kind), y.astype(kind), x.astype(kind), shape)
+    cells = lungs[z, y, x] + 2 * thirds[z, y, x] - np.uint8(1)
+    return ListedVoxels(places[inside].astype(kind), positions, cells, hu[z, y, x], heat[z, y, x])

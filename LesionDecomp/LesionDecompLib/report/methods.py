@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..measurement.definitions import measurement
+from ..measurement.review import ACCEPT, ADD, PAINT, REJECT
 from .manifest import shown_measurements
 
 METHOD = (
@@ -23,6 +24,12 @@ REFERENCES = {
     "10.1186/s12879-021-06556-z": "Lu et al. BMC Infectious Diseases 2021; 21:836. doi:10.1186/s12879-021-06556-z",
     "10.1148/radiol.2020200370": "Pan et al. Radiology 2020; 295:715-721. doi:10.1148/radiol.2020200370",
     "10.1148/radiol.2303030853": "Ooi et al. Radiology 2004; 230:836-844. doi:10.1148/radiol.2303030853",
+}
+REVIEWED = {
+    ACCEPT: "accepted lesions",
+    REJECT: "rejected lesions",
+    ADD: "added lesions from the heatmap",
+    PAINT: "edited lesions by hand",
 }
 DOI = re.compile(r"doi (\S+?)[.,]?(?=\s|$)")
 
@@ -156,7 +163,9 @@ def _severity(manifest: Mapping[str, Any], cited: _Citations) -> Iterable[str]:
 
 
 def _review(manifest: Mapping[str, Any]) -> Iterable[str]:
-    if manifest.get("review"):
-        yield (
-            "A reader accepted, rejected or added lesions; the measurements are those of the lesions after this review."
-        )
+    decisions = {one["decision"] for one in (manifest.get("review") or {}).get("lesions", ())}
+    done = [words for key, words in REVIEWED.items() if key in decisions]
+    if done:
+        *most, last = done
+        words = f"{', '.join(most)} and {last}" if most else last
+        yield f"A reader {words}; the measurements are those of the lesions after this review."

@@ -25,6 +25,7 @@ from ..measurement.definitions import (
     measurement,
 )
 from ..measurement.region_rows import RegionMeasurements, RegionRow
+from ..measurement.review import Review
 from ..measurement.statistics import REGION_HEADER, SIDES
 from ..segmentation.lesions import volume_curve
 from .charts import axis_chart, volume_chart
@@ -179,13 +180,17 @@ def _run(volume: Volume, manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _review(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """How many decisions of a reader the measurements follow, and what the model alone had found."""
+    """How many decisions of a reader the measurements follow, how many slices were seen, and what the model alone had
+    found."""
     if not manifest.get("review"):
         return []
     volume = measurement("lesion_volume_ml")
     own = volume.text(float(manifest["statistics"][0][volume.key]))
-    decisions = len(manifest["review"]["lesions"])
-    return [("Review", f"{decisions} decisions of a reader; without them {volume.title.lower()} {own} {volume.unit}")]
+    review = Review.of_record(manifest["review"])
+    count, seen = len(review.lesions), len(review.seen)
+    decisions = f"{count} decision{'s' if count != 1 else ''} of a reader"
+    slices = f", {seen} slice{'s' if seen != 1 else ''} seen" if seen else ""
+    return [("Review", f"{decisions}{slices}; without them {volume.title.lower()} {own} {volume.unit}")]
 
 
 def _model(bundle: Mapping[str, str] | None) -> str:

@@ -87,12 +87,12 @@ def export_slices(
                 continue
             box = lung_box(view.to_axial(lungs))
             slices = LungSlices.of(volume, lungs, box, SliceInput.of({"input": slice_input()}), device)
-            for item, image in _images(slices, labels[case]):
+            for item, image in labeled_images(slices, labels[case]):
                 if image is None:
                     without_lung += 1
                     continue
                 name = f"{item.label}/{case}_{item.index:04d}.png"
-                _write_png(staging / name, image)
+                (staging / name).write_bytes(png_bytes(image))
                 split = item.split or dealt[case]
                 values = (name, item.label, split, case, item.index, patient_of(case, labels[case]))
                 rows.append(dict(zip(COLUMNS, values, strict=True)))
@@ -164,7 +164,7 @@ def _check_indices(labels: list[SliceLabel], case: str, slices: int) -> None:
         raise InputError(STAGE, found, f"slices 0 to {slices - 1}")
 
 
-def _images(slices: LungSlices, labels: list[SliceLabel]) -> Iterator[tuple[SliceLabel, np.ndarray | None]]:
+def labeled_images(slices: LungSlices, labels: list[SliceLabel]) -> Iterator[tuple[SliceLabel, np.ndarray | None]]:
     """Each label with its slice, ``(size, size)`` uint8, 0 outside the lungs; None where it holds no lung."""
     for item in labels:
         if item.index not in slices.filled:
@@ -186,7 +186,10 @@ def _check_splits(rows: list[dict[str, str | int]]) -> None:
             raise InputError(STAGE, text, "each patient in one split: the slices resemble each other")
 
 
-def _write_png(path: Path, image: np.ndarray) -> None:
+def png_bytes(image: np.ndarray) -> bytes:
+    """A slice ``(h, w)`` uint8 as a PNG file's content."""
     from PIL import Image
 
-    Image.fromarray(image).save(path)
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "PNG")
+    return stream.getvalue()

@@ -1,0 +1,105 @@
+"""Lesions that a reader has edited by hand, as in Segment Editor: found by what differs from what was written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import slicer
+from LesionDecompLib.ct.anatomy import LUNG_LESION
+from LesionDecompLib.measurement.review import Runs
+
+if TYPE_CHECKING:
+    from .result_nodes import ResultNodes
+
+MOST_KNOWN = 64
+
+# Of heatmap nodes by ID: the states of labelmap and segment as this module left them. A segment may lag behind the
+# labelmap while a slider is dragged; as long as its state is this one, nobody has edited it.
+_written: dict[str, tuple[tuple, tuple]] = {}
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """What a reader has changed by hand.
+
+    :param painted, erased: ``(k, j, i)`` bool, inside the lungs.
+    :param beside: voxels that were painted outside the lungs, which do not count.
+    """
+
+    painted: np.ndarray
+    erased: np.ndarray
+    beside: int
+
+    @property
+    def is_none(self) -> bool:
+        """Whether nothing inside the lungs has changed."""
+        return not (self.painted.any() or self.erased.any())
+
+
+def remember_written(nodes: ResultNodes) -> None:
+    """Labelmap and segment are as this module wants them: what differs from now on is an edit."""
+    while len(_written) >= MOST_KNOWN:
+        _written.pop(next(iter(_written)))
+    _written[nodes.heatmap.GetID()] = _labelmap_state(nodes.lesions), _segment_state(nodes.segmentation)
+
+
+def is_edited(nodes: ResultNodes) -> bool:
+    """Whether labelmap or segment may have been edited; quick. True for what this module has not written yet."""
+    return _changed(nodes) != (False, False)
+
+
+def find_edit(nodes: ResultNodes, shown: np.ndarray) -> Edit:
+    """What differs from the lesions that the heat gives.
+
+    :param shown: ``(k, j, i)`` uint8, the lesions at the present threshold after all decisions so far.
+    """
+    labelmap_changed, segment_changed = _changed(nodes)
+    wanted = shown != 0
+    edited = slicer.util.arrayFromVolume(nodes.lesions) != 0 if labelmap_changed else wanted
+    if segment_changed and (drawn := _segment_mask(nodes)) is not None:
+        edited = np.where(drawn != wanted, drawn, edited)
+    changed = edited != wanted
+    lungs = slicer.util.arrayFromVolume(nodes.lungs) != 0
+    beside = int(np.count_nonzero(changed & edited & ~lungs))
+    return Edit(changed & edited & lungs, changed & ~edited, beside)
+
+
+def runs_of(mask: np.ndarray) -> Runs:
+    """Voxels of a mask ``(k, j, i)`` as runs, in the order of its flat index."""
+    flat = np.flatnonzero(mask)
+    if not len(flat):
+        return ()
+    starts = np.flatnonzero(np.diff(flat, prepend=flat[0] - 2) != 1)
+    counts = np.diff(np.append(starts, len(flat)))
+    return tuple(zip(flat[starts].tolist(), counts.tolist(), strict=True))
+
+
+def _changed(nodes: ResultNodes) -> tuple[bool, bool]:
+    labelmap, segment = _written.get(nodes.heatmap.GetID(), ((), ()))
+    segment_now = _segment_state(nodes.segmentation)
+    return _labelmap_state(nodes.lesions) != labelmap, bool(segment_now) and segment_now != segment
+
+
+def _labelmap_state(node) -> tuple[Any, ...]:
+    image = node.GetImageData()
+    scalars = image.GetPointData().GetScalars() if image is not None else None
+    return (node.GetID(), scalars.GetMTime()) if scalars is not None else ()
+
+
+def _segment_state(segmentation) -> tuple[Any, ...]:
+    """Changes whenever the lesion segment's voxels do; empty where it has none."""
+    segment = segmentation.GetSegmentation().GetSegment(LUNG_LESION.segment_id) if segmentation is not None else None
+    name = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
+    image = segment.GetRepresentation(name) if segment is not None else None
+    if image is None:
+        return ()
+    scalars = image.GetPointData().GetScalars()
+    return segmentation.GetID(), image.GetMTime(), scalars.GetMTime() if scalars is not None else 0
+
+
+def _segment_mask(nodes: ResultNodes) -> np.ndarray | None:
+    """The lesion segment on the CT's grid, ``(k, j, i)`` bool."""
+    drawn = slicer.util.arrayFromSegmentBinaryLabelmap(nodes.segmentation, LUNG_LESION.segment_id, nodes.ct)
+    return drawn != 0 if drawn is not None else None

@@ -1,0 +1,222 @@
+"""Widget wiring of seen slices and of lesions edited by hand; see panel_fixtures."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from LesionDecompLib.training.data.slices import read_index
+
+slicer = pytest.importorskip("slicer", reason="slicer-core is not installed (pip install .[headless])")
+pytest.importorskip("PySide6.QtWidgets", reason="PySide6 is not usable here", exc_type=ImportError)
+
+from headless_slicer import qt_panel  # noqa: E402
+from headless_slicer.qt_panel import cells, drag, text_of, wait_for  # noqa: E402
+from headless_slicer.result_arrays import lesions_of  # noqa: E402
+from LesionDecompLib.ct.anatomy import LUNG_LESION  # noqa: E402
+from LesionDecompMrml.input_nodes import volume_from_node  # noqa: E402
+from LesionDecompMrml.result_nodes import add_segmentation  # noqa: E402
+from LesionDecompMrml.segments import write_segment  # noqa: E402
+from LesionDecompMrml.views import RED_VIEW  # noqa: E402
+
+
+@pytest.fixture
+def several(panel, result, mrml_scene):
+    """The result at a threshold that leaves lesions in some slices and none in others, beside a Red view."""
+    if mrml_scene.GetNodeByID(RED_VIEW) is None:
+        view = slicer.vtkMRMLSliceNode()
+        view.SetSingletonTag("Red")
+        view.SetLayoutName("Red")
+        mrml_scene.AddNode(view)
+    heat = slicer.util.arrayFromVolume(result.heatmap)
+    drag(panel, float(np.percentile(heat[heat > 0], 99)))
+    wait_for(lambda: panel.panel.look.is_settled)
+    return result
+
+
+def _held(nodes) -> np.ndarray:
+    """Which axial slices hold lesion."""
+    return volume_from_node(nodes.ct, copy=False).view.to_axial(lesions_of(nodes)).any(axis=(1, 2))
+
+
+def _go_to_slice(nodes, index: int) -> None:
+    view = slicer.mrmlScene.GetNodeByID(RED_VIEW)
+    matrix = volume_from_node(nodes.ct, copy=False).view.axial_to_ras
+    r, a, s = (matrix @ (4, 4, index, 1.0))[:3]
+    view.JumpSliceByCentering(r, a, s)
+
+
+def _mark(panel, first: int, last: int) -> None:
+    panel.ui.seenFirstSpinBox.setProperty("value", first)
+    panel.ui.seenLastSpinBox.setProperty("value", last)
+    panel.ui.seenRangeButton.click()
+
+
+def test_the_slice_of_the_red_view_is_marked_shown_kept_and_taken_back(panel, several, tmp_path):
+    ui = panel.ui
+    assert "No slice was marked" in text_of(ui.seenLabel)
+    _go_to_slice(several, 20)
+    wait_for(lambda: "20" in text_of(ui.seenButton))
+    assert not ui.seenButton.property("checked")
+    ui.seenButton.click()
+    assert ui.seenButton.property("checked") and text_of(ui.seenButton) == "Slice 20: seen"
+    lesion = bool(_held(several)[20])
+    assert f"Seen: 1 of {len(_held(several))} slices (20): {int(lesion)} with lesion" in text_of(ui.seenLabel)
+    _go_to_slice(several, 21)
+    wait_for(lambda: text_of(ui.seenButton) == "Slice 21: mark as seen")
+    assert not ui.seenButton.property("checked")
+    result = panel.logic.result(several.heatmap)
+    result.write_manifest(tmp_path / "report.json")
+    report = json.loads((tmp_path / "report.json").read_text("utf-8"))
+    (one,) = report["review"]["slices"]
+    assert (one["index"], one["seen"]) == (20, True)
+    assert report["review"]["statistics"] == report["statistics"]
+    ui.undoReviewButton.click()
+    assert "No slice was marked" in text_of(ui.seenLabel)
+
+
+def test_a_range_is_marked_and_marked_again_it_is_not_seen(panel, several):
+    ui = panel.ui
+    _mark(panel, 9, 5)
+    assert panel.logic.result(several.heatmap).review.seen == (5, 6, 7, 8, 9)
+    assert "(5\N{EN DASH}9)" in text_of(ui.seenLabel) and text_of(ui.seenRangeButton) == "Not seen"
+    _mark(panel, 7, 7)
+    assert "(5\N{EN DASH}6, 8\N{EN DASH}9)" in text_of(ui.seenLabel)
+    ui.undoReviewButton.click()
+    ui.undoReviewButton.click()
+    assert panel.logic.result(several.heatmap).review.seen == ()
+
+
+def test_seen_slices_become_the_labels_of_train_and_the_others_teach_nothing(panel, several):
+    ui, held = panel.ui, _held(several)
+    assert held.any() and not held.all()
+    ui.useLabelsButton.click()
+    assert "Mark the slices" in text_of(ui.reviewLabel)
+    first = int(np.flatnonzero(held)[0])
+    _mark(panel, first - 3, first + 2)
+    ui.useLabelsButton.click()
+    source = ui.trainSourceComboBox
+    assert source.itemData(source.property("currentIndex")) == "marked"
+    expected = {index: "lesion" if held[index] else "normal" for index in range(first - 3, first + 3)}
+
+    def labels() -> dict[int, str]:
+        marks = panel.panel.train.marks.marks()
+        assert {mark[0].GetName() for mark in marks} == {several.ct.GetName()}
+        return {index: label for _, low, high, label, _ in marks for index in range(low, high + 1)}
+
+    assert labels() == expected
+    _mark(panel, first + 1, first + 1)  # not seen any longer
+    ui.useLabelsButton.click()
+    assert labels() == {index: label for index, label in expected.items() if index != first + 1}
+    assert f"labels of {len(expected) - 1} slices" in text_of(ui.reviewLabel)
+
+
+def test_the_seen_slices_join_a_training_folder_which_train_then_takes(panel, several, tmp_path, monkeypatch):
+    ui, held = panel.ui, _held(several)
+    monkeypatch.setattr(qt_panel.QtWidgets.QFileDialog, "getExistingDirectory", lambda *_a, **_k: str(tmp_path / "set"))
+    first = int(np.flatnonzero(held)[0])
+    _mark(panel, first, first + 1)
+    ui.addToSetButton.click()
+    assert "Still needed, from other CTs" in text_of(ui.reviewLabel)
+    rows = read_index(tmp_path / "set")
+    assert [(row["slice"], row["label"]) for row in rows] == [
+        (str(index), "lesion" if held[index] else "normal") for index in (first, first + 1)
+    ]
+    assert text_of(ui.trainDataEdit) == str(tmp_path / "set")
+    source = ui.trainSourceComboBox
+    assert source.itemData(source.property("currentIndex")) == "folder"
+
+
+def _segmented(panel, several):
+    nodes = add_segmentation(several)
+    panel.panel.review.refresh()
+    return nodes
+
+
+def _draw(nodes, mask: np.ndarray) -> None:
+    """Write the lesion segment, as Segment Editor does."""
+    write_segment(nodes.segmentation, nodes.ct, LUNG_LESION, mask.astype(np.uint8))
+
+
+def test_painting_in_a_segment_counts_beside_the_models_own_values_and_survives_the_slider(panel, several, tmp_path):
+    nodes = _segmented(panel, several)
+    before = lesions_of(nodes) != 0
+    lungs = slicer.util.arrayFromVolume(nodes.lungs) != 0
+    voxel_ml = np.prod(nodes.ct.GetSpacing()) / 1000.0
+    painted = np.zeros_like(before)
+    painted[tuple(np.argwhere(lungs & ~before)[:40].T)] = True
+    erased = np.zeros_like(before)
+    erased[tuple(np.argwhere(before)[:10].T)] = True
+    _draw(nodes, before & ~erased | painted)
+    wait_for(lambda: "Edited by hand" in text_of(panel.ui.reviewLabel))
+    wanted = before & ~erased | painted
+    np.testing.assert_array_equal(lesions_of(nodes) != 0, wanted)
+    result = panel.logic.result(nodes.heatmap)
+    assert result.measurements()[0].values["lesion_volume_ml"] == pytest.approx(wanted.sum() * voxel_ml)
+    assert any("painted: " in row[0] for row in cells(panel.ui.lesionsTable))
+    result.write_manifest(tmp_path / "report.json")
+    report = json.loads((tmp_path / "report.json").read_text("utf-8"))
+    assert report["statistics"][0]["lesion_volume_ml"] == pytest.approx(before.sum() * voxel_ml)
+    assert report["review"]["statistics"][0]["lesion_volume_ml"] == pytest.approx(wanted.sum() * voxel_ml)
+    (decision,) = report["review"]["lesions"]
+    assert decision["decision"] == "paint"
+    assert sum(count for _, count in decision["painted"]) == 40 and sum(n for _, n in decision["erased"]) == 10
+    threshold = float(panel.ui.thresholdSlider.value)
+    for other in (threshold - 0.01, threshold + 0.01, threshold):
+        drag(panel, other)
+        wait_for(lambda: panel.panel.look.is_settled)
+        now = lesions_of(nodes) != 0
+        assert now[painted].all() and not now[erased].any()
+    np.testing.assert_array_equal(lesions_of(nodes) != 0, wanted)
+    assert len(result.review.lesions) == 1  # the slider's own writing is no edit
+    panel.ui.undoReviewButton.click()
+    np.testing.assert_array_equal(lesions_of(nodes) != 0, before)
+    drawn = slicer.util.arrayFromSegmentBinaryLabelmap(nodes.segmentation, LUNG_LESION.segment_id, nodes.ct) != 0
+    np.testing.assert_array_equal(drawn, before)
+
+
+def test_what_was_painted_beside_the_lungs_goes_and_is_reported(panel, several):
+    nodes = _segmented(panel, several)
+    before = lesions_of(nodes) != 0
+    beside = np.argwhere(slicer.util.arrayFromVolume(nodes.lungs) == 0)[:5]
+    wanted = before.copy()
+    wanted[tuple(beside.T)] = True
+    _draw(nodes, wanted)
+    panel.panel.review.take_edits()
+    assert "outside the lungs do not count" in text_of(panel.ui.reviewLabel)
+    np.testing.assert_array_equal(lesions_of(nodes) != 0, before)
+    assert panel.logic.result(nodes.heatmap).review.lesions == ()
+    drawn = slicer.util.arrayFromSegmentBinaryLabelmap(nodes.segmentation, LUNG_LESION.segment_id, nodes.ct) != 0
+    np.testing.assert_array_equal(drawn, before)
+
+
+def test_an_edit_in_another_module_counts_and_its_row_takes_it_out_again(panel, several):
+    nodes = _segmented(panel, several)
+    before = lesions_of(nodes) != 0
+    lungs = slicer.util.arrayFromVolume(nodes.lungs) != 0
+    painted = np.zeros_like(before)
+    painted[tuple(np.argwhere(lungs & ~before)[-30:].T)] = True
+    panel.exit()
+    _draw(nodes, before | painted)
+    rested = panel.panel.review._edits.rested
+    assert rested.is_pending
+    rested.flush()
+    np.testing.assert_array_equal(lesions_of(nodes) != 0, before | painted)
+    panel.enter()
+    rows = [n for n, row in enumerate(cells(panel.ui.lesionsTable)) if "painted: " in row[0]]
+    for row in reversed(rows):
+        panel.ui.lesionsTable.item(row, 0).setCheckState(qt_panel.QtCore.Qt.CheckState.Unchecked)
+    np.testing.assert_array_equal(lesions_of(nodes) != 0, before)
+
+
+def test_an_edited_labelmap_counts_as_well(panel, several):
+    before = lesions_of(several) != 0
+    labelmap = slicer.util.arrayFromVolume(several.lesions)
+    labelmap[before] = 0
+    slicer.util.arrayFromVolumeModified(several.lesions)
+    result = panel.logic.result(several.heatmap)
+    text = result.statistics_text()
+    assert result.measurements()[0].values["lesion_volume_ml"] == 0
+    assert text.splitlines()[1].split("\t")[2] in ("0", "0.0")
+    assert [one.decision for one in result.review.lesions] == ["paint"]
