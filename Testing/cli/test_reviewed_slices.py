@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from command_line import run_here, small_ct
 from LesionDecompLib.__main__ import main
+from LesionDecompLib.io.masks import read_lungs
 from LesionDecompLib.io.readers import read_volume
 from LesionDecompLib.report.finished_scan import read_finished
 from LesionDecompLib.training.data.slices import read_index
@@ -29,8 +30,8 @@ def reviewed(tmp_path_factory, models):
     assert main([str(o) for o in ["segment", *options, "-o", folder / "plain"]]) == 0
     report = json.loads((folder / "plain" / "report.json").read_text("utf-8"))
     volume, _ = read_volume(ct)
-    lungs, _ = read_volume(mask)
-    flat = int(np.flatnonzero(lungs.array)[np.count_nonzero(lungs.array) // 2])
+    inside = np.flatnonzero(read_lungs(mask, volume).array)
+    flat = int(inside[len(inside) // 2])
     index = np.zeros(volume.shape, bool)
     index.flat[flat] = True
     painted = int(np.flatnonzero(volume.view.to_axial(index).any(axis=(1, 2)))[0])

@@ -18,7 +18,7 @@ from segmented_case import segmented_sample
 @pytest.fixture(scope="module")
 def case(sample_folder):
     """The sample CT, thinned, its lungs, and a slice that holds lung and one that holds none."""
-    volume, result = segmented_sample(sample_folder, step=4)
+    volume, result = segmented_sample(sample_folder, step=8)
     held = volume.view.to_axial(result.lungs).any(axis=(1, 2))
     return volume, result.lungs, np.flatnonzero(held)
 
