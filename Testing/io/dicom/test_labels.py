@@ -10,8 +10,9 @@ from LesionDecompLib.errors import InputError
 from LesionDecompLib.io.dicom.labels import label_object
 from LesionDecompLib.io.dicom.rtstruct import read_rtstruct
 from LesionDecompLib.io.dicom.seg_labels import read_dicom_seg
-from LesionDecompLib.io.masks import read_labels, read_lungs
+from LesionDecompLib.io.masks import read_labels, read_lungs, read_mask
 from LesionDecompLib.io.readers import read_volume
+from pydicom import dcmread
 from pydicom.uid import RLELossless
 
 pytest.importorskip("highdicom", reason="highdicom is not installed (pip install .[dicom])")
@@ -92,6 +93,25 @@ def test_contours_on_a_turned_grid_lie_where_they_belong(ct, tmp_path):
     straight = read_rtstruct(path, ct.shape, ct.ijk_to_ras)
     turned = read_rtstruct(path, ct.shape, flipped)
     np.testing.assert_array_equal(turned.array[::-1, :, ::-1], straight.array)
+
+
+def test_structures_named_in_chinese_are_known(ct, tmp_path):
+    """GB 2312 in ISO 2022, which designates it with an escape sequence; pydicom writes none."""
+    lungs = {"right": "右肺", "left": "左肺"}
+    held = {side: side.ljust(4 + len(name.encode("gb2312")), "N") for side, name in lungs.items()}
+    contours = {
+        held[side]: [box(k, (8, 30), x) for k in (3, 4)] for side, x in (("right", (4, 12)), ("left", (15, 25)))
+    }
+    path = write_rtstruct(tmp_path / "rt.dcm", contours)
+    data = dcmread(path, force=True)
+    data.SpecificCharacterSet = ["", "ISO 2022 IR 58"]
+    data.save_as(path)
+    stored = path.read_bytes()
+    for side, name in lungs.items():
+        stored = stored.replace(held[side].encode(), b"\x1b$)A" + name.encode("gb2312"))
+    path.write_bytes(stored)
+    assert list(read_rtstruct(path, ct.shape, ct.ijk_to_ras).names.values()) == list(lungs.values())
+    assert set(np.unique(read_mask(path, ct))) == {0, 1, 2}
 
 
 def test_contours_missing_between_others_are_reported(ct, tmp_path):

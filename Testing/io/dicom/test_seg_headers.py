@@ -24,6 +24,8 @@ KANJI = "Yamada^Tarou=山田^太郎=やまだ^たろう"
         (["", "ISO 2022 IR 87"], KANJI),
         (["ISO 2022 IR 13", "ISO 2022 IR 87"], "ﾔﾏﾀﾞ^ﾀﾛｳ=山田^太郎=やまだ^たろう"),
         (["", "ISO 2022 IR 149"], "Hong^Gildong=洪^吉洞=홍^길동"),
+        (["", "ISO 2022 IR 100"], "Müller^Jörg"),
+        (["ISO 2022 IR 6", "ISO 2022 IR 159"], "Yamada^Tarou=丂^丄"),
         ("GB18030", "Wang^XiaoDong=王^小东="),
         ("GBK", "Wang^XiaoDong=王^小东="),
         ("ISO_IR 192", "Müller^Øystein=王^小东="),
@@ -36,6 +38,20 @@ def test_names_of_all_character_sets_are_kept(tmp_path, charset, name):
     folder = write_slices(tmp_path / "ct", drawn_series(SpecificCharacterSet=charset, PatientName=name))
     seg = written(folder, tmp_path / "seg.dcm")
     assert str(seg.PatientName) == name.rstrip("=") or str(seg.PatientName) == name
+    assert seg.SpecificCharacterSet == "ISO_IR 192"
+
+
+def test_a_chinese_name_in_the_standard_s_own_bytes_is_kept(tmp_path):
+    """The example of PS3.5, annex K.2: GB 2312 in ISO 2022, designated anew behind each delimiter."""
+    stored = b"Zhang^XiaoDong=\x1b\x24\x29\x41\xd5\xc5^\x1b\x24\x29\x41\xd0\xa1\xb6\xab= "
+    held = "N" * len(stored)
+    folder = write_slices(tmp_path / "ct", drawn_series(SpecificCharacterSet=["", "ISO 2022 IR 58"], PatientName=held))
+    for path in folder.iterdir():
+        data = path.read_bytes()
+        assert data.count(held.encode()) == 1
+        path.write_bytes(data.replace(held.encode(), stored))
+    seg = written(folder, tmp_path / "seg.dcm")
+    assert str(seg.PatientName).rstrip("= ") == "Zhang^XiaoDong=张^小东"
     assert seg.SpecificCharacterSet == "ISO_IR 192"
 
 

@@ -5,6 +5,7 @@ pydicom reads the headers; the command line alone comes with it.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import numpy as np
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+DESIGNATION = re.compile(r"\x1b[ -/]+[0-~]")
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"  # also the beginning of the classes of enhanced CT
 UNCOMPRESSED = ("", "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
@@ -139,11 +141,16 @@ def text_of(data: Dataset, keyword: str) -> str:
         return "\\".join(map(str, values)) if isinstance(values, (list, tuple)) else str(values)
     if keyword not in BINARY:
         if (keyword in FREE_TEXT and not raw.value.isascii()) or b"\x1b" in raw.value:
-            return str(data[keyword].value).strip("\0 ")  # by the file's character set
+            return plain(data[keyword].value).strip("\0 ")  # by the file's character set
         return raw.value.decode("utf-8", "replace").strip("\0 ")
     if len(raw.value) == 2:
         return str(int.from_bytes(raw.value, "little" if raw.is_little_endian else "big"))
     return str(data[keyword].value)
+
+
+def plain(value: object) -> str:
+    """A value as text, without the designations of ISO 2022 that pydicom leaves in Chinese (GB 2312)."""
+    return DESIGNATION.sub("", str(value))
 
 
 def _with_point(value: str) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ...ct.oddity import Oddity
 from ...errors import InputError
-from .header import decimals
+from .header import decimals, plain
 from .labels import StoredLabels, label_type, opened, overlap_warning
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def read_rtstruct(
 
 def _structures(data: Dataset) -> dict[int, tuple[str, list[np.ndarray]]]:
     """Name and polygons, ``(n, 3)`` LPS mm each, of each structure by its label."""
-    names = {int(item.ROINumber): str(item.get("ROIName", "") or "") for item in data.StructureSetROISequence}
+    names = {int(item.ROINumber): plain(item.get("ROIName", "") or "") for item in data.StructureSetROISequence}
     polygons: dict[int, list[np.ndarray]] = {number: [] for number in names}
     for structure in data.get("ROIContourSequence") or []:
         number = int(structure.ReferencedROINumber)

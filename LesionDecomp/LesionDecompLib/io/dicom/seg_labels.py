@@ -14,7 +14,7 @@ import numpy as np
 
 from ...errors import InputError
 from ..stored_image import MAX_VOXELS, check_spacing, lps_to_ras
-from .header import DicomSlice
+from .header import DicomSlice, plain
 from .labels import StoredLabels, label_type, opened, overlap_warning
 from .pixels import UNPACKED, PixelReader, check_syntax
 
@@ -68,9 +68,9 @@ def read_dicom_seg(
 
 def _name(segment: Dataset) -> str:
     """The segment's label, and what its codes mean where the label doesn't have it."""
-    label = str(segment.get("SegmentLabel", "") or "").strip()
+    label = plain(segment.get("SegmentLabel", "") or "").strip()
     code = (segment.get("SegmentedPropertyTypeCodeSequence") or [None])[0]
-    meaning = str(code.get("CodeMeaning", "") or "").strip() if code is not None else ""
+    meaning = plain(code.get("CodeMeaning", "") or "").strip() if code is not None else ""
     modifier = ((code.get("SegmentedPropertyTypeModifierCodeSequence") if code is not None else None) or [None])[0]
     if modifier is not None and meaning:
         meaning = f"{modifier.get('CodeMeaning', '')} {meaning}".strip()

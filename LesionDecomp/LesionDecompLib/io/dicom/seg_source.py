@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ...errors import OutputError
-from .header import DicomSlice
+from .header import DicomSlice, plain
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -123,7 +123,7 @@ def _clean(image: Dataset) -> None:
 
 def _as_text(element: DataElement) -> Any:
     values = element.value if element.VM > 1 else [element.value]
-    texts = ["".join(c for c in str(value) if c.isprintable() or c in "\r\n\t") for value in values]
+    texts = ["".join(c for c in plain(value) if c.isprintable() or c in "\r\n\t") for value in values]
     return texts if len(texts) > 1 else texts[0]
 
 
