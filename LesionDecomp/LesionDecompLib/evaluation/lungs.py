@@ -183,11 +183,9 @@ def means_by_tag(scores: Sequence[LungScore]) -> dict[str, dict[str, float]]:
     }
 
 
-def draw_lungs(
-    volume: Volume, labels: np.ndarray, reference: np.ndarray | None = None, slices: int = 12
-) -> Image.Image:
+def draw_lungs(volume: Volume, labels: np.ndarray, reference: np.ndarray | None = None, slices: int = 8) -> Image.Image:
     """Axial slices in a lung window with the outlines of the right (red) and left lung (blue) and of the reference
-    (green), as a Pillow image; the slices are spread over the height of the scan."""
+    (green), as a Pillow image; the slices are spread over the height of the lungs, or of the scan where it has none."""
     from PIL import Image
     from skimage.segmentation import find_boundaries
 
@@ -197,8 +195,10 @@ def draw_lungs(
     width = 300
     height = round(width * stack.shape[1] * view.spacing[1] / (stack.shape[2] * view.spacing[2]))
     tiles = []
-    for z in np.linspace(0.03, 0.97, slices) * (stack.shape[0] - 1):
-        z = round(float(z))
+    held = np.flatnonzero(np.any(found if truth is None else (found != 0) | truth, axis=(1, 2)))
+    low, high = (held[0], held[-1]) if len(held) else (0, stack.shape[0] - 1)
+    for share in np.linspace(0.06, 0.94, slices):
+        z = round(float(low + share * (high - low)))
         gray = np.clip((stack[z].astype(np.float32) + 1250.0) / 1500.0, 0, 1) * 255
         tile = np.array(Image.fromarray(gray.astype(np.uint8)).resize((width, height), Image.Resampling.BILINEAR))
         tile = np.repeat(tile[..., None], 3, axis=2)

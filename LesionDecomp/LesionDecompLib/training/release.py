@@ -15,16 +15,14 @@ from typing import Any
 
 from ..errors import InputError, LesionDecompError
 from ..models.bundle import ModelBundle
+from .lungs.caselist import chosen, read_cases
+from .lungs.collections import scans_by_collection
 
 DERIVED = ("format_version", "weights_sha256")
 NAMES = {"lungs": "lungs-unet", "lesions": "lesions-decomposition"}
 PROVENANCE = {
     "lungs": {
-        "data": "LCTSC (Lung CT Segmentation Challenge 2017), 7 patients of its test set, 1.95 mm pixels, 3 mm slices",
-        "license": "Creative Commons Attribution 3.0 Unported",
-        "attribution": "Yang J, Sharp G, Veeraraghavan H, van Elmpt W, Dekker A, Lustberg T, Gooding M. Data from Lung "
-        "CT Segmentation Challenge. The Cancer Imaging Archive, 2017. doi:10.7937/K9/TCIA.2017.3r3fvz08",
-        "changes": "cropped, resampled, lung contours of both sides merged; right and left distinguished anew",
+        "changes": "downsampled by block means, cropped, clamped; lung masks made or corrected, sides distinguished"
     },
     "lesions": {
         "data": "slices released with Yang et al. (ISBI 2021): 1498 lesion slices of 161 scans, 1572 normal slices of "
@@ -43,10 +41,17 @@ PROVENANCE = {
 }
 
 
-def release(run: Path, destination: Path, name: str | None = None, scores: Sequence[Path] = ()) -> ModelBundle:
+def release(
+    run: Path,
+    destination: Path,
+    name: str | None = None,
+    scores: Sequence[Path] = (),
+    cases: Path | None = None,
+) -> ModelBundle:
     """Write the bundle of a run to ``destination`` with its provenance and scores, as the default for its task.
 
     :param run: bundle folder that the training wrote.
+    :param cases: the table of scans that a lung network was trained on (less what its configuration leaves out).
     :param scores: files that :mod:`LesionDecompLib.evaluation.lungs` or ``lesiondecomp evaluate`` on whole CT wrote.
     :raises LesionDecompError: no valid bundle in ``run``, or ``destination`` cannot be written.
     """
@@ -54,20 +59,48 @@ def release(run: Path, destination: Path, name: str | None = None, scores: Seque
     metadata = {key: value for key, value in trained.metadata.items() if key not in DERIVED}
     metadata |= {
         "name": name or NAMES[trained.task],
-        "training": trained.metadata["training"] | PROVENANCE[trained.task],
+        "training": trained.metadata["training"] | PROVENANCE[trained.task] | _collections(trained, cases),
         "metrics": trained.metadata["metrics"] | {file.stem: score_summary(file) for file in scores},
         "default": True,
     }
     return ModelBundle.save(destination, trained.network(), metadata)
 
 
+def _collections(bundle: ModelBundle, table: Path | None) -> dict[str, Any]:
+    """Data, license and attribution of each collection that a lung network's scans come from."""
+    if bundle.task != "lungs":
+        return {}
+    if table is None:
+        raise InputError("Release", "a lung network without its table of scans", "the table it was trained by")
+    left_out = [name for name in str(bundle.metadata["training"]["configuration"]["leave_out"]).split(",") if name]
+    counts = scans_by_collection(case.name for case in chosen(read_cases(table), left_out))
+    licenses = sorted({collection.license for collection in counts})
+    return {
+        "data": f"{sum(counts.values())} CT with lung contours of {len(counts)} open collections: "
+        + ", ".join(f"{collection.name} ({count})" for collection, count in counts.items()),
+        "license": "; ".join(
+            f"{text}: " + ", ".join(collection.name for collection in counts if collection.license == text)
+            for text in licenses
+        ),
+        "attribution": " ".join(f"{collection.name}: {collection.attribution}." for collection in counts),
+        "collections": [
+            {"name": collection.name, "scans": count, "license": collection.license}
+            | {"attribution": collection.attribution}
+            for collection, count in counts.items()
+        ],
+    }
+
+
 def score_summary(file: Path) -> dict[str, Any]:
-    """What a bundle records of one file of scores: each case's Dice, and what goes with it.
+    """What a bundle records of one file of scores: each case's Dice, and what goes with it; or of points placed by a
+    reader (``{"points": {measure: [right, of]}}``) how many are right.
 
     :raises LesionDecompError: a file that no evaluation wrote.
     """
     try:
         content = json.loads(file.read_text("utf-8"))
+        if "points" in content:
+            return {name: {"right": int(right), "of": int(of)} for name, (right, of) in content["points"].items()}
         scores = content["scores"] if "scores" in content else content["cases"]
         dice = {score["case"]: round(score["dice"], 4) for score in scores if score["dice"] is not None}
         summary: dict[str, Any] = {"dice": dice}
@@ -93,9 +126,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="bundle folder to write")
     parser.add_argument("--name", default=None, metavar="NAME", help="name of the bundle (default: by task)")
     parser.add_argument("--scores", type=Path, nargs="*", default=[], metavar="FILE", help="scores of an evaluation")
+    parser.add_argument("--cases", type=Path, default=None, metavar="FILE", help="table of a lung network's scans")
     args = parser.parse_args(argv)
     try:
-        bundle = release(args.run, args.output, args.name, args.scores)
+        bundle = release(args.run, args.output, args.name, args.scores, args.cases)
     except LesionDecompError as error:
         print(error, file=sys.stderr)
         return 1
