@@ -11,10 +11,19 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+import numpy as np
+import torch
 
 from ..errors import InputError, LesionDecompError
-from ..models.bundle import ModelBundle
+from ..io.readers import read_volume
+from ..models.bundle import ModelBundle, find_bundle
+from ..models.networks import DecompositionNet
+from ..models.runtime import BF16_HEAT_ERROR, inference_network
+from ..segmentation.heat import lesion_heat
+from ..segmentation.lesions import lung_box
+from ..segmentation.lungs.segment import segment_lungs
 from .lungs.caselist import chosen, read_cases
 from .lungs.collections import scans_by_collection
 
@@ -47,10 +56,12 @@ def release(
     name: str | None = None,
     scores: Sequence[Path] = (),
     cases: Path | None = None,
+    bfloat16: Sequence[Path] = (),
 ) -> ModelBundle:
     """Write the bundle of a run to ``destination`` with its provenance and scores, as the default for its task.
 
     :param run: bundle folder that the training wrote.
+    :param bfloat16: CT to measure on how far a lesion network's heat in bfloat16 differs (:func:`bfloat16_heat_error`).
     :param cases: the table of scans that a lung network was trained on (less what its configuration leaves out).
     :param scores: files that :mod:`LesionDecompLib.evaluation.lungs` or ``lesiondecomp evaluate`` on whole CT wrote.
     :raises LesionDecompError: no valid bundle in ``run``, or ``destination`` cannot be written.
@@ -63,7 +74,29 @@ def release(
         "metrics": trained.metadata["metrics"] | {file.stem: score_summary(file) for file in scores},
         "default": True,
     }
+    if bfloat16 and trained.task == "lesions":
+        metadata[BF16_HEAT_ERROR] = float(f"{bfloat16_heat_error(trained, bfloat16):.2g}")
     return ModelBundle.save(destination, trained.network(), metadata)
+
+
+def bfloat16_heat_error(bundle: ModelBundle, files: Sequence[Path]) -> float:
+    """The largest difference that bfloat16 makes to the heat of any voxel of some CT, under the same lung masks.
+
+    :param files: CT; the default lung network finds their lungs.
+    """
+    device, worst = torch.device("cpu"), 0.0
+    lung_bundle = find_bundle(None, "lungs")
+    lung_network, network = inference_network(lung_bundle, device), inference_network(bundle, device)
+    for file in files:
+        volume, _ = read_volume(file)
+        lungs, _ = segment_lungs(volume, lung_network, lung_bundle)
+        box = lung_box(volume.view.to_axial(lungs))
+        exact, rounded = (
+            lesion_heat(volume, lungs, box, cast(DecompositionNet, network), bundle, device, precision=precision)[0]
+            for precision in (torch.float32, torch.bfloat16)
+        )
+        worst = max(worst, float(np.abs(exact - rounded).max()))
+    return worst
 
 
 def _collections(bundle: ModelBundle, table: Path | None) -> dict[str, Any]:
@@ -127,9 +160,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--name", default=None, metavar="NAME", help="name of the bundle (default: by task)")
     parser.add_argument("--scores", type=Path, nargs="*", default=[], metavar="FILE", help="scores of an evaluation")
     parser.add_argument("--cases", type=Path, default=None, metavar="FILE", help="table of a lung network's scans")
+    parser.add_argument(
+        "--bfloat16", type=Path, nargs="*", default=[], metavar="CT", help="CT to measure the heat in bfloat16 on"
+    )
     args = parser.parse_args(argv)
     try:
-        bundle = release(args.run, args.output, args.name, args.scores, args.cases)
+        bundle = release(args.run, args.output, args.name, args.scores, args.cases, args.bfloat16)
     except LesionDecompError as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,0 +1,49 @@
+"""What a bundle takes along when it is released: provenance, scores, and how far bfloat16 changes its heat."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from LesionDecompLib.errors import InputError
+from LesionDecompLib.models.bundle import ModelBundle, find_bundle
+from LesionDecompLib.models.runtime import BF16_HEAT_ERROR
+from LesionDecompLib.training.release import main, release, score_summary
+from repository import CHEST, TESTING
+
+CASES = TESTING / "tools" / "lung_training" / "cases.csv"
+
+
+@pytest.mark.slow
+def test_a_lesion_bundle_is_released_with_its_error_in_bfloat16(tmp_path: Path, capsys):
+    shipped = find_bundle(None, "lesions")
+    arguments = ["--run", str(shipped.path), "-o", str(tmp_path / "bundle"), "--name", "mine", "--bfloat16"]
+    assert main([*arguments, str(CHEST / "ct.nrrd")]) == 0
+    bundle = ModelBundle.load(tmp_path / "bundle", "lesions")
+    assert bundle.name == "mine" and bundle.sha256 in capsys.readouterr().out
+    assert 0 < bundle.metadata[BF16_HEAT_ERROR] < 0.5
+    assert bundle.metadata["metrics"] == shipped.metadata["metrics"]
+
+
+def test_a_lung_bundle_names_the_collections_of_the_scans_that_it_learned_from(tmp_path: Path):
+    shipped = find_bundle(None, "lungs")
+    bundle = release(shipped.path, tmp_path / "bundle", cases=CASES)
+    rows = bundle.metadata["training"]["collections"]
+    assert sum(row["scans"] for row in rows) == 38  # of 47: the others are of patients that it is judged by
+    assert not any("landmarks" in json.dumps(row) for row in rows)
+    with pytest.raises(InputError, match="without its table"):
+        release(shipped.path, tmp_path / "other")
+
+
+def test_scores_of_volumes_lungs_and_points_are_summed_up(tmp_path: Path):
+    file = tmp_path / "scores.json"
+    file.write_text(json.dumps({"points": {"in_lung": [3, 4]}}))
+    assert score_summary(file) == {"in_lung": {"right": 3, "of": 4}}
+    rows = [{"case": name, "dice": dice, "swapped": 0.001} for name, dice in (("a", 0.9), ("b", 0.8))]
+    file.write_text(json.dumps({"scores": rows}))
+    assert np.isclose(score_summary(file)["mean_dice"], 0.85) and score_summary(file)["least_dice"] == 0.8
+    file.write_text("{}")
+    with pytest.raises(InputError, match="no scores"):
+        score_summary(file)
