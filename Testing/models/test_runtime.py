@@ -80,7 +80,8 @@ def test_folding_the_norms_changes_nothing_but_rounding(task):
     bundle = find_bundle(None, task)
     plain, folded = bundle.network(CPU), inference_network(bundle, CPU)
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
-    x = torch.rand((2, 1, 64, 96), generator=torch.Generator().manual_seed(3)) * 2 - 1
+    channels = len(bundle.slice_input.offsets_mm)
+    x = torch.rand((2, channels, 64, 96), generator=torch.Generator().manual_seed(3)) * 2 - 1
     with torch.inference_mode():
         answers = [network(x) if task == "lungs" else network.gate(x) for network in (plain, folded)]
     torch.testing.assert_close(answers[0], answers[1], rtol=1e-4, atol=1e-4)

@@ -32,7 +32,7 @@ def test_the_sample_s_tumor_is_found_and_little_else(segmenter, sample_folder):
     volume, _ = read_volume(sample_folder / "chest_ct_tumor.nrrd")
     result = segmenter.run(volume)
     both, right, left = (row.values for row in result.statistics[:3])
-    assert left["lesion_volume_ml"] > 40 and left["largest_lesion_ml"] > 40
+    assert left["lesion_volume_ml"] > 25 and left["largest_lesion_ml"] > 25
     assert right["lesion_volume_ml"] < 15
     assert 3500 < both["lung_volume_ml"] < 5000
 
