@@ -509,6 +509,15 @@ class TestIdentity:
         voxels, identity = volume_identity(Volume.from_array(ct.array, moved))
         assert voxels == a.voxels_sha256 and identity != a.sha256
 
+    def test_last_bits_of_the_grid_change_nothing(self, ct):
+        """As 3D Slicer leaves them, which keeps spacing and directions apart."""
+        spacing = np.linalg.norm(ct.ijk_to_ras[:3, :3], axis=0)
+        again = ct.ijk_to_ras.copy()
+        again[:3, :3] = (ct.ijk_to_ras[:3, :3] / spacing) * (spacing * (1 + 1e-15))
+        again[:3, 3] -= 1e-13
+        assert (again != ct.ijk_to_ras).any()
+        assert volume_identity(Volume.from_array(ct.array, again)) == volume_identity(ct)
+
     def test_reading_never_changes_the_input(self, ct, tmp_path):
         write_image(tmp_path / "a.nrrd", ct.array, ct)
         with gzip.open(tmp_path / "b.nii.gz", "wb") as stream:

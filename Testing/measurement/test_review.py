@@ -174,6 +174,20 @@ def test_of_two_edits_of_a_voxel_the_later_holds(case):
         assert (found[here] == lesion).all()
 
 
+def test_what_was_erased_and_painted_back_is_as_it_was_and_the_other_way_round(case):
+    """As Segment Editor's own undo does."""
+    live, view, _ = case
+    lesion, beside = _mask(live, live.at(0.5, 0.0)), _boxed(np.s_[2:4, 3:6, 26:31])
+    there = _painting(view, beside, lesion)
+    back = _painting(view, lesion, beside)
+    placed = PlacedReview.of(live, view, Review("ab", (there, back)))
+    assert not len(placed.painted) and not len(placed.erased)
+    for threshold in (0.05, 0.5, 0.9):
+        np.testing.assert_array_equal(
+            _mask(live, placed.at(live, threshold, 0.0)), _mask(live, live.at(threshold, 0.0))
+        )
+
+
 def test_a_rejected_lesion_takes_along_what_was_painted_onto_it_and_nothing_else(case):
     live, view, _ = case
     lesion = _mask(live, live.at(0.5, 0.0))
@@ -248,6 +262,9 @@ def test_a_review_survives_its_file(tmp_path):
     ).with_decision(Decision((0.0, 1.0, 2.0), "paint", 0.5, "", ((3, 2), (7, 1)), ((5, 2),)))
     (tmp_path / "review.json").write_text(json.dumps(review.record()), "utf-8")
     assert read_review(tmp_path / "review.json") == review
+    report = {"report": "LesionDecomp", "review": {**review.record(), "statistics": []}}
+    (tmp_path / "report.json").write_text(json.dumps(report), "utf-8")
+    assert read_review(tmp_path / "report.json") == review
     review.check_input("ab" * 32)
     with pytest.raises(LesionDecompError, match="a review of the CT abababababab"):
         review.check_input("cd" * 32)

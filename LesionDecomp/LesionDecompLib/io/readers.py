@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..ct.grid import FINEST_MM
 from ..ct.volume import Volume
 from ..errors import InputError, LesionDecompError
 from ..libraries import libraries_named
@@ -90,13 +91,18 @@ def read_volume(path: str | Path, stage: str = "Reading the CT", series: str | N
 
 
 def volume_identity(volume: Volume) -> tuple[str, str]:
-    """Return SHA-256 of shape and HU, and of those with the index to RAS matrix; independent of format and path."""
+    """Return SHA-256 of shape and HU, and of those with the index to RAS matrix; independent of format and path.
+
+    The matrix counts to 0.1 µm, as spacing does (:func:`.ct.grid.nominal_mm`): programs, 3D Slicer among them, take it
+    apart and put it together again, which changes its last bits.
+    """
     digest = hashlib.sha256(f"{volume.array.dtype.name} {volume.array.shape}".encode())
     little = volume.array.dtype.newbyteorder("<")
     for plane in volume.array:
         digest.update(np.ascontiguousarray(plane, dtype=little))
     voxels = digest.hexdigest()
-    digest.update(np.ascontiguousarray(volume.ijk_to_ras + 0.0, dtype="<f8"))
+    placed = np.floor(volume.ijk_to_ras / FINEST_MM + 0.5 - 1 / 64)
+    digest.update(np.ascontiguousarray(placed, dtype="<f8"))
     return voxels, digest.hexdigest()
 
 

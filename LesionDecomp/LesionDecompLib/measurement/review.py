@@ -141,7 +141,7 @@ class Review:
 
 
 def read_review(path: str | Path) -> Review:
-    """Read a review from a JSON file.
+    """Read a review from a JSON file: one by itself, or that of a report.
 
     :raises LesionDecompError: it cannot be read, or is none.
     """
@@ -149,7 +149,10 @@ def read_review(path: str | Path) -> Review:
     try:
         if path.stat().st_size > MOST_BYTES:
             raise InputError(STAGE, f"'{path.name}' of {path.stat().st_size >> 20} MiB", EXPECTED)
-        return Review.of_record(json.loads(path.read_text("utf-8-sig")))
+        record = json.loads(path.read_text("utf-8-sig"))
+        if isinstance(record, Mapping) and "report" in record and isinstance(record.get("review"), Mapping):
+            record = record["review"]
+        return Review.of_record(record)
     except OSError as error:
         found = f"'{path.name}', which cannot be opened ({error.strerror or error})"
         raise InputError(STAGE, found, "a readable file") from error

@@ -139,8 +139,19 @@ class _Placing:
         if painted is None or erased is None:
             self.lost.append(decision)
             return
-        self.painted = np.union1d(np.setdiff1d(self.painted, erased, assume_unique=True), painted)
-        self.erased = np.union1d(np.setdiff1d(self.erased, painted, assume_unique=True), erased)
+        # Painted back where the heat makes it lesion, or wiped out again where it does not: as it was.
+        back = np.intersect1d(painted, self.erased, assume_unique=True)
+        gone = np.intersect1d(erased, self.painted, assume_unique=True)
+        back, gone = back[self._warm(back, decision)], gone[~self._warm(gone, decision)]
+        kept = np.setdiff1d(self.painted, erased, assume_unique=True)
+        self.painted = np.union1d(kept, np.setdiff1d(painted, back, assume_unique=True))
+        kept = np.setdiff1d(self.erased, painted, assume_unique=True)
+        self.erased = np.union1d(kept, np.setdiff1d(erased, gone, assume_unique=True))
+
+    def _warm(self, places: np.ndarray, decision: Decision) -> np.ndarray:
+        """Where the heat reaches a decision's threshold, ``(n,)`` bool."""
+        heat = self._live.order(self._live.heat)
+        return np.asarray(heat[np.unravel_index(places, heat.shape)] >= heat.dtype.type(decision.threshold))
 
     def _attached(self, place: int, found: np.ndarray | None) -> np.ndarray:
         """Painted places that are connected with a place, alone or through the lesion that is found there."""
