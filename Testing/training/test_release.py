@@ -29,12 +29,23 @@ def test_a_lesion_bundle_is_released_with_its_error_in_bfloat16(tmp_path: Path, 
 
 def test_a_lung_bundle_names_the_collections_of_the_scans_that_it_learned_from(tmp_path: Path):
     shipped = find_bundle(None, "lungs")
-    bundle = release(shipped.path, tmp_path / "bundle", cases=CASES)
+    bundle = release(shipped.path, tmp_path / "bundle", cases=[CASES])
     rows = bundle.metadata["training"]["collections"]
     assert sum(row["scans"] for row in rows) == 38  # of 47: the others are of patients that it is judged by
     assert not any("landmarks" in json.dumps(row) for row in rows)
     with pytest.raises(InputError, match="without its table"):
         release(shipped.path, tmp_path / "other")
+
+
+def test_a_lesion_bundle_names_the_collections_of_its_further_sets(tmp_path: Path):
+    rows = [("train", "lesion", "nlst_1"), ("train", "normal", "nlst_1"), ("train", "normal", "sts_2")]
+    text = "".join(f"{n}.png,{label},{split},{scan}\n" for n, (split, label, scan) in enumerate(rows))
+    (tmp_path / "index.csv").write_text("file,label,split,scan\n" + text)
+    bundle = release(find_bundle(None, "lesions").path, tmp_path / "bundle", cases=[tmp_path / "index.csv"])
+    training = bundle.metadata["training"]
+    assert "1 lesion and 2 normal slices of 2 CT of 2 open collections" in training["data"]
+    assert [row["name"] for row in training["collections"]] == ["NLST", "Soft-tissue-Sarcoma, cropped for IBSI"]
+    assert "Yang Y" in training["attribution"] and "NLST" in training["license"]
 
 
 def test_scores_of_volumes_lungs_and_points_are_summed_up(tmp_path: Path):

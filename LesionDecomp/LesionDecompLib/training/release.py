@@ -24,11 +24,18 @@ from ..models.runtime import BF16_HEAT_ERROR, inference_network
 from ..segmentation.heat import lesion_heat
 from ..segmentation.lesions import lung_box
 from ..segmentation.lungs.segment import segment_lungs
+from .data.slices import read_index
 from .lungs.caselist import chosen, read_cases
-from .lungs.collections import scans_by_collection
+from .lungs.collections import Collection, scans_by_collection
 
 DERIVED = ("format_version", "weights_sha256")
 NAMES = {"lungs": "lungs-unet", "lesions": "lesions-decomposition"}
+HISTORY = (
+    "begun from the weights that shipped before, and taught by the mean heat of three models on the training slices, "
+    "all from image-level labels: two localizers without normal decoder at half resolution (painted lesions, batch "
+    "norm, 12 + 8 + 6 slices, 1500 steps, seed 2; neither paint nor augmentation but a gray offset, group norm, 8 + 8 "
+    "slices, 2000 steps, seed 3), and the decomposition that shipped before; commands in Documentation/experiments.md"
+)
 PROVENANCE = {
     "lungs": {
         "changes": "downsampled by block means, cropped, clamped; lung masks made or corrected, sides distinguished"
@@ -41,11 +48,7 @@ PROVENANCE = {
         "Lesion Localisation and Segmentation via Weakly Supervised Learning. ISBI 2021. "
         "github.com/capepoint/WeaklyLesionLocalisation",
         "changes": "split into train, val and test by inferred scan",
-        "history": "taught by the mean heat of three models on the training slices, all from image-level labels: two "
-        "localisers without normal decoder at half resolution, 2000 steps each (painted lesions, batch norm, "
-        "12 + 8 + 6 slices, seed 2; neither paint nor augmentation but a gray offset, group norm, 8 + 8 slices, "
-        "seed 3), and the decomposition that shipped before; heat of both decoders; commands in "
-        "Documentation/experiments.md",
+        "history": HISTORY,
     },
 }
 
@@ -55,14 +58,15 @@ def release(
     destination: Path,
     name: str | None = None,
     scores: Sequence[Path] = (),
-    cases: Path | None = None,
+    cases: Sequence[Path] = (),
     bfloat16: Sequence[Path] = (),
 ) -> ModelBundle:
     """Write the bundle of a run to ``destination`` with its provenance and scores, as the default for its task.
 
     :param run: bundle folder that the training wrote.
     :param bfloat16: CT to measure on how far a lesion network's heat in bfloat16 differs (:func:`bfloat16_heat_error`).
-    :param cases: the table of scans that a lung network was trained on (less what its configuration leaves out).
+    :param cases: the table of scans that a lung network was trained on (less what its configuration leaves out); the
+        ``index.csv`` of each further set that a lesion network was trained on.
     :param scores: files that :mod:`LesionDecompLib.evaluation.lungs` or ``lesiondecomp evaluate`` on whole CT wrote.
     :raises LesionDecompError: no valid bundle in ``run``, or ``destination`` cannot be written.
     """
@@ -70,7 +74,7 @@ def release(
     metadata = {key: value for key, value in trained.metadata.items() if key not in DERIVED}
     metadata |= {
         "name": name or NAMES[trained.task],
-        "training": trained.metadata["training"] | PROVENANCE[trained.task] | _collections(trained, cases),
+        "training": trained.metadata["training"] | PROVENANCE[trained.task] | _origin(trained, cases),
         "metrics": trained.metadata["metrics"] | {file.stem: score_summary(file) for file in scores},
         "default": True,
     }
@@ -99,23 +103,41 @@ def bfloat16_heat_error(bundle: ModelBundle, files: Sequence[Path]) -> float:
     return worst
 
 
-def _collections(bundle: ModelBundle, table: Path | None) -> dict[str, Any]:
-    """Data, license and attribution of each collection that a lung network's scans come from."""
-    if bundle.task != "lungs":
+def _origin(bundle: ModelBundle, tables: Sequence[Path]) -> dict[str, Any]:
+    """Data, license and attribution of each collection that a network's scans come from, beside :data:`PROVENANCE`."""
+    training = bundle.metadata["training"]
+    if bundle.task == "lungs":
+        if len(tables) != 1:
+            raise InputError("Release", "a lung network without its table of scans", "the table it was trained by")
+        left_out = [name for name in str(training["configuration"]["leave_out"]).split(",") if name]
+        counts = scans_by_collection(case.name for case in chosen(read_cases(tables[0]), left_out))
+        named = ", ".join(f"{collection.name} ({count})" for collection, count in counts.items())
+        data = f"{sum(counts.values())} CT with lung contours of {len(counts)} open collections: {named}"
+        return {"data": data, **_licenses({}, counts)}
+    known = PROVENANCE["lesions"]
+    if not tables:
         return {}
-    if table is None:
-        raise InputError("Release", "a lung network without its table of scans", "the table it was trained by")
-    left_out = [name for name in str(bundle.metadata["training"]["configuration"]["leave_out"]).split(",") if name]
-    counts = scans_by_collection(case.name for case in chosen(read_cases(table), left_out))
+    rows = [row for table in tables for row in read_index(table.parent) if row["split"] == "train"]
+    counts = scans_by_collection({row["scan"] for row in rows})
+    lesion = sum(row["label"] == "lesion" for row in rows)
+    data = (
+        f"{known['data']}; and {lesion} lesion and {len(rows) - lesion} normal slices of {sum(counts.values())} CT of "
+        f"{len(counts)} open collections, labeled by eye"
+    )
+    return {"data": data, **_licenses(known, counts)}
+
+
+def _licenses(known: dict[str, str], counts: dict[Collection, int]) -> dict[str, Any]:
+    """Licenses and attributions: what is ``known`` of the first set, then those of the collections."""
     licenses = sorted({collection.license for collection in counts})
+    named = [
+        f"{text}: " + ", ".join(collection.name for collection in counts if collection.license == text)
+        for text in licenses
+    ]
+    said = [f"{collection.name}: {collection.attribution}" for collection in counts]
     return {
-        "data": f"{sum(counts.values())} CT with lung contours of {len(counts)} open collections: "
-        + ", ".join(f"{collection.name} ({count})" for collection, count in counts.items()),
-        "license": "; ".join(
-            f"{text}: " + ", ".join(collection.name for collection in counts if collection.license == text)
-            for text in licenses
-        ),
-        "attribution": " ".join(f"{collection.name}: {collection.attribution}." for collection in counts),
+        "license": "; ".join([known["license"], *named] if known else named),
+        "attribution": ". ".join([known["attribution"], *said] if known else said),
         "collections": [
             {"name": collection.name, "scans": count, "license": collection.license}
             | {"attribution": collection.attribution}
@@ -159,7 +181,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="bundle folder to write")
     parser.add_argument("--name", default=None, metavar="NAME", help="name of the bundle (default: by task)")
     parser.add_argument("--scores", type=Path, nargs="*", default=[], metavar="FILE", help="scores of an evaluation")
-    parser.add_argument("--cases", type=Path, default=None, metavar="FILE", help="table of a lung network's scans")
+    parser.add_argument(
+        "--cases",
+        type=Path,
+        nargs="*",
+        default=[],
+        metavar="FILE",
+        help="table of a lung network's scans, or index.csv of a lesion network's further sets",
+    )
     parser.add_argument(
         "--bfloat16", type=Path, nargs="*", default=[], metavar="CT", help="CT to measure the heat in bfloat16 on"
     )
