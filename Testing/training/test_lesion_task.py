@@ -156,8 +156,15 @@ def test_a_warm_start_takes_the_other_run_s_weights(training_set, tmp_path):
     start_from(task.network, tmp_path / "first")
     checkpoint = torch.load(tmp_path / "first" / "checkpoint.pt", weights_only=True)
     assert all(torch.equal(value, checkpoint["average"][key]) for key, value in task.network.state_dict().items())
-    with pytest.raises(LesionDecompError, match="do not fit"):
-        start_from(DecompositionNet(channels=8, levels=3, gated=True, stem=2), tmp_path / "first")
+    other = LesionTask(config, SliceSet.load(training_set, "train"), torch.device("cpu"))
+    start_from(other.network, tmp_path / "first" / "bundle")
+    weights = task.network.state_dict()
+    assert all(torch.equal(value, weights[key]) for key, value in other.network.state_dict().items())
+    for folder in ("first", "first/bundle"):
+        with pytest.raises(LesionDecompError, match="do not fit"):
+            start_from(DecompositionNet(channels=8, levels=3, gated=True, stem=2), tmp_path / folder)
+    with pytest.raises(LesionDecompError, match="no checkpoint.pt and no bundle.json"):
+        start_from(task.network, tmp_path)
 
 
 @pytest.mark.slow

@@ -60,7 +60,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--hours", type=float, default=None, metavar="H", help="train for about this long instead of the preset's steps"
     )
-    parser.add_argument("--warm-start", type=Path, metavar="RUN", help="start from the weights of another lesion run")
+    parser.add_argument(
+        "--warm-start", type=Path, metavar="DIR", help="start from the weights of a lesion run or bundle"
+    )
     parser.add_argument(
         "--teacher",
         type=Path,

@@ -69,7 +69,7 @@ def train_lesions(
     :param data: a training set, see :class:`LesionDecompLib.training.data.slices.SliceSet`.
     :param folder: for checkpoints, log and bundle.
     :param hours: train for about so long: the steps that fit are measured, recorded and kept when resumed.
-    :param warm_start: folder of another run whose weights to begin with.
+    :param warm_start: folder of another run, or of a bundle, whose weights to begin with.
     :param teachers: lesion bundles whose mean heat on the training slices is learned from (``alpha_self``).
     :return: the bundle; on several ranks None for all but the first.
     :raises LesionDecompError: unusable data, configuration or checkpoint.

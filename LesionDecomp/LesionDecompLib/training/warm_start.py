@@ -1,4 +1,4 @@
-"""Start a training from the weights of another run, also of one that saw slices at half the resolution."""
+"""Start a training from the weights of another run or a bundle, also of one that saw slices at half the resolution."""
 
 from __future__ import annotations
 
@@ -8,28 +8,31 @@ import torch
 from torch import nn
 
 from ..errors import InputError
+from ..models.bundle import METADATA_NAME, ModelBundle
 from ..models.torch_file import load_torch_file
 from .loop import CHECKPOINT_NAME, STAGE
 
 
 def start_from(network: nn.Module, run: str | Path) -> None:
-    """Give ``network`` the averaged weights of the checkpoint in the folder ``run``.
+    """Give ``network`` the averaged weights of the checkpoint in the folder ``run``, or the weights of the bundle there.
 
     Where the other run's network had no stem (it saw slices averaged down) and this one has, the weights are spread
     so that both networks give the same for slices that are constant over each stem block.
 
-    :raises LesionDecompError: no checkpoint, or weights that fit neither way.
+    :raises LesionDecompError: neither of them, or weights that do not fit.
     """
-    file = Path(run) / CHECKPOINT_NAME
-    if not file.is_file():
-        raise InputError(STAGE, f"no {CHECKPOINT_NAME} in '{Path(run).name}'", "the folder of a lesion training")
+    file, bundle = Path(run) / CHECKPOINT_NAME, Path(run) / METADATA_NAME
+    if not file.is_file() and not bundle.is_file():
+        found = f"no {CHECKPOINT_NAME} and no {METADATA_NAME} in '{Path(run).name}'"
+        raise InputError(STAGE, found, "the folder of a lesion training or of a lesion bundle")
     try:
-        weights = load_torch_file(file)["average"]
+        held = load_torch_file(file)["average"] if file.is_file() else None
+        weights = ModelBundle.load(run, "lesions").network().state_dict() if held is None else held
         network.load_state_dict(spread_over_stem(weights, network.state_dict()))
     except Exception as error:  # torch raises half a dozen kinds here; all mean the same to the user
         reason = str(error).splitlines()[-1].strip()[:200] if str(error) else type(error).__name__
         found = f"weights in '{Path(run).name}' that do not fit ({reason})"
-        raise InputError(STAGE, found, "a run with the same network settings") from error
+        raise InputError(STAGE, found, "a run or bundle with the same network settings") from error
 
 
 def spread_over_stem(weights: dict[str, torch.Tensor], target: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
