@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -35,6 +36,7 @@ MAX_METADATA_BYTES = 1 << 20
 MAX_WEIGHTS_BYTES = 1 << 28
 MAX_PARAMETERS = 64_000_000  # the paper's own network has 43 million
 MAX_ARGUMENT, MAX_LEVELS = 4096, 10  # of an architecture
+MOST_TRIED = 512 * 512  # pixels of a slice that is computed to see whether it can be
 MAX_NEIGHBORS = 4  # slices above, and as many below
 MAX_TEXT = {"name": 100, "version": 100, "description": 1000}
 
@@ -194,10 +196,14 @@ class ModelBundle:
                 network = ARCHITECTURES[self.metadata["architecture"]](**self.metadata["architecture_arguments"])
             if sum(parameter.numel() for parameter in network.parameters()) > MAX_PARAMETERS:
                 raise ValueError("more parameters than any bundle may have")
-            self._try_input(network)
+            large = math.prod(self.metadata["input"]["size"]) > MOST_TRIED
+            if large:
+                self._try_input(network)
             state = unpacked_weights(weights, self.format_version)
             state = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
             network.load_state_dict(state, assign=True)
+            if not large:
+                self._try_input(network.requires_grad_(False))
         except LesionDecompError:
             raise
         except Exception as error:  # torch raises half a dozen kinds here; all mean the same to the user
@@ -211,7 +217,11 @@ class ModelBundle:
         return channels_last(network.eval(), device)
 
     def _try_input(self, network: torch.nn.Module) -> None:
-        """Let a network on the meta device, which computes shapes alone, try the slices the bundle is for."""
+        """Let a network try a slice of the size the bundle is for.
+
+        Small ones are computed: on the meta device, which computes shapes alone, PyTorch first loads its compilers, and
+        that takes longer than thirty slices.
+        """
         import torch
 
         if self.task == "localizer":
@@ -219,7 +229,8 @@ class ModelBundle:
         height, width = self.metadata["input"]["size"]
         definition = self.heat_definition if self.task == "lesions" else HeatDefinition()
         shape = (height // definition.shrink, width // definition.shrink)
-        x = torch.empty(1, len(self.slice_input.offsets_mm), *shape, device="meta")
+        device = next(network.parameters()).device
+        x = torch.zeros(1, len(self.slice_input.offsets_mm), *shape, device=device)
         if self.task == "lungs":
             out, channels = network.eval()(x), 3
         else:
