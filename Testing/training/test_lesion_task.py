@@ -20,6 +20,7 @@ import torch
 from LesionDecompLib.cli import main
 from LesionDecompLib.errors import Cancelled, LesionDecompError
 from LesionDecompLib.io.folder_lock import sole_writer
+from LesionDecompLib.models.bundle import ModelBundle
 from LesionDecompLib.models.networks import Critic, DecompositionNet
 from LesionDecompLib.models.weights import WEIGHTS_NAME
 from LesionDecompLib.training import losses
@@ -158,12 +159,20 @@ def test_a_warm_start_takes_the_other_run_s_weights(training_set, tmp_path):
     assert all(torch.equal(value, checkpoint["average"][key]) for key, value in task.network.state_dict().items())
     other = LesionTask(config, SliceSet.load(training_set, "train"), torch.device("cpu"))
     start_from(other.network, tmp_path / "first" / "bundle")
-    weights = task.network.state_dict()
+    weights = ModelBundle.load(tmp_path / "first" / "bundle", "lesions").network().state_dict()
     assert all(torch.equal(value, weights[key]) for key, value in other.network.state_dict().items())
+    weights["lesion_head.bias"] = torch.full_like(weights["lesion_head.bias"], 0.25)
+    held = {key: value for key, value in weights.items() if not key.startswith("normal_")}
+    (tmp_path / "localizer").mkdir()
+    torch.save({"average": held}, tmp_path / "localizer" / "checkpoint.pt")
+    before = {key: value.clone() for key, value in other.network.state_dict().items()}
+    start_from(other.network, tmp_path / "localizer")
+    after = other.network.state_dict()
+    assert all(torch.equal(after[key], before[key] if key.startswith("normal_") else held[key]) for key in after)
     for folder in ("first", "first/bundle"):
         with pytest.raises(LesionDecompError, match="do not fit"):
             start_from(DecompositionNet(channels=8, levels=3, gated=True, stem=2), tmp_path / folder)
-    with pytest.raises(LesionDecompError, match="no checkpoint.pt and no bundle.json"):
+    with pytest.raises(LesionDecompError, match=r"no checkpoint\.pt and no bundle\.json"):
         start_from(task.network, tmp_path)
 
 

@@ -12,12 +12,15 @@ from ..models.bundle import METADATA_NAME, ModelBundle
 from ..models.torch_file import load_torch_file
 from .loop import CHECKPOINT_NAME, STAGE
 
+NORMAL_DECODER = "normal_"  # its weights' names begin with it
+
 
 def start_from(network: nn.Module, run: str | Path) -> None:
-    """Give ``network`` the averaged weights of the checkpoint in the folder ``run``, or the weights of the bundle there.
+    """Give ``network`` the averaged weights of the checkpoint in the folder ``run``, or those of the bundle there.
 
     Where the other run's network had no stem (it saw slices averaged down) and this one has, the weights are spread
-    so that both networks give the same for slices that are constant over each stem block.
+    so that both networks give the same for slices that are constant over each stem block. A normal decoder that the
+    other one has not begins as it was drawn.
 
     :raises LesionDecompError: neither of them, or weights that do not fit.
     """
@@ -28,7 +31,8 @@ def start_from(network: nn.Module, run: str | Path) -> None:
     try:
         held = load_torch_file(file)["average"] if file.is_file() else None
         weights = ModelBundle.load(run, "lesions").network().state_dict() if held is None else held
-        network.load_state_dict(spread_over_stem(weights, network.state_dict()))
+        drawn = {key: value for key, value in network.state_dict().items() if key.startswith(NORMAL_DECODER)}
+        network.load_state_dict(drawn | spread_over_stem(weights, network.state_dict()))
     except Exception as error:  # torch raises half a dozen kinds here; all mean the same to the user
         reason = str(error).splitlines()[-1].strip()[:200] if str(error) else type(error).__name__
         found = f"weights in '{Path(run).name}' that do not fit ({reason})"
