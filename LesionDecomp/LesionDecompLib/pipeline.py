@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -26,17 +26,15 @@ from .measurement.reviewed import PlacedReview
 from .measurement.statistics import RegionStatistics, Tally
 from .models.bundle import ModelBundle, find_bundle
 from .models.device import choose_device
-from .progress import Cancel, Progress, check_cancel
+from .progress import Cancel, Progress, check_cancel, unwatched
 from .segmentation.lesions import lung_box
 
 if TYPE_CHECKING:
-    import torch
-
-    from .models.networks import DecompositionNet
     from .models.runtime import ReadyNetwork
 
 DEFAULT_MIN_VOLUME_ML = 0.1
 DEFAULT_BATCH_SIZE = 8
+Computed = TypeVar("Computed")
 LOG = logging.getLogger(__name__)
 
 
@@ -169,7 +167,7 @@ class Segmenter:
 
             check_healthy_support(self.lesion_bundle)
         timings: dict[str, float] = {}
-        report = progress if progress is not None else _no_progress
+        report = progress if progress is not None else unwatched
         with _timed(timings, "check"):
             given = volume
             volume, warnings = with_air_outside(given)
@@ -189,12 +187,12 @@ class Segmenter:
             warnings += oddities
         with _timed(timings, "heat"), _memory_errors("Lesion heat", volume):
             box = lung_box(view.to_axial(lungs))
-            heat, oddities = self._heat(volume, lungs, box, progress, cancelled)
+            heat, oddities = self._heat(volume, lungs, box, progress=progress, cancelled=cancelled)
             warnings += oddities
         version = None
         if healthy:
             with _timed(timings, "healthy"), _memory_errors("Healthy version", volume):
-                version = self._healthy(volume, lungs, box, heat, progress, cancelled)
+                version = self._healthy(volume, lungs, box, heat, progress=progress, cancelled=cancelled)
         check_cancel(cancelled, "Segmentation")
         report("lesions", 0, 1)
         with _timed(timings, "lesions"):
@@ -245,79 +243,38 @@ class Segmenter:
         )
 
     def _lungs(
-        self,
-        volume: Volume,
-        mask: np.ndarray | None,
-        progress: Progress | None,
-        cancelled: Cancel | None,
+        self, volume: Volume, mask: np.ndarray | None, progress: Progress | None, cancelled: Cancel | None
     ) -> tuple[np.ndarray, list[str]]:
-        from .segmentation.lungs.segment import segment_lungs  # not before: it loads torch
-
         if mask is None:
-            ready = self._ready(self.lung_bundle)
-            return segment_lungs(
-                volume,
-                cast("torch.nn.Module", ready.network),
-                self.lung_bundle,
-                self.device,
-                self.batch_size,
-                progress,
-                cancelled,
-                ready.precision,
-            )
+            from .segmentation.lungs.segment import segment_lungs  # not before: it loads torch
+
+            return self._computed(segment_lungs, self.lung_bundle, (volume,), progress, cancelled)
         from .segmentation.lungs.given import lungs_from_mask  # not before: it loads torch
 
         return lungs_from_mask(mask, volume)
 
-    def _heat(
-        self,
-        volume: Volume,
-        lungs: np.ndarray,
-        box: tuple[slice, slice, slice],
-        progress: Progress | None,
-        cancelled: Cancel | None,
-    ) -> tuple[np.ndarray, list[str]]:
+    def _heat(self, *arrays: Any, progress: Progress | None, cancelled: Cancel | None) -> tuple[np.ndarray, list[str]]:
         from .segmentation.heat import lesion_heat  # not before: it loads torch
 
-        ready = self._ready(self.lesion_bundle)
-        return lesion_heat(
-            volume,
-            lungs,
-            box,
-            cast("DecompositionNet", ready.network),
-            self.lesion_bundle,
-            self.device,
-            self.batch_size,
-            progress,
-            cancelled,
-            ready.precision,
-        )
+        return self._computed(lesion_heat, self.lesion_bundle, arrays, progress, cancelled)
 
-    def _healthy(
-        self,
-        volume: Volume,
-        lungs: np.ndarray,
-        box: tuple[slice, slice, slice],
-        heat: np.ndarray,
-        progress: Progress | None,
-        cancelled: Cancel | None,
-    ) -> np.ndarray:
+    def _healthy(self, *arrays: Any, progress: Progress | None, cancelled: Cancel | None) -> np.ndarray:
         from .segmentation.healthy import healthy_version  # not before: it loads torch
 
-        ready = self._ready(self.lesion_bundle)
-        return healthy_version(
-            volume,
-            lungs,
-            box,
-            heat,
-            cast("DecompositionNet", ready.network),
-            self.lesion_bundle,
-            self.device,
-            self.batch_size,
-            progress,
-            cancelled,
-            ready.precision,
-        )
+        return self._computed(healthy_version, self.lesion_bundle, arrays, progress, cancelled)
+
+    def _computed(
+        self,
+        compute: Callable[..., Computed],
+        bundle: ModelBundle,
+        arrays: tuple[Any, ...],
+        progress: Progress | None,
+        cancelled: Cancel | None,
+    ) -> Computed:
+        """What a bundle's network makes of ``arrays``: a volume, its lungs with box and heat where known."""
+        ready = self._ready(bundle)
+        how = (bundle, self.device, self.batch_size, progress, cancelled, ready.precision)
+        return compute(*arrays, ready.network, *how)
 
     def _bundles(self) -> dict[str, ModelBundle]:
         """Both bundles, by task."""
@@ -350,10 +307,6 @@ def _check_parameters(threshold: float, min_volume_ml: float) -> None:
         raise ConfigError(
             "Segmentation", f"a minimum volume of {min_volume_ml:g} mL", "0 mL or more", code="min_volume_range"
         )
-
-
-def _no_progress(stage: str, done: int, total: int) -> None:
-    """Progress that nobody watches."""
 
 
 @contextmanager

@@ -17,6 +17,10 @@ STDERR = threading.RLock()
 """Held while standard error is written to, or silenced by a reader in another thread."""
 
 
+def unwatched(stage: str, done: int, total: int) -> None:
+    """Progress that nobody watches."""
+
+
 def check_cancel(cancelled: Cancel | None, stage: str) -> None:
     """Stop here if asked to.
 

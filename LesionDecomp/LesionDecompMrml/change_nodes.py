@@ -24,7 +24,7 @@ from .input_nodes import world_matrix
 from .plots import draw_as_line, set_texts
 from .result_nodes import ResultNodes, prepare_volume
 from .scene_nodes import OUTPUT, nodes_of_class
-from .statistics_table import readable
+from .statistics_table import fill_with_texts, readable
 from .table_columns import set_columns
 
 STRUCTURES = tuple(
@@ -144,24 +144,11 @@ def _write_labels(node, ct, labels: np.ndarray) -> None:
 
 def _write_table(node, rows: Sequence[ChangeRow]) -> None:
     """Measurements as rows, regions as columns: as the table of one result."""
-    modified = node.StartModify()
-    try:
-        node.SetLocked(True)
-        node.SetUseColumnTitleAsColumnHeader(True)
-        node.SetUseFirstColumnAsRowHeader(True)
-        node.RemoveAllColumns()
-        shown = (*OF_LABELS, *OF_SCANS, *IN_EARLIER_ML)
-        columns = {REGION_HEADER: [m.header for m in shown]}
-        for row in rows:
-            columns[row.region] = [readable(m, row.values[m.key]) for m in shown]
-        for name, texts in columns.items():
-            column = vtk.vtkStringArray()
-            column.SetName(name)
-            for text in texts:
-                column.InsertNextValue(text)
-            node.AddColumn(column)
-    finally:
-        node.EndModify(modified)
+    shown = (*OF_LABELS, *OF_SCANS, *IN_EARLIER_ML)
+    columns = {REGION_HEADER: [m.header for m in shown]}
+    for row in rows:
+        columns[row.region] = [readable(m, row.values[m.key]) for m in shown]
+    fill_with_texts(node, columns)
 
 
 def _write_motion(node, motion: Motion) -> None:

@@ -24,6 +24,7 @@ from LesionDecompLib.measurement.regions import STAGE, GivenRegions
 from .input_nodes import segments_of, volume_from_node, world_matrix
 from .live_result import LiveResult
 from .result_nodes import ResultNodes
+from .statistics_table import fill_with_texts, result_table
 
 REGIONS_ROLE = "LesionDecomp.regions"  # the heatmap's reference to the node that its regions are from
 TABLE_ROLE = "LesionDecomp.regionTable"
@@ -89,31 +90,11 @@ def show_region_table(nodes: ResultNodes, measured: RegionMeasurements, *, make:
     :param make: make it where there is none.
     :return: the table node, or None.
     """
-    heatmap = nodes.heatmap
-    table = heatmap.GetNodeReference(TABLE_ROLE)
-    if table is None:
-        if not make:
-            return None
-        scene = heatmap.GetScene()
-        name = scene.GenerateUniqueName(f"{nodes.ct.GetName()} lesion regions")
-        table = scene.AddNewNodeByClass("vtkMRMLTableNode", name)
-        heatmap.SetNodeReferenceID(TABLE_ROLE, table.GetID())
-    modified = table.StartModify()
-    try:
-        table.SetLocked(True)
-        table.RemoveAllColumns()
+    table = result_table(nodes.heatmap, TABLE_ROLE, f"{nodes.ct.GetName()} lesion regions", make=make)
+    if table is not None:
         lines = region_cells(measured.rows, measured.severity)
-        for n, header in enumerate(REGION_CELLS):
-            column = vtk.vtkStringArray()
-            column.SetName(header)
-            for line in lines:
-                column.InsertNextValue(line[n])
-            table.AddColumn(column)
-        for one in REGION_MEASUREMENTS:
-            table.SetColumnUnitLabel(one.header, one.unit)
-            table.SetColumnDescription(one.header, one.explanation)
-    finally:
-        table.EndModify(modified)
+        columns = {header: [line[n] for line in lines] for n, header in enumerate(REGION_CELLS)}
+        fill_with_texts(table, columns, REGION_MEASUREMENTS, names_rows=False)
     return table
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import vtk
 from LesionDecompLib.measurement.definitions import MEASUREMENTS, Measurement
@@ -23,12 +24,7 @@ def fill_table(node, rows: Sequence[RegionStatistics]) -> None:
     Column names are the CSV file's headers ("Lesion volume (mL)"); title, unit label and description of each column
     hold the measurement's title, unit and definition. Undefined ones stay NaN.
     """
-    modified = node.StartModify()
-    try:
-        node.SetLocked(True)  # measurements are for reading; the user copies the table to edit it
-        node.SetUseColumnTitleAsColumnHeader(True)
-        node.SetUseFirstColumnAsRowHeader(True)
-        node.RemoveAllColumns()
+    with _emptied(node):
         regions = vtk.vtkStringArray()
         regions.SetName(REGION_HEADER)
         for row in rows:
@@ -44,6 +40,21 @@ def fill_table(node, rows: Sequence[RegionStatistics]) -> None:
             node.SetColumnTitle(measurement.header, measurement.title)
             node.SetColumnUnitLabel(measurement.header, measurement.unit)
             node.SetColumnDescription(measurement.header, measurement.explanation)
+
+
+@contextmanager
+def _emptied(node, names_rows: bool = True) -> Iterator[None]:
+    """A table node without columns, to be filled as one change.
+
+    :param names_rows: whether its first column will name the rows.
+    """
+    modified = node.StartModify()
+    try:
+        node.SetLocked(True)  # measurements are for reading; the user copies the table to edit it
+        node.SetUseColumnTitleAsColumnHeader(True)
+        node.SetUseFirstColumnAsRowHeader(names_rows)
+        node.RemoveAllColumns()
+        yield
     finally:
         node.EndModify(modified)
 
@@ -95,31 +106,41 @@ def show_readable_table(heatmap, rows: Sequence[RegionStatistics], *, make: bool
     :param make: make it where there is none.
     :return: the table node, or None.
     """
-    node = heatmap.GetNodeReference(READABLE_ROLE)
+    node = result_table(heatmap, READABLE_ROLE, f"{heatmap.GetName()} measurements", make=make)
     if node is None:
-        if not make:
-            return None
-        scene = heatmap.GetScene()
-        name = scene.GenerateUniqueName(f"{heatmap.GetName()} measurements")
-        node = scene.AddNewNodeByClass("vtkMRMLTableNode", name)
-        heatmap.SetNodeReferenceID(READABLE_ROLE, node.GetID())
-    modified = node.StartModify()
-    try:
-        node.SetLocked(True)
-        node.SetUseColumnTitleAsColumnHeader(True)
-        node.SetUseFirstColumnAsRowHeader(True)
-        node.RemoveAllColumns()
-        _add_texts(node, MEASUREMENT_HEADER, [measurement.header for measurement in MEASUREMENTS])
-        for row in rows:
-            _add_texts(node, row.region, [readable(one, float(row.values[one.key])) for one in MEASUREMENTS])
-    finally:
-        node.EndModify(modified)
+        return None
+    columns = {MEASUREMENT_HEADER: [measurement.header for measurement in MEASUREMENTS]}
+    for row in rows:
+        columns[row.region] = [readable(one, float(row.values[one.key])) for one in MEASUREMENTS]
+    fill_with_texts(node, columns)
     return node
 
 
-def _add_texts(node, name: str, texts: Sequence[str]) -> None:
-    column = vtk.vtkStringArray()
-    column.SetName(name)
-    for text in texts:
-        column.InsertNextValue(text)
-    node.AddColumn(column)
+def result_table(heatmap, role: str, name: str, *, make: bool):
+    """The table node that a heatmap refers to by ``role``, or None; made under ``name`` where asked for."""
+    node = heatmap.GetNodeReference(role)
+    if node is None and make:
+        scene = heatmap.GetScene()
+        node = scene.AddNewNodeByClass("vtkMRMLTableNode", scene.GenerateUniqueName(name))
+        heatmap.SetNodeReferenceID(role, node.GetID())
+    return node
+
+
+def fill_with_texts(
+    node, columns: Mapping[str, Sequence[str]], described: Sequence[Measurement] = (), *, names_rows: bool = True
+) -> None:
+    """Replace a table node's content by columns of texts.
+
+    :param described: measurements among the columns, whose unit and definition these get.
+    :param names_rows: whether the first column names the rows.
+    """
+    with _emptied(node, names_rows):
+        for name, texts in columns.items():
+            column = vtk.vtkStringArray()
+            column.SetName(name)
+            for text in texts:
+                column.InsertNextValue(text)
+            node.AddColumn(column)
+        for one in described:
+            node.SetColumnUnitLabel(one.header, one.unit)
+            node.SetColumnDescription(one.header, one.explanation)

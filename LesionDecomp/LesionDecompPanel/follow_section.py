@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import slicer
 from LesionDecompMrml.result_nodes import complete_result
 from LesionDecompMrml.views import LESION_OPACITY
 from slicer.i18n import tr as _
 
-from .run_progress import RunProgress
+from .job_section import JobSection
 from .signals import connect
 
-BAR_STEPS = 1000
 VIEWS = ("changeShowButton", "changeTableButton", "changeTrendButton")
 
 
-class FollowSection:
+class FollowSection(JobSection):
     """ "Compare with…": an earlier result, Compare that becomes Cancel, and what was found.
 
     :param ui: the panel's controls.
@@ -25,43 +22,16 @@ class FollowSection:
     """
 
     def __init__(self, ui, logic, nodes) -> None:
-        self._ui, self._logic, self._nodes = ui, logic, nodes
-        self._parameters: Any = None
+        super().__init__(ui, logic, ui.compareButton, ui.compareProgressBar)
+        self._nodes = nodes
         self._text = ""
-        self.current = None
-        self._progress = RunProgress()
-        ui.compareProgressBar.visible = False
-        ui.compareProgressBar.maximum = BAR_STEPS
-        connect(ui.compareButton, "clicked(bool)", self._on_compare)
         connect(ui.changeShowButton, "clicked(bool)", self._on_show)
         connect(ui.changeTableButton, "clicked(bool)", self._on_table)
         connect(ui.changeTrendButton, "clicked(bool)", self._on_trend)
 
-    @property
-    def is_running(self) -> bool:
-        """Whether a worker is at work."""
-        return self.current is not None and self.current.is_running
-
-    def set_parameter_node(self, parameters) -> None:
-        """Take a parameter node, or none."""
-        self._parameters = parameters
-
-    def scene_closing(self) -> None:
-        """The scene goes, and with it what a comparison would write."""
-        self.cancel()
-
     def scene_closed(self) -> None:
         """Nothing of the old scene is reported any more."""
         self._text = ""
-
-    def cleanup(self) -> None:
-        """End what is under way: the panel goes."""
-        self.cancel()
-
-    def cancel(self) -> None:
-        """End the comparison, if there is one; the scene stays as it was."""
-        if self.current is not None:
-            self.current.cancel()
 
     def refresh(self) -> None:
         """Bring the controls in line with the scene and the run."""
@@ -105,11 +75,9 @@ class FollowSection:
 
         return change_in_words(change)
 
-    def _on_compare(self, _checked: bool = False) -> None:
-        if self.is_running:
-            self.cancel()
-            return
-        if not self._readiness()[0]:
+    def start(self) -> None:
+        """Compare the result shown with the chosen earlier one."""
+        if self.is_running or not self._readiness()[0]:
             return
         from LesionDecompLib.errors import LesionDecompError
 
@@ -126,14 +94,12 @@ class FollowSection:
         except (LesionDecompError, MemoryError) as error:
             self._on_failed(error)
             return
-        self._progress = RunProgress()
-        self._ui.compareProgressBar.value = 0
+        self._begin()
         self._ui.compareLabel.text = _("Starting...")
         self.refresh()
 
     def _on_progress(self, step) -> None:
-        self._progress.update(step.seconds_left)
-        self._ui.compareProgressBar.value = round(BAR_STEPS * self._progress.fraction)
+        self._advance(step)
         if step.stage == "registration":
             text = _("Registering the lungs, step {done} of {total}").format(done=step.done, total=step.total)
             left = self._progress.seconds_left

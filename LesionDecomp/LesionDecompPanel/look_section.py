@@ -11,6 +11,7 @@ from LesionDecompMrml.result_nodes import RUN, ResultNodes
 from slicer.i18n import tr as _
 
 from . import slicer_views
+from .lesion_walk import LesionWalk
 from .measured_regions import MeasuredRegions
 from .signals import Later, connect
 
@@ -44,7 +45,7 @@ LOOK_PARAMETERS = (
 
 
 class LookSection:
-    """Threshold, smallest lesion, overlay, outline, legend, surfaces, table, plots, and the way from lesion to lesion.
+    """Threshold, smallest lesion, overlay, outline, legend, surfaces, table and plots; a ``LesionWalk`` is part of it.
 
     :param ui: the panel's controls.
     :param logic: of the module.
@@ -55,18 +56,15 @@ class LookSection:
         self._ui, self._logic, self._recompute = ui, logic, recompute
         self._parameters: Any = None
         self._shown: Any = None  # the state (see _state) that the scene shows
-        self._places: list | None = None
-        self._place = -1
         self._with_surfaces = False  # of the result shown, by this panel
         self._lost = ""  # why the result shown is gone
         self._views: list[str] = []  # IDs of the slice views that have been given the result
         self._measured = MeasuredRegions(ui)
+        self._walk = LesionWalk(ui, self._followed_result)
         self.listener: Any = lambda result: None  # called with the result, or None, whenever its lesions are shown
         self.steps = Later(self._follow, STEP_MS)
         self._settling = Later(self.settle, SETTLED_MS, restart=True)
         for button, slot in (
-            ("nextLesionButton", self._on_next),
-            ("previousLesionButton", self._on_previous),
             ("fullTableButton", self._on_full_table),
             ("volumePlotButton", self._on_volume_plot),
             ("areaPlotButton", self._on_area_plot),
@@ -90,7 +88,7 @@ class LookSection:
         self._parameters = parameters
         self._shown = self._state()
         self._with_surfaces = parameters is not None and parameters.surfacesVisible
-        self._forget_places()
+        self._walk.forget()
         if self.nodes() is not None:
             with slicer.util.tryWithErrorDisplay(_("The result could not be shown.")):
                 self._show_result()
@@ -264,7 +262,7 @@ class LookSection:
         self._with_surfaces = False
         self._apply_look({"surfacesVisible"})
         self._shown = self._state()
-        self._forget_places()
+        self._walk.forget()
         self._show_result()
         self._show_warnings()
 
@@ -274,7 +272,7 @@ class LookSection:
         if self.nodes() is None:
             return
         with slicer.util.tryWithErrorDisplay(_("The lesions could not be updated.")):
-            self._forget_places()
+            self._walk.forget()
             result = self._result()
             lesions = result.set_threshold(
                 parameters.threshold, parameters.minimumVolumeMl, with_statistics=False, settled=False
@@ -285,7 +283,7 @@ class LookSection:
     def lesions_changed(self) -> None:
         """The lesions are others at the same threshold: a reader has decided."""
         if self.nodes() is not None:
-            self._forget_places()
+            self._walk.forget()
             with slicer.util.tryWithErrorDisplay(_("The measurements could not be shown.")):
                 self._show_result()
 
@@ -313,7 +311,7 @@ class LookSection:
     def _show_nothing(self) -> None:
         nothing = self._lost or _("No result is selected.")
         self._ui.figuresLabel.text = nothing if self._parameters is not None else ""
-        self._forget_places()
+        self._walk.forget()
         self._show_measured(None)
         self._show_warnings()
         self._shown = None  # whichever result is chosen next is shown anew
@@ -361,34 +359,12 @@ class LookSection:
             slicer_views.center_surfaces()
         self._with_surfaces = parameters.surfacesVisible
 
-    def _forget_places(self) -> None:
-        self._places, self._place = None, -1
-        self._ui.lesionLabel.text = ""
-
-    def _on_next(self, _checked: bool = False) -> None:
-        self._go(1)
-
-    def _on_previous(self, _checked: bool = False) -> None:
-        self._go(-1)
-
-    def _go(self, step: int) -> None:
-        """To the next smaller (1) or next larger (-1) lesion, around the ends."""
+    def _followed_result(self):
+        """The result shown, once its lesions are those at the slider's place; None where there is none."""
         if self.nodes() is None:
-            return
+            return None
         self.steps.flush()
-        with slicer.util.tryWithErrorDisplay(_("The views could not be moved.")):
-            if self._places is None:
-                self._places = self._result().places()
-            if not self._places:
-                self._ui.lesionLabel.text = _("There is no lesion at this threshold.")
-                return
-            first = 0 if step > 0 else -1
-            self._place = (self._place + step if self._place >= 0 else first) % len(self._places)
-            place = self._places[self._place]
-            self._result().jump_to(place.voxel)
-            self._ui.lesionLabel.text = _("Lesion {n} of {count}: {volume:.2f} mL").format(
-                n=self._place + 1, count=len(self._places), volume=place.volume_ml
-            )
+        return self._result()
 
     def _on_full_table(self, _checked: bool = False) -> None:
         if self.nodes() is not None:

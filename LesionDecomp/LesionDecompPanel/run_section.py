@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import slicer
 from slicer.i18n import tr as _
 
 from . import module_panel
 from .device_choice import DeviceChoice
+from .job_section import JobSection
 from .lung_choice import LungChoice, chosen_segments
 from .model_choice import ModelChoice
-from .run_progress import RunProgress
-from .signals import connect
 
 INPUT_SECTIONS = ("inputsCollapsibleButton", "outputsCollapsibleButton", "advancedCollapsibleButton")
-BAR_STEPS = 1000
 
 # Outputs that may be chosen: fields of OutputNodes, and of the earlier result they stand for.
 OUTPUTS = ("heatmap", "lungs", "lesions", "table", "segmentation")
 
 
-class RunSection:
+class RunSection(JobSection):
     """Input, model, lungs and device; Apply and Cancel.
 
     :param ui: the panel's controls.
@@ -32,27 +28,17 @@ class RunSection:
     def __init__(self, ui, logic, finished) -> None:
         from LesionDecompMrml.slicer_python import slicer_python
 
-        self._ui, self._logic, self._finished = ui, logic, finished
-        self._parameters: Any = None
-        self.current = None
+        super().__init__(ui, logic, ui.applyButton, ui.progressBar)
+        self._finished = finished
         self._ended_by_closing = False
-        self._progress = RunProgress()
         self.models = ModelChoice(ui, logic, self.choose_model)
         self.devices = DeviceChoice(ui, self._choose_device, logic.every, slicer_python())
         self.lungs = LungChoice(ui, self._choose_segments)
-        ui.progressBar.visible = False
-        ui.progressBar.maximum = BAR_STEPS
         ui.statusLabel.text = ""
-        connect(ui.applyButton, "clicked(bool)", self._on_apply)
-
-    @property
-    def is_running(self) -> bool:
-        """Whether a worker is at work."""
-        return self.current is not None and self.current.is_running
 
     def set_parameter_node(self, parameters) -> None:
         """Take a parameter node, or none; where it names no model, the default one is put in."""
-        self._parameters = parameters
+        super().set_parameter_node(parameters)
         if parameters is None:
             return
         if not parameters.model and self.models.default:
@@ -66,7 +52,7 @@ class RunSection:
     def scene_closing(self) -> None:
         """The scene goes, and with it what a run would write."""
         self._ended_by_closing = self.is_running
-        self.cancel()
+        super().scene_closing()
 
     def scene_closed(self) -> None:
         """Nothing of the old scene is reported any more, and the panel begins at its top again."""
@@ -82,13 +68,8 @@ class RunSection:
 
     def cleanup(self) -> None:
         """End what is under way: the panel goes."""
-        self.cancel()
+        super().cleanup()
         self.devices.close()
-
-    def cancel(self) -> None:
-        """End the run, if there is one; the scene stays as it was."""
-        if self.current is not None:
-            self.current.cancel()
 
     def refresh(self) -> None:
         """Bring the controls in line with the parameter node and the run."""
@@ -171,8 +152,7 @@ class RunSection:
         except (LesionDecompError, MemoryError) as error:
             self._on_failed(error)
             return
-        self._progress = RunProgress()
-        self._ui.progressBar.value = 0
+        self._begin()
         installed = _("Installed {packages}. ").format(packages=", ".join(missing)) if missing else ""
         self._ui.statusLabel.text = installed + _("Starting...")
         self.refresh()
@@ -218,12 +198,6 @@ class RunSection:
         kept = {"healthy": getattr(earlier, "healthy", None)} if parameters.makeHealthy else {}
         return OutputNodes(**nodes, report=getattr(earlier, "report", None), **kept)
 
-    def _on_apply(self, _checked: bool = False) -> None:
-        if self.is_running:
-            self.cancel()
-        else:
-            self.start()
-
     def _choose_device(self, name) -> None:
         if self._parameters is not None:
             self._parameters.device = name
@@ -233,8 +207,7 @@ class RunSection:
             self._parameters.lungSegments = text
 
     def _on_progress(self, step) -> None:
-        self._progress.update(step.seconds_left)
-        self._ui.progressBar.value = round(BAR_STEPS * self._progress.fraction)
+        self._advance(step)
         self._ui.statusLabel.text = step_in_words(step, self._progress.seconds_left)
 
     def _on_done(self, nodes, options) -> None:

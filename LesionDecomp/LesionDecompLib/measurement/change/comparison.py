@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...ct.oddity import Oddity
-from ...progress import Cancel, Progress, check_cancel
+from ...progress import Cancel, Progress, check_cancel, unwatched
 from ..regions import GivenRegions
 from .definitions import NAMES
 from .labels import Change, ChangeLabels, label_change
@@ -77,7 +77,7 @@ def compare_scans(
     :raises Cancelled: ``cancelled`` returned True.
     """
     registered = register_lungs(earlier, later, progress, cancelled)
-    report = progress if progress is not None else _no_progress
+    report = progress if progress is not None else unwatched
     report("change", 0, 3)
     quality = registration_quality(earlier, later, registered)
     check_cancel(cancelled, STAGE)
@@ -112,7 +112,3 @@ def _beyond(change: ChangeLabels) -> list[str]:
         )
         found.append(Oddity(text, "follow_beyond_later_ct", change.lost_ml, BEYOND_ML))
     return found
-
-
-def _no_progress(stage: str, done: int, total: int) -> None:
-    """Progress that nobody watches."""
