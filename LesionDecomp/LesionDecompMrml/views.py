@@ -23,13 +23,13 @@ FIELD_OF_VIEW_MARGIN = 1.05
 def show_result(nodes: ResultNodes, *, set_window: bool = True) -> None:
     """Show a result in all slice views of its scene and jump to where there is most lesion.
 
-    :param set_window: bring the CT into a lung window as well.
+    :param set_window: bring the CT, and its healthy version, into a lung window as well.
     """
     scene = nodes.ct.GetScene()
-    if set_window and nodes.ct.GetDisplayNode() is not None:
-        display = nodes.ct.GetDisplayNode()
-        display.SetAutoWindowLevel(False)
-        display.SetWindowLevelMinMax(*LUNG_WINDOW)
+    for volume in (nodes.ct, nodes.healthy) if set_window else ():
+        if volume is not None and volume.GetDisplayNode() is not None:
+            volume.GetDisplayNode().SetAutoWindowLevel(False)
+            volume.GetDisplayNode().SetWindowLevelMinMax(*LUNG_WINDOW)
     set_overlay(nodes, heat=True, outline=True, opacity=HEAT_OPACITY)
     center = lesion_center(nodes)
     for view in nodes_of_class(scene, "vtkMRMLSliceNode"):

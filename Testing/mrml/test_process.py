@@ -295,6 +295,8 @@ def test_the_healthy_version_is_a_volume_of_its_own_and_kept_by_the_next_run(
 
     nodes = process(makeHealthy=True)
     assert nodes.healthy.GetName() == "CT healthy"
+    windows = [node.GetDisplayNode().GetWindowLevelMin() for node in (nodes.healthy, nodes.ct)]
+    assert windows[0] == windows[1]  # blended, the two must look alike
     found = slicer.util.arrayFromVolume(nodes.healthy)
     assert found.dtype == np.int16
     np.testing.assert_array_equal(found, wanted)
