@@ -62,7 +62,7 @@ class LesionDecomp(ScriptedLoadableModule):
 def registerSampleData():
     """Offer the bundled sample CT in the Sample Data module; nothing is downloaded for it."""
     try:
-        import SampleData
+        import SampleData  # another module of Slicer, which may be missing
     except ImportError:
         return
     SampleData.SampleDataLogic.registerCustomSampleDataSource(
@@ -125,7 +125,7 @@ class LesionDecompWidget(ScriptedLoadableModuleWidget):
         self.panel = None
 
     def setup(self):
-        from LesionDecompPanel.panel import Panel
+        from LesionDecompPanel.panel import Panel  # not before: Slicer starts without it
 
         ScriptedLoadableModuleWidget.setup(self)
         uiWidget = slicer.util.loadUI(self.resourcePath("UI/LesionDecomp.ui"))
@@ -174,19 +174,19 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
 
     def models(self, folders=()):
         """Lesion models as (name or folder, bundle): the default first, those in ``folders`` last."""
-        from LesionDecompMrml.models import offered_models
+        from LesionDecompMrml.models import offered_models  # not before: Slicer starts without it
 
         return offered_models(folders)
 
     def missingPackages(self):
         """Python packages that must be installed before the first run, by their names on PyPI."""
-        from LesionDecompPanel.packages import missing_packages
+        from LesionDecompPanel.packages import missing_packages  # not before: Slicer starts without it
 
         return missing_packages()
 
     def installMissingPackages(self):
         """Install what is missing, after asking once; returns whether everything is there, raises RuntimeError."""
-        from LesionDecompPanel.packages import install_missing_packages
+        from LesionDecompPanel.packages import install_missing_packages  # not before: Slicer starts without it
 
         return install_missing_packages(self.missingPackages)
 
@@ -201,7 +201,7 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
         :raises LesionDecompError: unsuitable input.
         :raises Cancelled: by ``cancelled``, or because a node that is needed left the scene. The scene is as it was.
         """
-        from LesionDecompMrml.run_options import RunOptions
+        from LesionDecompMrml.run_options import RunOptions  # not before: Slicer starts without it
         from LesionDecompMrml.segmentation_run import process_here
 
         options = RunOptions.of(options, lungMask, keywords)
@@ -228,7 +228,7 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
         :return: a ``SegmentationRun``: cancel(), is_running and, for scripts without an event loop, wait().
         :raises LesionDecompError: unsuitable input; nothing has been started then.
         """
-        from LesionDecompMrml.run_options import RunOptions
+        from LesionDecompMrml.run_options import RunOptions  # not before: Slicer starts without it
         from LesionDecompMrml.segmentation_run import Listeners, start_run
 
         listeners = Listeners(onProgress, (onDone, self.present), onFailed, onCancelled)
@@ -242,7 +242,7 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
         else:
             parameters.inputVolume, parameters.heatmap = nodes.ct, nodes.heatmap
         if slicer.app.layoutManager() is not None:
-            from LesionDecompPanel.look_section import show_as_chosen
+            from LesionDecompPanel.look_section import show_as_chosen  # not before: Slicer starts without it
 
             show_as_chosen(self.result(nodes.heatmap), parameters)
 
@@ -251,7 +251,7 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
         """Call back regularly from Qt's event loop; without Qt the run's caller polls. Returns what stops it."""
         if qt is None:
             return lambda: None
-        from LesionDecompPanel.signals import call_every
+        from LesionDecompPanel.signals import call_every  # not before: Slicer starts without it
 
         return call_every(POLL_MS, callback)
 
@@ -265,13 +265,13 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
 
     def createSegmenter(self, model, device, batchSize, engine="auto"):
         """Load the models; they are kept for the following volumes."""
-        from LesionDecompLib.pipeline import Segmenter
+        from LesionDecompLib.pipeline import Segmenter  # not before: Slicer starts without it
 
         return Segmenter(model, device=device, batch_size=batchSize, engine=engine)
 
     def result(self, heatmapNode):
         """The ``Result`` of a heatmap node; raises LesionDecompError where there is no complete one."""
-        from LesionDecompMrml.result import Result
+        from LesionDecompMrml.result import Result  # not before: Slicer starts without it
 
         result = Result.of(heatmapNode)
         if self._result is None or not self._result.is_of(result.nodes):
@@ -284,7 +284,7 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
 
     def resultNodes(self, heatmapNode):
         """The nodes that belong to a heatmap node, or None where there is no complete result."""
-        from LesionDecompMrml.result_nodes import complete_result
+        from LesionDecompMrml.result_nodes import complete_result  # not before: Slicer starts without it
 
         return complete_result(heatmapNode)
 
@@ -298,7 +298,7 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
 
     def compareResults(self, earlier, later, **listeners):
         """Start comparing two results, given by their heatmap nodes, and return at once; see ``compare_results``."""
-        from LesionDecompMrml.comparison_run import compare_results
+        from LesionDecompMrml.comparison_run import compare_results  # not before: Slicer starts without it
 
         return compare_results(earlier, later, self.every, **listeners)
 
@@ -311,7 +311,7 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
             loop, wait(). It is kept for the session: :meth:`trainings`.
         :raises LesionDecompError: settings or data that cannot work; nothing has been started then.
         """
-        from LesionDecompMrml import training
+        from LesionDecompMrml import training  # not before: Slicer starts without it
 
         run = training.start(dataFolder, outputFolder, **settings)
         training.watch(run, self.every, onProgress, (self.offerModel, onEnd))
@@ -319,14 +319,14 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
 
     def trainings(self):
         """The trainings of this session, running and ended, the latest last; they outlive the panel."""
-        from LesionDecompLib.processes.training_run import trainings
+        from LesionDecompLib.processes.training_run import trainings  # not before: Slicer starts without it
 
         return trainings()
 
     def offerModel(self, run):
         """Remember the model of a finished training, so that the model selector offers it, in later sessions too."""
         if run.bundle is not None and qt is not None:
-            from LesionDecompPanel.model_choice import remember_folder
+            from LesionDecompPanel.model_choice import remember_folder  # not before: Slicer starts without it
 
             remember_folder(str(run.bundle))
 
@@ -345,6 +345,6 @@ class LesionDecompTest(ScriptedLoadableModuleTest):
 
     def test_sampleFromInputToReloadedScene(self):
         """The sample CT is segmented, measured, thresholded anew, saved and loaded again."""
-        from LesionDecompMrml.self_test import run_self_test
+        from LesionDecompMrml.self_test import run_self_test  # not before: Slicer starts without it
 
         run_self_test(self, LesionDecompLogic(), SAMPLE_FILE)

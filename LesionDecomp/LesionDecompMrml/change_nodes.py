@@ -83,7 +83,7 @@ def write_change_nodes(earlier: ResultNodes, later: ResultNodes, found: FoundCha
         nodes = ChangeNodes(**{role: _node(heatmap, role, name, added) for role in CLASSES})
         _write_labels(nodes.labels, later.ct, found.labels)
         _write_table(nodes.table, found.rows)
-        _write_motion(nodes.transform, found.motion)
+        write_motion(nodes.transform, found.motion)
         _write_trend(nodes, (earlier, later), found.rows[0])
         nodes.record.SetText(json.dumps(found.record, indent=2, ensure_ascii=False))
         for role in CLASSES:
@@ -151,7 +151,7 @@ def _write_table(node, rows: Sequence[ChangeRow]) -> None:
     fill_with_texts(node, columns)
 
 
-def _write_motion(node, motion: Motion) -> None:
+def write_motion(node, motion: Motion) -> None:
     """A grid transform whose direction from its parent maps the later scan's world to the earlier one's."""
     grid, shape = motion.grid, motion.grid.shape
     image = vtk.vtkImageData()

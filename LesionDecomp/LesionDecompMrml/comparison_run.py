@@ -57,7 +57,7 @@ class ComparisonRun(WatchedRun):
         listeners: Listeners | None = None,
         every: Callable[[Callable[[], object]], Callable[[], object]] | None = None,
     ) -> None:
-        from LesionDecompLib.processes.change import ChangeJob
+        from LesionDecompLib.processes.change import ChangeJob  # not before: Slicer starts without it
 
         if earlier.heatmap == later.heatmap:
             raise LesionDecompError(STAGE, "one result", "two results", "Choose another one to compare with.")

@@ -98,7 +98,7 @@ def lung_mask_from_node(mask, ct, segments: Sequence[str] | None = None) -> Lung
 
 
 def _lungs_by_color(mask, array: np.ndarray) -> np.ndarray:
-    """Of a labelmap whose color table calls labels lung those, as 1 right, 2 left (or 1 where no side is said)."""
+    """Of a labelmap whose color table calls labels lung those, as 1 right, 2 left (or 1 where no side is named)."""
     display = mask.GetDisplayNode()
     colors = display.GetColorNode() if display is not None else None
     present = [int(value) for value in np.unique(array) if value]

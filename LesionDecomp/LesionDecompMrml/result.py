@@ -403,7 +403,7 @@ class Result:
 
         :return: names of the segments written.
         """
-        from .dicom_export import write_segmentation
+        from .dicom_export import write_segmentation  # not before: Slicer starts without it
 
         self.take_edits()
         return write_segmentation(self.nodes, path)

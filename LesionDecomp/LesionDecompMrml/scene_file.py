@@ -29,7 +29,7 @@ def check_scene_support() -> None:
     :raises LesionDecompError: the ``slicer`` package is missing or broken.
     """
     try:
-        import slicer
+        import slicer  # an extra
     except ImportError as error:
         raise LesionDecompError(
             WRITING,
@@ -69,7 +69,7 @@ def write_scene(
     if path.suffix.lower() != ".mrb":
         raise LesionDecompError(WRITING, f"the file name '{path.name}'", "a name ending in .mrb")
     check_scene_support()
-    from .headless_scene import HeadlessScene
+    from .headless_scene import HeadlessScene  # not before: Slicer starts without it
     from .result_nodes import add_ct_node, write_result
     from .review import keep_review
     from .views import add_slice_views, show_result

@@ -154,7 +154,7 @@ def start_run(ct, options: RunOptions, listeners: Listeners, every: Callable | N
     :param every: as of :class:`SegmentationRun`.
     :raises LesionDecompError: unsuitable input; nothing has been started then.
     """
-    from LesionDecompLib.processes.segmentation import JobParameters
+    from LesionDecompLib.processes.segmentation import JobParameters  # not before: Slicer starts without it
 
     started = time.monotonic()
     parameters = JobParameters(
@@ -214,7 +214,7 @@ class SegmentationRun(WatchedRun):
         temporary_folder: str | None = None,
         every: Callable[[Callable[[], object]], Callable[[], object]] | None = None,
     ) -> None:
-        from LesionDecompLib.processes.segmentation import SegmentationJob
+        from LesionDecompLib.processes.segmentation import SegmentationJob  # not before: Slicer starts without it
 
         self.request = request
         job = SegmentationJob(*request.hand_over(), parameters, python=python, temporary_folder=temporary_folder)

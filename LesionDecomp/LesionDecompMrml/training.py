@@ -91,7 +91,7 @@ def show_curves(run: TrainingRun):
 
     :return: table node and chart node, or (None, None) as long as the log is empty.
     """
-    from .training_curves import show_log
+    from .training_curves import show_log  # not before: Slicer starts without it
 
     if not run.log:
         return None, None

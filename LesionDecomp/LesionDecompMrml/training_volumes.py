@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import slicer
 from LesionDecompLib.ct.grid import AxialView
 from LesionDecompLib.ct.volume import Volume
@@ -44,8 +45,6 @@ def axial_slices(node) -> int:
 
 def axial_slice_at(node, ras: Sequence[float]) -> int:
     """Number of the axial slice, counted from 0 at the lowest, that lies nearest to a place in the world (RAS, mm)."""
-    import numpy as np
-
     view = _view(node)
     index = np.linalg.solve(view.axial_to_ras, [*ras, 1.0])[2]
     return int(np.clip(round(float(index)), 0, view.shape[0] - 1))

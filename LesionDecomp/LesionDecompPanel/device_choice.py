@@ -49,7 +49,7 @@ class DeviceChoice:
         """Find out what this computer has, once, without waiting for it."""
         if self._asked:
             return
-        from LesionDecompLib.io.atomic import private_folder
+        from LesionDecompLib.io.atomic import private_folder  # not before: Slicer starts without it
         from LesionDecompLib.processes.tree import ProcessTree, library_environment
 
         self._asked = True
@@ -64,7 +64,7 @@ class DeviceChoice:
 
     def poll(self) -> None:
         """Take the answer when it is there."""
-        from LesionDecompLib.processes.devices import parse_devices
+        from LesionDecompLib.processes.devices import parse_devices  # not before: Slicer starts without it
 
         if self._process is None or self._process.poll() is None:
             return

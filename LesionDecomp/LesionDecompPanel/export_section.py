@@ -41,7 +41,7 @@ class ExportSection:
 
     def refresh(self) -> None:
         """Bring the buttons in line with what there is."""
-        from LesionDecompMrml.dicom_export import is_from_dicom
+        from LesionDecompMrml.dicom_export import is_from_dicom  # not before: Slicer starts without it
 
         nodes = self._nodes()
         for name in BUTTONS:

@@ -65,13 +65,13 @@ class FollowSection(JobSection):
         return complete_result(heatmap) if heatmap is not None else None
 
     def _change(self):
-        from LesionDecompMrml.change_nodes import change_of
+        from LesionDecompMrml.change_nodes import change_of  # not before: Slicer starts without it
 
         nodes = self._nodes()
         return change_of(nodes.heatmap) if nodes is not None else None
 
     def _summary(self, change) -> str:
-        from LesionDecompMrml.change_nodes import change_in_words
+        from LesionDecompMrml.change_nodes import change_in_words  # not before: Slicer starts without it
 
         return change_in_words(change)
 
@@ -79,7 +79,7 @@ class FollowSection(JobSection):
         """Compare the result shown with the chosen earlier one."""
         if self.is_running or not self._readiness()[0]:
             return
-        from LesionDecompLib.errors import LesionDecompError
+        from LesionDecompLib.errors import LesionDecompError  # not before: Slicer starts without it
 
         self._text = ""
         try:
@@ -136,12 +136,12 @@ class FollowSection(JobSection):
         if nodes is None:
             return
         with slicer.util.tryWithErrorDisplay(_("The change could not be shown.")):
-            from LesionDecompMrml.change_nodes import show_change
+            from LesionDecompMrml.change_nodes import show_change  # not before: Slicer starts without it
 
             show_change(change, nodes, LESION_OPACITY)
 
     def _on_table(self, _checked: bool = False) -> None:
-        from LesionDecompMrml.result import show_table
+        from LesionDecompMrml.result import show_table  # not before: Slicer starts without it
 
         change = self._change()
         if change is not None:
@@ -149,7 +149,7 @@ class FollowSection(JobSection):
                 show_table(change.table)
 
     def _on_trend(self, _checked: bool = False) -> None:
-        from LesionDecompMrml.result import show_chart
+        from LesionDecompMrml.result import show_chart  # not before: Slicer starts without it
 
         change = self._change()
         if change is not None:

@@ -164,7 +164,7 @@ class MarkedSlicesTable:
 
         :param whole: take all of them.
         """
-        from LesionDecompLib.errors import LesionDecompError
+        from LesionDecompLib.errors import LesionDecompError  # not before: Slicer starts without it
         from LesionDecompMrml.training_volumes import axial_slices
 
         node = self._rows[row].node
@@ -215,7 +215,7 @@ class MarkedSlicesTable:
         self._take_from_view(LAST)
 
     def _take_from_view(self, column: int) -> None:
-        from LesionDecompMrml.training_volumes import axial_slice_at
+        from LesionDecompMrml.training_volumes import axial_slice_at  # not before: Slicer starts without it
 
         row = self._current()
         view = slicer.mrmlScene.GetNodeByID("vtkMRMLSliceNodeRed")

@@ -102,7 +102,7 @@ def _pytorch_extension_is_missing() -> str:
 
 
 def _install_torch() -> None:
-    import PyTorchUtils
+    import PyTorchUtils  # another module of Slicer, which may be missing
 
     if PyTorchUtils.PyTorchUtilsLogic().installTorch(askConfirmation=False) is None:
         raise RuntimeError(
@@ -126,7 +126,7 @@ def _pip_install(requirements: list[str]) -> None:
 
 def _run_pip(requirements: list[str], log: list[str]) -> int:
     try:
-        from slicer import packaging
+        from slicer import packaging  # not before: Slicer starts without it
     except ImportError:  # before Slicer 5.11
         slicer.util.pip_install(requirements)
         return 0
@@ -149,7 +149,7 @@ def _run_pip(requirements: list[str], log: list[str]) -> int:
 
 
 def _busy_cursor():
-    import qt
+    import qt  # not there without the application
 
     return qt.Qt.BusyCursor
 

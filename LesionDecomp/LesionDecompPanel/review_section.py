@@ -32,8 +32,8 @@ class ReviewSection:
     def __init__(self, ui, logic, nodes, changed) -> None:
         self._ui, self._logic, self._nodes, self._changed = ui, logic, nodes, changed
         self._lesions: list[Any] = []
-        self._clicks = ViewClicks(self._on_view_click)
-        self._edits = EditWatch(self.take_edits)
+        self._clicks = ViewClicks(self.view_clicked)
+        self.edits = EditWatch(self.take_edits)
         table = ui.lesionsTable
         table.columnCount = 4
         table.setHorizontalHeaderLabels([_("Lesion"), _("mL"), _("HU"), _("Heat")])
@@ -70,18 +70,18 @@ class ReviewSection:
         for name in CONTROLS:
             getattr(self._ui, name).enabled = reported
         if nodes is not None:  # without, another module is looked at, which may be Segment Editor
-            self._edits.watch(nodes.segmentation)
+            self.edits.watch(nodes.segmentation)
         if not reported:
             self.show(None)
 
     def scene_closed(self) -> None:
         """The segmentation that was watched is gone."""
-        self._edits.stop()
+        self.edits.stop()
 
     def cleanup(self) -> None:
         """The panel goes."""
         self._clicks.stop()
-        self._edits.stop()
+        self.edits.stop()
 
     def take_edits(self) -> None:
         """Count what was edited by hand, as in Segment Editor; the result is the one that was shown last."""
@@ -171,7 +171,7 @@ class ReviewSection:
         else:
             self._clicks.stop()
 
-    def _on_view_click(self, ras: tuple[float, float, float]) -> None:
+    def view_clicked(self, ras: tuple[float, float, float]) -> None:
         """Add the connected heat under a click, down to the threshold that the spin box shows."""
         if self._nodes() is None:
             return

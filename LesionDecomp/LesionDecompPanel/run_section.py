@@ -26,7 +26,7 @@ class RunSection(JobSection):
     """
 
     def __init__(self, ui, logic, finished) -> None:
-        from LesionDecompMrml.slicer_python import slicer_python
+        from LesionDecompMrml.slicer_python import slicer_python  # not before: Slicer starts without it
 
         super().__init__(ui, logic, ui.applyButton, ui.progressBar)
         self._finished = finished
@@ -129,7 +129,7 @@ class RunSection(JobSection):
         parameters = self._parameters
         if self.is_running or parameters is None or not self.readiness()[0]:
             return
-        from LesionDecompLib.errors import LesionDecompError
+        from LesionDecompLib.errors import LesionDecompError  # not before: Slicer starts without it
 
         complete, missing = False, self._logic.missingPackages()
         with slicer.util.tryWithErrorDisplay(_("The required Python packages could not be installed.")):
@@ -159,7 +159,7 @@ class RunSection(JobSection):
 
     def options(self, edited_lungs=None):
         """The ``RunOptions`` that the panel shows."""
-        from LesionDecompMrml.run_options import RunOptions
+        from LesionDecompMrml.run_options import RunOptions  # not before: Slicer starts without it
 
         parameters = self._parameters
         mask, segments = parameters.lungMask, None
@@ -182,7 +182,7 @@ class RunSection(JobSection):
 
     def outputs(self):
         """The ``OutputNodes`` to write into: those chosen; else those of the same result; else new ones."""
-        from LesionDecompMrml.result_nodes import results_of_ct
+        from LesionDecompMrml.result_nodes import results_of_ct  # not before: Slicer starts without it
         from LesionDecompMrml.run_options import OutputNodes
 
         parameters = self._parameters

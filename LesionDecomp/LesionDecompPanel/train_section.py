@@ -176,7 +176,7 @@ class TrainSection:
             ready = self._logic.installMissingPackages()
         if not ready:
             return
-        from LesionDecompLib.errors import LesionDecompError
+        from LesionDecompLib.errors import LesionDecompError  # not before: Slicer starts without it
 
         try:
             self._run = self._logic.startTraining(**self._arguments(resume))

@@ -1,4 +1,4 @@
-"""The comparison: figures against hand-computed cases and libraries' own, localizers that keep to their interface."""
+"""The comparison: metrics against hand-computed cases and libraries' own, localizers that keep to their interface."""
 
 from __future__ import annotations
 
@@ -201,11 +201,11 @@ def test_the_command_writes_figures_table_and_pictures(slices, bundles, tmp_path
     for name, entry in results["methods"].items():
         assert entry["threshold_from"] == "val"
         for mask in ("ann0", "ann1", "sel"):
-            figures = entry[mask]
+            metrics = entry[mask]
             for key in ("average_precision", "auc_pr", "best_dice", "best_threshold", "dice_at_default"):
-                assert 0 <= figures[key] <= 1, (name, mask, key)
-            low, high = figures["average_precision_interval"]
-            assert low <= high and figures["dice_at_default"] <= figures["best_dice"] + 1e-4
+                assert 0 <= metrics[key] <= 1, (name, mask, key)
+            low, high = metrics["average_precision_interval"]
+            assert low <= high and metrics["dice_at_default"] <= metrics["best_dice"] + 1e-4
     assert 0 <= results["methods"]["classifier/cam"]["classifier_auc"] <= 1
     # A bright spot is found by its gray, and readers who leave out a twentieth agree to a tenth.
     assert results["methods"]["grey"]["mean"]["average_precision"] > 0.9
@@ -249,10 +249,10 @@ def test_resampling_each_scan_once_gives_the_pooled_figures():
         part.add(np.clip(rng.normal(0.3 + 0.3 * mask, 0.15), 0, 1), mask)
         counts.append(part)
     pooled = HeatCounts.total(counts)
-    figures = resampled_metrics(counts, np.ones((1, 4)), 0.4)
-    assert figures["average_precision"][0] == pytest.approx(pooled.average_precision(), abs=1e-9)
-    assert figures["auc_pr"][0] == pytest.approx(pooled.auc_pr(), abs=1e-9)
-    assert figures["dice_at_default"][0] == pytest.approx(pooled.dice(0.4)[0], abs=1e-9)
+    metrics = resampled_metrics(counts, np.ones((1, 4)), 0.4)
+    assert metrics["average_precision"][0] == pytest.approx(pooled.average_precision(), abs=1e-9)
+    assert metrics["auc_pr"][0] == pytest.approx(pooled.auc_pr(), abs=1e-9)
+    assert metrics["dice_at_default"][0] == pytest.approx(pooled.dice(0.4)[0], abs=1e-9)
     # A scan drawn twice is a scan that is there twice.
     twice = resampled_metrics(counts, np.array([[2.0, 0, 1, 1]]), 0.4)
     same = HeatCounts.total([counts[0], counts[0], counts[2], counts[3]])
@@ -270,9 +270,9 @@ def test_slice_figures_by_hand():
     found, mask = np.zeros((3, 32, 32), bool), np.zeros((3, 32, 32), bool)
     mask[0, 8:16, 8:16] = found[0, 8:16, 12:20] = True  # half of each overlaps; every surface is four pixels off
     mask[1, 2:4, 2:4] = True  # missed
-    figures = single_slice_metrics(found, mask)
-    assert figures["mean_slice_dice"] == pytest.approx((0.5 + 0.0) / 2)  # the third holds no lesion at all
-    assert figures["hd95_slices"] == 1 and figures["median_hd95_px"] == pytest.approx(4.0)
+    metrics = single_slice_metrics(found, mask)
+    assert metrics["mean_slice_dice"] == pytest.approx((0.5 + 0.0) / 2)  # the third holds no lesion at all
+    assert metrics["hd95_slices"] == 1 and metrics["median_hd95_px"] == pytest.approx(4.0)
 
 
 def test_surface_distance_against_simpleitk():
@@ -304,10 +304,10 @@ def test_knowing_nothing_is_as_precise_as_lesion_is_common(slices):
 
 
 def test_bland_altman_by_hand():
-    figures = agreement(np.array([10.0, 20.0, 33.0]), np.array([8.0, 21.0, 30.0]))
+    metrics = agreement(np.array([10.0, 20.0, 33.0]), np.array([8.0, 21.0, 30.0]))
     sd = np.std([2, -1, 3], ddof=1)
-    assert figures["bias"] == pytest.approx(4 / 3, abs=1e-3) and figures["sd"] == pytest.approx(sd, abs=1e-3)
-    assert figures["upper_limit"] == pytest.approx(4 / 3 + 1.96 * sd, abs=2e-3)
+    assert metrics["bias"] == pytest.approx(4 / 3, abs=1e-3) and metrics["sd"] == pytest.approx(sd, abs=1e-3)
+    assert metrics["upper_limit"] == pytest.approx(4 / 3 + 1.96 * sd, abs=2e-3)
     assert agreement(np.zeros(0), np.zeros(0))["bias"] is None
     assert np.isnan(dice(np.zeros(3, bool), np.zeros(3, bool)))
 

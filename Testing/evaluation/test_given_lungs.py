@@ -1,4 +1,4 @@
-"""Every method on whole CT inside given lungs: figures by hand, and the same whatever way the CT is stored."""
+"""Every method on whole CT inside given lungs: metrics by hand, and the same whatever way the CT is stored."""
 
 from __future__ import annotations
 
@@ -66,10 +66,10 @@ def test_figures_are_those_of_the_voxels_in_the_lungs():
     heat = np.array([0.9, 0.8, 0.4, 0.3, 0.95, 0.0]).reshape(1, 2, 3)
     lungs = np.array([1, 2, 1, 1, 0, 0]).reshape(1, 2, 3)
     lesion = np.array([1, 0, 1, 0, 1, 1], bool).reshape(1, 2, 3)
-    figures = metrics_inside(heat, lungs, lesion)
-    assert figures["average_precision"] == pytest.approx((1 + 2 / 3) / 2, abs=1e-4)
-    assert figures["best_dice"] == pytest.approx(0.8) and 0.3 <= figures["best_threshold"] <= 0.4
-    assert figures["prevalence"] == 0.5
+    metrics = metrics_inside(heat, lungs, lesion)
+    assert metrics["average_precision"] == pytest.approx((1 + 2 / 3) / 2, abs=1e-4)
+    assert metrics["best_dice"] == pytest.approx(0.8) and 0.3 <= metrics["best_threshold"] <= 0.4
+    assert metrics["prevalence"] == 0.5
     nothing = metrics_inside(heat, lungs, np.zeros(lungs.shape, bool))
     assert nothing == {"average_precision": None, "best_dice": None, "best_threshold": None, "prevalence": 0.0}
 

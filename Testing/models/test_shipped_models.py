@@ -86,9 +86,9 @@ def test_heat_knows_more_than_a_blur(data_folder):
     lung = images > 0
     heat = slice_heat(bundle.network(), bundle.heat_definition, images, torch.device("cpu"))
     x = torch.from_numpy(images).float().unsqueeze(1) / 255
-    grey = blur_inside(x, torch.from_numpy(lung).float().unsqueeze(1), 4.0)[:, 0].numpy()
+    gray = blur_inside(x, torch.from_numpy(lung).float().unsqueeze(1), 4.0)[:, 0].numpy()
     scores = []
-    for value in (heat, grey):
+    for value in (heat, gray):
         counts = HeatCounts()
         counts.add(value[lung], masks[lung])
         scores.append(counts.average_precision())

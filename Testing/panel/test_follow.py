@@ -75,12 +75,12 @@ def test_cancel_leaves_the_scene_as_it_was(panel, earlier, result, mrml_scene):
 def test_a_transform_brings_the_earlier_scan_onto_the_later_one(mrml_scene):
     from LesionDecompLib.measurement.change.coarse import CoarseGrid
     from LesionDecompLib.measurement.change.motion import Motion
-    from LesionDecompMrml.change_nodes import _write_motion
+    from LesionDecompMrml.change_nodes import write_motion
 
     grid = CoarseGrid(np.array([-40.0, -40.0, -40.0]), 4.0, (21, 21, 21))
     displacement = np.zeros((3, 21, 21, 21), np.float32)
     displacement[0], displacement[2] = 5.0, -3.0  # later to earlier
     node = mrml_scene.AddNewNodeByClass("vtkMRMLGridTransformNode")
-    _write_motion(node, Motion(grid, displacement))
+    write_motion(node, Motion(grid, displacement))
     place = node.GetTransformToParent().TransformPoint(15.0, 2.0, 7.0)  # of the earlier scan
     assert np.allclose(place, (10.0, 2.0, 10.0), atol=1e-3)

@@ -91,7 +91,7 @@ def test_a_click_adds_the_heat_under_it_and_one_beside_the_lungs_nothing(panel, 
     review = panel.panel.review
     k, j, i = np.argwhere((heat >= 0.35) & (before == 0))[0]
     matrix = slicer.util.arrayFromVTKMatrix(_ijk_to_ras(several.ct))
-    review._on_view_click(tuple((matrix @ (i, j, k, 1.0))[:3]))
+    review.view_clicked(tuple((matrix @ (i, j, k, 1.0))[:3]))
     after = lesions_of(several)
     assert after[k, j, i] and (after >= before).all()
     shown, _ = label(heat >= np.float32(panel.ui.addThresholdSpinBox.value), np.ones((3, 3, 3)))
@@ -101,7 +101,7 @@ def test_a_click_adds_the_heat_under_it_and_one_beside_the_lungs_nothing(panel, 
     np.testing.assert_array_equal(lesions_of(several), before)
     panel.ui.undoReviewButton.click()
     np.testing.assert_array_equal(lesions_of(several), after)
-    review._on_view_click(tuple((matrix @ (0, 0, 0, 1.0))[:3]))
+    review.view_clicked(tuple((matrix @ (0, 0, 0, 1.0))[:3]))
     assert "No lesion there" in text_of(panel.ui.reviewLabel)
     np.testing.assert_array_equal(lesions_of(several), after)
 

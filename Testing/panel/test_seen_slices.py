@@ -199,7 +199,7 @@ def test_an_edit_in_another_module_counts_and_its_row_takes_it_out_again(panel, 
     painted[tuple(np.argwhere(lungs & ~before)[-30:].T)] = True
     panel.exit()
     _draw(nodes, before | painted)
-    rested = panel.panel.review._edits.rested
+    rested = panel.panel.review.edits.rested
     assert rested.is_pending
     rested.flush()
     np.testing.assert_array_equal(lesions_of(nodes) != 0, before | painted)

@@ -55,7 +55,7 @@ HEATS = [
 def test_heat_in_operations_of_onnx_is_the_product_s_heat(tmp_path, heat, network):
     made = bundle(tmp_path, arguments=DECOMPOSITION | network, heat=heat)
     net = made.network()
-    x = onnx_export._slices(1, 2, 96, 64)
+    x = onnx_export.drawn_slices(1, 2, 96, 64)
     with torch.no_grad():
         found = HeatNetwork(net, made.heat_definition)(x)
     torch.testing.assert_close(found, heat_of_slices(made.heat_definition, net, x), atol=2e-6, rtol=0)
@@ -70,7 +70,7 @@ def test_the_file_gives_the_same_heat_for_any_number_and_size_of_slices(tmp_path
     assert export_onnx(made, path) < 1e-4
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     for size in ((1, 32, 32), (5, 128, 64), (2, 32, 224)):
-        x = onnx_export._slices(1, *size)
+        x = onnx_export.drawn_slices(1, *size)
         (found,) = session.run(["heat"], {"x": x.numpy()})
         expected = heat_of_slices(made.heat_definition, made.network(), x).numpy()
         assert found.dtype == np.float32 and found.shape == x.shape
@@ -87,7 +87,7 @@ def test_lungs_leave_with_their_neighbors_as_channels_and_their_softmax(tmp_path
     path = tmp_path / "lungs.onnx"
     assert export_onnx(made, path) < 1e-4
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    x = onnx_export._slices(3, 3, 64, 96)
+    x = onnx_export.drawn_slices(3, 3, 64, 96)
     (found,) = session.run(["probability"], {"x": x.numpy()})
     with torch.no_grad():
         expected = torch.softmax(made.network()(x), dim=1).numpy()

@@ -27,7 +27,7 @@ def field(rim=0, shape=(120, 160), spacing=0.8):
     return LesionField.around((slice(0, shape[0]), slice(0, shape[1])), (spacing, spacing), 256, 1.6, WINDOW, rim=rim)
 
 
-def test_uniform_lung_has_one_grey_up_to_its_very_edge():
+def test_uniform_lung_has_one_gray_up_to_its_very_edge():
     lungs = ellipse()[None]
     hu = np.where(lungs, -860, 50).astype(np.int16)  # bright chest wall all around
     x = field().to_input(hu, lungs)
@@ -41,9 +41,9 @@ def test_uniform_lung_has_one_grey_up_to_its_very_edge():
 
 def test_values_beyond_the_window_are_cut_and_never_look_like_outside():
     lungs = ellipse()[None]
-    for hu, grey in ((-3000, -1 + 1 / 127.5), (500, 1.0)):
+    for hu, gray in ((-3000, -1 + 1 / 127.5), (500, 1.0)):
         x = field().to_input(np.where(lungs, hu, 0).astype(np.int16), lungs)
-        torch.testing.assert_close(x[x > OUTSIDE].unique(), torch.tensor([grey]))
+        torch.testing.assert_close(x[x > OUTSIDE].unique(), torch.tensor([gray]))
 
 
 def test_heat_comes_back_where_it_was():

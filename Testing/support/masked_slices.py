@@ -20,12 +20,12 @@ def write_masked_slices(folder: Path) -> Path:
         for label in ("lesion", "normal"):
             for scan in range(3):
                 for number in range(2):
-                    grey = 97 + 8 * rng.standard_normal((64, 64))
+                    gray = 97 + 8 * rng.standard_normal((64, 64))
                     spot = (x - 20) ** 2 + (y - rng.integers(24, 40)) ** 2 < 30
                     if label == "lesion":
-                        grey += 90 * spot
+                        gray += 90 * spot
                     name = f"{split}-{label}-{scan}-{number}.png"
-                    Image.fromarray(np.where(lungs, grey.clip(1, 255), 0).astype(np.uint8)).save(folder / name)
+                    Image.fromarray(np.where(lungs, gray.clip(1, 255), 0).astype(np.uint8)).save(folder / name)
                     row = {"file": name, "label": label, "split": split, "scan": f"{split}-{label}-{scan}"}
                     for reader in ("ann0", "ann1", "sel"):
                         mask = f"{reader}-{name}"

@@ -27,11 +27,11 @@ def slice_image(rng, lesion: bool) -> np.ndarray:
     y, x = np.mgrid[:64, :64]
     lungs = ((x - 20) / 11) ** 2 + ((y - 32) / 20) ** 2 < 1
     lungs |= ((x - 44) / 11) ** 2 + ((y - 32) / 20) ** 2 < 1
-    grey = 97 + 8 * rng.standard_normal((64, 64))
+    gray = 97 + 8 * rng.standard_normal((64, 64))
     if lesion:
         row, column = rng.integers(22, 42), rng.choice([20, 44])
-        grey += 100 * np.exp(-((x - column) ** 2 + (y - row) ** 2) / 30)
-    return np.where(lungs, np.clip(grey, 1, 255), 0).astype(np.uint8)
+        gray += 100 * np.exp(-((x - column) ** 2 + (y - row) ** 2) / 30)
+    return np.where(lungs, np.clip(gray, 1, 255), 0).astype(np.uint8)
 
 
 def write_training_set(folder: Path, train: int = 8, val: int = 3, test: int = 0) -> Path:

@@ -90,11 +90,11 @@ def plain_augmentation(x: torch.Tensor, beside: torch.Tensor, ranges: Augmentati
     theta[:, :, 2] = draws.uniform(-ranges.shift, ranges.shift, (2,)) * torch.tensor([2 / width, 2 / height])
     grid = functional.affine_grid(theta, list(x.shape), align_corners=False)
     lung = (x > -1).float()
-    grey, cover, beside = functional.grid_sample(
+    gray, cover, beside = functional.grid_sample(
         torch.cat([(x + 1) * lung, lung, beside], 1), grid, align_corners=False
     ).split(1, dim=1)
     lung = cover > 0.5
-    moved = torch.where(lung, grey / cover.clamp_min(0.5) - 1, -1.0)
+    moved = torch.where(lung, gray / cover.clamp_min(0.5) - 1, -1.0)
     out = HEALTHY_GRAY + (moved - HEALTHY_GRAY) * (1 + draws.normal(ranges.gain)) + draws.normal(ranges.offset)
     behind = (torch.arange(height) - (height - 1) / 2).view(1, 1, -1, 1) / 100
     out = out + draws.normal(ranges.gravity).abs() * behind
@@ -144,7 +144,7 @@ def plain_paint(x: torch.Tensor, draws: SliceDraws) -> tuple[torch.Tensor, torch
         noise = torch.from_numpy(rng.standard_normal((1, 1, *n), dtype=np.float32))
         return functional.interpolate(noise, size=size, mode="bicubic", align_corners=True)[0, 0]
 
-    for (opacity, grey, extent), image, lung, share, rng in zip(
+    for (opacity, gray, extent), image, lung, share, rng in zip(
         layers, coarse[:, 0], lungs[:, 0], shares[:, 0], draws.generators, strict=True
     ):
         for _ in range(rng.integers(1, 7)):
@@ -170,11 +170,11 @@ def plain_paint(x: torch.Tensor, draws: SliceDraws) -> tuple[torch.Tensor, torch
                 )
             level = image[lung > 0].median() + texture
             on_top = patch * density > opacity
-            grey.copy_(torch.where(on_top, level.clamp(max=0.99), grey))
+            gray.copy_(torch.where(on_top, level.clamp(max=0.99), gray))
             opacity.copy_(torch.maximum(opacity, patch * density))
             extent.copy_(torch.maximum(extent, patch))
-    opacity, grey, extent = functional.interpolate(layers, x.shape[2:], mode="bilinear").split(1, dim=1)
-    painted = x + opacity * (torch.maximum(grey, x) - x)
+    opacity, gray, extent = functional.interpolate(layers, x.shape[2:], mode="bilinear").split(1, dim=1)
+    painted = x + opacity * (torch.maximum(gray, x) - x)
     return torch.where(x > -1, painted.clamp(-1 + 1 / 127.5, 1), -1.0), torch.where(x > -1, extent, 0.0)
 
 

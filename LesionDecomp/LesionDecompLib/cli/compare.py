@@ -41,7 +41,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Print the comparison; 0 the same, 1 different, 2 unreadable."""
-    from ..errors import LesionDecompError
+    from ..errors import LesionDecompError  # not before: --help answers at once
     from ..report.comparison import compare_reports, read_report
     from . import notify, print_line
 
@@ -66,7 +66,7 @@ def as_json(differences: list[Difference]) -> str:
 
 def as_table(differences: list[Difference], everything: bool = False) -> str:
     """A line for each section that is the same, and for each value that differs."""
-    from ..report.comparison import SECTIONS, measurement_title
+    from ..report.comparison import SECTIONS, measurement_title  # not before: --help answers at once
 
     lines = []
     for section in SECTIONS:

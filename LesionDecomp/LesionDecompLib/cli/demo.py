@@ -35,7 +35,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Run ``segment`` on the sample with a picture."""
-    from ..report.case import OVERVIEW
+    from ..report.case import OVERVIEW  # not before: --help answers at once
     from . import print_line
 
     options = [str(sample_path()), "-o", str(args.output), "--overview", "--device", args.device]
@@ -51,7 +51,7 @@ def sample_path() -> Path:
 
     :raises LesionDecompError: it is missing.
     """
-    from ..errors import InputError
+    from ..errors import InputError  # not before: --help answers at once
 
     library = Path(__file__).resolve().parents[1]
     for home in (library.parent, library):

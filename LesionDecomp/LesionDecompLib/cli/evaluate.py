@@ -48,7 +48,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, write everything, print the table."""
-    from ..errors import ConfigError
+    from ..errors import ConfigError  # not before: --help answers at once
     from ..io.atomic import existing_error, staged_folder
 
     file = args.output / RESULTS_NAME
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _slices(args: argparse.Namespace, output: Path) -> dict[str, Any]:
-    from ..evaluation import figures
+    from ..evaluation import figures  # not before: --help answers at once
     from ..evaluation.comparison import evaluate_localizers
     from ..evaluation.localizers import localizers_of
     from ..models.device import choose_device
@@ -94,7 +94,7 @@ def _slices(args: argparse.Namespace, output: Path) -> dict[str, Any]:
 
 def _volumes(args: argparse.Namespace, output: Path) -> dict[str, Any]:
     """One lesion model as a user runs it; and every method inside given lungs, where they are given or asked for."""
-    from ..evaluation.given_lungs import given_lungs
+    from ..evaluation.given_lungs import given_lungs  # not before: --help answers at once
     from ..evaluation.volumes import find_cases
 
     bundles = _bundles(args.models)
@@ -107,7 +107,7 @@ def _volumes(args: argparse.Namespace, output: Path) -> dict[str, Any]:
 
 
 def _inside_given_lungs(args: argparse.Namespace, bundles: list[ModelBundle]) -> dict[str, Any]:
-    from .. import __version__
+    from .. import __version__  # not before: --help answers at once
     from ..evaluation.given_lungs import evaluate_inside
     from ..evaluation.localizers import localizers_of
     from ..models.device import choose_device
@@ -133,7 +133,7 @@ def _inside_given_lungs(args: argparse.Namespace, bundles: list[ModelBundle]) ->
 
 
 def _pipeline(args: argparse.Namespace, output: Path) -> dict[str, Any]:
-    from ..evaluation.volumes import evaluate_volumes
+    from ..evaluation.volumes import evaluate_volumes  # not before: --help answers at once
     from ..pipeline import Segmenter
     from . import print_line
     from .progress import Progress
@@ -154,7 +154,7 @@ def _pipeline(args: argparse.Namespace, output: Path) -> dict[str, Any]:
 
 
 def _bundles(names: list[str | None]) -> list[ModelBundle]:
-    from ..models.bundle import ModelBundle, find_bundle
+    from ..models.bundle import ModelBundle, find_bundle  # not before: --help answers at once
 
     return [
         ModelBundle.load(name) if name is not None and Path(name).is_dir() else find_bundle(name, "lesions")

@@ -65,7 +65,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Segment what is not segmented yet, compare, write; 1 when a CT failed."""
-    from ..report.finished_scan import is_result_folder, read_finished
+    from ..report.finished_scan import is_result_folder, read_finished  # not before: --help answers at once
     from ..report.follow import FollowUp
     from ..report.follow_files import check_follow_folder, write_follow
     from . import notify, print_line
@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
 
 def changes_line(comparison: Comparison) -> str:
     """The volume of each label in both lungs, in one line."""
-    from ..measurement.change.definitions import NAMES
+    from ..measurement.change.definitions import NAMES  # not before: --help answers at once
     from ..measurement.change.labels import Change
 
     return ", ".join(f"{NAMES[change]} {comparison.ml(change):.2f} mL" for change in Change)
@@ -127,7 +127,7 @@ def _check_counts(args: argparse.Namespace, scans: int) -> None:
 
 def _dates(args: argparse.Namespace, cts: Sequence[Path | None]) -> list[datetime.date] | None:
     """When the scans were made; None where one of them is not known."""
-    from ..errors import InputError
+    from ..errors import InputError  # not before: --help answers at once
 
     if args.dates is not None:
         return list(args.dates)
@@ -148,7 +148,7 @@ def _dates(args: argparse.Namespace, cts: Sequence[Path | None]) -> list[datetim
 
 
 def _dicom_date(ct: Path | None) -> datetime.date | None:
-    from ..io.dicom.dates import acquisition_date
+    from ..io.dicom.dates import acquisition_date  # not before: --help answers at once
     from ..io.dicom.files import is_dicom_file
 
     if ct is None or not (ct.is_dir() or (ct.is_file() and is_dicom_file(ct))):
@@ -165,7 +165,7 @@ def _segment_options(args: argparse.Namespace, path: Path, folder: Path) -> list
 
 
 def _regions(args: argparse.Namespace, last: Scan, ct: Path | None) -> GivenRegions | None:
-    from ..ct.volume import Volume
+    from ..ct.volume import Volume  # not before: --help answers at once
     from ..io.masks import read_labels
     from ..measurement.regions import GivenRegions
     from ..report.manifest import file_sha256
@@ -179,7 +179,7 @@ def _regions(args: argparse.Namespace, last: Scan, ct: Path | None) -> GivenRegi
 
 def _compared(scans: Sequence[Scan], regions: GivenRegions | None, quiet: bool) -> list[Comparison]:
     """Each scan but the first compared with the one before."""
-    from ..measurement.change.comparison import compare_scans
+    from ..measurement.change.comparison import compare_scans  # not before: --help answers at once
     from .progress import Progress
 
     progress, found = Progress(quiet), []
@@ -192,7 +192,7 @@ def _compared(scans: Sequence[Scan], regions: GivenRegions | None, quiet: bool) 
 
 
 def _parameters(args: argparse.Namespace) -> dict[str, Any]:
-    from ..measurement.change.labels import MEETING_MM
+    from ..measurement.change.labels import MEETING_MM  # not before: --help answers at once
     from ..measurement.change.registration import SPACING_MM
     from ..report.manifest import file_sha256
 
@@ -206,7 +206,7 @@ def _parameters(args: argparse.Namespace) -> dict[str, Any]:
 
 def _settings_warnings(reports: Sequence[dict[str, Any]]) -> list[str]:
     """What the scans were segmented with that differs between them."""
-    from ..ct.oddity import Oddity
+    from ..ct.oddity import Oddity  # not before: --help answers at once
 
     models = {(report["models"].get("lesions") or {}).get("sha256") for report in reports}
     limits = {(report["parameters"].get("threshold"), report["parameters"].get("min_volume_ml")) for report in reports}

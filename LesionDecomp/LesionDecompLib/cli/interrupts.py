@@ -67,7 +67,7 @@ def interrupt_with_parent() -> None:
 
     Does nothing where a person started it; see :func:`LesionDecompLib.processes.tree.end_with_parent`.
     """
-    from ..processes.tree import end_with_parent
+    from ..processes.tree import end_with_parent  # not before: --help answers at once
 
     def ask_and_wait() -> None:
         _thread.interrupt_main()

@@ -70,7 +70,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Do the job, and leave its result in the folder, or where the job asks for it."""
-    from ..processes.child import damaged, read_record
+    from ..processes.child import damaged, read_record  # not before: --help answers at once
 
     record = read_record(args.folder)
     work = {"segmentation": _segment, "change": _compare, "slices": _cut_slices, "training": _train}.get(
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _segment(folder: Path, record: dict[str, Any]) -> int:
-    from ..processes.tree import end_with_parent
+    from ..processes.tree import end_with_parent  # not before: --help answers at once
 
     end_with_parent(lambda: shutil.rmtree(folder, ignore_errors=True))
     report_step("start", 0, 1)
@@ -115,11 +115,11 @@ def _segment(folder: Path, record: dict[str, Any]) -> int:
 
 
 def _compare(folder: Path, record: dict[str, Any]) -> int:
-    from ..processes.tree import end_with_parent
+    from ..processes.tree import end_with_parent  # not before: --help answers at once
 
     end_with_parent(lambda: shutil.rmtree(folder, ignore_errors=True))
     report_step("start", 0, 1)
-    from ..measurement.change.comparison import compare_scans
+    from ..measurement.change.comparison import compare_scans  # not before: --help answers at once
     from ..processes.change import read_scans, write_change
 
     earlier, later = read_scans(folder, record)
@@ -135,7 +135,7 @@ def _compare(folder: Path, record: dict[str, Any]) -> int:
 
 
 def _cut_slices(folder: Path, record: dict[str, Any]) -> int:
-    from ..models.bundle import find_bundle
+    from ..models.bundle import find_bundle  # not before: --help answers at once
     from ..models.device import choose_device
     from ..processes.training import read_slice_job
     from ..training.data.export import export_slices
@@ -156,7 +156,7 @@ def _cut_slices(folder: Path, record: dict[str, Any]) -> int:
 
 
 def _train(folder: Path, record: dict[str, Any]) -> int:
-    from ..processes.training import TrainingSettings
+    from ..processes.training import TrainingSettings  # not before: --help answers at once
     from .train import train
 
     return train(TrainingSettings.of_record(record["settings"]))

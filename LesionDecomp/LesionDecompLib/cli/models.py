@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         return _write_card(args)
     if args.export is not None or args.output is not None:
         return _export(args)
-    from ..errors import LesionDecompError
+    from ..errors import LesionDecompError  # not before: --help answers at once
     from ..models.bundle import ModelBundle, bundle_paths, user_model_folder
     from . import print_line
 
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _write_card(args: argparse.Namespace) -> int:
-    from ..errors import ModelError
+    from ..errors import ModelError  # not before: --help answers at once
     from ..evaluation.model_card import write_model_card
     from ..models.bundle import find_bundle
     from ..training.data.slices import SliceSet
@@ -92,7 +92,7 @@ def _write_card(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from ..errors import OutputError
+    from ..errors import OutputError  # not before: --help answers at once
     from ..models.bundle import ModelBundle, bundle_paths, find_bundle
     from ..segmentation.onnx_export import STAGE, export_onnx
     from . import print_line
@@ -111,7 +111,7 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _convert(folders: list[Path]) -> int:
-    from ..models.conversion import convert_bundle
+    from ..models.conversion import convert_bundle  # not before: --help answers at once
     from . import print_line
 
     for folder in folders:

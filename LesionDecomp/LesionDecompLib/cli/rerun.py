@@ -39,7 +39,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Repeat and compare; 0 the same, 1 different or failed."""
-    from ..report.case import HEALTHY, METHODS, OVERVIEW, PAGE, REPORT, SCENE
+    from ..report.case import HEALTHY, METHODS, OVERVIEW, PAGE, REPORT, SCENE  # not before: --help answers at once
     from ..report.comparison import compare_reports, read_report
     from . import notify, print_line
 
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_input(report: dict[str, Any], path: Path, series: str | None) -> None:
-    from ..io.readers import read_volume
+    from ..io.readers import read_volume  # not before: --help answers at once
 
     found = read_volume(path, series=series)[1].sha256
     if found != report["input"].get("sha256"):
@@ -94,7 +94,7 @@ def _check_input(report: dict[str, Any], path: Path, series: str | None) -> None
 
 def _check_file(report: dict[str, Any], option: str, path: Path | None) -> None:
     """Refuse another file than the one that the report names by its hash, or none where it names one."""
-    from ..report.manifest import file_sha256
+    from ..report.manifest import file_sha256  # not before: --help answers at once
 
     wanted = report["parameters"].get(option)
     if (wanted is None) != (path is None):
@@ -108,7 +108,7 @@ def _check_file(report: dict[str, Any], option: str, path: Path | None) -> None:
 
 def _model(report: dict[str, Any], chosen: str | None) -> str:
     """Path of the lesion bundle that the report names; the lung bundle must be the default one."""
-    from ..models.bundle import find_bundle, installed_bundles
+    from ..models.bundle import find_bundle, installed_bundles  # not before: --help answers at once
 
     wanted = report["models"]
     if wanted.get("lungs") is not None:
@@ -134,6 +134,6 @@ def _check_model(bundle: ModelBundle, wanted: dict[str, Any]) -> None:
 
 
 def _error(found: str, expected: str, advice: str = "") -> LesionDecompError:
-    from ..errors import InputError
+    from ..errors import InputError  # not before: --help answers at once
 
     return InputError("Repeating the run", found, expected, advice)

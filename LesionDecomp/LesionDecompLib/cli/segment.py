@@ -185,13 +185,13 @@ def searched_inputs(given: list[Path], output: Path, series: str | None = None) 
     :return: the inputs, and of those that were found the folder that was searched.
     :raises LesionDecompError: a folder of studies without a CT.
     """
-    from . import notify
+    from . import notify  # not before: --help answers at once
 
     inputs, found_in = [], {}
     for path in given:
         found = None
         if path.is_dir():
-            from .batch.search import search_folder
+            from .batch.search import search_folder  # not before: --help answers at once
 
             found = search_folder(path, output, series)
         if found is None:
@@ -216,7 +216,7 @@ def run_with(arguments: list[str], scene_writer: Callable[[], SceneWriter] | Non
 
 
 def _run_single(args: argparse.Namespace, case: Case) -> int:
-    from ..report.case import check_case_folder
+    from ..report.case import check_case_folder  # not before: --help answers at once
     from .batch.finished import asked_files
     from .batch.runner import CaseRunner, scene_writer
 
@@ -228,7 +228,7 @@ def _run_single(args: argparse.Namespace, case: Case) -> int:
 
 
 def _run_several(args: argparse.Namespace, cases: list[Case]) -> int:
-    from ..processes.tree import end_with_parent
+    from ..processes.tree import end_with_parent  # not before: --help answers at once
     from . import notify
     from .batch.finished import report_finder
     from .batch.regions import write_batch_regions
@@ -264,7 +264,7 @@ def _run_here(
     numbers: list[int],
     after_each: Callable[[], None],
 ) -> None:
-    from .batch.runner import CaseRunner
+    from .batch.runner import CaseRunner  # not before: --help answers at once
 
     _limit_threads(args.threads)
     runner = CaseRunner(args, *bundles, args.device[0], lambda case: earlier.get(case.name), quiet=args.quiet)
@@ -279,7 +279,7 @@ def _run_on_cluster(
     numbers: list[int],
     after_each: Callable[[], None],
 ) -> None:
-    from . import notify
+    from . import notify  # not before: --help answers at once
     from .batch.board import Board
     from .batch.cluster import cluster_client
     from .batch.distribution import CaseDistribution
@@ -300,7 +300,7 @@ def _run_on_cluster(
 
 def _check_sharing(args: argparse.Namespace, several: bool) -> None:
     """Refuse ways to share the cases that cannot be, before any work; settle how many processes there are."""
-    from .batch.cluster import INSTALL, has_dask
+    from .batch.cluster import INSTALL, has_dask  # not before: --help answers at once
 
     if "TORCHELASTIC_RUN_ID" in os.environ or os.environ.get("WORLD_SIZE", "1") != "1":
         args.usage_error(
@@ -322,13 +322,13 @@ def _check_sharing(args: argparse.Namespace, several: bool) -> None:
 
 def _limit_threads(threads: int | None) -> None:
     if threads is not None:
-        import torch
+        import torch  # not before: --help answers at once
 
         torch.set_num_threads(threads)
 
 
 def _bundles(args: argparse.Namespace) -> tuple[ModelBundle, ModelBundle]:
-    from ..models.bundle import find_bundle
+    from ..models.bundle import find_bundle  # not before: --help answers at once
 
     return find_bundle(args.model, "lesions"), find_bundle(None, "lungs")
 
@@ -340,7 +340,7 @@ def _earlier_results(
 
     Before any work, results are refused that this run would replace without leave.
     """
-    from ..io.atomic import check_writable, existing_error
+    from ..io.atomic import check_writable, existing_error  # not before: --help answers at once
     from ..report.case import ALL_FILES, REGIONS, check_support
     from .batch.finished import adopt, asked_files, is_same_input
     from .batch.regions import is_batch_regions

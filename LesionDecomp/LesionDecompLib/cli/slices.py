@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the training set and list what is in it."""
     if args.reviewed:
         return _add_reviewed(args)
-    from ..models.bundle import find_bundle
+    from ..models.bundle import find_bundle  # not before: --help answers at once
     from ..models.device import choose_device
     from ..training.data.export import export_slices, read_slice_labels
     from . import print_line
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _add_reviewed(args: argparse.Namespace) -> int:
     """Have the reviewed CTs join the training set, one after the other."""
-    import numpy as np
+    import numpy as np  # not before: --help answers at once
 
     from ..ct.volume import Volume
     from ..errors import ConfigError

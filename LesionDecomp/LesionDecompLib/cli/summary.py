@@ -61,7 +61,7 @@ class RegionsTable:
 
     def write(self, folder: Path, others: list[Case]) -> None:
         """Write it; a file of that name that is none of a batch stays as it is."""
-        from ..report.case import REGIONS
+        from ..report.case import REGIONS  # not before: --help answers at once
         from . import notify
         from .batch.regions import is_batch_regions, write_batch_regions
 
@@ -92,7 +92,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Write the summary, and print the counts."""
-    from . import print_line
+    from . import print_line  # not before: --help answers at once
     from .batch.finished import finished_cases
 
     folder: Path = args.folder
@@ -133,7 +133,7 @@ def _states(others: list[Case]) -> Counter[str]:
 
 
 def _write_plot(path: Path, finished: list[Case], others: list[Case]) -> None:
-    import numpy as np
+    import numpy as np  # not before: --help answers at once
 
     from ..io.atomic import write_bytes
     from ..report.cohort import Cohort, draw_cohort

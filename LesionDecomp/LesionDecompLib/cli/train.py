@@ -79,7 +79,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Train what the command line asks for."""
-    from ..processes.training import TrainingSettings
+    from ..processes.training import TrainingSettings  # not before: --help answers at once
 
     settings = TrainingSettings(
         args.data,
@@ -108,7 +108,7 @@ def train(
     :param warm_start, teachers: as for :func:`LesionDecompLib.training.run.train_lesions`.
     """
     ask_for_large_pages()
-    from ..errors import ConfigError
+    from ..errors import ConfigError  # not before: --help answers at once
     from ..models.device import choose_device
     from ..training.config import PRESETS, load_config
     from ..training.loop import limit_threads
@@ -163,7 +163,7 @@ def train(
 @contextmanager
 def only_run_in(folder: Path) -> Iterator[None]:
     """Refuse a second run into ``folder`` while one is under way: their checkpoints and logs would mix."""
-    from ..io.atomic import writing_error
+    from ..io.atomic import writing_error  # not before: --help answers at once
     from ..io.folder_lock import sole_writer
 
     if os.environ.get("RANK", "0") != "0":  # the first rank alone writes

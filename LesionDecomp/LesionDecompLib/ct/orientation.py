@@ -1,4 +1,4 @@
-"""Does the anatomy agree with the orientation that the header gives? Trachea, shape of the lungs, spine and heart tell.
+"""Does the anatomy agree with the orientation that the header gives? Trachea, lungs, spine and heart show it.
 
 Everything is seen on blocks of about 4 mm, in the air inside the body, before and without any network. Where too
 little of the lungs is in the scan nothing is reported. The bounds were set so that none of the chest CTs that the

@@ -20,7 +20,7 @@ from .localizers import FLOORS, Localizer
 from .seeds import over_seeds
 
 STAGE = "Evaluation"
-FIGURES = ("average_precision", "auc_pr", "best_dice", "dice_at_default")
+METRICS = ("average_precision", "auc_pr", "best_dice", "dice_at_default")
 SEED = 0
 CHUNK = 64  # slices whose heat is computed at once
 
@@ -131,7 +131,7 @@ class Comparison:
         }
 
     def _entry(self, localizer: Localizer, measured: Measured, on_val: float | None) -> dict[str, Any]:
-        from sklearn.metrics import roc_auc_score
+        from sklearn.metrics import roc_auc_score  # an extra, slow to import
 
         entry: dict[str, Any] = {
             "method": localizer.method,
@@ -165,11 +165,11 @@ class Comparison:
                 "dice_at_default": round(float(counts.dice(measured.threshold)[0]), 4),
                 "dice_at_val_threshold": None if on_val is None else round(float(counts.dice(on_val)[0]), 4),
                 **measured.slices[mask],
-                **{f"{key}_interval": interval(resampled[mask][key]) for key in FIGURES},
+                **{f"{key}_interval": interval(resampled[mask][key]) for key in METRICS},
             }
         entry["mean"] = {
-            key: round(float(np.mean([entry[mask][key] for mask in MASKS])), 4) for key in (*FIGURES, "mean_slice_dice")
-        } | {f"{key}_interval": interval(np.mean([resampled[mask][key] for mask in MASKS], axis=0)) for key in FIGURES}
+            key: round(float(np.mean([entry[mask][key] for mask in MASKS])), 4) for key in (*METRICS, "mean_slice_dice")
+        } | {f"{key}_interval": interval(np.mean([resampled[mask][key] for mask in MASKS], axis=0)) for key in METRICS}
         if on_val is not None:
             values = [entry[mask]["dice_at_val_threshold"] for mask in MASKS]
             entry["mean"]["dice_at_val_threshold"] = round(float(np.mean(values)), 4)
@@ -230,7 +230,7 @@ def single_slice_metrics(found: np.ndarray, mask: np.ndarray) -> dict[str, float
 
 def surface_distances_95(found: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """95th-percentile symmetric surface distance of each slice, pixels; ``(n, h, w)`` bool, none empty."""
-    import torch
+    import torch  # an extra, slow to import
     from monai.metrics import compute_hausdorff_distance
 
     if not len(found):

@@ -68,7 +68,7 @@ def draw_examples(
 
     :param most: methods shown, in the order given; floors are left out.
     """
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # an extra, slow to import
 
     data = comparison.data
     chosen = example_slices(data, comparison.masks[MASKS[0]], count)
@@ -108,7 +108,7 @@ def draw_trainings(bundles: Sequence[ModelBundle], picture: Path) -> bool:
 
     :return: False where no run's log holds it: nothing is drawn then.
     """
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # an extra, slow to import
 
     figure = Figure(figsize=(7.5, 5), layout="constrained")
     axes, floors = figure.subplots(), set()
@@ -199,7 +199,7 @@ def _legend_below(axes: Any, title: str | None = None) -> None:
 
 
 def _panels(count: int) -> tuple[Any, Any]:
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # an extra, slow to import
 
     figure = Figure(figsize=(4.6 * count, 6.0), layout="constrained")
     return figure, figure.subplots(1, count)
@@ -207,7 +207,7 @@ def _panels(count: int) -> tuple[Any, Any]:
 
 def _styles(comparison: Comparison) -> dict[str, dict[str, Any]]:
     """A color for each model, a line for each of its methods (``model/method``); floors gray and dashed."""
-    from matplotlib import colormaps
+    from matplotlib import colormaps  # an extra, slow to import
 
     styles: dict[str, dict[str, Any]] = {}
     colors = cycle(colormaps["tab10"](range(10)))

@@ -81,7 +81,7 @@ def _of_source(source: str) -> Callable[[ModelBundle, torch.device], HeatOf]:
 
 
 def _cam(network: torch.nn.Module, shrink: int, device: torch.device) -> HeatOf:
-    from monai.visualize import CAM
+    from monai.visualize import CAM  # an extra, slow to import
 
     cam = CAM(network, target_layers=CAM_LAYER, fc_layers="resnet.fc", postprocessing=_as_it_is)
 
@@ -96,7 +96,7 @@ def _cam(network: torch.nn.Module, shrink: int, device: torch.device) -> HeatOf:
 
 
 def _grad_cam(network: torch.nn.Module, shrink: int, device: torch.device) -> HeatOf:
-    from monai.visualize import GradCAM
+    from monai.visualize import GradCAM  # an extra, slow to import
 
     # Backward through channels-last weights with hooks crashes torch 2.13 on CPU.
     network.requires_grad_(True)

@@ -186,7 +186,7 @@ def means_by_tag(scores: Sequence[LungScore]) -> dict[str, dict[str, float]]:
 def draw_lungs(volume: Volume, labels: np.ndarray, reference: np.ndarray | None = None, slices: int = 8) -> Image.Image:
     """Axial slices in a lung window with the outlines of the right (red) and left lung (blue) and of the reference
     (green), as a Pillow image; the slices are spread over the height of the lungs, or of the scan where it has none."""
-    from PIL import Image
+    from PIL import Image  # slow to import
     from skimage.segmentation import find_boundaries
 
     view = volume.view

@@ -14,7 +14,7 @@ from ..models.bundle import ModelBundle
 from .localizers import Localizer
 
 SEED_BEHIND = re.compile(r"[-_ ]?(seed)?\d+$")
-FIGURES = ("average_precision", "best_dice")
+METRICS = ("average_precision", "best_dice")
 
 
 def over_seeds(localizers: Sequence[Localizer], entries: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -36,7 +36,7 @@ def over_seeds(localizers: Sequence[Localizer], entries: Mapping[str, Mapping[st
             continue
         bundle, slash, method = rows[0].name.partition("/")
         metrics: dict[str, Any] = {"rows": [row.name for row in rows]}
-        for key in FIGURES:
+        for key in METRICS:
             values = [float(entries[row.name]["mean"][key]) for row in rows]
             metrics[key] = {
                 "mean": round(float(np.mean(values)), 4),

@@ -173,7 +173,7 @@ def _plain(score: LesionScore) -> dict[str, Any]:
 
 
 def _draw_agreement(scores: list[LesionScore], metrics: dict[str, Any], picture: Path) -> None:
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # an extra, slow to import
 
     figure = Figure(figsize=(5.6, 4.2), layout="constrained")
     axes = figure.subplots()

@@ -47,7 +47,7 @@ def names_beside(path: Path, stem: str) -> Names:
 def names_of_table(text: str, ending: str) -> Names:
     """Names from the text of a color table or list of labels; none where it is something else.
 
-    :param ending: of the file, which tells how it is written.
+    :param ending: of the file, which shows how it is written.
 
     >>> names_of_table("# Color table\\n0 Background 0 0 0 0\\n1 right_lung 90 160 220 255\\n", ".ctbl")
     {0: 'Background', 1: 'right_lung'}
@@ -102,7 +102,7 @@ def names_in_nifti(path: Path) -> Names:
         else:
             head_bytes, offset = 348, int(struct.unpack(order + "f", head[108:112])[0])
         rest = head[head_bytes:] + stream.read(max(0, min(offset - len(head), MOST_EXTENSION_BYTES)))
-        if rest[:1] != b"\x00":  # the first byte says whether there are extensions
+        if rest[:1] != b"\x00":  # the first byte states whether there are extensions
             text = rest.decode("utf-8", "replace")
             pairs = re.findall(
                 r'<Label\s[^>]*?Key="(\d{1,9})"[^>]*>\s*(?:<!\[CDATA\[(.*?)\]\]>|([^<]*))\s*</Label>', text, re.DOTALL
@@ -119,7 +119,7 @@ def _of_json(text: str) -> Names:
     inner = record.get("labels", record.get("label_names")) if isinstance(record, dict) else None
     pairs = inner.items() if isinstance(inner, dict) else record.items() if isinstance(record, dict) else ()
     names = {int(key): value for key, value in pairs if re.fullmatch(r"\d{1,9}", key) and isinstance(value, str)}
-    # The other way round only where it is said that these are labels: any number may stand beside a name.
+    # The other way round only where these are known to be labels: any number may stand beside a name.
     named = inner.items() if isinstance(inner, dict) else ()
     return names | {value: key for key, value in named if type(value) is int and value >= 0}
 

@@ -58,7 +58,7 @@ class Labels:
 class LungMask:
     """A lung mask on a CT's grid.
 
-    :param array: ``(k, j, i)`` uint8: 1 right and 2 left lung where the mask tells them apart, else 1.
+    :param array: ``(k, j, i)`` uint8: 1 right and 2 left lung where the mask separates them, else 1.
     :param warnings: a sentence each.
     """
 
@@ -202,7 +202,7 @@ def holds_labels(path: Path) -> bool:
 
     A packed CT takes more room than labels do, so that it is not unpacked here. What cannot be read holds none.
     """
-    import SimpleITK as sitk  # noqa: N813
+    import SimpleITK as sitk  # noqa: N813  (slow to import)
 
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))

@@ -50,7 +50,7 @@ def read_nifti(path: Path, stage: str) -> StoredImage:
     :raises LesionDecompError: not NIfTI, damaged, truncated, not 3-D, several components, an impossible spacing.
     """
     with open(path, "rb") as file:
-        packing = packing_of(file.read(3))  # whatever the name says
+        packing = packing_of(file.read(3))  # whatever the name promises
         file.seek(0)
         stream = Unpacked(file, packing)
         try:
@@ -105,7 +105,7 @@ class _Header:
         self.dtype: np.dtype = fields.get_data_dtype()
         offset = float(fields["vox_offset"])
         if not HEADER_BYTES[version] <= offset <= 2**28:
-            raise damaged(stage, FILE, "voxels said to begin inside the header")
+            raise damaged(stage, FILE, "voxels that begin inside the header")
         self._rest = int(offset) - len(data)
         self.slope, self.intercept = float(fields["scl_slope"]), float(fields["scl_inter"])
         self.qform_code, self.sform_code = int(fields["qform_code"]), int(fields["sform_code"])
@@ -131,7 +131,7 @@ class _Header:
         return self.qform_code > 0 and _is_usable(self.qform)
 
     def voxels(self, stream: Unpacked, stage: str) -> np.ndarray:
-        """``(k, j, i)``, native byte order, scaled slice by slice to float32 where the header says so.
+        """``(k, j, i)``, native byte order, scaled slice by slice to float32 where the header states it.
 
         :raises EOFError, OSError, zlib.error: a damaged stream.
         :raises LesionDecompError: fewer voxels than promised.
@@ -167,7 +167,7 @@ def _size(fields: Any, stage: str) -> tuple[int, int, int]:
 
 def _qform(fields: Any) -> np.ndarray:
     """Index to RAS by the header's quaternion and offset, ``(4, 4)``; zeros where they are impossible."""
-    from nibabel.spatialimages import HeaderDataError
+    from nibabel.spatialimages import HeaderDataError  # slow to import
 
     fields["pixdim"][0] = -1 if fields["pixdim"][0] < 0 else 1  # which nibabel wants; 0 stands for 1
     try:

@@ -40,7 +40,7 @@ ENCODINGS = {"raw": "raw", "txt": "text", "text": "text", "ascii": "text", "hex"
 
 @dataclass(frozen=True)
 class NrrdHeader:
-    """What a NRRD header says.
+    """What a NRRD header states.
 
     :param fields: by lower-case name.
     :param own: keys and values of the writer's own (``key:=value``), as 3D Slicer describes segments.
@@ -86,7 +86,7 @@ class NrrdHeader:
 
     @property
     def has_orientation(self) -> bool:
-        """Whether the header says where right and left are."""
+        """Whether the header states where right and left are."""
         return self.space in SPACES
 
     @property

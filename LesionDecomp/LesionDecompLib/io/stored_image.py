@@ -138,7 +138,7 @@ def no_spacing(kind: str) -> Oddity:
 def bytes_left_over(kind: str) -> Oddity:
     """Warning about bytes that lie behind the voxels."""
     return Oddity(
-        f"The {kind} file holds more than its header says; the rest was passed over.", "bytes_left_over", 1, 0
+        f"The {kind} file holds more than its header states; the rest was passed over.", "bytes_left_over", 1, 0
     )
 
 

@@ -29,7 +29,7 @@ class Measurement:
     :param unit: may be empty.
     :param definition: one or two sentences.
     :param decimals: digits worth showing in a table.
-    :param source: the publication that a cut or scale is from; empty where the definition says all.
+    :param source: the publication that a cut or scale is from; empty where the definition is complete.
     """
 
     key: str

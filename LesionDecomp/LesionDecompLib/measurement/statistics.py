@@ -1,6 +1,6 @@
 """The measurements of a segmented CT: how they are computed, and how they are written down.
 
-:func:`lesion_statistics` computes them for the two lungs and their thirds; :mod:`.definitions` says what each means.
+:func:`lesion_statistics` computes them for the two lungs and their thirds; :mod:`.definitions` defines each.
 """
 
 from __future__ import annotations

@@ -222,7 +222,7 @@ class ModelBundle:
         Small ones are computed: on the meta device, which computes shapes alone, PyTorch first loads its compilers, and
         that takes longer than thirty slices.
         """
-        import torch
+        import torch  # slow to import
 
         if self.task == "localizer":
             return

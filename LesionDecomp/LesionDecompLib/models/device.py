@@ -23,7 +23,7 @@ def choose_device(name: str = "auto") -> tuple[torch.device, str]:
     :param name: ``auto`` (CUDA, else MPS, else the CPU), ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
     :raises LesionDecompError: no such device here.
     """
-    import torch
+    import torch  # slow to import
 
     if name == "auto":
         if torch.cuda.is_available():
@@ -56,7 +56,7 @@ def has_nvidia_card() -> bool:
 
 
 def _without_gpu() -> str:
-    import torch
+    import torch  # slow to import
 
     if torch.version.cuda:
         return "torch finds no usable CUDA GPU"
@@ -67,7 +67,7 @@ def _without_gpu() -> str:
 
 def available_devices() -> dict[str, str]:
     """Name of each device that :func:`choose_device` takes here -> what it is, in words; ``auto`` comes first."""
-    import torch
+    import torch  # slow to import
 
     devices = {"auto": choose_device("auto")[1]}
     for number in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):

@@ -203,7 +203,7 @@ def _function(graph: OnnxGraph, node: fx.Node, names: dict[fx.Node, Names]) -> N
 
 
 def _started(model: bytes) -> onnxruntime.InferenceSession:
-    import onnxruntime
+    import onnxruntime  # an extra, slow to import
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()

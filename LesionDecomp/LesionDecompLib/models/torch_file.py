@@ -39,7 +39,7 @@ def load_torch_file(file: str | Path | BinaryIO) -> Any:
     :raises NotTensorsError: another format, compressed or doubled entries, a name that no file of tensors needs,
         tensors that reach beyond their numbers, damage.
     """
-    import torch
+    import torch  # slow to import
 
     try:
         with zipfile.ZipFile(file) as archive:
@@ -108,7 +108,7 @@ def _check_tensors(content: Any, records: Counter[int]) -> None:
 
 
 def _tensors(content: Any) -> Iterator[torch.Tensor]:
-    import torch
+    import torch  # slow to import
 
     waiting, seen = [content], set[int]()
     while waiting:

@@ -21,7 +21,7 @@ def packed_weights(state: Mapping[str, torch.Tensor], half: bool) -> bytes:
 
     :param half: store floating-point weights as float16, but for those that float16 cannot hold.
     """
-    from safetensors.torch import save
+    from safetensors.torch import save  # not before: it loads torch
 
     return save({name: _stored(tensor, half) for name, tensor in state.items()})
 
@@ -31,14 +31,14 @@ def unpacked_weights(data: bytes, format_version: int) -> dict[str, torch.Tensor
 
     :raises NotTensorsError, SafetensorError, KeyError: not such a file, or damaged.
     """
-    from safetensors.torch import load
+    from safetensors.torch import load  # not before: it loads torch
 
     return load_torch_file(io.BytesIO(data)) if format_version == 1 else load(data)
 
 
 def _stored(tensor: torch.Tensor, half: bool) -> torch.Tensor:
     """A copy as the file keeps it; layers that two decoders share are stored once for each."""
-    import torch
+    import torch  # slow to import
 
     copy = tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
     if not half or not copy.is_floating_point():

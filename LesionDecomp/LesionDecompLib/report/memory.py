@@ -27,7 +27,7 @@ def peak_memory_mib() -> float | None:
     if mark is not None:
         return round(mark, 1)
     try:
-        import resource
+        import resource  # not on Windows
     except ImportError:  # Windows
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -30,7 +30,7 @@ MEASUREMENTS_TOP = PANELS_TOP + AXIAL_ROWS * (AXIAL_CELL[1] + GAP) + 20
 CURVE_TOP, BAR_TOP = MEASUREMENTS_TOP + 196, MEASUREMENTS_TOP + 300
 BACKGROUND, PANEL_EDGE, RULE = (11, 13, 17), (44, 50, 60), (58, 64, 76)
 FAINT, WARNING = (150, 160, 174), (255, 190, 90)
-KEY_FIGURES = (*AMOUNTS, "lesion_hu_mean", "lung_hu_mean")
+KEY_MEASUREMENTS = (*AMOUNTS, "lesion_hu_mean", "lung_hu_mean")
 
 
 def draw_overview(volume: Volume, result: SegmentResult, title: str = "") -> Image.Image:
@@ -90,7 +90,7 @@ def _draw_measurements(draw: ImageDraw.ImageDraw, left: int, top: int, statistic
     for x, side in zip(columns, SIDES, strict=True):
         write(draw, (x, top + 20), side.capitalize(), 17, FAINT, anchor="rs")
     draw.line([(left, top + 32), (columns[-1], top + 32)], fill=RULE)
-    for number, key in enumerate(KEY_FIGURES):
+    for number, key in enumerate(KEY_MEASUREMENTS):
         y = top + 58 + number * 35
         measured = measurement(key)
         write(draw, (left, y), measured.header, 19, FAINT, anchor="ls")

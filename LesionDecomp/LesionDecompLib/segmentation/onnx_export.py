@@ -124,7 +124,7 @@ def export_onnx(bundle: ModelBundle, path: str | Path) -> float:
         file cannot be written.
     """
     try:
-        import onnx
+        import onnx  # an extra, slow to import
         import onnxruntime
         import onnxscript  # noqa: F401  # torch's exporter needs it
     except ImportError as error:
@@ -145,7 +145,7 @@ def export_onnx(bundle: ModelBundle, path: str | Path) -> float:
     with torch.no_grad(), _quiet_exporter():
         program = torch.onnx.export(
             wrapped,
-            (_slices(channels, *CHECKED_SIZES[0]),),
+            (drawn_slices(channels, *CHECKED_SIZES[0]),),
             input_names=["x"],
             output_names=[output],
             dynamic_shapes=({0: batch, 2: rows, 3: columns},),
@@ -163,7 +163,7 @@ def export_onnx(bundle: ModelBundle, path: str | Path) -> float:
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     worst = 0.0
     for size in CHECKED_SIZES:
-        x = _slices(channels, *size)
+        x = drawn_slices(channels, *size)
         found = session.run([output], {"x": x.numpy()})[0]
         worst = max(worst, float(np.abs(found - _expected(bundle, network, wrapped, x)).max()))
     if not worst <= LARGEST_ERROR:
@@ -197,7 +197,7 @@ def _expected(bundle: ModelBundle, network: nn.Module, wrapped: nn.Module, x: to
         return wrapped(x).numpy()
 
 
-def _slices(channels: int, count: int, rows: int, columns: int) -> torch.Tensor:
+def drawn_slices(channels: int, count: int, rows: int, columns: int) -> torch.Tensor:
     """Slices to try the network on: smooth gray in an ellipse of lung, with bright spots."""
     generator = torch.Generator().manual_seed(rows)
     coarse = torch.rand(count, channels, rows // 8, columns // 8, generator=generator)

@@ -20,7 +20,7 @@ def draw_curves(log: Path, picture: Path) -> bool:
     A column that is the floor of others is a line through their axes.
     """
     try:
-        from matplotlib.figure import Figure
+        from matplotlib.figure import Figure  # an extra, slow to import
     except ImportError:
         return False
     if not log.exists():

@@ -67,7 +67,7 @@ def total(value: torch.Tensor) -> torch.Tensor:
     """Sum of ``value`` over all ranks, differentiable."""
     if world_size() == 1:
         return value
-    from torch.distributed.nn.functional import all_reduce
+    from torch.distributed.nn.functional import all_reduce  # not before: it loads torch
 
     return all_reduce(value)
 

@@ -134,10 +134,10 @@ def _licenses(known: dict[str, str], counts: dict[Collection, int]) -> dict[str,
         f"{text}: " + ", ".join(collection.name for collection in counts if collection.license == text)
         for text in licenses
     ]
-    said = [f"{collection.name}: {collection.attribution}" for collection in counts]
+    credits = [f"{collection.name}: {collection.attribution}" for collection in counts]
     return {
         "license": "; ".join([known["license"], *named] if known else named),
-        "attribution": ". ".join([known["attribution"], *said] if known else said),
+        "attribution": ". ".join([known["attribution"], *credits] if known else credits),
         "collections": [
             {"name": collection.name, "scans": count, "license": collection.license}
             | {"attribution": collection.attribution}

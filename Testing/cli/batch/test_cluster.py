@@ -179,10 +179,12 @@ def test_the_summary_is_there_from_the_first_finished_case_on(tmp_path):
 
 
 class TestBoard:
-    def test_the_line_counts_and_reckons_the_rate_from_what_this_run_has_done(self):
+    def test_the_line_counts_and_reckons_the_rate_from_what_this_run_has_done(self, monkeypatch):
+        now = [1000.0]
+        monkeypatch.setattr(time, "monotonic", lambda: now[0])
         board = Board(total=100, there=40)
         assert board.line(2) == "40 of 100 cases done, 0 failed, 2 workers"
-        board._times[0] -= 360
+        now[0] += 360
         for number in range(10):
             board.count(failed=number == 0)
         assert board.line(1) == "49 of 100 cases done, 1 failed, 100 an hour, 30 min left, 1 worker"

@@ -25,7 +25,7 @@ def labels_file(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_labelled_scan_becomes_a_training_set(sample_folder, labels_file, tmp_path):
+def test_a_labeled_scan_becomes_a_training_set(sample_folder, labels_file, tmp_path):
     rows = ["case,slice,label,split"]
     rows += [f"chest_ct_tumor,{z},{label},train" for z, label in ((0, 0), (14, 1), (16, "lesion"), (40, "normal"))]
     out = tmp_path / "set"

@@ -55,7 +55,7 @@ def cluster_client(scheduler: str | None, processes: int) -> Iterator[Client]:
 
 @contextmanager
 def _connected(scheduler: str, cluster: Any = None) -> Iterator[Client]:
-    from distributed import Client
+    from distributed import Client  # not before: --help answers at once
 
     where: dict[str, Any] = {"address": cluster if cluster is not None else scheduler}
     if scheduler.lower().endswith(".json"):
@@ -78,7 +78,7 @@ def _connected(scheduler: str, cluster: Any = None) -> Iterator[Client]:
 
 @contextmanager
 def _local_cluster(processes: int) -> Iterator[Any]:
-    import dask
+    import dask  # not before: --help answers at once
     from distributed import LocalCluster
 
     with dask.config.set(CALM):

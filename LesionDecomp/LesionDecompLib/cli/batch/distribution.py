@@ -124,7 +124,7 @@ class CaseDistribution:
 
     def _row(self, ended: Ended[int], waiting: _Numbers) -> CaseRow | None:
         """What came of a task; None where its case is run again."""
-        from distributed import KilledWorker
+        from distributed import KilledWorker  # not before: --help answers at once
 
         from .. import error_sentence
 
@@ -149,7 +149,7 @@ class CaseDistribution:
         return CaseRow("failed", error_sentence(error) if isinstance(error, Exception) else str(error))
 
     def _report(self, number: int, case: Case, row: CaseRow) -> None:
-        from .. import notify, print_line
+        from .. import notify, print_line  # not before: --help answers at once
 
         self._board.clear()
         self._board.count(row.status == "failed")
@@ -162,7 +162,7 @@ class CaseDistribution:
             print_line(f"{label} {row.line}")
 
     def _report_unfit(self) -> None:
-        from .. import notify
+        from .. import notify  # not before: --help answers at once
 
         for sentence in self._workforce.unreported():
             self._board.clear()

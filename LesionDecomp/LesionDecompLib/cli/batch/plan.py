@@ -44,7 +44,7 @@ def plan_cases(
     :param several: a subfolder for a single input, too.
     :return: the cases in the order of the inputs.
     """
-    from ...io.readers import case_name
+    from ...io.readers import case_name  # not before: --help answers at once
 
     found_in = found_in or {}
     unique = list({path.absolute(): path for path in inputs}.values())
@@ -86,7 +86,7 @@ def check_inputs_stay(cases: list[Case], output: Path, others: list[Path]) -> No
     :param others: files that are read beside the cases' own, e.g. the lung mask.
     :raises LesionDecompError: naming the input.
     """
-    from ...report.case import ALL_FILES
+    from ...report.case import ALL_FILES  # not before: --help answers at once
 
     inputs = [path.resolve() for path in [*(case.path for case in cases), *others]]
     # Few inputs are called as a result is: a cohort's folders need not be looked at one by one.

@@ -87,7 +87,7 @@ class CaseRunner:
 
     def is_done(self, case: Case) -> bool:
         """Whether an earlier run has done it, by the state of its files; it is then adopted."""
-        from .finished import adopt, is_same_input
+        from .finished import adopt, is_same_input  # not before: --help answers at once
 
         report = self._earlier(case) if self._earlier is not None else None
         if report is None or not is_same_input(case, report):
@@ -113,7 +113,7 @@ class CaseRunner:
         except Cancelled:
             return CaseRow("")
         except Exception as error:
-            from .. import error_sentence
+            from .. import error_sentence  # not before: --help answers at once
 
             return CaseRow("failed", error_sentence(error), case.input_sha256)
         warnings = tuple(str(warning) for warning in result.warnings)
@@ -178,7 +178,7 @@ class CaseRunner:
 
     def _read(self, case: Case) -> ReadCase | None:
         """Read a case; None when an earlier run has done it with this very CT."""
-        from ...ct.checks import check_chest_ct
+        from ...ct.checks import check_chest_ct  # not before: --help answers at once
         from ...io.atomic import existing_error
         from ...io.dicom.seg import check_dicom_input
         from ...io.masks import read_labels, read_lungs
@@ -234,7 +234,7 @@ class CaseRunner:
 
     def _write(self, case: Case, read: ReadCase, result: SegmentResult) -> SegmentResult:
         """Write a case; return the result with what there is to report about writing it."""
-        from ...io.dicom.choice import recorded
+        from ...io.dicom.choice import recorded  # not before: --help answers at once
         from ...report.case import write_case
         from ...report.manifest import file_sha256
 
@@ -271,14 +271,14 @@ class CaseRunner:
         return replace(result, warnings=[*result.warnings, *warnings])
 
     def _failed(self, case: Case, label: str, error: Exception) -> None:
-        from .. import error_sentence, notify
+        from .. import error_sentence, notify  # not before: --help answers at once
 
         self._progress.clear()
         case.status, case.message = "failed", error_sentence(error)
         notify(f"{label} {case.message}".lstrip())
 
     def _done(self, case: Case, label: str, result: SegmentResult) -> None:
-        from .. import notify, print_line
+        from .. import notify, print_line  # not before: --help answers at once
 
         self._progress.clear()
         case.status, case.message, case.measurements = "done", " ".join(result.warnings), result.statistics[0].values
@@ -288,7 +288,7 @@ class CaseRunner:
 
     def _load(self) -> Segmenter:
         if self._segmenter is None:
-            from ...pipeline import Segmenter
+            from ...pipeline import Segmenter  # not before: --help answers at once
 
             lesion_bundle, lung_bundle = self._bundles
             args = self._args
@@ -305,7 +305,7 @@ class CaseRunner:
 
 def measurements_line(result: SegmentResult) -> str:
     """The key measurements of both lungs in one line."""
-    from ...measurement.definitions import measurement
+    from ...measurement.definitions import measurement  # not before: --help answers at once
 
     values = result.statistics[0].values
     keys = ("lung_volume_ml", "lesion_volume_ml", "involvement_percent", "lesion_count", "largest_lesion_ml")

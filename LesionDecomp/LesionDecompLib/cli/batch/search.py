@@ -191,7 +191,7 @@ def _begins_as_dicom(archive: zipfile.ZipFile, name: str) -> bool:
 
 def _has_eight_bits(file: Path) -> bool:
     """Whether the header states so; what cannot be read is left to the reader, which states why."""
-    import SimpleITK as sitk  # noqa: N813
+    import SimpleITK as sitk  # noqa: N813  (not before: --help answers at once)
 
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(file))

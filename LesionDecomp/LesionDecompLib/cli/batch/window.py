@@ -59,7 +59,7 @@ class TaskWindow(Generic[T]):
     """
 
     def __init__(self, client: Client, name: str, task: Callable[[T, int], Any], work: Callable[[Any], Any]) -> None:
-        from distributed import as_completed
+        from distributed import as_completed  # not before: --help answers at once
 
         self._client, self._name, self._task, self._work = client, name, task, work
         self._pending: dict[int, _Pending[T]] = {}

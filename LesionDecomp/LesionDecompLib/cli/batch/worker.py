@@ -38,7 +38,7 @@ THREE_TIMES = "failed: its worker ended three times"
 
 @dataclass(frozen=True)
 class WorkerFacts:
-    """What a worker says of itself before its first case.
+    """What a worker reports of itself before its first case.
 
     :param name: of the worker; a number where this command has started it.
     :param models: SHA-256 of weights and of metadata, by task; empty where they cannot be had.
@@ -186,7 +186,7 @@ class _SecedingTurns(Turns):
         self._turns, self._share = turns, share
 
     def to_networks(self) -> None:
-        from distributed import secede
+        from distributed import secede  # not before: --help answers at once
 
         self._turns.to_networks()
         compute_on(self._share)  # here: torch keeps the number by thread
@@ -197,7 +197,7 @@ class _SecedingTurns(Turns):
 
 
 def compute_on(share: Share) -> None:
-    """Compute on this worker's share of the cores, whatever OMP_NUM_THREADS (which Dask's nanny sets to 1) says."""
+    """Compute on this worker's share of the cores, whatever OMP_NUM_THREADS (which Dask's nanny sets to 1) holds."""
     import torch
     from dask.system import CPU_COUNT  # knows limits of containers, too
 
@@ -210,7 +210,7 @@ def device_of(names: list[str], share: Share) -> str:
     if len(names) > 1:
         return names[share.index % len(names)]
     if share.count > 1 and names[0] in ("auto", "cuda") and "CUDA_VISIBLE_DEVICES" not in os.environ:
-        import torch
+        import torch  # not before: --help answers at once
 
         if torch.cuda.is_available():
             return f"cuda:{share.index % torch.cuda.device_count()}"
@@ -218,7 +218,7 @@ def device_of(names: list[str], share: Share) -> str:
 
 
 def _new_runner(task: CaseTask, place: _Workplace) -> CaseRunner:
-    from ...models.bundle import find_bundle
+    from ...models.bundle import find_bundle  # not before: --help answers at once
     from .finished import report_finder
     from .runner import CaseRunner
 
@@ -230,7 +230,7 @@ def _new_runner(task: CaseTask, place: _Workplace) -> CaseRunner:
 
 
 def _facts(name: str, task: CaseTask, files: tuple[str, ...], output: str) -> WorkerFacts:
-    from ...io.atomic import check_writable, process_mark
+    from ...io.atomic import check_writable, process_mark  # not before: --help answers at once
     from ...models.bundle import find_bundle
     from ...models.device import choose_device
     from ...report.case import check_support
@@ -280,7 +280,7 @@ def _place_of(task: CaseTask) -> list[str]:
 
 
 def _at_scheduler(method: str, **arguments: Any) -> Any:
-    from distributed import get_worker
+    from distributed import get_worker  # not before: --help answers at once
     from distributed.utils import sync
 
     worker = get_worker()

@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         args.usage_error("--repeats from 1, --slices from 3 to 4096")
     if args.steps is not None and not 2 <= args.steps <= 10_000:
         args.usage_error("--steps from 2 to 10000")
-    from ...io.atomic import write_text
+    from ...io.atomic import write_text  # not before: --help answers at once
     from .. import print_line
 
     table, metrics = _of_segmentation(args) if args.train is None else _of_training(args)
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _of_segmentation(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
-    from .. import notify
+    from .. import notify  # not before: --help answers at once
     from ..demo import sample_path
     from .job import Chosen, as_table, run_benchmark, scaling, start_up
 
@@ -89,7 +89,7 @@ def _of_segmentation(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
 
 def _of_training(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     ask_for_large_pages()
-    from .. import notify
+    from .. import notify  # not before: --help answers at once
     from .training import as_table, run_training_benchmark
 
     metrics = run_training_benchmark(args.train, args.presets, args.steps, args.device, notify)

@@ -13,7 +13,7 @@ TAGS = ("AcquisitionDate", "SeriesDate", "StudyDate", "ContentDate")  # the near
 
 def acquisition_date(source: Path, series: str | None = None) -> date | None:
     """The date of a series, as :func:`.series.read_dicom` chooses it; None where the header states none."""
-    import pydicom
+    import pydicom  # slow to import
 
     try:
         found = find_series(source, "Reading the date", series)

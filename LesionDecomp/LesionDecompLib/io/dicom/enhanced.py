@@ -45,7 +45,7 @@ def frames_of(image: DicomSlice) -> list[DicomSlice] | None:
     :param image: what the file as a whole states; where a frame states something else, that holds.
     :return: None where the file describes another number of frames than it has.
     """
-    import pydicom
+    import pydicom  # slow to import
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

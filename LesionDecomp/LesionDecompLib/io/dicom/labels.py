@@ -42,7 +42,7 @@ class StoredLabels:
 
 def label_object(path: Path) -> str | None:
     """Whether a file is a DICOM segmentation (``"SEG"``), a set of contours (``"RTSTRUCT"``), or neither."""
-    import pydicom
+    import pydicom  # slow to import
 
     if not lengths_fit(path):
         return None
@@ -66,7 +66,7 @@ def opened(path: Path, stage: str) -> Iterator[Dataset]:
 
     :raises LesionDecompError: damaged or truncated.
     """
-    import pydicom
+    import pydicom  # slow to import
 
     if not lengths_fit(path):
         raise damaged(stage, f"DICOM file '{path.name}'")

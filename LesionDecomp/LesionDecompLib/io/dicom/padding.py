@@ -57,7 +57,7 @@ class Padding:
 
 
 def _reaching_edges(marked: np.ndarray) -> np.ndarray:
-    from skimage.measure import label
+    from skimage.measure import label  # slow to import
 
     areas = label(marked, connectivity=1)
     edges = np.unique(np.concatenate([areas[0], areas[-1], areas[:, 0], areas[:, -1]]))

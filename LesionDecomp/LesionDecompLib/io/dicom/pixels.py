@@ -104,7 +104,7 @@ class PixelReader:
         return values.astype(kind.newbyteorder("="), copy=False).reshape(rows, columns)
 
     def _unpack(self, item: DicomSlice) -> np.ndarray:
-        import SimpleITK as sitk  # noqa: N813
+        import SimpleITK as sitk  # noqa: N813  (slow to import)
 
         syntax = item.tags["syntax"]
         check_syntax(syntax, self._stage, item.path.name)
@@ -128,7 +128,7 @@ class PixelReader:
         return sitk.GetArrayFromImage(image)
 
     def _inflated(self, item: DicomSlice) -> np.ndarray:
-        import pydicom
+        import pydicom  # slow to import
 
         try:
             with warnings.catch_warnings():

@@ -120,7 +120,7 @@ def _fill(plane: np.ndarray, outline: np.ndarray) -> None:
 
     :param outline: ``(n, 2)`` column and row.
     """
-    from skimage.draw import polygon
+    from skimage.draw import polygon  # slow to import
 
     rows, columns = polygon(outline[:, 1], outline[:, 0], plane.shape)
     plane[rows, columns] ^= True

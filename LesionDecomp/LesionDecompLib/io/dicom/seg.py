@@ -55,7 +55,7 @@ def check_dicom_seg_support() -> None:
     :raises LesionDecompError: highdicom is missing.
     """
     try:
-        import highdicom  # noqa: F401
+        import highdicom  # noqa: F401  (an extra, slow to import)
     except ImportError as error:
         raise OutputError(
             STAGE,
@@ -158,7 +158,7 @@ def _segmentation(
     model_sha256: str,
 ) -> Any:
     """The DICOM object; ``pixels`` is ``(n, rows, columns, structures)`` uint8, a frame for each of the slices."""
-    import highdicom
+    import highdicom  # an extra, slow to import
 
     images = source_images(items, slice_distance)
     if items[0].frames > 1:  # a frame for each of the file's, in its order
@@ -205,7 +205,7 @@ def _slice_distance(volume: Volume) -> float:
 
 
 def _described(number: int, structure: Structure, model: Algorithm | None) -> Any:
-    import highdicom
+    import highdicom  # an extra, slow to import
 
     supplied = model is None
     kinds = highdicom.seg.SegmentAlgorithmTypeValues
@@ -234,7 +234,7 @@ def _described(number: int, structure: Structure, model: Algorithm | None) -> An
 
 
 def _concept(code: Code) -> Any:
-    from highdicom.sr import CodedConcept
+    from highdicom.sr import CodedConcept  # an extra, slow to import
 
     scheme, value, meaning = code
     return CodedConcept(value=value, scheme_designator=scheme, meaning=meaning)

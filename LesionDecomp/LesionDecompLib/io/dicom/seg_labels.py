@@ -188,7 +188,7 @@ def _pixels(data: Dataset, path: Path, rows: int, columns: int, frames: int, sta
 
 
 def _pixels_begin(path: Path) -> int:
-    import pydicom
+    import pydicom  # slow to import
 
     data = pydicom.dcmread(path, force=True, defer_size=1, specific_tags=["PixelData"])
     return int(data.get_item("PixelData", keep_deferred=True).value_tell)

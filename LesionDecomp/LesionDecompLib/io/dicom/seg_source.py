@@ -61,7 +61,7 @@ def source_images(items: Iterable[DicomSlice], slice_distance: float) -> list[Da
 
 
 def _image(item: DicomSlice, slice_distance: float) -> Dataset:
-    import highdicom
+    import highdicom  # an extra, slow to import
     import pydicom
 
     with warnings.catch_warnings():

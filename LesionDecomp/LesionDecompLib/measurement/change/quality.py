@@ -17,7 +17,7 @@ from .scan import Scan
 FINE_MM = 2.0  # grid on which vessels are looked for
 VESSEL_GRAY = 0.45  # about -550 HU where healthy lung has -850
 RIM_MM = 6.0  # at the lungs' edge that vessels are not looked for in
-FEWEST_VESSELS = 200  # points; with fewer their distance says little
+FEWEST_VESSELS = 200  # points; with fewer their distance means little
 MOST_VOLUME_PERCENT = 30.0
 LEAST_DICE = 0.90
 MOST_VESSEL_MM = 3.0

@@ -104,7 +104,7 @@ class _Steps:
 
     def run(self, method: sitk.ImageRegistrationMethod, fixed: sitk.Image, moving: sitk.Image) -> None:
         """Run an optimizer, one step after the other."""
-        import SimpleITK as sitk  # noqa: N813
+        import SimpleITK as sitk  # noqa: N813  (slow to import)
 
         method.AddCommand(sitk.sitkIterationEvent, self.take)
         try:
@@ -132,7 +132,7 @@ class _Work:
 
     def displacement(self) -> tuple[np.ndarray, float]:
         """``(3, z, y, x)`` float32 RAS mm on the later scan's grid, and how much larger tissue is in the later scan."""
-        import SimpleITK as sitk  # noqa: N813
+        import SimpleITK as sitk  # noqa: N813  (slow to import)
 
         best: sitk.Transform = self._start()
         difference, scale = self._difference(best), 1.0
@@ -158,7 +158,7 @@ class _Work:
 
     def _start(self) -> sitk.AffineTransform:
         """No motion, or that of the lungs' middles where the lungs then overlap better."""
-        import SimpleITK as sitk  # noqa: N813
+        import SimpleITK as sitk  # noqa: N813  (slow to import)
 
         middles = [
             (grid.points()[share > 0.5]).mean(axis=0)
@@ -180,7 +180,7 @@ class _Work:
         return float((self.moving_lungs[tuple(index[inside].T)] > 0.5).sum())
 
     def _method(self) -> sitk.ImageRegistrationMethod:
-        import SimpleITK as sitk  # noqa: N813
+        import SimpleITK as sitk  # noqa: N813  (slow to import)
 
         method = sitk.ImageRegistrationMethod()
         method.SetNumberOfThreads(1)
@@ -205,7 +205,7 @@ class _Work:
         return _image((~hidden).astype(np.uint8), self.grids[1])
 
     def _affine(self, start: sitk.Transform) -> sitk.Transform:
-        import SimpleITK as sitk  # noqa: N813
+        import SimpleITK as sitk  # noqa: N813  (slow to import)
 
         moved = sitk.AffineTransform(start)
         method = self._method()
@@ -222,7 +222,7 @@ class _Work:
         return moved
 
     def _splines(self, affine: sitk.Transform) -> sitk.Transform:
-        import SimpleITK as sitk  # noqa: N813
+        import SimpleITK as sitk  # noqa: N813  (slow to import)
 
         size, spacing = self.fixed.GetSize(), self.grids[0].spacing
         found = [affine]
@@ -251,14 +251,14 @@ class _Work:
 
     def _difference(self, transform: sitk.Transform) -> float:
         """Mean squared difference of gray in and around the later lungs."""
-        import SimpleITK as sitk  # noqa: N813
+        import SimpleITK as sitk  # noqa: N813  (slow to import)
 
         moved, fixed = (sitk.GetArrayFromImage(image) for image in (self._moved(transform), self.fixed))
         return float(np.mean((moved - fixed)[self._compared] ** 2, dtype=np.float64))
 
     def _moved(self, transform: sitk.Transform) -> sitk.Image:
         """The earlier lungs on the later scan's grid."""
-        import SimpleITK as sitk  # noqa: N813
+        import SimpleITK as sitk  # noqa: N813  (slow to import)
 
         return sitk.Resample(self.moving, self.fixed, transform, sitk.sitkLinear, TISSUE, sitk.sitkFloat32)
 
@@ -271,7 +271,7 @@ def _depths(lungs: np.ndarray, lesions: np.ndarray, grid: CoarseGrid) -> np.ndar
 
 def _image(array: np.ndarray, grid: CoarseGrid) -> sitk.Image:
     """An image whose places are RAS, mm, as nothing of it ever leaves this module."""
-    import SimpleITK as sitk  # noqa: N813
+    import SimpleITK as sitk  # noqa: N813  (slow to import)
 
     image = sitk.GetImageFromArray(np.ascontiguousarray(array))
     image.SetOrigin([float(value) for value in grid.origin])

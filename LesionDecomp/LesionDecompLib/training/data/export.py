@@ -188,7 +188,7 @@ def _check_splits(rows: list[dict[str, str | int]]) -> None:
 
 def png_bytes(image: np.ndarray) -> bytes:
     """A slice ``(h, w)`` uint8 as a PNG file's content."""
-    from PIL import Image
+    from PIL import Image  # slow to import
 
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, "PNG")

@@ -155,7 +155,7 @@ def _read_all(folder: Path, files: list[str]) -> list[np.ndarray]:
 
 
 def _read_png(folder: Path, name: str) -> np.ndarray:
-    from PIL import Image
+    from PIL import Image  # slow to import
 
     try:
         path = (folder / name).resolve()

@@ -1,4 +1,4 @@
-"""The open collections that lung scans of the training table come from, with what their licenses ask to be said."""
+"""The open collections that lung scans of the training table come from, with the attribution that licenses ask for."""
 
 from __future__ import annotations
 
