@@ -6,13 +6,16 @@ import csv
 
 import numpy as np
 import pytest
+from LesionDecompLib.__main__ import main
 from LesionDecompLib.errors import LesionDecompError
+from LesionDecompLib.models.bundle import ModelBundle
 from LesionDecompLib.processes.training import check_training_set
 from LesionDecompLib.training.data.export import export_slices
 from LesionDecompLib.training.data.labels import SliceLabel
 from LesionDecompLib.training.data.reviewed import add_reviewed_case
 from LesionDecompLib.training.data.slices import SliceSet, read_index
 from segmented_case import segmented_sample
+from tiny_training import TINY
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +100,15 @@ def test_without_a_seen_slice_that_holds_lung_nothing_is_written(case, tmp_path)
             _add(tmp_path / "set", case, labels, "aa")
         assert error.value.code == "none_seen"
     assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.slow
+def test_the_training_there_is_learns_from_a_set_that_reviews_have_made(case, tmp_path):
+    """From reviewed cases to a model, by the command that everybody trains with."""
+    held = [int(n) for n in case[2]]
+    for identity in ("aa", "bb"):
+        _add(tmp_path / "set", case, {n: "lesion" if n % 2 else "normal" for n in held[5:-5]}, identity)
+    options = [text for one in TINY for text in ("--set", one)]
+    run = tmp_path / "run"
+    assert main(["train", "--data", str(tmp_path / "set"), "-o", str(run), "--device", "cpu", *options]) == 0
+    assert ModelBundle.load(run / "bundle").task == "lesions"
