@@ -146,7 +146,11 @@ def test_manifest_and_report_report_the_threshold_and_edits_as_they_are_now(logi
     slicer.util.arrayFromVolume(nodes.lesions)[:] = 0
     slicer.util.arrayFromVolumeModified(nodes.lesions)
     logic.result(nodes.heatmap).write_manifest(tmp_path / "run.json")
-    assert json.loads((tmp_path / "run.json").read_text("utf-8"))["statistics"][0]["lesion_volume_ml"] == 0.0
+    edited = json.loads((tmp_path / "run.json").read_text("utf-8"))
+    assert (
+        edited["review"]["statistics"][0]["lesion_volume_ml"] == figure(nodes, "both lungs", "lesion_volume_ml") == 0.0
+    )
+    assert edited["statistics"] == manifest["statistics"]  # the model's own stay beside it
     logic.result(nodes.heatmap).write_report(tmp_path / "report.html")
     html = (tmp_path / "report.html").read_text("utf-8")
     assert html.startswith("<!DOCTYPE html>") and html.count("<img ") == 8

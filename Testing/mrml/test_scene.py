@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from LesionDecompLib.ct.volume import Volume
 from LesionDecompLib.errors import LesionDecompError
+from LesionDecompLib.measurement.review import Decision, Review, SeenSlice
+from LesionDecompLib.report.manifest import build_manifest
 from LesionDecompMrml.scene_file import write_scene
 from repository import MODULE
 
@@ -154,6 +156,28 @@ def test_threshold_moves_on_in_a_reopened_scene(mrml_scene, logic, segmented, sc
     heatmap = slicer.util.getNode("Jane's CT heatmap")
     nodes = logic.updateThreshold(heatmap, 0.42, minimumVolumeMl=0.0)
     np.testing.assert_array_equal(array_of(nodes.lesions) != 0, (result.heat >= np.float32(0.42)) & (result.lungs != 0))
+
+
+@pytest.mark.slow
+def test_scene_of_a_reviewed_run_keeps_the_review_and_takes_it_for_no_edit(
+    mrml_scene, logic, segmented, untrained_segmenter, chest_case, tmp_path
+):
+    volume, own = segmented
+    flat = int(np.flatnonzero((own.lungs != 0) & (own.lesions == 0))[0])
+    manifest = build_manifest(volume, own)
+    paint = Decision((0.0, 0.0, 0.0), "paint", THRESHOLD, "", ((flat, 1),))
+    review = Review(manifest["input"]["sha256"], (paint,), (SeenSlice(3, True),))
+    result = untrained_segmenter.run(volume, lung_mask=chest_case[1], threshold=THRESHOLD, review=review)
+    write_scene(tmp_path / "scene.mrb", volume, result, manifest=build_manifest(volume, result))
+    slicer.util.loadScene(tmp_path / "scene.mrb")
+    opened = logic.result(slicer.util.getNode("Jane's CT heatmap"))
+    assert opened.review == review
+    assert opened.take_edits() is None and opened.review == review
+    lesions = array_of(opened.nodes.lesions)
+    assert lesions.flat[flat] and np.count_nonzero(lesions) == np.count_nonzero(own.lesions) + 1
+    opened.undo_decision()  # the slice has no time, so that it counts as the latest
+    opened.undo_decision()
+    np.testing.assert_array_equal(array_of(opened.nodes.lesions), own.lesions)
 
 
 @pytest.mark.slow
