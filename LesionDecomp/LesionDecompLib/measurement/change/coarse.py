@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import affine_transform
 
+from ...ct.steps import steps_covering
 from ...segmentation.lesions import lung_box
 from .scan import Scan
 
@@ -38,7 +39,7 @@ class CoarseGrid:
         places = points @ scan.ijk_to_ras[:3].T
         # Rounded, or the last bit of an origin would depend on the order of the array's axes.
         low, high = places.min(axis=0).round(3) - MARGIN_MM, places.max(axis=0).round(3) + MARGIN_MM
-        x, y, z = (int(np.ceil(extent / spacing)) + 1 for extent in high - low)
+        x, y, z = (steps_covering(float(extent), spacing) + 1 for extent in high - low)
         return cls(low, spacing, (z, y, x))
 
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import find_objects, maximum_filter
 
+from ...ct.steps import steps_covering
 from .motion import HALF, Motion, label_shares
 
 STEPS_MM = (1.5, 0.75, 0.375)
@@ -40,7 +41,7 @@ def overlap_most(
     :param reach_mm: how far a lesion may be moved.
     """
     spacing = np.linalg.norm(later_to_ras[:3, :3], axis=0)[::-1]
-    margin = np.ceil(reach_mm / spacing).astype(int) + 1
+    margin = np.array([steps_covering(reach_mm, float(step)) for step in spacing]) + 1
     own = find_objects(numbered)
     to_index = np.linalg.inv(earlier_to_ras)
 
