@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from .ct.checks import check_chest_ct
+from .ct.oddity import Oddity
 from .ct.outside import with_air_outside
 from .ct.plausibility import heat_warnings, input_warnings
 from .ct.volume import Volume
@@ -28,6 +29,7 @@ from .models.bundle import ModelBundle, find_bundle
 from .models.device import choose_device
 from .progress import Cancel, Progress, check_cancel, unwatched
 from .segmentation.lesions import lung_box
+from .threads import return_freed_memory
 
 if TYPE_CHECKING:
     from .models.runtime import ReadyNetwork
@@ -128,7 +130,8 @@ class Segmenter:
                 raise ConfigError("Segmentation", f"the {name} '{asked}'", expected, code=f"{name}_unknown")
         self.device, self.device_in_words = choose_device(device)
         self.precision, self.engine = precision, engine
-        self.batch_size = batch_size
+        self.batch_size, self._halved = batch_size, False
+        self._shortages: list[str] = []  # of memory, since the last result
         self.lesion_bundle = _bundle(lesion_bundle, "lesions")
         self.lung_bundle = _bundle(lung_bundle, "lungs")
         self._networks: dict[str, ReadyNetwork] = {}
@@ -193,6 +196,8 @@ class Segmenter:
         if healthy:
             with _timed(timings, "healthy"), _memory_errors("Healthy version", volume):
                 version = self._healthy(volume, lungs, box, heat, progress=progress, cancelled=cancelled)
+        warnings += self._shortages
+        self._shortages = []
         check_cancel(cancelled, "Segmentation")
         report("lesions", 0, 1)
         with _timed(timings, "lesions"):
@@ -203,8 +208,8 @@ class Segmenter:
                 placed = PlacedReview.of(live, view, review)
                 found = placed.at(live, threshold, min_volume_ml)
                 warnings += placed.warnings
-            lesions = np.empty_like(lungs)
-            found.paint(view.to_axial(lesions))
+            lesions = np.zeros(lungs.shape, dtype=lungs.dtype)
+            found.paint(view.to_axial(lesions), is_empty=True)
         report("lesions", 1, 1)
         check_cancel(cancelled, "Segmentation")
         report("statistics", 0, 1)
@@ -271,10 +276,29 @@ class Segmenter:
         progress: Progress | None,
         cancelled: Cancel | None,
     ) -> Computed:
-        """What a bundle's network makes of ``arrays``: a volume, its lungs with box and heat where known."""
+        """What a bundle's network makes of ``arrays``: a volume, its lungs with box and heat where known.
+
+        Where memory is too short for a batch, batches are halved, once.
+        """
+        from .models.memory import is_out_of_memory, release_cached  # not before: it loads torch
+
         ready = self._ready(bundle)
-        how = (bundle, self.device, self.batch_size, progress, cancelled, ready.precision)
-        return compute(*arrays, ready.network, *how)
+
+        def computed() -> Computed:
+            how = (bundle, self.device, self.batch_size, progress, cancelled, ready.precision)
+            return compute(*arrays, ready.network, *how)
+
+        try:
+            return computed()
+        except (MemoryError, RuntimeError) as error:
+            if self._halved or self.batch_size < 2 or not is_out_of_memory(error):
+                raise
+        # Here the error is gone, and the arrays that its traceback held with it.
+        release_cached(self.device)
+        asked, self.batch_size, self._halved = self.batch_size, self.batch_size // 2, True
+        text = f"Memory was too short for {asked} slices at a time: {self.batch_size} were computed at a time."
+        self._shortages.append(Oddity(text, "batch_halved", self.batch_size, asked))
+        return computed()
 
     def _bundles(self) -> dict[str, ModelBundle]:
         """Both bundles, by task."""
@@ -313,6 +337,7 @@ def _check_parameters(threshold: float, min_volume_ml: float) -> None:
 def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
     began = time.perf_counter()
     yield
+    return_freed_memory()
     timings[stage] = round(time.perf_counter() - began, 3)
 
 
@@ -322,8 +347,9 @@ def _memory_errors(stage: str, volume: Volume) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        text = str(error).lower()
-        if isinstance(error, MemoryError) or "out of memory" in text or "not enough memory" in text:
+        from .models.memory import is_out_of_memory  # not before: it loads torch
+
+        if is_out_of_memory(error):
             size = "×".join(str(n) for n in reversed(volume.shape))
             advice = "Use a smaller batch size or the CPU, or crop the volume."
             raise ConfigError(

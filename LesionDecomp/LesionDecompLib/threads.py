@@ -5,10 +5,12 @@ numpy and scipy release the interpreter while they compute.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -52,6 +54,13 @@ def in_threads(work: Callable[[Part], T], parts: Sequence[Part]) -> list[T]:
         return [work(part) for part in parts]
     with ThreadPoolExecutor(threads) as pool:
         return list(pool.map(work, parts))
+
+
+def return_freed_memory() -> None:
+    """Give the system what arrays that are gone have left behind: the C library keeps it for the next ones (glibc)."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def ask_for_large_pages() -> None:

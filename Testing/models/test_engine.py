@@ -102,7 +102,7 @@ class TestChoice:
         monkeypatch.setattr(onnx_engine, "has_onnxruntime", lambda: True)
         monkeypatch.setattr(runtime, "_in_onnx", lambda bundle, network: "quick")
         monkeypatch.setattr(runtime, "inference_network", lambda bundle, device: "plain")
-        monkeypatch.setattr(runtime, "has_fast_bf16", lambda device: False)
+        monkeypatch.setattr(runtime, "fast_precision", lambda device: torch.float32)
 
     def test_auto_takes_it_on_the_cpu_in_float32(self, monkeypatch):
         bundle = find_bundle(None, "lungs")
@@ -111,7 +111,7 @@ class TestChoice:
         assert ready_network(bundle, CPU, engine="torch").network == "plain"
         for device in ("cuda:0", "mps"):
             assert ready_network(bundle, torch.device(device)).engine == "torch"
-        monkeypatch.setattr(runtime, "has_fast_bf16", lambda device: True)
+        monkeypatch.setattr(runtime, "fast_precision", lambda device: torch.bfloat16)
         found = ready_network(bundle, CPU)  # bfloat16 in torch is faster still
         assert (found.engine, found.precision_name) == ("torch", "bfloat16")
         assert ready_network(bundle, CPU, "float32").engine == "onnx"

@@ -54,7 +54,7 @@ def test_the_heat_is_within_a_hundredth_of_float32_and_the_report_states_which(p
 
 
 def test_a_model_that_does_not_bear_it_computes_in_float32(monkeypatch):
-    monkeypatch.setattr("LesionDecompLib.models.runtime.has_fast_bf16", lambda device: True)
+    monkeypatch.setattr("LesionDecompLib.models.runtime.fast_precision", lambda device: torch.bfloat16)
     lesions, lungs = find_bundle(None, "lesions"), find_bundle(None, "lungs")
 
     def with_error(error) -> ModelBundle:
@@ -65,7 +65,7 @@ def test_a_model_that_does_not_bear_it_computes_in_float32(monkeypatch):
     assert network_precision(with_error(0.004), CPU) == torch.bfloat16
     assert network_precision(with_error(0.004), CPU, "float32") == torch.float32
     assert network_precision(lungs, CPU) == torch.bfloat16
-    monkeypatch.setattr("LesionDecompLib.models.runtime.has_fast_bf16", lambda device: False)
+    monkeypatch.setattr("LesionDecompLib.models.runtime.fast_precision", lambda device: torch.float32)
     assert network_precision(lungs, CPU) == torch.float32
 
 

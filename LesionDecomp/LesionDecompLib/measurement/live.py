@@ -39,9 +39,10 @@ class Lesions:
         """Volume of all lesions, mL."""
         return len(self.voxels) * self._of.voxel_volume_ml
 
-    def paint(self, labelmap: np.ndarray) -> None:
+    def paint(self, labelmap: np.ndarray, *, is_empty: bool = False) -> None:
         """Make an array the lesion labelmap: 1 in lesions, 0 everywhere else.
 
+        :param is_empty: it is 0 everywhere: memory that the system has yet to hand out stays so.
         :param labelmap: ``(z, y, x)`` uint8, axial like the lungs; fastest when it lies in memory as they do.
         :raises LesionDecompError: another shape.
         """
@@ -49,7 +50,8 @@ class Lesions:
             found, expected = f"a labelmap of shape {labelmap.shape}", f"the lungs' {self._of.lungs.shape}"
             raise ConfigError(STAGE, found, expected)
         stored = self._of.order(labelmap)
-        stored[...] = 0
+        if not is_empty:
+            stored[...] = 0
         if stored.flags.c_contiguous:
             stored.reshape(-1)[self.voxels.places] = 1
         else:

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 STAGE = "ONNX Runtime"
 PACKAGE = "onnxruntime"
 LARGEST_ERROR = 1e-4
-CHECKED_SIZE = (2, 32, 64)  # slices, rows, columns
+# Slices: more are no faster, and ONNX Runtime keeps the memory of its largest batch.
+AT_A_TIME = 2
+CHECKED_SIZE = (AT_A_TIME, 32, 64)  # slices, rows, columns
 LEAVES = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.GroupNorm, nn.ReLU, nn.Identity)
 
 Names = list[str]
@@ -58,14 +60,14 @@ class OnnxNetwork:
     """
 
     def __init__(self, network: nn.Module, channels: int, used: str = "") -> None:
-        self._network, self._channels = network, channels
+        self.plain, self._channels = network, channels
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
         self._session(used)
 
     def __call__(self, x: torch.Tensor) -> Any:
         """The network's answer; of a decomposition, see :class:`.networks.Decomposition`."""
         answers = self._run("", x)
-        return Decomposition(*answers) if isinstance(self._network, DecompositionNet) else answers[0]
+        return Decomposition(*answers) if isinstance(self.plain, DecompositionNet) else answers[0]
 
     def gate(self, x: torch.Tensor) -> torch.Tensor:
         """See :meth:`.networks.DecompositionNet.gate`."""
@@ -76,13 +78,14 @@ class OnnxNetwork:
         return self._run("normal", x)[0]
 
     def _run(self, used: str, x: torch.Tensor) -> list[torch.Tensor]:
-        answers = self._session(used).run(None, {"x": x.contiguous().numpy()})
-        return [torch.from_numpy(answer) for answer in answers]
+        session, slices = self._session(used), x.contiguous().numpy()
+        parts = [session.run(None, {"x": slices[n : n + AT_A_TIME]}) for n in range(0, len(slices), AT_A_TIME)]
+        return [torch.from_numpy(np.concatenate(answers)) for answers in zip(*parts, strict=True)]
 
     def _session(self, used: str) -> onnxruntime.InferenceSession:
         if used not in self._sessions:
-            work = getattr(self._network, used) if used else self._network
-            session = _started(onnx_bytes(_Calling(self._network, used), self._channels))
+            work = getattr(self.plain, used) if used else self.plain
+            session = _started(onnx_bytes(_Calling(self.plain, used), self._channels))
             self._check(session, work)
             self._sessions[used] = session
         return self._sessions[used]

@@ -1,4 +1,5 @@
-"""How networks are made fast: bf16 where the hardware is faster at it, weights laid out for convolutions."""
+"""How networks are made fast: 16 bits where the hardware is faster at them, weights laid out for convolutions, and
+copies to a GPU without waiting."""
 
 from __future__ import annotations
 
@@ -22,16 +23,30 @@ def has_fast_bf16(device: torch.device) -> bool:
     )
 
 
+def fast_precision(device: torch.device) -> torch.dtype:
+    """The fastest type that networks can compute in on ``device``: bfloat16 (:func:`has_fast_bf16`), float16 on CUDA
+    GPUs of capability 7 (Volta, Turing: their tensor cores know no other), float32 everywhere else, MPS included."""
+    if has_fast_bf16(device):
+        return torch.bfloat16
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0):
+        return torch.float16
+    return torch.float32
+
+
 def mixed_precision(device: torch.device) -> torch.autocast:
-    """A context in which networks compute in bf16 where that is fast (:func:`has_fast_bf16`)."""
+    """A context in which networks are trained: in bf16 where that is fast (:func:`has_fast_bf16`).
+
+    Never in float16, whose small gradients vanish without a scale of the loss.
+    """
     return torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bf16(device))
 
 
 @contextmanager
 def computing_in(precision: torch.dtype, device: torch.device | str) -> Iterator[None]:
-    """A context in which networks compute in ``precision``: bfloat16, or float32 without TensorFloat-32."""
+    """A context in which networks compute in ``precision``: 16 bits, or float32 without TensorFloat-32."""
     device = torch.device(device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
+    half = precision != torch.float32
+    with torch.autocast(device.type, precision if half else torch.bfloat16, enabled=half):
         if device.type != "cuda":
             yield
             return
@@ -44,3 +59,10 @@ def channels_last(network: Network, device: torch.device | str) -> Network:
     # Module.to takes a memory format, but its signatures in torch omit it.
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network
+
+
+def on_device(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """``values`` on ``device``; to a CUDA GPU through pinned memory, which the processor need not wait for."""
+    if device.type == "cuda" and values.device.type == "cpu":
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)

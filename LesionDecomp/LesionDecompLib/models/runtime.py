@@ -18,7 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..errors import ConfigError, LesionDecompError
 from .onnx_engine import OnnxNetwork, check_onnxruntime, has_onnxruntime
-from .precision import channels_last, has_fast_bf16
+from .precision import channels_last, fast_precision
 from .records import HeatDefinition
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class ReadyNetwork:
 
     @property
     def precision_name(self) -> str:
-        """``"float32"`` or ``"bfloat16"``."""
+        """``"float32"``, ``"bfloat16"`` or ``"float16"``."""
         return str(self.precision).removeprefix("torch.")
 
 
@@ -105,15 +105,14 @@ def network_precision(bundle: ModelBundle, device: torch.device, asked: str = "a
     """What a bundle's network computes in.
 
     :param asked: ``"auto"``, or ``"float32"`` for nothing less.
-    :return: bfloat16 where the hardware is fast at it and the heat bears it (:data:`LARGEST_HEAT_ERROR`); the lungs'
-        probabilities do. Float32 everywhere else.
+    :return: bfloat16 or float16 where the hardware is fast at it (:func:`.precision.fast_precision`) and the heat bears
+        bfloat16, the coarser of the two (:data:`LARGEST_HEAT_ERROR`); the lungs' probabilities do. Else float32.
     """
-    if asked == "float32" or not has_fast_bf16(device):
-        return torch.float32
+    fast = torch.float32 if asked == "float32" else fast_precision(device)
     if bundle.task == "lungs":
-        return torch.bfloat16
+        return fast
     error = bundle.metadata.get(BF16_HEAT_ERROR)
-    return torch.bfloat16 if isinstance(error, float) and error <= LARGEST_HEAT_ERROR else torch.float32
+    return fast if isinstance(error, float) and error <= LARGEST_HEAT_ERROR else torch.float32
 
 
 def _fold_norms(block: nn.Sequential) -> None:

@@ -45,8 +45,10 @@ def heat_of_slices(
         value = blur_inside(value, inside, definition.smoothing_px)
     if definition.source == "both":
         value = value.prod(dim=1, keepdim=True).sqrt()
-    heat = torch.zeros_like(value)
     held = inside > 0
+    if x.device.type != "cpu":  # to pick the pixels inside, the processor would have to wait for their number
+        return torch.where(held, scaled_heat(definition, value), 0.0)
+    heat = torch.zeros_like(value)
     heat[held] = scaled_heat(definition, value[held])
     return heat
 

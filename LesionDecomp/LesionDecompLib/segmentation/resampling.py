@@ -24,13 +24,14 @@ class BandedMatrix:
     @classmethod
     def of(cls, matrix: torch.Tensor) -> BandedMatrix:
         """Take a dense matrix ``(rows, columns)`` apart; it may be of any kind, but only a banded one gains."""
-        blocks = []
+        blocks, device = [], matrix.device
+        matrix = matrix.cpu()  # at once: a look at each block would have the processor wait for a GPU as often
         for start in range(0, matrix.shape[0], BLOCK):
             rows = slice(start, min(start + BLOCK, matrix.shape[0]))
             touched = torch.nonzero((matrix[rows] != 0).any(dim=0)).flatten()
             if len(touched):
                 columns = slice(int(touched[0]), int(touched[-1]) + 1)
-                blocks.append((rows, columns, matrix[rows, columns].contiguous()))
+                blocks.append((rows, columns, matrix[rows, columns].contiguous().to(device)))
         return cls((matrix.shape[0], matrix.shape[1]), tuple(blocks))
 
     def times(self, x: torch.Tensor) -> torch.Tensor:

@@ -17,6 +17,7 @@ from torch.nn import functional
 from ..ct.anatomy import LEFT_LUNG, RIGHT_LUNG
 from ..ct.steps import steps_covering
 from ..ct.volume import Volume
+from ..models.precision import on_device
 from ..models.records import SliceInput
 from ..threads import over_slices
 from .body_field import FieldOfView
@@ -116,7 +117,7 @@ class LesionField:
             gray *= lung
 
         over_slices(scaled, len(hu), fewest=1)
-        pixels = self._held.to_pixels(torch.from_numpy(both).to(self.field.rows.device))
+        pixels = self._held.to_pixels(on_device(torch.from_numpy(both), self.field.rows.device))
         coverage, gray = pixels.split(len(hu))
         gray = gray / coverage.clamp_min(0.5) - 1.0
         inside = coverage > 0.5
@@ -234,7 +235,7 @@ class LungSlices:
         if most < 1:
             return 0
         looked_at = [self.filled[n] for n in np.linspace(0, len(self.filled) - 1, GRAIN_LOOKS + 2).astype(int)[1:-1]]
-        found = grain(torch.cat([self.to_input([z])[0] for z in sorted(set(looked_at))]))
+        found = grain(torch.cat([self.to_input([z])[0] for z in sorted(set(looked_at))]).cpu())
         # Noise of neighbors is taken to be independent.
         return min(most, max(0, math.ceil(((found / LARGEST_GRAIN) ** 2 - 1) / 2)))
 

@@ -7,6 +7,7 @@ import math
 import torch
 from torch.nn import functional
 
+from ..models.precision import on_device
 from .config import Augmentation
 from .draws import SliceDraws
 from .smooth_fields import interpolated
@@ -43,7 +44,7 @@ def augment(
         out = torch.lerp(out, _blur(out, lung.to(out.dtype), ranges.blur), share)
     if ranges.noise > 0:
         size = draws.uniform(0, ranges.noise).to(device)
-        out = torch.addcmul(out, draws.noise(tuple(out.shape[1:])).to(device), size)
+        out = torch.addcmul(out, on_device(draws.noise(tuple(out.shape[1:])), device), size)
     # Not below the gray of air, and never the value that marks the outside.
     return torch.where(lung, out.clamp_(-1 + 1 / 127.5, 1.0), -1.0), beside
 

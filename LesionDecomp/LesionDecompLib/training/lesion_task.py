@@ -10,13 +10,13 @@ import torch
 from torch.nn import functional
 
 from ..models.networks import Critic, DecompositionNet
-from ..models.precision import channels_last, mixed_precision
+from ..models.precision import channels_last, mixed_precision, on_device
 from ..segmentation.smoothing import shrink_inside
 from . import losses, ranks
 from .config import LesionConfig
 from .data.labeled import LabeledSlices
 from .data.slices import SliceSet
-from .loop import cosine, set_rate
+from .loop import as_numbers, cosine, set_rate
 from .painted_lesions import paint_lesions
 from .settings import as_dict
 
@@ -115,7 +115,7 @@ class LesionTask:
             for name, part in (("lesion", batch.lesion), ("normal", batch.normal)):
                 terms[f"heat_{name}"] = losses.weighted_mean(parts.heat[part], inside[part])
                 terms[f"G2_{name}"] = losses.weighted_mean(parts.g2[part], inside[part])
-        return {key: float(value.detach()) for key, value in terms.items()}
+        return as_numbers(terms)
 
     def split(self, batch: Batch) -> Parts:
         """The forward pass of E, G1 and G2."""
@@ -253,19 +253,23 @@ class LesionTask:
         real = batch.target[known]  # normal slices, those that were painted on as they were before
         # Each real slice with the healthy version of a lesion slice: the same pairs on any number of ranks.
         counts = (batch.n_normal, len(batch.x) - batch.n_lesion - batch.n_normal)
-        partners = torch.cat([g1[torch.arange(count) * batch.n_lesion // max(count, 1)] for count in counts])
+        partners = torch.cat([g1[self._spread(count, batch.n_lesion)] for count in counts])
         for _ in range(config.critic.steps):
             mix = [
                 rng.random((count, 1, 1, 1), dtype=np.float32)[ranks.share(count)]
                 for count in (config.batch.normal, config.batch.painted)
             ]
-            place = torch.from_numpy(np.concatenate(mix)).to(self.device)
+            place = on_device(torch.from_numpy(np.concatenate(mix)), self.device)
             with mixed_precision(self.device):
                 loss, distance = self._critic_loss(real, g1[batch.labeled], partners, place)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
             terms["L_c"], terms["wasserstein"] = loss.detach(), distance
+
+    def _spread(self, count: int, length: int) -> torch.Tensor:
+        """``count`` numbers below ``length``, evenly spread."""
+        return torch.arange(count, device=self.device) * length // max(count, 1)
 
 
 def learning_rate(number: int, config: LesionConfig) -> float:

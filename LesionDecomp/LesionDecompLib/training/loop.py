@@ -13,7 +13,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
@@ -85,6 +85,13 @@ def cosine(number: int, steps: int, first: float, last: float, warm_up: int = 10
         return first * (number + 1) / warm_up
     progress = (number - warm_up) / max(1, steps - warm_up)
     return last + 0.5 * (first - last) * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def as_numbers(terms: Mapping[str, torch.Tensor]) -> dict[str, float]:
+    """The values of a step's terms, in one copy: the processor waits for a GPU once."""
+    return dict(
+        zip(terms, torch.stack([value.detach().float() for value in terms.values()]).cpu().tolist(), strict=True)
+    )
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

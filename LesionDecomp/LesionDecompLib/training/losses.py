@@ -22,7 +22,7 @@ def weighted_mean(value: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 def mean(value: torch.Tensor) -> torch.Tensor:
     """Mean of ``value`` over all ranks' slices, a scalar."""
-    sums = total(torch.stack([value.sum(), value.new_tensor(float(value.numel()))]))
+    sums = total(torch.stack([value.sum(), value.new_full((), float(value.numel()))]))
     return sums[0] / sums[1]
 
 
@@ -89,11 +89,23 @@ def slice_logits(gate: torch.Tensor, lung: torch.Tensor, fraction: float) -> tor
     :param lung: the same shape, bool.
     :return: ``(n,)``.
     """
+    if gate.device.type != "cpu":
+        return _slice_logits_at_once(gate.flatten(1), lung.flatten(1), fraction)
     scores = []
     for logits, inside in zip(gate[:, 0], lung[:, 0], strict=True):
         values = logits[inside]
         scores.append(values.topk(max(1, int(len(values) * fraction))).values.mean() if len(values) else logits.min())
     return torch.stack(scores)
+
+
+def _slice_logits_at_once(logits: torch.Tensor, lung: torch.Tensor, fraction: float) -> torch.Tensor:
+    """:func:`slice_logits` of ``(n, pixels)`` for a GPU: the processor need not wait to know how many pixels count."""
+    count = lung.sum(dim=1, keepdim=True)
+    taken = (count * fraction).floor().clamp_min(1)
+    ordered = torch.where(lung, logits, -torch.inf).sort(dim=1, descending=True).values
+    counted = (torch.arange(logits.shape[1], device=logits.device) < taken) & (ordered > -torch.inf)
+    mean = torch.where(counted, ordered, 0.0).sum(dim=1) / taken[:, 0]
+    return torch.where(count[:, 0] > 0, mean, logits.amin(dim=1))
 
 
 def overlap_loss(heat: torch.Tensor, extent: torch.Tensor, lung: torch.Tensor) -> torch.Tensor:

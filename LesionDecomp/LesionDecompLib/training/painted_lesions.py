@@ -13,6 +13,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
+from ..models.precision import on_device
 from .draws import SliceDraws
 from .smooth_fields import interpolated
 
@@ -46,7 +47,7 @@ def paint_lesions(x: torch.Tensor, draws: SliceDraws) -> tuple[torch.Tensor, tor
         levels = (healthy + patches.texture).clamp_(max=0.99)
         out[0], out[1] = opacity, levels.gather(0, densest[None])[0]
         out[2] = patches.extent.amax(dim=0)
-    layers = interpolated(layers.to(x.device), (x.shape[2], x.shape[3]), "bilinear", align_corners=False)
+    layers = interpolated(on_device(layers, x.device), (x.shape[2], x.shape[3]), "bilinear", align_corners=False)
     opacity, gray, extent = layers.split(1, dim=1)
     # Vessels stay visible in ground-glass: tissue brighter than the lesion is not darkened.
     painted = torch.addcmul(x, opacity, torch.maximum(gray, x) - x)

@@ -20,7 +20,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="measure how fast a CT is segmented on this machine",
         description="Measure a case end to end against the forward passes of its networks, against lungmask's R231 "
         "network where that is installed, and against a plain matrix product; the threshold slider; and, where asked "
-        "for, start-up, time and memory for other numbers of slices. With --train, measure the steps of a training.",
+        "for, start-up, time and memory for other numbers of slices. With --device cuda, report what to expect of a "
+        "GPU, and write what was measured into a file that can be sent. With --train, measure the steps of a training.",
     )
     parser.add_argument("input", nargs="?", type=Path, metavar="INPUT", help="a chest CT (default: the bundled sample)")
     parser.add_argument("--device", type=device, default="auto", metavar="D", help="as for segment (default: auto)")
@@ -65,7 +66,12 @@ def run(args: argparse.Namespace) -> int:
     from ...io.atomic import write_text  # not before: --help answers at once
     from .. import print_line
 
-    table, metrics = _of_segmentation(args) if args.train is None else _of_training(args)
+    if args.train is not None:
+        table, metrics = _of_training(args)
+    elif args.device.startswith("cuda"):
+        return _of_gpu(args)
+    else:
+        table, metrics = _of_segmentation(args)
     print_line(table)
     if args.output is not None:
         write_text(args.output, json.dumps(metrics, indent=2, ensure_ascii=False) + "\n", "Writing the metrics")
@@ -85,6 +91,23 @@ def _of_segmentation(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     if args.slices:
         metrics["scaling"] = scaling(path, args.slices, args.device, notify)
     return as_table(metrics), metrics
+
+
+def _of_gpu(args: argparse.Namespace) -> int:
+    """What to expect of a GPU, and what was measured; 1 where there is none to measure."""
+    from ...io.atomic import write_text
+    from .. import notify, print_line
+    from ..demo import sample_path
+    from .gpu import FILE, as_table, run_gpu_benchmark
+    from .job import Chosen
+
+    path = args.input if args.input is not None else sample_path()
+    report = run_gpu_benchmark(path, Chosen(args.device, args.engine, args.precision), args.repeats, notify)
+    print_line(as_table(report))
+    file = args.output if args.output is not None else Path(FILE)
+    write_text(file, json.dumps(report, indent=2, ensure_ascii=False) + "\n", "Writing the metrics")
+    print_line(f"All of it is in {file.name}, which names no patient and no path: send it with questions about speed.")
+    return int(report["measured"] is None)
 
 
 def _of_training(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ from ...pipeline import Segmenter, SegmentResult
 from ...processes.tree import library_environment
 from ...report.case import write_case
 from ...threads import usable_cores
+from .roofline import roofline
 
 R231_SLICES = 2  # of 256×256 pixels, in one batch; the whole scan would take minutes
 MATMUL = 2048
@@ -75,17 +77,26 @@ class TimedNetwork:
     def __init__(self, network: torch.nn.Module | OnnxNetwork) -> None:
         self._network = network
         self.wall = self.cpu = 0.0
+        self.calls: Counter[tuple[str, tuple[int, ...]]] = Counter()
+
+    @property
+    def plain(self) -> torch.nn.Module:
+        """The network as torch has it."""
+        return self._network.plain if isinstance(self._network, OnnxNetwork) else self._network
 
     def __call__(self, x: torch.Tensor) -> Any:
         """The network's own forward pass, clocked; so are :meth:`gate` and :meth:`normal`."""
+        self.calls["", tuple(x.shape)] += 1
         return self._clocked(self._network, x)
 
     def gate(self, x: torch.Tensor) -> torch.Tensor:
         """See :meth:`LesionDecompLib.models.networks.DecompositionNet.gate`."""
+        self.calls["gate", tuple(x.shape)] += 1
         return self._clocked(cast(DecompositionNet, self._network).gate, x)
 
     def normal(self, x: torch.Tensor) -> torch.Tensor:
         """See :meth:`LesionDecompLib.models.networks.DecompositionNet.normal`."""
+        self.calls["normal", tuple(x.shape)] += 1
         return self._clocked(cast(DecompositionNet, self._network).normal, x)
 
     def _clocked(self, work: Callable[[torch.Tensor], Any], x: torch.Tensor) -> Any:
@@ -149,6 +160,7 @@ def run_benchmark(
         notify(f"turn {turn + 1} of {repeats}")
         for network in networks:
             network.wall = network.cpu = 0.0
+            network.calls.clear()
         stages.append(whole.measure(lambda: _end_to_end(path, segmenter)))
         inside.wall.append(sum(network.wall for network in networks))
         inside.cpu.append(sum(network.cpu for network in networks))
@@ -177,6 +189,12 @@ def run_benchmark(
         },
         "threshold_update": threshold_update(volume, result, repeats),
     }
+    if segmenter.device.type == "cpu":
+        done = {
+            task: (network.plain, network.calls, result.precision[task])
+            for task, network in zip(("lungs", "lesions"), networks, strict=True)
+        }
+        metrics["roofline"] = roofline(done, metrics["matmul_gflops"], alone["wall_s"])
     if plain is not None:
         of_torch = plain_clock.metrics()
         metrics["torch_float32"] = {
@@ -312,6 +330,13 @@ def as_table(metrics: dict[str, Any]) -> str:
     engines = ", ".join(f"{task} {metrics['engine'][task]} {metrics['precision'][task]}" for task in metrics["engine"])
     loads = metrics["load_average"]
     lines.append(f"Networks: {engines}. Load average of the machine: {loads['before']} before, then {loads['turns']}.")
+    if "roofline" in metrics:
+        line = metrics["roofline"]
+        work = ", ".join(f"{task} {count:g}" for task, count in line["gflop"].items())
+        lines.append(
+            f"GFLOP of the networks: {work}; {line['gflops']:g} GFLOP/s; at the matrix product's rate they would take "
+            f"{line['seconds_at_matrix_product']:.2f} s: {100 * line['of_roofline']:.0f} % of the roofline."
+        )
     if "torch_float32" in metrics:
         against = metrics["torch_float32"]
         lines.append(

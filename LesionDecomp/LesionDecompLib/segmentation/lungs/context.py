@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from ...ct.steps import nearest_steps
+from ...models.precision import on_device
 
 
 def neighbor_steps(offsets_mm: Sequence[float], slab_mm: float) -> list[int]:
@@ -54,5 +55,5 @@ class Neighborhoods:
         assert kept is not None
         self._first, self._kept = low, kept
         wanted = torch.arange(start, stop).view(-1, 1) + self._steps
-        channels = kept[(wanted.clamp(0, self._count - 1) - low).to(kept.device)]
+        channels = kept[on_device(wanted.clamp(0, self._count - 1) - low, kept.device)]
         return kept[start - low : stop - low], channels

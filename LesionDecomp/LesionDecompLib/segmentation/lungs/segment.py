@@ -14,7 +14,7 @@ from ...ct.plausibility import chest_wall_warnings, lung_edge_warnings, lung_hu_
 from ...ct.steps import steps_within
 from ...ct.volume import Volume
 from ...errors import InputError
-from ...models.precision import computing_in
+from ...models.precision import computing_in, on_device
 from ...models.runtime import network_precision
 from ...progress import Cancel, Progress, check_cancel
 from ...threads import over_slices
@@ -124,7 +124,8 @@ def _network_opinion(
     held = field.part((rows, columns), (slice(None), slice(None)))
 
     def pixels_of(start: int, stop: int) -> torch.Tensor:
-        slices = _averaged(_clipped(stack[start * thickness : stop * thickness], window).to(device), thickness)
+        clipped = _clipped(stack[start * thickness : stop * thickness], window)
+        slices = _averaged(on_device(clipped, device), thickness)
         return held.to_pixels(slices, window[0])
 
     neighborhoods = Neighborhoods(pixels_of, slabs, steps)
@@ -133,13 +134,13 @@ def _network_opinion(
             check_cancel(cancelled, STAGE)
             stop = min(start + batch_size, slabs)
             pixels, channels = neighborhoods.of(start, stop)
-            hu[start:stop, rows, columns] = pixels.round().to(torch.int16).cpu().numpy()
             x = scale_window(channels, window)
             with computing_in(precision, device):
                 logits = network(x.contiguous(memory_format=torch.channels_last))
             _, right, left = torch.softmax(logits.float(), dim=1).unbind(dim=1)
-            probability[start:stop, rows, columns] = (right + left).cpu().numpy()
-            evidence[start:stop, rows, columns] = (left - right).cpu().numpy()
+            found = torch.stack([right + left, left - right, pixels.round()]).cpu().numpy()
+            for layers, values in zip((probability, evidence, hu), found, strict=True):
+                layers[start:stop, rows, columns] = values
             if progress is not None:
                 progress("lungs", min(stop * thickness, stack.shape[0]), stack.shape[0])
     return probability, evidence, hu
@@ -201,7 +202,7 @@ def _write_labels(
             planes = torch.cat(
                 [torch.lerp(image[low[part]], image[high[part]], weight[part]) for image in (probability, side)]
             )
-            lung, side_of = part_field.to_slices(planes.to(device)).chunk(2)
+            lung, side_of = part_field.to_slices(on_device(planes, device)).chunk(2)
             lung = lung >= threshold
             right = lung & (side_of <= 0)
             batch = (lung.to(torch.uint8) * LEFT - right.to(torch.uint8)).cpu().numpy()

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from ...models.precision import on_device
 from .. import ranks
 from ..augmentation import augment
 from ..config import Augmentation
@@ -64,11 +65,11 @@ class LabeledSlices:
             seeds.append(rng.integers(2**62, size=count)[ranks.share(count)])
             images.append(self.normal[torch.from_numpy(healthy)])
         draws = SliceDraws(np.concatenate(seeds))
-        x = torch.cat(images).unsqueeze(1).to(self.device, torch.float32).div_(127.5).sub_(1.0)
+        x = on_device(torch.cat(images).unsqueeze(1), self.device).float().div_(127.5).sub_(1.0)
         if heat is None:
             return augment(x, self.augmentation, draws)[0], None, draws
         beside = x.new_zeros(x.shape)
-        beside[: len(heat)] = heat.unsqueeze(1).to(self.device) / 255.0
+        beside[: len(heat)] = on_device(heat.unsqueeze(1), self.device) / 255.0
         x, beside = augment(x, self.augmentation, draws, beside)
         return x, beside[: len(heat)], draws
 

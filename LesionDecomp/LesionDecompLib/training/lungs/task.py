@@ -13,10 +13,10 @@ from torch import nn
 from torch.nn import functional
 
 from ...models.networks import UNet
-from ...models.precision import channels_last, mixed_precision
+from ...models.precision import channels_last, mixed_precision, on_device
 from ...segmentation.body_field import scale_window
 from .. import losses, ranks
-from ..loop import cosine, set_rate
+from ..loop import as_numbers, cosine, set_rate
 from ..settings import Count, Distances, Items, Levels, Pixels, Real, Seed, Window
 from . import scanner, surroundings
 from .caselist import cases_in, chosen, read_cases, read_ignored
@@ -105,11 +105,11 @@ class LungTask:
         x, labels = batch or self.batch(rng)
         own = ranks.share(len(x))
         x, labels = x[own], labels[own]
-        x = x.to(self.device).contiguous(memory_format=torch.channels_last)
+        x = on_device(x, self.device).contiguous(memory_format=torch.channels_last)
         self.network.train()
         with mixed_precision(self.device):
             logits = self._forward(x)
-        entropy, dice = lung_losses(logits.float(), labels.to(self.device))
+        entropy, dice = lung_losses(logits.float(), on_device(labels, self.device))
         loss = entropy + (1.0 - dice)
         set_rate(optimizer, cosine(number, config.steps, config.learning_rate, config.final_learning_rate))
         optimizer.zero_grad(set_to_none=True)
@@ -117,7 +117,7 @@ class LungTask:
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), 2.0)
         optimizer.step()
         values = {"loss": loss, "entropy": entropy, "soft_dice": dice, "gradient_norm": norm}
-        return {key: float(value.detach()) for key, value in values.items()}
+        return as_numbers(values)
 
     def batch(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """Network input ``(n, c, h, w)`` float32 in [-1, 1] and labels ``(n, h, w)`` int64: 0 / 1 right / 2 left, and
