@@ -16,6 +16,7 @@ from .ct.checks import check_chest_ct
 from .ct.oddity import Oddity
 from .ct.outside import with_air_outside
 from .ct.plausibility import heat_warnings, input_warnings
+from .ct.sparse import sparse_zeros
 from .ct.volume import Volume
 from .errors import ConfigError, InputError
 from .libraries import libraries_named
@@ -208,7 +209,7 @@ class Segmenter:
                 placed = PlacedReview.of(live, view, review)
                 found = placed.at(live, threshold, min_volume_ml)
                 warnings += placed.warnings
-            lesions = np.zeros(lungs.shape, dtype=lungs.dtype)
+            lesions = sparse_zeros(lungs.shape, lungs.dtype)
             found.paint(view.to_axial(lesions), is_empty=True)
         report("lesions", 1, 1)
         check_cancel(cancelled, "Segmentation")

@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 
 from ..ct.oddity import Oddity
+from ..ct.sparse import sparse_zeros
 from ..ct.volume import Volume
 from ..models.precision import computing_in
 from ..models.records import HeatDefinition
@@ -161,7 +162,7 @@ def heat_on_grid(
     :return: ``(k, j, i)`` float32 in [0, 1], 0 outside the lungs.
     :raises Cancelled: ``cancelled`` returned True.
     """
-    heat = np.zeros(volume.shape, dtype=np.float32)
+    heat = sparse_zeros(volume.shape, np.float32)
     box = (slice(None), slices.field.rows, slices.field.columns)
     boxed_heat = volume.view.to_axial(heat)[box]
     across = AcrossSlices(smoothing_mm / volume.view.slice_distance)

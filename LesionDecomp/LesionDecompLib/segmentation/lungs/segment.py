@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ...ct.plausibility import chest_wall_warnings, lung_edge_warnings, lung_hu_warnings, lung_warnings
+from ...ct.sparse import sparse_zeros
 from ...ct.steps import steps_within
 from ...ct.volume import Volume
 from ...errors import InputError
@@ -85,7 +86,7 @@ def segment_lungs(
             "Check that the volume shows the chest and that its spacing is right, or supply a lung mask.",
             code="no_lungs",
         )
-    labels = np.zeros(volume.shape, dtype=np.uint8)
+    labels = sparse_zeros(volume.shape, np.uint8)
     sections = _write_labels(lungs, field, threshold, thickness, view.to_axial(labels), batch_size, cancelled)
     warnings: list[str] = list(lungs.warnings)
     warnings += lung_warnings(sections * (distance[1] * distance[2] / 100.0), distance[0])
