@@ -104,7 +104,7 @@ class TestInference:
         gpu = FakeGpu(replies)
         with cuda_of((8, 0), monkeypatch):
             segmenter = on_gpu(plain, gpu, torch.bfloat16)
-            with gpu, pytest.raises(RuntimeError, match="different devices"):
+            with gpu, pytest.raises(RuntimeError, match="same device, but found at least two"):
                 segmenter.run(volume, lung_mask=lungs)
 
     def test_a_wait_in_the_loop_is_noticed(self, plain, monkeypatch):
