@@ -343,7 +343,7 @@ def test_report_states_enough_to_repeat_the_run(logic, small_ct, untrained_segme
     nodes = logic.process(*small_ct, threshold=THRESHOLD, device="cpu", batchSize=4)
     report = json.loads(nodes.report.GetText())
     asked = {"threshold": THRESHOLD, "min_volume_ml": 0.1, "device": "cpu", "batch_size": 4}
-    assert report["parameters"] == asked | {"regions": None}
+    assert report["parameters"] == asked | {"regions": None, "engine": "auto"}
     assert report["models"]["lesions"]["sha256"] == untrained_segmenter.lesion_bundle.sha256
     assert report["lung_mask"]["source"] == "supplied"
     np.testing.assert_allclose(report["input"]["ijk_to_ras"], node_matrix(small_ct[0]))
