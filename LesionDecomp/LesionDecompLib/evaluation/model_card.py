@@ -120,8 +120,8 @@ def card_text(metadata: dict[str, Any]) -> str:
         "",
         f"![Bad cases]({BAD_NAME})",
         "",
-        "- It was trained on COVID-19 for the most part: whatever else brightens the lung (other pneumonia, tumor, "
-        "atelectasis, edema) lights up too and is not distinguished.",
+        f"- It was trained on COVID-19 {'for the most part' if 'collections' in training else 'alone'}: whatever else "
+        "brightens the lung (other pneumonia, tumor, atelectasis, edema) lights up too and is not distinguished.",
         "- Usual false alarms: vessels at the hila, dependent density at the back, motion beside the heart, partial "
         "volume at the diaphragm.",
         "- Usual misses: faint ground-glass, spots of a few millimeters, lesions that the lung mask leaves out.",
