@@ -76,7 +76,7 @@ class RunOptions:
     :param device: "auto", "cpu", "cuda", "cuda:N" or "mps".
     :param batch_size: slices computed at a time.
     :param healthy: make a volume of the CT without its lesions as well; a node given for it asks for it, too.
-    :param engine: "auto" (ONNX Runtime where it is installed and no GPU is used), "torch" or "onnx".
+    :param engine: "auto" (ONNX Runtime where it fits), "torch" or "onnx".
     :param outputs: nodes to write into.
     """
 

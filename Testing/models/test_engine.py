@@ -10,7 +10,7 @@ import pytest
 import torch
 from LesionDecompLib.errors import ConfigError, LesionDecompError, ModelError
 from LesionDecompLib.models import onnx_engine, runtime
-from LesionDecompLib.models.bundle import find_bundle
+from LesionDecompLib.models.bundle import ModelBundle, find_bundle
 from LesionDecompLib.models.networks import DecompositionNet, UNet
 from LesionDecompLib.models.onnx_engine import OnnxNetwork, onnx_bytes
 from LesionDecompLib.models.onnx_file import OnnxGraph
@@ -114,6 +114,10 @@ class TestChoice:
         monkeypatch.setattr(runtime, "fast_precision", lambda device: torch.bfloat16)
         found = ready_network(bundle, CPU)  # bfloat16 in torch is faster still
         assert (found.engine, found.precision_name) == ("torch", "bfloat16")
+        lesions = find_bundle(None, "lesions")  # in float32 beside it, whatever its heat bears
+        lesions = ModelBundle(lesions.path, {**lesions.metadata, runtime.BF16_HEAT_ERROR: 0.5})
+        found = ready_network(lesions, CPU)
+        assert (found.engine, found.precision_name) == ("torch", "float32")
         assert ready_network(bundle, CPU, "float32").engine == "onnx"
         assert ready_network(bundle, CPU, engine="onnx").precision == torch.float32
 

@@ -121,8 +121,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--engine",
         choices=("auto", "torch", "onnx"),
         default="auto",
-        help="what computes the networks: auto: ONNX Runtime where it is installed, no GPU is used and the precision "
-        "is float32, otherwise PyTorch; onnx needs 'pip install onnxruntime' and computes in float32",
+        help="what computes the networks: auto: ONNX Runtime where it is installed, no GPU is used and nothing is "
+        "computed in 16 bits, otherwise PyTorch; onnx needs 'pip install onnxruntime' and computes in float32",
     )
     parser.add_argument(
         "--batch-size", type=batch_size, default=8, metavar="N", help="slices at a time (default: %(default)s)"
