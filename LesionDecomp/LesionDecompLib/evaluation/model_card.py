@@ -109,6 +109,8 @@ def card_text(metadata: dict[str, Any]) -> str:
             lines += _slice_table(split, metrics[split])
     if "whole_ct" in metrics:
         lines += _volume_table(metrics["whole_ct"])
+    if "points" in metrics:
+        lines += _point_lines(metrics["points"])
     if "healthy_version_val" in metrics:
         lines += _healthy_lines(metrics["healthy_version_val"])
     lines += [
@@ -162,6 +164,17 @@ def _volume_table(metrics: dict[str, Any]) -> list[str]:
         shown = "–" if dice is None or marked < 0.1 else f"{dice:.3f}"
         lines.append(f"| {case} | {shown} | {share:.2f} | {marked:.2f} |")
     return [*lines, ""]
+
+
+def _point_lines(metrics: dict[str, dict[str, int]]) -> list[str]:
+    lesion, healthy, body = (
+        f"{metrics[key]['right']} of {metrics[key]['of']}" for key in ("lesion", "healthy", "body")
+    )
+    return [
+        "Points that a reader placed in nine hard CT of other scanners, none of whose patients was trained on: "
+        f"{lesion} in disease are called lesion, {healthy} in healthy lung and {body} in other organs are not.",
+        "",
+    ]
 
 
 def _healthy_lines(metrics: dict[str, float]) -> list[str]:

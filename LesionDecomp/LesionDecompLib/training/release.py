@@ -31,10 +31,11 @@ from .lungs.collections import Collection, scans_by_collection
 DERIVED = ("format_version", "weights_sha256")
 NAMES = {"lungs": "lungs-unet", "lesions": "lesions-decomposition"}
 HISTORY = (
-    "begun from the weights that shipped before, and taught by the mean heat of three models on the training slices, "
-    "all from image-level labels: two localizers without normal decoder at half resolution (painted lesions, batch "
-    "norm, 12 + 8 + 6 slices, 1500 steps, seed 2; neither paint nor augmentation but a gray offset, group norm, 8 + 8 "
-    "slices, 2000 steps, seed 3), and the decomposition that shipped before; commands in Documentation/experiments.md"
+    "at half resolution, taught by the mean heat of three models on the training slices, all from image-level labels: "
+    "a localizer without normal decoder (painted lesions, batch norm, 12 + 8 + 6 slices, 2500 steps, seed 2), whose "
+    "encoder and lesion decoder it began with, another (neither paint nor augmentation but a gray offset, group norm, "
+    "8 + 8 slices, 2000 steps, seed 3), and the decomposition that shipped before; the last averaged weights; heat of "
+    "both decoders; commands in Documentation/experiments.md"
 )
 PROVENANCE = {
     "lungs": {
