@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from LesionDecompLib.models.bundle import find_bundle
 
 slicer = pytest.importorskip("slicer", reason="slicer-core is not installed (pip install .[headless])")
 pytest.importorskip("PySide6.QtWidgets", reason="PySide6 is not usable here", exc_type=ImportError)
@@ -43,7 +44,11 @@ def test_panel_opens_ready_with_the_ct_and_the_default_model(ct_node, open_panel
     box = panel.ui.modelComboBox
     assert box.itemData(box.property("currentIndex")) == "lesions-decomposition"
     words = text_of(panel.ui.modelDescriptionLabel)
-    assert words.startswith("2400 training steps; data: slices released with Yang et al.") and "AP 0.62" in words
+    bundle = find_bundle(None, "lesions")
+    steps = bundle.metadata["training"]["configuration"]["schedule"]["steps"]
+    precision = bundle.metadata["metrics"]["val"]["mean_average_precision"]
+    assert words.startswith(f"{steps} training steps; data: slices released with Yang et al.")
+    assert f"AP {precision:.2f}" in words
     assert panel.ui.thresholdSlider.value == pytest.approx(0.4)
     assert panel.ui.applyButton.property("enabled")
     assert panel.ui.applyButton.property("toolTip") == "Find lesions in 'CT'."

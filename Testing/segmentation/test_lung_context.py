@@ -15,6 +15,7 @@ from LesionDecompLib.errors import LesionDecompError
 from LesionDecompLib.models.bundle import ModelBundle
 from LesionDecompLib.models.networks import UNet
 from LesionDecompLib.models.records import SliceInput
+from LesionDecompLib.segmentation.body_field import body_slices
 from LesionDecompLib.segmentation.lungs.context import Neighborhoods, neighbor_steps
 from LesionDecompLib.segmentation.lungs.segment import segment_lungs
 
@@ -154,3 +155,25 @@ def test_a_lesion_bundle_has_no_neighbors(bundle):
     metadata = {**copy.deepcopy(bundle.metadata), "task": "lesions"}
     with pytest.raises(LesionDecompError, match=r"input\.neighbors_mm"):
         ModelBundle.save(bundle.path.with_name("other"), bundle.network(), metadata)
+
+
+@given(st.integers(1, 12), st.integers(0, 4), st.integers(0, 4), st.integers(1, 5))
+def test_slices_of_air_around_the_body_are_no_neighbors(count, before, after, batch):
+    """Padded or not, the body's slabs have the same channels."""
+    steps = [-5, -2, 0, 2, 5]
+    body = torch.arange(1.0, count + 1).view(-1, 1, 1)
+    padded = torch.cat([torch.zeros(before, 1, 1), body, torch.zeros(after, 1, 1)])
+    asked = []
+    for slabs, held in ((body, None), (padded, (before, before + count))):
+        near = Neighborhoods(lambda start, stop, slabs=slabs: slabs[start:stop], len(slabs), steps, held)
+        parts = [near.of(start, min(start + batch, len(slabs))) for start in range(0, len(slabs), batch)]
+        asked.append(torch.cat([channels for _, channels in parts]))
+        assert torch.equal(torch.cat([own for own, _ in parts]), slabs)
+    assert torch.equal(asked[0], asked[1][before : before + count])
+
+
+def test_body_is_told_from_air_that_was_added():
+    stack = np.full((9, 40, 40), -1000, np.int16)
+    stack[2:7, 8:32, 8:32] = 40
+    assert body_slices(stack) == (2, 7)
+    assert body_slices(stack[:2]) == (0, 2)

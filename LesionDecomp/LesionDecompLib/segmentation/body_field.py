@@ -13,6 +13,7 @@ from .resampling import BandedMatrix
 
 AIR_HU = -1000.0
 SOFT_TISSUE_HU = -300.0
+LEAST_BODY_SHARE = 0.02  # of the soft tissue of the slice that has most
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,14 @@ def body_extent(stack: np.ndarray, field: FieldOfView, multiple: int = 32, margi
         start = int(np.clip((low + high - length) // 2, 0, size - length))
         extent.append(slice(start, start + int(length)))
     return extent[0], extent[1]
+
+
+def body_slices(stack: np.ndarray) -> tuple[int, int]:
+    """First axial slice of an axial stack ``(z, y, x)`` of HU that holds body, and the one after the last: what lies
+    outside is air that was added to the scan. Every fourth pixel is looked at."""
+    tissue = np.count_nonzero(stack[:, ::4, ::4] > SOFT_TISSUE_HU, axis=(1, 2))
+    held = np.flatnonzero(tissue > LEAST_BODY_SHARE * tissue.max(initial=0))
+    return (int(held[0]), int(held[-1]) + 1) if held.size else (0, len(stack))
 
 
 def _tissue_profiles(stack: np.ndarray) -> list[np.ndarray]:

@@ -1,8 +1,8 @@
 """What lies above and below a slice, as further channels of the lung network's input.
 
 A slice alone cannot distinguish a consolidated lobe from the liver. Neighbors are taken where the bundle states
-(:attr:`LesionDecompLib.models.records.SliceInput.neighbors_mm`), from the nearest slab; beyond the scan's ends the last
-slab stands for them.
+(:attr:`LesionDecompLib.models.records.SliceInput.neighbors_mm`), from the nearest slab; beyond the ends of the scan, or
+of the body where slices of air follow, the last slab stands for them.
 """
 
 from __future__ import annotations
@@ -31,10 +31,18 @@ class Neighborhoods:
     :param made: the pixels ``(stop - start, h, w)`` of the slabs from ``start`` to ``stop``.
     :param count: slabs in the scan.
     :param steps: of the channels, in slabs (:func:`neighbor_steps`).
+    :param body: first slab that holds body, and the one after the last; None: all do.
     """
 
-    def __init__(self, made: Callable[[int, int], torch.Tensor], count: int, steps: Sequence[int]) -> None:
+    def __init__(
+        self,
+        made: Callable[[int, int], torch.Tensor],
+        count: int,
+        steps: Sequence[int],
+        body: tuple[int, int] | None = None,
+    ) -> None:
         self._made, self._count, self._steps = made, count, torch.tensor(list(steps))
+        self._body = body or (0, count)
         self._first = 0  # number of the first slab kept
         self._kept: torch.Tensor | None = None
 
@@ -54,6 +62,10 @@ class Neighborhoods:
             kept = new if kept is None or not len(kept) else torch.cat([kept, new])
         assert kept is not None
         self._first, self._kept = low, kept
-        wanted = torch.arange(start, stop).view(-1, 1) + self._steps
-        channels = kept[on_device(wanted.clamp(0, self._count - 1) - low, kept.device)]
+        own = torch.arange(start, stop).view(-1, 1)
+        wanted = (own + self._steps).clamp(0, self._count - 1)
+        first, end_of_body = self._body
+        of_body = (own >= first) & (own < end_of_body)
+        wanted = torch.where(of_body, wanted.clamp(first, max(first, end_of_body - 1)), wanted)
+        channels = kept[on_device(wanted - low, kept.device)]
         return kept[start - low : stop - low], channels

@@ -19,7 +19,7 @@ from ...models.precision import computing_in, on_device
 from ...models.runtime import network_precision
 from ...progress import Cancel, Progress, check_cancel
 from ...threads import over_slices
-from ..body_field import FieldOfView, body_center, body_extent, scale_window
+from ..body_field import FieldOfView, body_center, body_extent, body_slices, scale_window
 from .cleanup import CleanLungs, clean_lungs
 from .context import Neighborhoods, neighbor_steps
 from .sides import LEFT, RIGHT, bounding_box, split_right_left
@@ -129,7 +129,8 @@ def _network_opinion(
         slices = _averaged(on_device(clipped, device), thickness)
         return held.to_pixels(slices, window[0])
 
-    neighborhoods = Neighborhoods(pixels_of, slabs, steps)
+    first, end = body_slices(stack)
+    neighborhoods = Neighborhoods(pixels_of, slabs, steps, (first // thickness, -(-end // thickness)))
     with torch.inference_mode():
         for start in range(0, slabs, batch_size):
             check_cancel(cancelled, STAGE)
