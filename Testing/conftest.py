@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,17 @@ def models(home, monkeypatch) -> Path:
     folder = home / ".lesiondecomp" / "models"
     monkeypatch.setattr(bundles, "model_folders", lambda: [folder])
     return folder
+
+
+@pytest.fixture(scope="module")
+def models_of_module(home) -> Iterator[Path]:
+    """The same for all tests of a module, whose fixtures run the product."""
+    from LesionDecompLib.models import bundle as bundles
+
+    folder = home / ".lesiondecomp" / "models"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bundles, "model_folders", lambda: [folder])
+        yield folder
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -41,16 +41,7 @@ def case(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def models(home):
-    from LesionDecompLib.models import bundle as bundles
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bundles, "model_folders", lambda: [home / ".lesiondecomp" / "models"])
-        yield
-
-
-@pytest.fixture(scope="module")
-def first(case, models):
+def first(case, models_of_module):
     from LesionDecompLib.__main__ import main
 
     folder, ct, mask, lobes, _ = case
@@ -129,7 +120,7 @@ def test_the_healthy_version_is_written_and_part_of_the_set(case, first):
 
 
 @pytest.mark.slow
-def test_rerun_wants_the_same_regions_and_repeats_the_methods_text(case, first, models, capsys):
+def test_rerun_wants_the_same_regions_and_repeats_the_methods_text(case, first, models_of_module, capsys):
     folder, ct, mask, lobes, volume = case
     again = ["rerun", first, ct, "--lung-mask", mask, "-o", folder / "again", "--quiet"]
     missing = run_here(capsys, *again)
@@ -146,7 +137,7 @@ def test_rerun_wants_the_same_regions_and_repeats_the_methods_text(case, first, 
 
 
 @pytest.mark.slow
-def test_a_batch_does_not_take_a_case_with_regions_for_done_and_wants_its_methods_text(case, models, capsys):
+def test_a_batch_does_not_take_a_case_with_regions_for_done_and_wants_its_methods_text(case, models_of_module, capsys):
     folder, ct, mask, lobes, _ = case
     out = folder / "batch"
     one = ["segment", ct, "--lung-mask", mask, "-o", out / "chest", "--quiet"]
@@ -160,7 +151,7 @@ def test_a_batch_does_not_take_a_case_with_regions_for_done_and_wants_its_method
     assert usage.status == 2 and "--regions is for a single INPUT" in usage.err
 
 
-def test_regions_on_another_grid_are_refused_before_the_networks_run(case, models, capsys):
+def test_regions_on_another_grid_are_refused_before_the_networks_run(case, models_of_module, capsys):
     folder, ct, mask, _, volume = case
     far = volume.ijk_to_ras.copy()
     far[:3, 3] += 5000

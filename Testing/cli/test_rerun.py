@@ -12,7 +12,6 @@ import SimpleITK as sitk  # noqa: N813
 import torch
 from command_line import process_environment, run_here, small_ct, small_models, snapshot
 from LesionDecompLib.cli import main
-from LesionDecompLib.models import bundle as bundles
 from LesionDecompLib.report.comparison import compare_reports, read_report
 
 
@@ -24,14 +23,6 @@ def home(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def models(home):
-    """Small untrained models as the only ones installed."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bundles, "model_folders", lambda: [home / ".lesiondecomp" / "models"])
-        yield home / ".lesiondecomp" / "models"
-
-
-@pytest.fixture(scope="module")
 def case(tmp_path_factory):
     folder = tmp_path_factory.mktemp("case")
     ct, mask, _ = small_ct(folder)
@@ -39,7 +30,7 @@ def case(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def first(case, models):
+def first(case, models_of_module):
     """A finished run with parameters of its own."""
     folder, ct, mask = case
     options = ["--threshold", "0.45", "--min-volume-ml", "0.3", "--batch-size", "3", "--device", "cpu", "--overview"]
@@ -201,7 +192,7 @@ class TestRerun:
 
 
 @pytest.mark.slow
-def test_lung_labels_and_format_are_recorded_and_repeated(case, models, tmp_path, capsys):
+def test_lung_labels_and_format_are_recorded_and_repeated(case, models_of_module, tmp_path, capsys):
     (_, ct, mask), folder = case, tmp_path
     image = sitk.ReadImage(str(mask))
     lungs = sitk.GetArrayFromImage(image)

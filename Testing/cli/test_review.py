@@ -14,14 +14,7 @@ from LesionDecompLib.measurement.statistics import read_statistics_csv
 
 
 @pytest.fixture(scope="module")
-def models(home):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("LesionDecompLib.models.bundle.model_folders", lambda: [home / ".lesiondecomp" / "models"])
-        yield
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory, models):
+def plain(tmp_path_factory, models_of_module):
     """A run without a review, at a threshold that leaves several lesions: (folder, options, volume)."""
     folder = tmp_path_factory.mktemp("review")
     ct, mask, _ = small_ct(folder)

@@ -15,14 +15,7 @@ from LesionDecompLib.training.data.slices import read_index
 
 
 @pytest.fixture(scope="module")
-def models(home):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("LesionDecompLib.models.bundle.model_folders", lambda: [home / ".lesiondecomp" / "models"])
-        yield
-
-
-@pytest.fixture(scope="module")
-def reviewed(tmp_path_factory, models):
+def reviewed(tmp_path_factory, models_of_module):
     """A CT and its result, whose review marks slices as seen and paints one voxel: (CT, result, the voxel's slice)."""
     folder = tmp_path_factory.mktemp("reviewed")
     ct, mask, _ = small_ct(folder)

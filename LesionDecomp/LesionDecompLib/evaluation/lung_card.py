@@ -7,7 +7,6 @@ folder, from the bundle's own metrics; scores and pictures are those that :mod:`
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import sys
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from PIL import Image
 from ..errors import InputError, LesionDecompError
 from ..io.atomic import write_bytes, write_text
 from ..models.bundle import ModelBundle
-from .model_card import BAD_NAME, CARD_NAME, GOOD_NAME, STAGE
+from .model_card import BAD_NAME, CARD_NAME, GOOD_NAME, STAGE, small_png
 
 SHOWN = 2  # scans in each picture
 WIDTH = 1200
@@ -67,9 +66,7 @@ def _sheet(files: Sequence[Path]) -> bytes:
     for part in parts:
         sheet.paste(part, (0, top))
         top += part.height
-    buffer = io.BytesIO()
-    sheet.quantize(128).save(buffer, format="PNG", optimize=True)
-    return buffer.getvalue()
+    return small_png(sheet)
 
 
 def lung_card_text(metadata: dict[str, Any]) -> str:

@@ -80,6 +80,11 @@ def _sheet(images: np.ndarray, masks: np.ndarray, heat: np.ndarray, dice: np.nda
             panel = draw_panel(Plane(hu, shown, lungs, outlined, 1.0, 1.0), frame, threshold)
             sheet.paste(panel, (column * PANEL[0], 20 + row * PANEL[1]))
         pen.text((6, 24 + row * PANEL[1]), f"Dice {dice[row]:.2f}", fill=(235, 235, 235))
+    return small_png(sheet)
+
+
+def small_png(sheet: Image.Image) -> bytes:
+    """A picture of at most 128 colors as a PNG file."""
     buffer = io.BytesIO()
     sheet.quantize(128).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()

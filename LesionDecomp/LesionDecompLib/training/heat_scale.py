@@ -135,8 +135,7 @@ def fit_scale(
     if chosen is None:
         raise ValueError("no source of heat to choose from")
     _, counts, normal = chosen
-    plain = replace(definition, raw=UNIT.raw, scaled=UNIT.scaled)
-    quiet = [normal, *(_count_normal(slice_heat(network, plain, part.images, device), part) for part in more)]
+    quiet = [normal, *(_count_normal(slice_heat(network, definition, part.images, device), part) for part in more)]
     thresholds = np.arange(1, BINS) / BINS
     dice = np.mean([count.dice(thresholds) for count in counts.values()], axis=0)
     found = np.max([count.share_found(thresholds) for count in quiet], axis=0)
