@@ -79,6 +79,26 @@ class TestNetworks:
         with pytest.raises(ModelError, match="a network with softplus"):
             onnx_bytes(torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1), torch.nn.Softplus()), 1)
 
+    def test_features_are_joined_only_for_what_is_no_convolution(self, needs_onnxruntime):
+        class Joined(torch.nn.Module):
+            def __init__(self, after):
+                super().__init__()
+                self.after = after
+
+            def forward(self, x):
+                return self.after(torch.cat([x, torch.tanh(x)], dim=1))
+
+        torch.manual_seed(5)
+        for after, joined in (
+            (torch.nn.Conv2d(4, 3, 3, padding=1), False),
+            (torch.nn.Conv2d(4, 4, 3, padding=1, groups=2), True),
+            (torch.nn.ReLU(), True),
+        ):
+            network, x = Joined(after).eval(), slices(2, 2)
+            assert (b"Concat" in onnx_bytes(network, 2)) == joined
+            with torch.inference_mode():
+                torch.testing.assert_close(OnnxNetwork(network, 2)(x), network(x), atol=2e-5, rtol=0)
+
     def test_answers_that_differ_are_refused(self, needs_onnxruntime, monkeypatch):
         network = decomposition(gated=True)
         plain = OnnxGraph.tensor
