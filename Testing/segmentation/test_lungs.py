@@ -159,6 +159,23 @@ def test_crumbs_are_dropped_and_both_lungs_kept():
     assert lungs.volume_ml == pytest.approx(np.count_nonzero(right | left) * 0.012)
 
 
+@pytest.mark.parametrize(("slices_between", "kept"), [(8, True), (16, False)])
+def test_large_pieces_far_below_the_lungs_are_bowel(slices_between, kept):
+    """Two loops of bowel, each a sixth of the lungs, 24 or 48 mm below them; a crumb on the way is no bridge."""
+    right, left = _two_lungs()
+    lungs = (right | left)[np.flatnonzero((right | left).any(axis=(1, 2)))[0] :]
+    probability = np.concatenate([np.zeros((40, *lungs.shape[1:]), bool), lungs]).astype(np.float32)
+    bowel = np.zeros(probability.shape, dtype=bool)
+    end = 40 - slices_between
+    bowel[end - 20 : end, 30:80, 30:70] = bowel[end - 20 : end, 30:80, 80:120] = True
+    assert 0.5 * bowel.sum() > 0.12 * (lungs.sum() + bowel.sum())
+    probability[bowel] = 1.0
+    probability[end + slices_between // 2, 60:62, 60:62] = 1.0
+    cleaned = clean_lungs(probability, np.zeros_like(probability), (3.0, 2.0, 2.0)).probability >= 0.5
+    assert cleaned[40:][lungs].all()
+    assert cleaned[bowel].all() if kept else not cleaned[:40].any()
+
+
 def _aerated() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Two lungs of -820 HU with a trachea that reaches into the right one; HU, lungs, trachea."""
     right, left = _two_lungs()

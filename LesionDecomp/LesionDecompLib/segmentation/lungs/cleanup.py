@@ -5,6 +5,7 @@ Works on the lung network's pixels, where 200 slices of a chest are a few millio
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,8 @@ from .sides import RIGHT, bounding_box, side_planes
 LEAST_PIECE_ML = 15.0
 LEAST_PIECE_SHARE = 0.02
 LARGE_PIECE_SHARE = 0.1
+# Lungs fill a stretch of the body: what lies beyond so much without any lung is bowel.
+GAP_MM = 40.0
 # Sections of vessels and bronchi inside a slice of lung; the top of the diaphragm's dome is a larger hole.
 LARGEST_HOLE_MM2 = 250.0
 # The network's own word on the side counts near the surface that parts the lungs.
@@ -68,7 +71,7 @@ def clean_lungs(
         return CleanLungs(soft, side, 0.0)
     part = probability[box]
     raw = part >= threshold
-    mask = keep_large_pieces(raw, voxel_ml)
+    mask = keep_large_pieces(raw, voxel_ml, spacing[0])
     warnings: list[Oddity] = []
     if hu is not None:
         outside = pieces_outside_body(mask, hu[box[0]], (box[1].start, box[2].start))
@@ -97,10 +100,11 @@ def clean_lungs(
     return CleanLungs(soft, side, float(np.count_nonzero(mask)) * voxel_ml, tuple(warnings))
 
 
-def keep_large_pieces(mask: np.ndarray, voxel_ml: float) -> np.ndarray:
+def keep_large_pieces(mask: np.ndarray, voxel_ml: float, slice_mm: float) -> np.ndarray:
     """The mask without connected pieces that are not lung: crumbs, and gas or fat in slices below or above the lungs.
 
     :param mask: ``(z, y, x)`` bool.
+    :param slice_mm: distance of its slices.
     """
     pieces = find_components(mask)
     out = mask.copy()
@@ -113,10 +117,26 @@ def keep_large_pieces(mask: np.ndarray, voxel_ml: float) -> np.ndarray:
     np.minimum.at(start, pieces.labels, pieces.z)
     np.maximum.at(stop, pieces.labels, pieces.z + 1)
     large = sizes >= LARGE_PIECE_SHARE * total
+    if not keep.any():
+        return np.zeros_like(mask)
+    large[keep] &= _in_chest(start[keep], stop[keep], sizes[keep], math.ceil(GAP_MM / slice_mm))
     low, high = (start[large].min(), stop[large].max()) if large.any() else (0, len(mask))
     keep &= large | (np.minimum(stop, high) - np.maximum(start, low) >= 0.5 * (stop - start))
     out[pieces.voxels(~keep[pieces.labels])] = False
     return out
+
+
+def _in_chest(start: np.ndarray, stop: np.ndarray, sizes: np.ndarray, gap: int) -> np.ndarray:
+    """Which pieces belong to the stretch of slices that holds most of them: lungs are not in two parts of a body.
+
+    :param start, stop: first slice of each piece, and the one after its last.
+    :param gap: slices without a piece that end a stretch.
+    """
+    order = np.argsort(start, kind="stable")
+    reached = np.maximum.accumulate(stop[order])
+    stretch = np.zeros(len(order), dtype=np.int64)
+    stretch[order[1:]] = np.cumsum(start[order[1:]] - reached[:-1] >= gap)
+    return stretch == np.argmax(np.bincount(stretch, weights=sizes))
 
 
 def fill_holes(mask: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
