@@ -61,7 +61,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--hours", type=float, default=None, metavar="H", help="train for about this long instead of the preset's steps"
     )
     parser.add_argument(
-        "--warm-start", type=Path, metavar="DIR", help="start from the weights of a lesion run or bundle"
+        "--warm-start", type=Path, metavar="DIR", help="start from the weights of a run or bundle of the same kind"
     )
     parser.add_argument(
         "--teacher",
@@ -120,8 +120,10 @@ def train(
 
     preset = settings.preset
     lungs, baseline = preset == "lungs", preset in BASELINES
-    if (lungs or baseline) and (warm_start is not None or teachers):
-        raise ConfigError("Training", f"--warm-start or --teacher with --preset {preset}", "a lesion preset")
+    if baseline and warm_start is not None:
+        raise ConfigError("Training", f"--warm-start with --preset {preset}", "a lesion preset or lungs")
+    if (lungs or baseline) and teachers:
+        raise ConfigError("Training", f"--teacher with --preset {preset}", "a lesion preset")
     work: Callable[..., ModelBundle | None]
     base: Any = LungConfig() if lungs else PRESETS.get(preset)
     if baseline:
@@ -133,7 +135,7 @@ def train(
             raise ConfigError("Training", f"--hours with --preset {preset}", "--set steps=N")
         base, work = BASELINE_CONFIGS[preset](), partial(train_baseline, preset)
     elif lungs:
-        work = partial(train_lungs, hours=settings.hours)
+        work = partial(train_lungs, hours=settings.hours, warm_start=warm_start)
     else:
         work = partial(train_lesions, hours=settings.hours, warm_start=warm_start, teachers=teachers)
     config: Any = load_config(base, config_file, list(settings.settings))

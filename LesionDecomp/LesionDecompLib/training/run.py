@@ -187,6 +187,7 @@ def train_lungs(
     resume: bool = False,
     hours: float | None = None,
     checkpoint_seconds: float = 120.0,
+    warm_start: str | Path | None = None,
     progress: Progress | None = None,
     cancelled: Cancel | None = None,
 ) -> ModelBundle | None:
@@ -194,7 +195,7 @@ def train_lungs(
 
     :param data: a folder of ``NAME_ct.nii.gz`` beside ``NAME_lung.nii.gz``; with ``config.cases`` what its table's
         paths begin at.
-    :param hours: as for :func:`train_lesions`.
+    :param hours, warm_start: as for :func:`train_lesions`.
     :return: the bundle; on several ranks None for all but the first.
     :raises LesionDecompError: unusable data, configuration or checkpoint.
     :raises Cancelled: ``cancelled`` returned True.
@@ -207,6 +208,8 @@ def train_lungs(
 
         config = record_config(folder, "lungs", config, resume, hours, steps_in)
         task = lung_task(data, config, device)
+        if warm_start is not None:
+            start_from(task.network, warm_start, "lungs")
         network = train_and_draw(task, folder, config, resume, checkpoint_seconds, progress, cancelled)
         if ranks.rank() > 0:
             return None

@@ -15,22 +15,23 @@ from .loop import CHECKPOINT_NAME, STAGE
 NORMAL_DECODER = "normal_"  # its weights' names begin with it
 
 
-def start_from(network: nn.Module, run: str | Path) -> None:
+def start_from(network: nn.Module, run: str | Path, task: str = "lesions") -> None:
     """Give ``network`` the averaged weights of the checkpoint in the folder ``run``, or those of the bundle there.
 
     Where the other run's network had no stem (it saw slices averaged down) and this one has, the weights are spread
     so that both networks give the same for slices that are constant over each stem block. A normal decoder that the
     other one has not begins as it was drawn.
 
+    :param task: what the network is for, ``lesions`` or ``lungs``.
     :raises LesionDecompError: neither of them, or weights that do not fit.
     """
     file, bundle = Path(run) / CHECKPOINT_NAME, Path(run) / METADATA_NAME
     if not file.is_file() and not bundle.is_file():
         found = f"no {CHECKPOINT_NAME} and no {METADATA_NAME} in '{Path(run).name}'"
-        raise InputError(STAGE, found, "the folder of a lesion training or of a lesion bundle")
+        raise InputError(STAGE, found, f"the folder of a training or of a bundle for {task}")
     try:
         held = load_torch_file(file)["average"] if file.is_file() else None
-        weights = ModelBundle.load(run, "lesions").network().state_dict() if held is None else held
+        weights = ModelBundle.load(run, task).network().state_dict() if held is None else held
         drawn = {key: value for key, value in network.state_dict().items() if key.startswith(NORMAL_DECODER)}
         network.load_state_dict(drawn | spread_over_stem(weights, network.state_dict()))
     except Exception as error:  # torch raises half a dozen kinds here; all mean the same to the user

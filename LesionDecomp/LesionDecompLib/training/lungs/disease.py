@@ -75,7 +75,7 @@ def paint_disease(
         (0.6, _ground_glass),
         (0.15, _net),
         (0.5, _consolidation),
-        (0.35, _tumor),
+        (0.5, _tumor),
         (0.35, _nodules),
         (0.12, _bullae),
     )
@@ -143,14 +143,14 @@ def _consolidation(hu: torch.Tensor, lungs: Lungs, chance: Chance) -> torch.Tens
 
 
 def _tumor(hu: torch.Tensor, lungs: Lungs, chance: Chance) -> torch.Tensor:
-    """A mass of 1 to 9 cm, mostly broad at the pleura, the hilum or the diaphragm; some with a halo or a cavity."""
+    """A mass of 1 to 11 cm, mostly broad at the pleura, the hilum or the diaphragm; some with a halo or a cavity."""
     n, c, h, w = hu.shape
     middle, depth = lungs.lung[:, c // 2].flatten(1), lungs.depth_mm[:, c // 2].flatten(1)
     at_edge = torch.where(chance.of(0.75).view(n, 1) > 0, (depth < 8.0).float(), torch.ones(()))
     odds = middle * at_edge + 1e-9
     place = torch.multinomial(odds, 1, generator=chance.generator)
     row, column = (place // w).view(n, 1, 1, 1), (place % w).view(n, 1, 1, 1)
-    radius = 2.5 * (9.0 ** torch.rand((n, 1, 1, 1), generator=chance.generator))
+    radius = 3.0 * (9.0 ** torch.rand((n, 1, 1, 1), generator=chance.generator))
     rows = (torch.arange(h).view(1, 1, h, 1) - row) / chance.between(0.7, 1.3)
     columns = (torch.arange(w).view(1, 1, 1, w) - column) / chance.between(0.7, 1.3)
     height = (chance.z.view(n, c, 1, 1) - chance.between(-0.5, 0.5) * radius) / chance.between(0.8, 1.6)

@@ -29,6 +29,7 @@ from .slabs import SlabSource
 FIELD_SIZES: tuple[tuple[tuple[int, int], float], ...] = (((128, 192), 0.65), ((160, 224), 0.25), ((256, 256), 0.10))
 SOURCE_ROWS = 192
 IGNORED = 255  # label of what is not learned from
+SOLID_HU = -300.0  # what is denser in a lung is disease, or a vessel
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class LungConfig:
     :param window: HU that become -1 and 1.
     :param pixel_mm: pixel size of the ``size``×``size`` field.
     :param phantom_share: share of slices that show no chest at all.
+    :param solid_weight: how much a pixel of solid lung counts in the cross-entropy: a tumor is few pixels among many
+        that are easy.
     """
 
     seed: Seed = 0
@@ -55,6 +58,7 @@ class LungConfig:
     size: Pixels = 256
     pixel_mm: Real = 2.0
     phantom_share: Real = 0.04
+    solid_weight: Real = 3.0
     cases: str = ""
     ignored: str = ""
     leave_out: str = ""
@@ -109,7 +113,8 @@ class LungTask:
         self.network.train()
         with mixed_precision(self.device):
             logits = self._forward(x)
-        entropy, dice = lung_losses(logits.float(), on_device(labels, self.device))
+        labels = on_device(labels, self.device)
+        entropy, dice = lung_losses(logits.float(), labels, self._weight(x, labels))
         loss = entropy + (1.0 - dice)
         set_rate(optimizer, cosine(number, config.steps, config.learning_rate, config.final_learning_rate))
         optimizer.zero_grad(set_to_none=True)
@@ -118,6 +123,12 @@ class LungTask:
         optimizer.step()
         values = {"loss": loss, "entropy": entropy, "soft_dice": dice, "gradient_norm": norm}
         return as_numbers(values)
+
+    def _weight(self, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """``(n, h, w)``: ``solid_weight`` in solid lung, 1 elsewhere."""
+        limit = float(scale_window(torch.tensor(SOLID_HU), self.config.window))
+        solid = (labels > 0) & (labels != IGNORED) & (x[:, x.shape[1] // 2] > limit)
+        return torch.where(solid, self.config.solid_weight, 1.0)
 
     def batch(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """Network input ``(n, c, h, w)`` float32 in [-1, 1] and labels ``(n, h, w)`` int64: 0 / 1 right / 2 left, and
@@ -151,14 +162,18 @@ def _copied(hu: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
     return hu[torch.arange(len(hu)).view(-1, 1), first]
 
 
-def lung_losses(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cross-entropy over all pixels, and the soft Dice of the two lungs over the batch (to be raised).
+def lung_losses(
+    logits: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weighted cross-entropy over all pixels, and the soft Dice of the two lungs over the batch (to be raised).
 
     :param logits: ``(n, 3, h, w)``.
     :param labels: ``(n, h, w)`` int64, 0 / 1 right / 2 left; 255 counts for neither.
+    :param weight: ``(n, h, w)`` of the cross-entropy; None: 1 everywhere.
     """
     known = labels != IGNORED
-    entropy = losses.mean(functional.cross_entropy(logits, labels, reduction="none", ignore_index=IGNORED))
+    each = functional.cross_entropy(logits, labels, reduction="none", ignore_index=IGNORED)
+    entropy = losses.mean(each if weight is None else each * weight)
     probability = torch.softmax(logits, dim=1)[:, 1:] * known.unsqueeze(1)
     truth = functional.one_hot(torch.where(known, labels, 0), 3).permute(0, 3, 1, 2)[:, 1:].float()
     both, either = ranks.total(torch.stack([probability * truth, probability + truth]).sum(dim=(1, 3, 4)))
