@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 import torch
 from drawn_chest import drawn_patient
+from LesionDecompLib.errors import LesionDecompError
+from LesionDecompLib.models.bundle import find_bundle
 from LesionDecompLib.training.lungs import scanner, surroundings
 from LesionDecompLib.training.lungs.cases import LungPatient, scan_weights, slice_weights
 from LesionDecompLib.training.lungs.chance import Chance
 from LesionDecompLib.training.lungs.disease import paint_disease
 from LesionDecompLib.training.lungs.slabs import SlabSource
 from LesionDecompLib.training.lungs.task import IGNORED, LungConfig, LungTask, lung_losses
+from LesionDecompLib.training.warm_start import start_from
 
 OFFSETS = (-12.0, -6.0, 0.0, 6.0, 12.0)
 
@@ -200,6 +203,32 @@ def test_what_is_ignored_has_no_part_in_the_loss(patient):
     task = LungTask(LungConfig(batch=4, phantom_share=0.0), [doubtful])
     _, labels = task.batch(np.random.default_rng(2))
     assert (labels == IGNORED).float().mean() > 0.2 and ((labels == 1) | (labels == 2)).any()
+
+
+def test_solid_lung_weighs_more_than_the_rest(patient):
+    """Lung like soft tissue counts ``solid_weight`` times, aerated lung and background once."""
+    x = torch.full((1, 5, 2, 3), -0.8)
+    x[:, 2, 0] = 0.6  # 160 HU in the slice itself; its neighbors do not count
+    x[:, 0, 1] = 0.6
+    labels = torch.tensor([[[1, 0, IGNORED], [2, 1, 0]]])
+    logits = torch.zeros(1, 3, 2, 3, requires_grad=True)
+    task = LungTask(LungConfig(solid_weight=4.0), [patient])
+    entropy, _ = lung_losses(logits, labels, task.entropy_weight(x, labels))
+    entropy.backward()
+    size = logits.grad.abs().sum(dim=1)[0]
+    torch.testing.assert_close(size / size[0, 1], torch.tensor([[4.0, 1.0, 0.0], [1.0, 1.0, 1.0]]))
+
+
+def test_training_may_begin_with_a_bundle_s_weights(patient):
+    bundle = find_bundle("lungs-unet", "lungs")
+    task = LungTask(LungConfig(), [patient])
+    start_from(task.network, bundle.path, "lungs")
+    held = bundle.network().state_dict()
+    assert all(torch.equal(value, held[key]) for key, value in task.network.state_dict().items())
+    with pytest.raises(LesionDecompError, match="do not fit"):
+        start_from(LungTask(LungConfig(neighbors_mm=()), [patient]).network, bundle.path, "lungs")
+    with pytest.raises(LesionDecompError, match="do not fit"):
+        start_from(task.network, find_bundle("lesions-decomposition", "lesions").path, "lungs")
 
 
 @pytest.mark.slow

@@ -114,7 +114,7 @@ class LungTask:
         with mixed_precision(self.device):
             logits = self._forward(x)
         labels = on_device(labels, self.device)
-        entropy, dice = lung_losses(logits.float(), labels, self._weight(x, labels))
+        entropy, dice = lung_losses(logits.float(), labels, self.entropy_weight(x, labels))
         loss = entropy + (1.0 - dice)
         set_rate(optimizer, cosine(number, config.steps, config.learning_rate, config.final_learning_rate))
         optimizer.zero_grad(set_to_none=True)
@@ -124,7 +124,7 @@ class LungTask:
         values = {"loss": loss, "entropy": entropy, "soft_dice": dice, "gradient_norm": norm}
         return as_numbers(values)
 
-    def _weight(self, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def entropy_weight(self, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """``(n, h, w)``: ``solid_weight`` in solid lung, 1 elsewhere."""
         limit = float(scale_window(torch.tensor(SOLID_HU), self.config.window))
         solid = (labels > 0) & (labels != IGNORED) & (x[:, x.shape[1] // 2] > limit)
