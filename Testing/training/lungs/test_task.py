@@ -206,17 +206,22 @@ def test_what_is_ignored_has_no_part_in_the_loss(patient):
 
 
 def test_solid_lung_weighs_more_than_the_rest(patient):
-    """Lung like soft tissue counts ``solid_weight`` times, aerated lung and background once."""
-    x = torch.full((1, 5, 2, 3), -0.8)
-    x[:, 2, 0] = 0.6  # 160 HU in the slice itself; its neighbors do not count
-    x[:, 0, 1] = 0.6
-    labels = torch.tensor([[[1, 0, IGNORED], [2, 1, 0]]])
-    logits = torch.zeros(1, 3, 2, 3, requires_grad=True)
+    """Lung like soft tissue counts ``solid_weight`` times; aerated lung, its edge and background count once."""
+    x = torch.full((1, 5, 12, 12), -0.8)
+    x[:, 2, :6] = 0.6  # 160 HU in the slice itself; its neighbors do not count
+    x[:, 0, 6:] = 0.6
+    labels = torch.zeros(1, 12, 12, dtype=torch.int64)
+    labels[:, 1:, 1:11] = 1
+    labels[:, :, 11] = IGNORED
+    logits = torch.zeros(1, 3, 12, 12, requires_grad=True)
     task = LungTask(LungConfig(solid_weight=4.0), [patient])
     entropy, _ = lung_losses(logits, labels, task.entropy_weight(x, labels))
     entropy.backward()
     size = logits.grad.abs().sum(dim=1)[0]
-    torch.testing.assert_close(size / size[0, 1], torch.tensor([[4.0, 1.0, 0.0], [1.0, 1.0, 1.0]]))
+    wanted = torch.ones(12, 12)
+    wanted[3:6, 3:9] = 4.0
+    wanted[:, 11] = 0.0
+    torch.testing.assert_close(size / size[0, 1], wanted)
 
 
 def test_training_may_begin_with_a_bundle_s_weights(patient):

@@ -30,6 +30,7 @@ FIELD_SIZES: tuple[tuple[tuple[int, int], float], ...] = (((128, 192), 0.65), ((
 SOURCE_ROWS = 192
 IGNORED = 255  # label of what is not learned from
 SOLID_HU = -300.0  # what is denser in a lung is disease, or a vessel
+EDGE_PIXELS = 2  # so near to the edge of the lung pixels are dense as they are half outside it
 
 
 @dataclass(frozen=True)
@@ -125,9 +126,11 @@ class LungTask:
         return as_numbers(values)
 
     def entropy_weight(self, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """``(n, h, w)``: ``solid_weight`` in solid lung, 1 elsewhere."""
+        """``(n, h, w)``: ``solid_weight`` in solid lung away from its edge, 1 elsewhere."""
         limit = float(scale_window(torch.tensor(SOLID_HU), self.config.window))
-        solid = (labels > 0) & (labels != IGNORED) & (x[:, x.shape[1] // 2] > limit)
+        lung = ((labels > 0) & (labels != IGNORED)).float().unsqueeze(1)
+        within = functional.max_pool2d(1.0 - lung, 2 * EDGE_PIXELS + 1, 1, EDGE_PIXELS)[:, 0] == 0
+        solid = within & (x[:, x.shape[1] // 2] > limit)
         return torch.where(solid, self.config.solid_weight, 1.0)
 
     def batch(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
