@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from LesionDecompLib.errors import InputError
 from LesionDecompLib.models.bundle import ModelBundle, find_bundle
 from LesionDecompLib.models.runtime import BF16_HEAT_ERROR
@@ -35,6 +36,22 @@ def test_a_lung_bundle_names_the_collections_of_the_scans_that_it_learned_from(t
     assert not any("landmarks" in json.dumps(row) for row in rows)
     with pytest.raises(InputError, match="without its table"):
         release(shipped.path, tmp_path / "other")
+
+
+def test_a_bundle_may_be_the_mean_of_two_runs(tmp_path: Path):
+    shipped = find_bundle(None, "lungs")
+    network, held = shipped.network(), shipped.network().state_dict()
+    network.load_state_dict({key: value + 1.0 for key, value in held.items()})
+    other = ModelBundle.save(tmp_path / "other", network, dict(shipped.metadata))
+    bundle = release(shipped.path, tmp_path / "mean", cases=[CASES], blend=(other.path, 0.25))
+    for key, value in bundle.network().state_dict().items():
+        if value.is_floating_point():  # stored in 16 bits
+            torch.testing.assert_close(value, held[key] + 0.25, rtol=1e-3, atol=2e-3)
+    assert bundle.metadata["training"]["blend"]["share"] == 0.25
+    for blend in ((find_bundle(None, "lesions").path, 0.5), (other.path, 1.5)):
+        with pytest.raises(InputError, match="a network like"):
+            release(shipped.path, tmp_path / "none", cases=[CASES], blend=blend)
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_lesion_bundle_names_the_collections_of_its_further_sets(tmp_path: Path):

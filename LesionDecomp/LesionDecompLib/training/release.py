@@ -61,17 +61,23 @@ def release(
     scores: Sequence[Path] = (),
     cases: Sequence[Path] = (),
     bfloat16: Sequence[Path] = (),
+    blend: tuple[Path, float] | None = None,
 ) -> ModelBundle:
     """Write the bundle of a run to ``destination`` with its provenance and scores, as the default for its task.
 
     :param run: bundle folder that the training wrote.
     :param bfloat16: CT to measure on how far a lesion network's heat in bfloat16 differs (:func:`bfloat16_heat_error`).
+    :param blend: the bundle of another run, and its share: the weights are the mean of both runs', where one began with
+        the other's. It finds more of what the second run saw more of and keeps most of what the first knew (Wortsman et
+        al., Robust fine-tuning of zero-shot models, CVPR 2022).
     :param cases: the table of scans that a lung network was trained on (less what its configuration leaves out); the
         ``index.csv`` of each further set that a lesion network was trained on.
     :param scores: files that :mod:`LesionDecompLib.evaluation.lungs` or ``lesiondecomp evaluate`` on whole CT wrote.
-    :raises LesionDecompError: no valid bundle in ``run``, or ``destination`` cannot be written.
+    :raises LesionDecompError: no valid bundle in ``run``, another network in ``blend``, or ``destination`` cannot be
+        written.
     """
     trained = ModelBundle.load(run)
+    network = trained.network() if blend is None else _blended(trained, ModelBundle.load(blend[0]), blend[1])
     metadata = {key: value for key, value in trained.metadata.items() if key not in DERIVED}
     metadata |= {
         "name": name or NAMES[trained.task],
@@ -81,7 +87,23 @@ def release(
     }
     if bfloat16 and trained.task == "lesions":
         metadata[BF16_HEAT_ERROR] = float(f"{bfloat16_heat_error(trained, bfloat16):.2g}")
-    return ModelBundle.save(destination, trained.network(), metadata)
+    if blend is not None:
+        metadata["training"]["blend"] = {
+            "share": blend[1],
+            "configuration": ModelBundle.load(blend[0]).metadata["training"]["configuration"],
+        }
+    return ModelBundle.save(destination, network, metadata)
+
+
+def _blended(bundle: ModelBundle, other: ModelBundle, share: float) -> torch.nn.Module:
+    """The network whose weights are ``1 - share`` of one bundle's and ``share`` of the other's."""
+    network, weights = bundle.network(), other.network().state_dict()
+    own = network.state_dict()
+    if not 0 <= share <= 1 or {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in weights.items()}:
+        found = f"'{other.name}' with a share of {share:g}"
+        raise InputError("Release", found, f"a network like '{bundle.name}', and a share from 0 to 1")
+    network.load_state_dict({key: torch.lerp(own[key].float(), weights[key].float(), share) for key in own})
+    return network
 
 
 def bfloat16_heat_error(bundle: ModelBundle, files: Sequence[Path]) -> float:
@@ -190,12 +212,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="FILE",
         help="table of a lung network's scans, or index.csv of a lesion network's further sets",
     )
+    parser.add_argument("--blend", type=Path, metavar="DIR", help="take the mean with the weights of this bundle")
+    parser.add_argument("--share", type=float, default=0.5, metavar="S", help="that bundle's share (default: 0.5)")
     parser.add_argument(
         "--bfloat16", type=Path, nargs="*", default=[], metavar="CT", help="CT to measure the heat in bfloat16 on"
     )
     args = parser.parse_args(argv)
     try:
-        bundle = release(args.run, args.output, args.name, args.scores, args.cases, args.bfloat16)
+        blend = (args.blend, args.share) if args.blend else None
+        bundle = release(args.run, args.output, args.name, args.scores, args.cases, args.bfloat16, blend)
     except LesionDecompError as error:
         print(error, file=sys.stderr)
         return 1
