@@ -1,7 +1,7 @@
 """Changes to a CT of which one knows what they should do to the outcome, and how far the outcome follows.
 
-Run as a program it measures every change on every CT it is given and prints the table of
-``Documentation/metamorphic.md``::
+Run as a program it measures every change on every CT it is given and writes what the table of
+``Documentation/metamorphic.md`` is made of::
 
     python Testing/tools/metamorphic.py CT [CT ...] -o measured.csv
 """
