@@ -77,7 +77,6 @@ def release(
         written.
     """
     trained = ModelBundle.load(run)
-    network = trained.network() if blend is None else _blended(trained, ModelBundle.load(blend[0]), blend[1])
     metadata = {key: value for key, value in trained.metadata.items() if key not in DERIVED}
     metadata |= {
         "name": name or NAMES[trained.task],
@@ -87,11 +86,12 @@ def release(
     }
     if bfloat16 and trained.task == "lesions":
         metadata[BF16_HEAT_ERROR] = float(f"{bfloat16_heat_error(trained, bfloat16):.2g}")
+    network = trained.network()
     if blend is not None:
-        metadata["training"]["blend"] = {
-            "share": blend[1],
-            "configuration": ModelBundle.load(blend[0]).metadata["training"]["configuration"],
-        }
+        other, share = ModelBundle.load(blend[0]), blend[1]
+        network = _blended(trained, other, share)
+        configuration = other.metadata["training"]["configuration"]
+        metadata["training"]["blend"] = {"share": share, "configuration": configuration}
     return ModelBundle.save(destination, network, metadata)
 
 

@@ -112,13 +112,13 @@ def keep_large_pieces(mask: np.ndarray, voxel_ml: float, slice_mm: float) -> np.
         return out
     sizes, total = pieces.sizes, pieces.sizes.sum()
     keep = sizes >= max(min(LEAST_PIECE_ML / voxel_ml, LEAST_PIECE_SHARE * total), 1)
+    if not keep.any():
+        return np.zeros_like(mask)
     # What disease has cut off a lung lies beside the other lung, or is large.
     start, stop = np.full(pieces.count, len(mask)), np.zeros(pieces.count, dtype=np.int64)
     np.minimum.at(start, pieces.labels, pieces.z)
     np.maximum.at(stop, pieces.labels, pieces.z + 1)
     large = sizes >= LARGE_PIECE_SHARE * total
-    if not keep.any():
-        return np.zeros_like(mask)
     large[keep] &= _in_chest(start[keep], stop[keep], sizes[keep], math.ceil(GAP_MM / slice_mm))
     low, high = (start[large].min(), stop[large].max()) if large.any() else (0, len(mask))
     keep &= large | (np.minimum(stop, high) - np.maximum(start, low) >= 0.5 * (stop - start))
