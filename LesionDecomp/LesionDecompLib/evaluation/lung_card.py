@@ -91,13 +91,24 @@ def lung_card_text(metadata: dict[str, Any]) -> str:
         f"| {row['name']} | {row['scans']} | {row['license']} | {row['attribution']} |"
         for row in training["collections"]
     ]
-    lines += ["", "## Performance", ""]
+    lines += ["", _weights(training), "", "## Performance", ""]
     for key, title in GROUPS.items():
         if key in metrics:
             lines += _dice_table(title, metrics[key])
     if "points" in metrics:
         lines += _points_table(metrics["points"])
     return "\n".join([*lines, *_failures()])
+
+
+def _weights(training: dict[str, Any]) -> str:
+    steps, blend = training["configuration"]["steps"], training.get("blend")
+    if blend is None:
+        return f"Weights: a training of {steps:,} steps."
+    share, second = round(100 * blend["share"]), blend["configuration"]["steps"]
+    return (
+        f"Weights: the mean of a training of {steps:,} steps ({100 - share} %) and of a second one of {second:,} steps "
+        f"that began with its weights ({share} %)."
+    )
 
 
 def _dice_table(title: str, metrics: dict[str, Any]) -> list[str]:
