@@ -78,19 +78,11 @@ def test_a_rank_s_failure_ends_the_run_with_its_reason(training_set, tmp_path):
     assert not (tmp_path / "run" / "bundle").exists()
 
 
-@pytest.mark.skipif(
-    not os.environ.get("LESIONDECOMP_RESTARTS"),
-    reason="Gloo's processes may miss each other for minutes when they start anew (set LESIONDECOMP_RESTARTS)",
-)
 @pytest.mark.skipif(not Path("/proc/self/environ").is_file(), reason="distinguishes ranks by Linux's /proc")
 def test_a_rank_that_is_killed_costs_no_more_than_the_steps_since_the_last_checkpoint(training_set, tmp_path):
     settings = (*SETTINGS, "critic_every=1", "steps=100")
-    for attempt in range(3):
-        run = tmp_path / f"killed {attempt}"
-        status, errors, kept = with_a_killed_rank(training_set, run, settings)
-        # Now and then Gloo's processes miss each other when they start anew, which is not about this training.
-        if status == 0 or "Gloo connectFullMesh failed" not in errors:
-            break
+    run = tmp_path / "killed"
+    status, errors, kept = with_a_killed_rank(training_set, run, settings)
     assert status == 0, errors[-3000:]
     assert (run / "bundle").is_dir()
     with open(run / "log.csv", encoding="utf-8") as stream:

@@ -8,8 +8,10 @@ and DistributedDataParallel's mean over ranks of their gradients is its gradient
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from uuid import uuid4
 
 import torch
 from torch import distributed, nn
@@ -17,6 +19,7 @@ from torch import distributed, nn
 from ..errors import ConfigError
 
 STAGE = "Training on several ranks"
+MEET_WITHIN_S = 1800.0
 
 
 def world_size() -> int:
@@ -43,11 +46,43 @@ def joined(device: torch.device) -> Iterator[torch.device]:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        number, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        distributed.init_process_group(backend, store=_store_of_this_start(number), rank=number, world_size=size)
+    else:
+        distributed.init_process_group(backend)
     try:
         yield device
     finally:
         distributed.destroy_process_group()
+
+
+def _store_of_this_start(number: int) -> distributed.Store:
+    """Where the ranks find each other, without what ranks that have died since have left there.
+
+    ``torchrun`` keeps one store through all restarts, in which a rank may find the address of a dead one, and each of
+    its agents counts restarts by itself. So rank 0 names each start, and tells the name to whoever asks under its own.
+    """
+    from torch.distributed.rendezvous import rendezvous  # not before: it loads much
+
+    store, _, size = next(rendezvous("env://"))
+    if number > 0:
+        asks = uuid4().hex
+        store.set(f"rank {number} asks", asks)
+        start = store.get(asks).decode()
+        store.set(f"{start} {number}", "knows")
+        return distributed.PrefixStore(start, store)
+    start, waiting, end = uuid4().hex, set(range(1, size)), time.monotonic() + MEET_WITHIN_S
+    while waiting:
+        if time.monotonic() > end:
+            raise ConfigError(STAGE, f"no rank {min(waiting)}", f"all {size} ranks within {MEET_WITHIN_S:.0f} s")
+        for other in waiting:
+            if store.check([f"rank {other} asks"]):
+                store.set(store.get(f"rank {other} asks").decode(), start)
+        waiting = {other for other in waiting if not store.check([f"{start} {other}"])}
+        time.sleep(0.02)
+    return distributed.PrefixStore(start, store)
 
 
 def share(count: int) -> slice:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from batch_results import hidden, summary, without_reports
 from command_line import LIBRARY_HOME, process_environment, run_apart, run_here, small_ct
 from dask_cluster import handmade_cluster
@@ -22,7 +23,7 @@ from LesionDecompLib.cli.batch.plan import Case
 from LesionDecompLib.cli.batch.summary import RunningSummary
 from LesionDecompLib.cli.batch.turns import Turns
 from LesionDecompLib.cli.batch.window import AHEAD, TaskWindow
-from LesionDecompLib.cli.batch.worker import Share, WorkerFacts, device_of
+from LesionDecompLib.cli.batch.worker import Share, WorkerFacts, compute_on, device_of
 from LesionDecompLib.cli.batch.workforce import unfitness
 from LesionDecompLib.io.readers import write_image
 
@@ -135,6 +136,22 @@ class TestWorkers:
         devices = [device_of(["cuda:0", "cuda:1"], Share(index, 3, None, True)) for index in range(3)]
         assert devices == ["cuda:0", "cuda:1", "cuda:0"]
         assert device_of(["cpu"], Share(1, 2, None, True)) == "cpu"
+
+    @pytest.mark.parametrize(
+        ("workers", "threads", "expected"), [(1, None, 6), (2, None, 3), (4, None, 1), (9, None, 1), (2, 5, 5)]
+    )
+    def test_each_computes_on_its_part_of_the_cores_unless_a_number_is_given(
+        self, monkeypatch, workers, threads, expected
+    ):
+        pytest.importorskip("dask")
+        monkeypatch.setattr("dask.system.CPU_COUNT", 6)
+        before = torch.get_num_threads()
+        torch.set_num_threads(2)  # neither of those expected: as Dask's nanny, which sets OMP_NUM_THREADS
+        try:
+            compute_on(Share(0, workers, threads, local=False))
+            assert torch.get_num_threads() == expected
+        finally:
+            torch.set_num_threads(before)
 
 
 class TestTurns:
