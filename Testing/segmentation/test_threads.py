@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +15,7 @@ from LesionDecompLib.segmentation.lesions import lesion_labelmap
 from LesionDecompLib.segmentation.lungs.cleanup import clean_lungs
 from LesionDecompLib.segmentation.slices import LesionField, lung_mode
 from LesionDecompLib.threads import in_threads, over_slices
+from repository import MODULE
 
 
 @pytest.fixture
@@ -31,6 +37,33 @@ def test_an_error_in_a_thread_arrives(threads):
     threads(4)
     with pytest.raises(ZeroDivisionError):
         in_threads(lambda n: 1 // n, [1, 0, 1])
+
+
+NEW_PAGES = """
+import resource
+import numpy as np
+from LesionDecompLib.threads import reuse_freed_memory
+
+def new_pages():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(100):
+        np.ones(1 << 17)  # 1 MiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+print(new_pages())
+reuse_freed_memory()
+new_pages()
+print(new_pages())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_memory_of_an_array_that_is_gone_is_the_next_one_s_whatever_dask_has_set():
+    environment = {**os.environ, "PYTHONPATH": str(MODULE), "MALLOC_TRIM_THRESHOLD_": "65536"}
+    words = [sys.executable, "-c", NEW_PAGES]
+    done = subprocess.run(words, env=environment, capture_output=True, encoding="utf-8", timeout=60)
+    before, after = map(int, done.stdout.split())
+    assert before > 10_000 and after < 1000, done.stderr
 
 
 def _chest(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -3,7 +3,8 @@
     PYTHONPATH=LesionDecomp:Testing/support python Testing/tools/cluster_benchmark.py --tasks 100000
 
 Prints one JSON object: tasks a second, processor time of client and scheduler for a task (which tells what a scheduler
-can do where the machine is busy with something else, too), and their memory (resident, MiB) every few seconds.
+can do where the machine is busy with something else, too), and their memory (resident, MiB) every few seconds, which
+is also shown on stderr as it comes.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import time
 from pathlib import Path
 
 from dask_cluster import handmade_cluster
+from LesionDecompLib.cli.batch.cluster import cluster_client
 from LesionDecompLib.cli.batch.task import CaseRow, CaseTask
 from LesionDecompLib.cli.batch.window import TaskWindow
 
@@ -47,12 +49,10 @@ def measure(tasks: int, workers: int, every_s: float) -> dict[str, object]:
 
     :param every_s: time between two measurements of memory.
     """
-    from distributed import Client
-
     with (
         tempfile.TemporaryDirectory() as folder,
         handmade_cluster(Path(folder, "cluster"), os.environ, workers) as cluster,
-        Client(scheduler_file=str(cluster.file), set_as_default=False) as client,
+        cluster_client(str(cluster.file), workers) as client,
     ):
         client.wait_for_workers(workers, timeout=60)
         return _run(client, cluster.processes[0].pid, tasks, workers, every_s)
@@ -68,7 +68,14 @@ def _run(client: object, scheduler: int, tasks: int, workers: int, every_s: floa
     both = os.getpid(), scheduler
     used, began = [processor_s(process) for process in both], time.monotonic()
     shown = began
-    memory = [(0, *map(resident_mib, both))]
+    memory: list[dict[str, float]] = []
+
+    def look() -> None:
+        row = (done, round(time.monotonic() - began, 1), *map(resident_mib, both))
+        memory.append(dict(zip(("tasks", "seconds", "client_mib", "scheduler_mib"), row, strict=True)))
+        print(memory[-1], file=sys.stderr, flush=True)
+
+    look()
     while True:
         window.fill(numbers, workers)
         if not len(window):
@@ -80,9 +87,9 @@ def _run(client: object, scheduler: int, tasks: int, workers: int, every_s: floa
             done += 1
         if time.monotonic() - shown > every_s:
             shown = time.monotonic()
-            memory.append((done, *map(resident_mib, both)))
+            look()
     seconds = time.monotonic() - began
-    memory.append((done, *map(resident_mib, both)))
+    look()
     client_ms, scheduler_ms = (1000 * (processor_s(p) - before) / done for p, before in zip(both, used, strict=True))
     return {
         "tasks": done,
@@ -91,7 +98,7 @@ def _run(client: object, scheduler: int, tasks: int, workers: int, every_s: floa
         "client_ms_a_task": round(client_ms, 2),
         "scheduler_ms_a_task": round(scheduler_ms, 2),
         "most_at_a_time": most,
-        "memory": [dict(zip(("tasks", "client_mib", "scheduler_mib"), row, strict=True)) for row in memory],
+        "memory": memory,
     }
 
 

@@ -217,24 +217,23 @@ def run_with(arguments: list[str], scene_writer: Callable[[], SceneWriter] | Non
 
 def _run_single(args: argparse.Namespace, case: Case) -> int:
     from ..report.case import check_case_folder  # not before: --help answers at once
-    from .batch.finished import asked_files
+    from .batch.finished import asked_files, used_bundles
     from .batch.runner import CaseRunner, scene_writer
 
     _limit_threads(args.threads)
     check_case_folder(case.folder, asked_files(args), scene_writer(args), overwrite=args.overwrite)
-    lesion_bundle, lung_bundle = _bundles(args)
-    CaseRunner(args, lesion_bundle, lung_bundle, args.device[0], quiet=args.quiet).run_one(case)
+    CaseRunner(args, *used_bundles(args), args.device[0], quiet=args.quiet).run_one(case)
     return int(case.status == "failed")
 
 
 def _run_several(args: argparse.Namespace, cases: list[Case]) -> int:
     from ..processes.tree import end_with_parent  # not before: --help answers at once
     from . import notify
-    from .batch.finished import report_finder
+    from .batch.finished import report_finder, used_bundles
     from .batch.regions import write_batch_regions
     from .batch.summary import RunningSummary
 
-    bundles = _bundles(args)
+    bundles = used_bundles(args)
     earlier, skipped = _earlier_results(args, cases, report_finder(args, bundles))
     end_with_parent()
     numbers = [number for number, case in enumerate(cases) if case.name not in skipped]
@@ -283,17 +282,17 @@ def _run_on_cluster(
     from .batch.board import Board
     from .batch.cluster import cluster_client
     from .batch.distribution import CaseDistribution
+    from .batch.finished import identities
     from .batch.task import case_options
 
     args.output.mkdir(parents=True, exist_ok=True)
-    models = {bundle.task: (bundle.sha256, bundle.metadata_sha256) for bundle in bundles}
     local = args.processes if args.scheduler is None else 0
     board = Board(len(cases), len(cases) - len(numbers), args.quiet)
     with cluster_client(args.scheduler, args.processes) as client:
         if not args.quiet:
             notify(f"Dashboard of the cluster: {client.dashboard_link}")
         distribution = CaseDistribution(
-            client, cases, args.output, case_options(args), models, local, args.threads, board
+            client, cases, args.output, case_options(args), identities(bundles), local, args.threads, board
         )
         distribution.run(numbers, after_each)
 
@@ -325,12 +324,6 @@ def _limit_threads(threads: int | None) -> None:
         import torch  # not before: --help answers at once
 
         torch.set_num_threads(threads)
-
-
-def _bundles(args: argparse.Namespace) -> tuple[ModelBundle, ModelBundle]:
-    from ..models.bundle import find_bundle  # not before: --help answers at once
-
-    return find_bundle(args.model, "lesions"), find_bundle(None, "lungs")
 
 
 def _earlier_results(

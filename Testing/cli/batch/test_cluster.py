@@ -233,6 +233,23 @@ class TestWindow:
         assert sorted(got) == [(n, n * n) for n in range(300)]
         assert most == 2 * AHEAD and len(slots) == 2 * AHEAD
 
+    def test_the_scheduler_notes_nothing_of_what_was_submitted(self, client):
+        from LesionDecompLib.cli.batch.spans import note_no_submissions
+
+        def noted(dask_scheduler) -> int:
+            spans = dask_scheduler.extensions["spans"].spans.values()
+            return sum(len((span._metadata or {}).get("collections", ())) for span in spans)
+
+        def noted_of_twenty() -> int:
+            before = client.run_on_scheduler(noted)
+            client.gather([client.submit(divide, 4, key=f"noted {number}", pure=False) for number in range(20)])
+            return client.run_on_scheduler(noted) - before
+
+        assert noted_of_twenty() > 0  # if not, Dask has mended it
+        for _ in range(2):
+            client.run_on_scheduler(note_no_submissions)
+            assert noted_of_twenty() == 0
+
     def test_an_error_comes_back_and_a_task_is_submitted_anew_on_demand(self, client):
         window = TaskWindow[int](client, "fail", lambda item, slot: item, divide)
         items, tries = iter([0, 4]), []

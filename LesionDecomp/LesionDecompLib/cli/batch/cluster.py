@@ -8,7 +8,7 @@ import os
 import socket
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +22,12 @@ LOOPBACK = "127.0.0.1"
 DASHBOARD_PORT = 8787
 CONNECT_S = 60.0
 INSTALL = "pip install '.[cluster]'"
-# Threads of a worker that look at what the others do, fifty and a hundred times a second, hold these up.
-CALM = {"distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "1s"}
+CALM = {
+    # Threads of a worker that look at what the others do, fifty and a hundred times a second, hold these up.
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.low-level-log-length": 100,  # of messages, which are kept whole
+}
 
 
 def has_dask() -> bool:
@@ -40,10 +44,13 @@ def cluster_client(scheduler: str | None, processes: int) -> Iterator[Client]:
     :param scheduler: an address such as ``tcp://node1:8786`` or ``tls://…``, or a scheduler's file; None for one here.
     :raises LesionDecompError: it cannot be reached.
     """
+    import dask  # not before: --help answers at once
+    import distributed  # noqa: F401  its own settings must be there before others are put above them
+
     if not os.environ.get("LESIONDECOMP_DEBUG"):
         for name in ("distributed", "bokeh", "tornado"):  # theirs to administrators; the command has its own sentences
             logging.getLogger(name).setLevel(logging.CRITICAL)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), dask.config.set(CALM):
         warnings.simplefilter("ignore")
         if scheduler is None:
             with _local_cluster(processes) as cluster, _connected(cluster.scheduler_address, cluster) as client:
@@ -56,6 +63,8 @@ def cluster_client(scheduler: str | None, processes: int) -> Iterator[Client]:
 @contextmanager
 def _connected(scheduler: str, cluster: Any = None) -> Iterator[Client]:
     from distributed import Client  # not before: --help answers at once
+
+    from .spans import note_no_submissions
 
     where: dict[str, Any] = {"address": cluster if cluster is not None else scheduler}
     if scheduler.lower().endswith(".json"):
@@ -71,6 +80,8 @@ def _connected(scheduler: str, cluster: Any = None) -> Iterator[Client]:
             STAGE, f"no scheduler at '{scheduler}' ({reason})", "the address or file of a running 'dask scheduler'"
         ) from error
     try:
+        with suppress(Exception):  # without this program on it, a scheduler's memory grows with the cases
+            client.run_on_scheduler(note_no_submissions)
         yield client
     finally:
         client.close(timeout=CONNECT_S)
@@ -78,22 +89,20 @@ def _connected(scheduler: str, cluster: Any = None) -> Iterator[Client]:
 
 @contextmanager
 def _local_cluster(processes: int) -> Iterator[Any]:
-    import dask  # not before: --help answers at once
-    from distributed import LocalCluster
+    from distributed import LocalCluster  # not before: --help answers at once
 
-    with dask.config.set(CALM):
-        cluster = LocalCluster(
-            n_workers=processes,
-            threads_per_worker=1,  # a case leaves it when it reaches the networks
-            host=LOOPBACK,
-            dashboard_address=f"{LOOPBACK}:{_free_port(DASHBOARD_PORT)}",
-            memory_limit=None,  # cases differ in size: what one worker lacks, another has
-            silence_logs=logging.CRITICAL,
-        )
-        try:
-            yield cluster
-        finally:
-            cluster.close(timeout=CONNECT_S)
+    cluster = LocalCluster(
+        n_workers=processes,
+        threads_per_worker=1,  # a case leaves it when it reaches the networks
+        host=LOOPBACK,
+        dashboard_address=f"{LOOPBACK}:{_free_port(DASHBOARD_PORT)}",
+        memory_limit=None,  # cases differ in size: what one worker lacks, another has
+        silence_logs=logging.CRITICAL,
+    )
+    try:
+        yield cluster
+    finally:
+        cluster.close(timeout=CONNECT_S)
 
 
 def _free_port(wanted: int) -> int:

@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ... import __version__
 from ...io.dicom.choice import recorded
@@ -16,13 +16,11 @@ from ...io.dicom.files import is_dicom_file
 from ...io.folders import files_below
 from ...io.readers import READERS
 from ...measurement.definitions import MEASUREMENTS
+from ...models.bundle import ModelBundle, find_bundle
 from ...report.case import DICOM_SEG, HEALTHY, METHODS, NIFTI, OVERVIEW, PAGE, REPORT, SCENE
 from ...report.manifest import shown_measurements
 from ..argument_types import labels_text
 from .plan import Case
-
-if TYPE_CHECKING:
-    from ...models.bundle import ModelBundle
 
 # Keys of a report's parameters that make another result; the others describe where and how fast it was computed.
 DECISIVE = ("threshold", "min_volume_ml", "precision", "engine", "lung_labels", "series", "regions", "review")
@@ -44,14 +42,25 @@ def source_state(path: Path) -> dict[str, int]:
     }
 
 
+def used_bundles(args: argparse.Namespace) -> tuple[ModelBundle, ModelBundle]:
+    """The bundles (lesions, lungs) that these arguments ask for.
+
+    :raises LesionDecompError: one is not there, or does not verify.
+    """
+    return find_bundle(args.model, "lesions"), find_bundle(None, "lungs")
+
+
+def identities(bundles: tuple[ModelBundle, ModelBundle]) -> dict[str, tuple[str, str]]:
+    """SHA-256 of weights and of metadata, by task."""
+    return {bundle.task: (bundle.sha256, bundle.metadata_sha256) for bundle in bundles}
+
+
 def report_finder(
     args: argparse.Namespace, bundles: tuple[ModelBundle, ModelBundle]
 ) -> Callable[[Case], dict[str, Any] | None]:
     """What finds the report of a run of a case with these arguments and bundles (lesions, lungs)."""
-    lesions, lungs = bundles
-    models = {task: (b.sha256, b.metadata_sha256) for task, b in (("lungs", lungs), ("lesions", lesions))}
     parameters = {
-        "threshold": lesions.default_threshold if args.threshold is None else args.threshold,
+        "threshold": bundles[0].default_threshold if args.threshold is None else args.threshold,
         "min_volume_ml": args.min_volume_ml,
         "precision": args.precision,
         "engine": args.engine,
@@ -60,7 +69,7 @@ def report_finder(
         "regions": None,  # these two are for a single input
         "review": None,
     }
-    names = asked_files(args)
+    models, names = identities(bundles), asked_files(args)
     return lambda case: earlier_report(case, models, parameters, names)
 
 

@@ -104,7 +104,7 @@ class CaseRunner:
         try:
             read = self._read(case)
             if read is None:
-                return CaseRow(case.status, case.message, case.input_sha256, case.measurements)
+                return CaseRow.of(case)
             turns.to_networks()
             check_cancel(self._cancelled, "Segmentation")
             result = self._segment(read)

@@ -61,6 +61,11 @@ class CaseRow:
     line: str = ""
     warnings: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, case: Case) -> CaseRow:
+        """How a case went that an earlier run has done."""
+        return cls(case.status, case.message, case.input_sha256, case.measurements)
+
     def enter(self, case: Case) -> None:
         """Take this over into the case."""
         case.status, case.message, case.input_sha256 = self.status, self.message, self.input_sha256

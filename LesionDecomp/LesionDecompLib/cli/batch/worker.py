@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ... import __version__
 from ...errors import LesionDecompError
+from ...threads import reuse_freed_memory
 from .task import CaseRow, CaseTask
 from .turns import Turns
 
@@ -128,6 +129,7 @@ async def admit(run: str, shares: Mapping[str, Share], dask_worker: Worker) -> N
     if share.local:
         # Ctrl-C reaches all processes of a terminal; the command, which started this one, ends it in good order.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+    reuse_freed_memory()
     place.share = share
     place.admitted.set()
 
@@ -172,7 +174,7 @@ def run_case(task: CaseTask) -> CaseRow:
             return CaseRow("")
         case, runner = task.case(), place.runner_for(task)
         if before and runner.is_done(case):
-            return CaseRow(case.status, case.message, case.input_sha256, case.measurements)
+            return CaseRow.of(case)
         if before >= MOST_BEGINNINGS:
             return CaseRow("failed", THREE_TIMES)
         _begin(task, before)
@@ -218,12 +220,11 @@ def device_of(names: list[str], share: Share) -> str:
 
 
 def _new_runner(task: CaseTask, place: _Workplace) -> CaseRunner:
-    from ...models.bundle import find_bundle  # not before: --help answers at once
-    from .finished import report_finder
+    from .finished import report_finder, used_bundles  # not before: --help answers at once
     from .runner import CaseRunner
 
     args = task.arguments()
-    bundles = find_bundle(args.model, "lesions"), find_bundle(None, "lungs")
+    bundles = used_bundles(args)
     find = None if args.overwrite else report_finder(args, bundles)
     device = args.device[0] if place.share is None else device_of(args.device, place.share)
     return CaseRunner(args, *bundles, device, find, True, place.stopped.is_set)
@@ -231,19 +232,17 @@ def _new_runner(task: CaseTask, place: _Workplace) -> CaseRunner:
 
 def _facts(name: str, task: CaseTask, files: tuple[str, ...], output: str) -> WorkerFacts:
     from ...io.atomic import check_writable, process_mark  # not before: --help answers at once
-    from ...models.bundle import find_bundle
     from ...models.device import choose_device
     from ...report.case import check_support
-    from .finished import asked_files
+    from .finished import asked_files, identities, used_bundles
     from .runner import scene_writer
 
-    args, models, device, error = task.arguments(), {}, "", ""
+    args, device, error = task.arguments(), "", ""
+    models: dict[str, tuple[str, str]] = {}
     missing: tuple[str, ...] = ()
     try:
         check_support(asked_files(args), scene_writer(args))
-        for model, kind in ((args.model, "lesions"), (None, "lungs")):
-            bundle = find_bundle(model, kind)
-            models[kind] = bundle.sha256, bundle.metadata_sha256
+        models = identities(used_bundles(args))
         device = choose_device(args.device[int(name) % len(args.device) if len(args.device) > 1 else 0])[1]
         missing = tuple(path for path in files if not _is_seen(Path(path)))
         if not missing:
