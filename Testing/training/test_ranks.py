@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from LesionDecompLib.training.lungs.caselist import cases_in
+from LesionDecompLib.training.ranks import joined
 from repository import MODULE
 from tiny_training import SETTINGS, TINY, write_training_set
 
@@ -69,6 +70,20 @@ def test_two_ranks_train_as_one(training_set, tmp_path):
     assert sorted(path.name for path in (tmp_path / "2").iterdir()) == sorted(
         path.name for path in (tmp_path / "1").iterdir()
     )
+
+
+@pytest.mark.parametrize("number", [0, 3])
+def test_each_rank_computes_on_the_gpu_of_its_number_on_its_machine(monkeypatch, number):
+    joins, current = [], []
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    monkeypatch.setattr(torch.distributed, "init_process_group", joins.append)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: joins.append("left"))
+    monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
+    for name, value in {"WORLD_SIZE": 8, "RANK": 4 + number, "LOCAL_RANK": number}.items():
+        monkeypatch.setenv(name, str(value))
+    with joined(torch.device("cuda")) as device:
+        assert device == torch.device("cuda", number) and current == [device] and joins == ["nccl"]
+    assert joins == ["nccl", "left"]
 
 
 def test_a_rank_s_failure_ends_the_run_with_its_reason(training_set, tmp_path):

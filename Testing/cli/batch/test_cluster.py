@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from batch_results import hidden, summary, without_reports
 from command_line import LIBRARY_HOME, process_environment, run_apart, run_here, small_ct
 from dask_cluster import handmade_cluster
 from LesionDecompLib import __version__
+from LesionDecompLib.cli.batch import worker
 from LesionDecompLib.cli.batch.board import Board
 from LesionDecompLib.cli.batch.plan import Case
 from LesionDecompLib.cli.batch.summary import RunningSummary
@@ -136,6 +138,33 @@ class TestWorkers:
         devices = [device_of(["cuda:0", "cuda:1"], Share(index, 3, None, True)) for index in range(3)]
         assert devices == ["cuda:0", "cuda:1", "cuda:0"]
         assert device_of(["cpu"], Share(1, 2, None, True)) == "cpu"
+
+    @pytest.mark.parametrize("asked", ["auto", "cuda"])
+    def test_each_gets_a_gpu_of_its_machine_unless_it_was_given_one(self, monkeypatch, asked):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        shares = [Share(index, 5, None, False) for index in range(5)]
+        expected = ["cuda:0", "cuda:1", "cuda:2", "cuda:3", "cuda:0"]
+        assert [device_of([asked], share) for share in shares] == expected
+        assert device_of([asked], Share(0, 1, None, False)) == asked
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2")
+        assert device_of([asked], shares[3]) == asked
+
+    def test_one_process_computes_on_one_gpu(self, monkeypatch):
+        """What a worker runs its cases on, down to the runner that it makes."""
+        runners = []
+        monkeypatch.setattr(
+            "LesionDecompLib.cli.batch.runner.CaseRunner", lambda *given: runners.append(given[3]) or given
+        )
+        monkeypatch.setattr("LesionDecompLib.models.bundle.find_bundle", lambda name, task: task)
+        devices = ["cuda:0", "cuda:1", "cuda:2"]
+        task = SimpleNamespace(arguments=lambda: SimpleNamespace(model=None, device=devices, overwrite=True))
+        for index in range(3):
+            place = worker._Workplace(Share(index, 3, None, True))
+            place.runner_for(task)
+            place.runner_for(task)  # its networks stay loaded
+        assert runners == devices
 
     @pytest.mark.parametrize(
         ("workers", "threads", "expected"), [(1, None, 6), (2, None, 3), (4, None, 1), (9, None, 1), (2, 5, 5)]
