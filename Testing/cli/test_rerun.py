@@ -121,7 +121,7 @@ class TestCompare:
                                         lambda r: r["software"].update(version="9"),
                                         lambda r: r["run"]["environment"].update(torch="9"),
                                         lambda r: r["run"].update(device="NVIDIA"),
-                                        lambda r: r["run"]["precision"].update(lesions="bfloat16"),
+                                        lambda r: r["run"]["precision"].update(lesions="other"),
                                         lambda r: r["run"]["engine"].update(lesions="other"),
                                         lambda r: r["lung_mask"].update(sha256="0")])  # fmt: skip
     def test_another_model_version_device_or_mask_is_a_difference(self, first, change):

@@ -121,7 +121,7 @@ class TestChoice:
         monkeypatch.setattr(runtime, "has_onnxruntime", lambda: True)
         monkeypatch.setattr(onnx_engine, "has_onnxruntime", lambda: True)
         monkeypatch.setattr(runtime, "_in_onnx", lambda bundle, network: "quick")
-        monkeypatch.setattr(runtime, "inference_network", lambda bundle, device: "plain")
+        monkeypatch.setattr(runtime, "inference_network", lambda *_: "plain")
         monkeypatch.setattr(runtime, "fast_precision", lambda device: torch.float32)
 
     def test_auto_takes_it_on_the_cpu_in_float32(self, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -16,7 +17,7 @@ from LesionDecompLib.models.bundle import ModelBundle
 from LesionDecompLib.models.memory import batch_bytes, is_out_of_memory, weight_bytes
 from LesionDecompLib.models.networks import UNet
 from LesionDecompLib.models.precision import computing_in, fast_precision, on_device
-from LesionDecompLib.models.runtime import ReadyNetwork, network_precision
+from LesionDecompLib.models.runtime import ReadyNetwork, inference_network, network_precision
 from LesionDecompLib.pipeline import Segmenter
 from LesionDecompLib.report.memory import high_water_mark_mib
 from LesionDecompLib.segmentation import resampling, smoothing
@@ -48,7 +49,8 @@ def on_gpu(plain: Segmenter, gpu: FakeGpu, kind: torch.dtype) -> Segmenter:
     """The same on the GPU."""
     there = Segmenter(plain.lesion_bundle, plain.lung_bundle, "cuda:0", plain.batch_size)
     for bundle in (plain.lesion_bundle, plain.lung_bundle):
-        there._networks[bundle.task] = ReadyNetwork(gpu.placed(bundle.network()), "torch", kind)
+        network = inference_network(bundle, torch.device("cpu"), kind)
+        there._networks[bundle.task] = ReadyNetwork(gpu.placed(network), "torch", kind)
     return there
 
 
@@ -279,7 +281,7 @@ from LesionDecompLib.threads import return_freed_memory
 
 torch.set_num_threads(1)
 network = UNet(1, 3, 16, 4).eval().requires_grad_(False).to(memory_format=torch.channels_last)
-x = torch.zeros({{shape}})
+x = torch.zeros({{shape}}).contiguous(memory_format=torch.channels_last)
 with torch.inference_mode(), computing_in({{kind}}, "cpu"):
     network(x[:, :, :32, :32])
     return_freed_memory()
@@ -302,12 +304,13 @@ class TestMemory:
         shape = (6, 1, 192, 192)
         expected = batch_bytes(network, shape, kind)
         assert batch_bytes(network, (12, 1, 192, 192), kind) == pytest.approx(2 * expected, rel=0.05)
-        # A process of its own: what others allocated before must not serve the batch, nor count.
+        # A process of its own: what others allocated before must not serve the batch, nor count. Each array is mapped
+        # by itself there: how glibc's heap fills its holes is not the batch's doing.
         program = MEASURED.format(shape=shape, kind=str(kind))
-        run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        alone = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
+        run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=alone)
         assert expected > 40e6
-        # The convolutions need room of their own: 1.2 to 1.6 times the prediction was measured.
-        assert 0.75 * expected < float(run.stdout) < 2.2 * expected
+        assert 0.8 * expected < float(run.stdout) < 1.25 * expected
 
     def test_weights_count_too(self):
         assert weight_bytes(torch.nn.Conv2d(2, 3, 5)) == 4 * (2 * 3 * 25 + 3)

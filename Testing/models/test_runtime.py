@@ -20,9 +20,18 @@ from LesionDecompLib.io.gzip_writer import BLOCK_BYTES, write_gzip
 from LesionDecompLib.io.nrrd import write_nrrd
 from LesionDecompLib.io.readers import read_volume
 from LesionDecompLib.models.bundle import ModelBundle, find_bundle
-from LesionDecompLib.models.precision import has_fast_bf16
-from LesionDecompLib.models.runtime import BF16_HEAT_ERROR, LARGEST_HEAT_ERROR, inference_network, network_precision
+from LesionDecompLib.models.networks import DecompositionNet
+from LesionDecompLib.models.precision import computing_in, has_fast_bf16
+from LesionDecompLib.models.runtime import (
+    BF16_HEAT_ERROR,
+    LARGEST_HEAT_ERROR,
+    inference_network,
+    keep_in_float32,
+    network_precision,
+)
 from LesionDecompLib.pipeline import Segmenter
+from LesionDecompLib.segmentation.heat import lesion_heat
+from LesionDecompLib.segmentation.lesions import lung_box
 from LesionDecompLib.segmentation.resampling import BandedMatrix
 
 CPU = torch.device("cpu")
@@ -43,7 +52,8 @@ def test_the_heat_is_within_a_hundredth_of_float32_and_the_report_states_which(p
     quick = Segmenter(device="cpu").run(part_of_sample)
     exact = Segmenter(device="cpu", precision="float32").run(part_of_sample)
     assert exact.precision == {"lungs": "float32", "lesions": "float32"}
-    assert quick.precision["lungs"] == ("bfloat16" if has_fast_bf16(CPU) else "float32")
+    fast = "bfloat16" if has_fast_bf16(CPU) else "float32"
+    assert quick.precision == {"lungs": fast, "lesions": fast}
     both = (quick.lungs > 0) & (exact.lungs > 0)
     assert np.count_nonzero(both) > 100_000
     assert 2 * np.count_nonzero(both) / (np.count_nonzero(quick.lungs) + np.count_nonzero(exact.lungs)) > 0.998
@@ -67,6 +77,53 @@ def test_a_model_that_does_not_bear_it_computes_in_float32(monkeypatch):
     assert network_precision(lungs, CPU) == torch.bfloat16
     monkeypatch.setattr("LesionDecompLib.models.runtime.fast_precision", lambda device: torch.float32)
     assert network_precision(lungs, CPU) == torch.float32
+
+
+def computed_in(network: DecompositionNet, x: torch.Tensor) -> dict[str, tuple[torch.dtype, torch.dtype]]:
+    """What each convolution's weights meet, and what the rest is given."""
+    seen = {}
+    for name, module in network.named_modules():
+        if isinstance(module, (torch.nn.Conv2d, torch.nn.ConvTranspose2d)):
+            plain = name.replace(".part", "")
+            module.register_forward_hook(
+                lambda _, given, answer, plain=plain: seen.update({plain: (given[0].dtype, answer.dtype)})
+            )
+    with torch.inference_mode(), computing_in(torch.bfloat16, CPU):
+        network(x)
+    return seen
+
+
+@pytest.mark.parametrize("arguments", [{}, {"shared": True}, {"normal_decoder": False}, {"lesion_decoder": False}])
+def test_the_layers_that_heat_needs_exact_stay_in_float32(arguments):
+    torch.manual_seed(4)
+    network = DecompositionNet(8, 3, 16, gated=True, **arguments).eval().requires_grad_(False)
+    x = torch.rand(1, 1, 32, 32) * 2 - 1
+    expected = network(x)
+    keep_in_float32(network)
+    assert all(torch.equal(a, b) for a, b in zip(network(x), expected, strict=True))
+    seen = computed_in(network, x)
+    exact = {name for name, kinds in seen.items() if kinds == (torch.float32, torch.float32)}
+    heads = {name for name in ("normal_head", "lesion_head") if hasattr(network, name)}
+    trunk = {"normal_trunk.blocks.1.0", "normal_trunk.blocks.1.3"} if "normal_head" in heads else set()
+    assert exact == {"encoder.blocks.0.0", "encoder.blocks.0.3", "encoder.downs.0"} | trunk | heads
+    assert {kinds[1] for name, kinds in seen.items() if name not in exact} == {torch.bfloat16}
+    assert seen["encoder.blocks.1.0"][0] == torch.bfloat16  # it is given 16 bits, not float32 to be rounded again
+
+
+@pytest.mark.slow
+def test_what_stays_in_float32_is_what_makes_most_of_the_error(part_of_sample):
+    bundle = find_bundle(None, "lesions")
+    lungs = Segmenter(device="cpu", precision="float32").run(part_of_sample).lungs
+    box = lung_box(part_of_sample.view.to_axial(lungs))
+
+    def heat(prepared: torch.dtype, computed: torch.dtype) -> np.ndarray:
+        network = inference_network(bundle, CPU, prepared)
+        return lesion_heat(part_of_sample, lungs, box, network, bundle, CPU, precision=computed)[0]
+
+    exact = heat(torch.float32, torch.float32)
+    mixed, rounded = (np.abs(heat(kind, torch.bfloat16) - exact) for kind in (torch.bfloat16, torch.float32))
+    assert 0 < mixed.max() < 0.6 * rounded.max()
+    assert np.array_equal(heat(torch.bfloat16, torch.float32), exact)
 
 
 def test_another_precision_is_refused():

@@ -14,6 +14,7 @@ from LesionDecompLib.models.runtime import BF16_HEAT_ERROR
 from LesionDecompLib.training.release import main, release, score_summary
 from repository import CHEST, TESTING
 
+SHIPPED = find_bundle(None, "lungs")
 CASES = TESTING / "tools" / "lung_training" / "cases.csv"
 
 
@@ -52,6 +53,22 @@ def test_a_bundle_may_be_the_mean_of_two_runs(tmp_path: Path):
         with pytest.raises(InputError, match="a network like"):
             release(shipped.path, tmp_path / "none", cases=[CASES], blend=blend)
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("share", ["0.3", "0"])
+def test_a_share_of_no_bundle_is_refused(tmp_path: Path, capsys, share):
+    with pytest.raises(SystemExit) as caught:
+        main(["--run", "run", "-o", str(tmp_path / "none"), "--share", share])
+    assert caught.value.code == 2 and "--share is the share of the bundle that --blend names" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+def test_half_of_the_other_bundle_without_a_share(tmp_path: Path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("LesionDecompLib.training.release.release", lambda *given: asked.append(given[-1]) or SHIPPED)
+    arguments = ["--run", "run", "-o", str(tmp_path), "--blend", "other"]
+    assert main(arguments) == main([*arguments, "--share", "0"]) == 0
+    assert asked == [(Path("other"), 0.5), (Path("other"), 0.0)]
 
 
 def test_a_lesion_bundle_names_the_collections_of_its_further_sets(tmp_path: Path):

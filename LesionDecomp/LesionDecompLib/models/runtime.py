@@ -17,8 +17,9 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..errors import ConfigError, LesionDecompError
+from .networks import DecompositionNet
 from .onnx_engine import OnnxNetwork, check_onnxruntime, has_onnxruntime
-from .precision import channels_last, fast_precision
+from .precision import InFloat32, channels_last, fast_precision
 from .records import HeatDefinition
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ STAGE = "Choosing the engine"
 
 # Heat may differ from that in float32 by this much.
 LARGEST_HEAT_ERROR = 0.01
-# Key of bundle.json: the largest difference of heat that bfloat16 makes, measured when the bundle was released.
+# Key of bundle.json: the largest difference of heat that bfloat16 makes, some parts left in float32
+# (:func:`keep_in_float32`), measured when the bundle was released.
 BF16_HEAT_ERROR = "bfloat16_heat_error"
 PRECISIONS = ("auto", "float32")
 TORCH, ONNX = "torch", "onnx"
@@ -66,13 +68,13 @@ def ready_network(
     :raises LesionDecompError: ONNX Runtime is asked for where it is not installed, on a GPU, or for a network that it
         cannot compute.
     """
-    chosen = network_precision(bundle, device, precision)
-    network = inference_network(bundle, device)
+    chosen = torch.float32 if engine == ONNX else network_precision(bundle, device, precision)
+    network = inference_network(bundle, device, chosen)
     if engine == ONNX:
         if device.type != "cpu":
             raise ConfigError(STAGE, f"ONNX Runtime and the device '{device}'", "the CPU", code="engine_device")
         check_onnxruntime()
-        return ReadyNetwork(_in_onnx(bundle, network), ONNX, torch.float32)
+        return ReadyNetwork(_in_onnx(bundle, network), ONNX, chosen)
     # Beside a network in 16 bits torch is as fast for the other: two pools of threads hinder one another.
     fast = torch.float32 if precision == "float32" else fast_precision(device)
     if engine == "auto" and device.type == "cpu" and fast == torch.float32 and has_onnxruntime():
@@ -94,13 +96,35 @@ def called_for(definition: HeatDefinition) -> str:
     return {"both": "", "difference": "normal", "change": "normal"}.get(definition.source, "gate")
 
 
-def inference_network(bundle: ModelBundle, device: torch.device) -> nn.Module:
-    """The network of a bundle with its batch norms folded into the convolutions before them."""
+def inference_network(bundle: ModelBundle, device: torch.device, precision: torch.dtype = torch.float32) -> nn.Module:
+    """The network of a bundle with its batch norms folded into the convolutions before them.
+
+    :param precision: that it will compute in; in 16 bits some parts of a lesion network stay in float32
+        (:func:`keep_in_float32`).
+    """
     network = bundle.network(device)
     for module in list(network.modules()):
         if isinstance(module, nn.Sequential):
             _fold_norms(module)
+    if precision != torch.float32 and isinstance(network, DecompositionNet):
+        keep_in_float32(network)
     return channels_last(network, device)
+
+
+def keep_in_float32(network: DecompositionNet) -> None:
+    """Keep in float32, in place, what heat needs exact of a network that computes in 16 bits.
+
+    These are E's finest level (its block and its way down), G1's last block, and the heads. Rounding a weight moves
+    all pixels the same way, and averaging does not take it back: the first layers' goes through everything, the last
+    ones' into x - G1(E(x)), small where heat begins. The error by layer is in Documentation/performance.md.
+    """
+    parts = dict(network.named_modules())
+    last = f"normal_trunk.blocks.{len(network.encoder.downs) - 1}"
+    for name in ("encoder.blocks.0", "encoder.downs.0", last, "normal_head", "lesion_head"):
+        if name in parts:
+            parent, _, own = name.rpartition(".")
+            part = InFloat32(parts[name], rounded=name.startswith("encoder."))
+            setattr(network.get_submodule(parent), own, part)
 
 
 def network_precision(bundle: ModelBundle, device: torch.device, asked: str = "auto") -> torch.dtype:

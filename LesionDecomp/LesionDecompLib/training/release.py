@@ -113,7 +113,7 @@ def bfloat16_heat_error(bundle: ModelBundle, files: Sequence[Path]) -> float:
     """
     device, worst = torch.device("cpu"), 0.0
     lung_bundle = find_bundle(None, "lungs")
-    lung_network, network = inference_network(lung_bundle, device), inference_network(bundle, device)
+    lung_network, network = inference_network(lung_bundle, device), inference_network(bundle, device, torch.bfloat16)
     for file in files:
         volume, _ = read_volume(file)
         lungs, _ = segment_lungs(volume, lung_network, lung_bundle)
@@ -213,13 +213,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="table of a lung network's scans, or index.csv of a lesion network's further sets",
     )
     parser.add_argument("--blend", type=Path, metavar="DIR", help="take the mean with the weights of this bundle")
-    parser.add_argument("--share", type=float, default=0.5, metavar="S", help="that bundle's share (default: 0.5)")
+    parser.add_argument("--share", type=float, metavar="S", help="with --blend: that bundle's share (default: 0.5)")
     parser.add_argument(
         "--bfloat16", type=Path, nargs="*", default=[], metavar="CT", help="CT to measure the heat in bfloat16 on"
     )
     args = parser.parse_args(argv)
+    if args.share is not None and args.blend is None:
+        parser.error("--share is the share of the bundle that --blend names; name it, or leave --share out")
     try:
-        blend = (args.blend, args.share) if args.blend else None
+        blend = (args.blend, 0.5 if args.share is None else args.share) if args.blend else None
         bundle = release(args.run, args.output, args.name, args.scores, args.cases, args.bfloat16, blend)
     except LesionDecompError as error:
         print(error, file=sys.stderr)

@@ -11,10 +11,11 @@ import torch
 from command_line import run_here
 from LesionDecompLib.cli.bench import gpu
 from LesionDecompLib.cli.bench.job import Chosen
-from LesionDecompLib.cli.bench.roofline import forward_flops, roofline
+from LesionDecompLib.cli.bench.roofline import float32_flops, forward_flops, roofline
 from LesionDecompLib.errors import ConfigError
 from LesionDecompLib.models.bundle import ModelBundle
 from LesionDecompLib.models.networks import UNet
+from LesionDecompLib.models.precision import InFloat32
 
 
 @pytest.fixture
@@ -80,3 +81,10 @@ def test_operations_are_those_of_the_convolutions():
     assert found["seconds_at_matrix_product"] == 0.5 and found["of_roofline"] == 0.25
     assert found["gflop"]["lungs"] == pytest.approx(flop, abs=0.05)
     assert np.isfinite(found["gflops"])
+    # What stays in float32 is counted at its rate.
+    parts = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 3, padding=1), InFloat32(layer, rounded=False))
+    share = forward_flops(layer, "", (2, 3, 8, 16)) / forward_flops(parts, "", (2, 3, 8, 16))
+    assert share == pytest.approx(5 / 8) and float32_flops(layer, "", (2, 3, 8, 16)) == 0
+    rates = {"bfloat16": 2.0, "float32": 1.0}
+    found = roofline({"lesions": (parts, {("", (2, 3, 800, 1600)): 1}, "bfloat16")}, rates, 1.0)
+    assert found["seconds_at_matrix_product"] == pytest.approx(found["gflop"]["lesions"] * (3 / 16 + 5 / 8), rel=0.01)

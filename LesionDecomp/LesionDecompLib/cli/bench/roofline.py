@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ...models.bundle import ModelBundle
 from ...models.memory import batch_bytes, weight_bytes
-from ...models.precision import computing_in
+from ...models.precision import InFloat32, computing_in
 from ...models.runtime import called_for, inference_network
 
 Shape = tuple[int, ...]
@@ -25,9 +25,20 @@ def forward_flops(network: nn.Module, way: str, shape: Shape) -> int:
     :param way: how the network is called, ``""`` (itself), ``"gate"`` or ``"normal"``.
     :param shape: of the input.
     """
+    return int(_counted(network, way, shape).get_total_flops())
+
+
+def float32_flops(network: nn.Module, way: str, shape: Shape) -> int:
+    """Those of :func:`forward_flops` that stay in float32 where the network computes in 16 bits."""
+    count = _counted(network, way, shape).get_flop_counts()
+    names = (name for name, module in network.named_modules() if isinstance(module, InFloat32))
+    return sum(sum(count.get(f"{type(network).__name__}.{name}", {}).values()) for name in names)
+
+
+def _counted(network: nn.Module, way: str, shape: Shape) -> FlopCounterMode:
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad(), FlopCounterMode(display=False) as count:
         (getattr(network, way) if way else network)(torch.empty(shape))
-    return int(count.get_total_flops())
+    return count
 
 
 def roofline(
@@ -45,9 +56,12 @@ def roofline(
     """
     work, ideal = {}, 0.0
     for task, (network, calls, precision) in networks.items():
-        flops = sum(times * forward_flops(network, way, shape) for (way, shape), times in calls.items())
+        flops, exact = (
+            sum(times * count(network, way, shape) for (way, shape), times in calls.items())
+            for count in (forward_flops, float32_flops)
+        )
         work[task] = round(flops / 1e9, 1)
-        ideal += flops / 1e9 / gflops[precision]
+        ideal += (flops - exact) / 1e9 / gflops[precision] + exact / 1e9 / gflops["float32"]
     return {
         "gflop": work,
         "gflops": round(sum(work.values()) / networks_s, 1),
@@ -61,7 +75,7 @@ def expected_batch(bundle: ModelBundle, batch_size: int, precision: torch.dtype)
 
     :return: GFLOP a slice and forward pass, MiB of weights (float32) and of a batch's arrays.
     """
-    network = inference_network(bundle, torch.device("cpu"))
+    network = inference_network(bundle, torch.device("cpu"), precision)
     image, lesions = bundle.slice_input, bundle.task == "lesions"
     way = called_for(bundle.heat_definition) if lesions else ""
     shape = (batch_size, 1 if lesions else len(image.offsets_mm), image.size, image.size)
