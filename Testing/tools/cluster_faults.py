@@ -78,8 +78,9 @@ def provoke(folder: Path, cases: int, kills: int, seed: int, gap_s: float) -> Ou
     command = [sys.executable, "-m", "LesionDecompLib", "segment", str(studies), "--device", "cpu", "--threads", "1"]
     whole = [*command, "-o", str(folder / "whole"), "--quiet"]
     subprocess.run(whole, env=environment, check=True, timeout=3000, capture_output=True)
-    began = time.monotonic()
     with handmade_cluster(folder / "cluster", environment, workers=2) as cluster:
+        _wait_for_workers(cluster, 2)
+        began = time.monotonic()
         command += ["-o", str(folder / "out"), "--scheduler", str(cluster.file)]
         with open(folder / "first.log", "wb") as log:
             process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
@@ -92,6 +93,14 @@ def provoke(folder: Path, cases: int, kills: int, seed: int, gap_s: float) -> Ou
     wanted, found = (without_reports(folder / name) for name in ("whole", "out"))
     different = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
     return Outcome(killed, round(seconds, 1), first, again, hidden(folder / "out"), different)
+
+
+def _wait_for_workers(cluster: HandmadeCluster, number: int) -> None:
+    """Wait until so many are there: Dask's nanny gives up where its worker dies before it has ever been there."""
+    from distributed import Client
+
+    with Client(scheduler_file=str(cluster.file), set_as_default=False) as client:
+        client.wait_for_workers(number, timeout=600)
 
 
 def _kill_workers(
