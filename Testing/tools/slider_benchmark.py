@@ -92,7 +92,7 @@ def slider_timings(
 class _Result:
     """What ``write_result`` reads of a result."""
 
-    threshold, min_volume_ml = THRESHOLDS[0], 0.1
+    threshold, min_volume_ml, has_healthy = THRESHOLDS[0], 0.1, False
 
     def __init__(self, heat, lungs, lesions, rows) -> None:
         self._arrays, self.statistics = {"heat": heat, "lungs": lungs, "lesions": lesions}, rows
