@@ -64,8 +64,6 @@ def cluster_client(scheduler: str | None, processes: int) -> Iterator[Client]:
 def _connected(scheduler: str, cluster: Any = None) -> Iterator[Client]:
     from distributed import Client  # not before: --help answers at once
 
-    from .spans import note_no_submissions
-
     where: dict[str, Any] = {"address": cluster if cluster is not None else scheduler}
     if scheduler.lower().endswith(".json"):
         if not Path(scheduler).is_file():
@@ -80,7 +78,10 @@ def _connected(scheduler: str, cluster: Any = None) -> Iterator[Client]:
             STAGE, f"no scheduler at '{scheduler}' ({reason})", "the address or file of a running 'dask scheduler'"
         ) from error
     try:
-        with suppress(Exception):  # without this program on it, a scheduler's memory grows with the cases
+        # A scheduler without this program, or a Dask that does it another way: its memory then grows with the cases.
+        with suppress(Exception):
+            from .spans import note_no_submissions
+
             client.run_on_scheduler(note_no_submissions)
         yield client
     finally:
