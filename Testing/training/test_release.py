@@ -55,6 +55,25 @@ def test_a_bundle_may_be_the_mean_of_two_runs(tmp_path: Path):
     assert not (tmp_path / "none").exists()
 
 
+def test_the_error_in_bfloat16_is_that_of_the_mean_of_two_runs(tmp_path: Path, monkeypatch):
+    shipped = find_bundle(None, "lesions")
+    network, held = shipped.network(), shipped.network().state_dict()
+    network.load_state_dict({key: value + 1.0 for key, value in held.items()})
+    other = ModelBundle.save(tmp_path / "other", network, dict(shipped.metadata))
+    measured = []
+
+    def error(bundle: ModelBundle, files) -> float:
+        measured.append((bundle.network().state_dict(), files))
+        return 0.00512
+
+    monkeypatch.setattr("LesionDecompLib.training.release.bfloat16_heat_error", error)
+    bundle = release(shipped.path, tmp_path / "mean", bfloat16=[Path("ct")], blend=(other.path, 0.25))
+    assert bundle.metadata[BF16_HEAT_ERROR] == 0.0051
+    ((weights, files),) = measured
+    assert files == [Path("ct")] and weights.keys() == held.keys()
+    assert all(torch.equal(value, weights[key]) for key, value in bundle.network().state_dict().items())
+
+
 @pytest.mark.parametrize("share", ["0.3", "0"])
 def test_a_share_of_no_bundle_is_refused(tmp_path: Path, capsys, share):
     with pytest.raises(SystemExit) as caught:

@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import numpy as np
@@ -84,14 +85,16 @@ def release(
         "metrics": trained.metadata["metrics"] | {file.stem: score_summary(file) for file in scores},
         "default": True,
     }
-    if bfloat16 and trained.task == "lesions":
-        metadata[BF16_HEAT_ERROR] = float(f"{bfloat16_heat_error(trained, bfloat16):.2g}")
     network = trained.network()
     if blend is not None:
         other, share = ModelBundle.load(blend[0]), blend[1]
         network = _blended(trained, other, share)
         configuration = other.metadata["training"]["configuration"]
         metadata["training"]["blend"] = {"share": share, "configuration": configuration}
+    if bfloat16 and trained.task == "lesions":
+        with TemporaryDirectory() as folder:  # the weights as they are stored, and blended
+            stored = ModelBundle.save(Path(folder) / "bundle", network, metadata)
+            metadata[BF16_HEAT_ERROR] = float(f"{bfloat16_heat_error(stored, bfloat16):.2g}")
     return ModelBundle.save(destination, network, metadata)
 
 
