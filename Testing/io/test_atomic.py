@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from command_line import process_environment, snapshot
@@ -317,3 +318,18 @@ def test_what_a_process_elsewhere_left_is_removed_once_it_is_known_to_be_gone(tm
     remove_left_by(tmp_path, {process_mark()})
     assert set(tmp_path.iterdir()) == {of_another, result}
     remove_left_by(tmp_path / "absent", {"0123abcd-77"})
+
+
+def test_a_parent_that_another_case_makes_meanwhile_is_no_file_in_the_way(tmp_path, monkeypatch):
+    out, is_dir = tmp_path / "out", Path.is_dir
+
+    def is_folder(path):
+        found = is_dir(path)
+        if path == out:
+            out.mkdir(exist_ok=True)
+        return found
+
+    monkeypatch.setattr(Path, "is_dir", is_folder)
+    with staged_folder(out / "a") as staging:
+        (staging / "report.json").write_text("{}")
+    assert (out / "a" / "report.json").read_text() == "{}"

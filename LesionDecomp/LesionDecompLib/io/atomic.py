@@ -193,7 +193,8 @@ def _staging_folder(folder: Path) -> Path:
     # Inside an existing folder (it may be a disk of its own), else beside the first parent that exists.
     home = folder
     while not home.is_dir():
-        if home.exists() or home.parent == home:
+        # In this order: another case may make the folder in between.
+        if (home.exists() and not home.is_dir()) or home.parent == home:
             raise NotADirectoryError(errno.ENOTDIR, "Not a directory")
         home = home.parent
     # A killed run may have found fewer of the parents there, and have left its own farther up.
