@@ -325,8 +325,8 @@ def test_a_parent_that_another_case_makes_meanwhile_is_no_file_in_the_way(tmp_pa
 
     def is_folder(path):
         found = is_dir(path)
-        if path == out:
-            out.mkdir(exist_ok=True)
+        if path == out and not out.exists():
+            out.mkdir()
         return found
 
     monkeypatch.setattr(Path, "is_dir", is_folder)
