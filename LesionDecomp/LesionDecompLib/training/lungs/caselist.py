@@ -19,7 +19,7 @@ from ...errors import InputError
 
 STAGE = "Reading the lung training set"
 TISSUES = ("all", "solid", "air")
-SOLID_HU = -300
+SOLID_HU = -300  # what is denser in a lung is disease, or a vessel
 
 
 @dataclass(frozen=True)

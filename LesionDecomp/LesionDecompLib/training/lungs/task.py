@@ -19,7 +19,7 @@ from .. import losses, ranks
 from ..loop import as_numbers, cosine, set_rate
 from ..settings import Count, Distances, Items, Levels, Pixels, Real, Seed, Window
 from . import scanner, surroundings
-from .caselist import cases_in, chosen, read_cases, read_ignored
+from .caselist import SOLID_HU, cases_in, chosen, read_cases, read_ignored
 from .cases import LungPatient, read_patients
 from .chance import Chance
 from .disease import paint_disease
@@ -29,7 +29,6 @@ from .slabs import SlabSource
 FIELD_SIZES: tuple[tuple[tuple[int, int], float], ...] = (((128, 192), 0.65), ((160, 224), 0.25), ((256, 256), 0.10))
 SOURCE_ROWS = 192
 IGNORED = 255  # label of what is not learned from
-SOLID_HU = -300.0  # what is denser in a lung is disease, or a vessel
 EDGE_PIXELS = 2  # so near to the edge of the lung pixels are dense as they are half outside it
 
 
@@ -127,7 +126,7 @@ class LungTask:
 
     def entropy_weight(self, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """``(n, h, w)``: ``solid_weight`` in solid lung away from its edge, 1 elsewhere."""
-        limit = float(scale_window(torch.tensor(SOLID_HU), self.config.window))
+        limit = float(scale_window(torch.tensor(float(SOLID_HU)), self.config.window))
         lung = ((labels > 0) & (labels != IGNORED)).float().unsqueeze(1)
         within = functional.max_pool2d(1.0 - lung, 2 * EDGE_PIXELS + 1, 1, EDGE_PIXELS)[:, 0] == 0
         solid = within & (x[:, x.shape[1] // 2] > limit)
