@@ -17,6 +17,7 @@ from LesionDecompLib.models.bundle import find_bundle
 from LesionDecompLib.segmentation.body_field import FieldOfView, body_center, body_extent, scale_window
 from LesionDecompLib.segmentation.lungs.air import airway_in_lungs, dark_lung
 from LesionDecompLib.segmentation.lungs.cleanup import clean_lungs, fill_holes
+from LesionDecompLib.segmentation.lungs.edges import MirroredEdges, cuts_lung
 from LesionDecompLib.segmentation.lungs.segment import LEFT, RIGHT, segment_lungs, split_right_left
 from repository import CHEST
 
@@ -255,6 +256,51 @@ def test_beyond_the_scan_there_is_air():
     assert scale_window(torch.tensor([-3024.0, -1000.0, 200.0, 3000.0]), (-1000.0, 200.0)).tolist() == [-1, -1, 1, 1]
 
 
+def test_a_scan_goes_on_beyond_its_edges_as_its_mirror_image():
+    scan = np.random.default_rng(3).uniform(-900, 100, (1, 30, 44)).astype(np.float32)
+    field = FieldOfView.around((30, 44), (2.0, 2.0), (14.5, 21.5), size=96, pixel_mm=2.0)
+    edges = MirroredEdges.of(field, reach=14)
+    shown = edges.applied(field.to_pixels(torch.from_numpy(scan), -1000.0), -1000.0)[0].numpy()
+    mirrored = np.pad(scan[0], 14, mode="symmetric")
+    np.testing.assert_allclose(shown[33 - 14 : 63 + 14, 26 - 14 : 70 + 14], mirrored, atol=1e-3)
+    assert np.count_nonzero(shown != -1000) == mirrored.size
+    assert edges.near == (slice(32, 64), slice(25, 71))
+
+
+@pytest.mark.parametrize(("n", "near"), [(5, slice(44, 52)), (200, slice(0, 97))])
+def test_a_scan_smaller_than_its_mirror_image_and_one_larger_than_the_field(n, near):
+    field = FieldOfView.around((n, n), (2.0, 2.0), ((n - 1) / 2, (n - 1) / 2), size=96, pixel_mm=2.0)
+    edges = MirroredEdges.of(field, reach=14)
+    shown = edges.applied(field.to_pixels(torch.full((2, n, n), 40.0), -1000.0), -1000.0)
+    assert edges.near == (near, near)
+    assert shown[:, 48 - 14 : 48 + 14, 48 - 14 : 48 + 14].min() == pytest.approx(40.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("side", [None, "front", "back", "right", "left"])
+def test_a_lung_is_cut_off_where_it_goes_on_to_an_edge_without_chest_wall(side):
+    """A lung in a body, in a scan whose edge lies within the lung, within the chest wall, or in the air beside."""
+    z, y, x = np.ogrid[0:30, 0:90, 0:110]
+    body, lung = ((((y - 45) / a) ** 2 + ((x - 55) / b) ** 2 + 0 * z) < 1 for a, b in ((40, 50), (30, 38)))
+    hu = np.where(lung, -850, np.where(body, 40, -1000)).astype(np.int16)
+    parts = {
+        None: np.s_[:, 8:83, 8:103],
+        "front": np.s_[:, 20:, :],
+        "back": np.s_[:, :60, :],
+        "right": np.s_[:, :, 25:],
+        "left": np.s_[:, :, :80],
+    }
+    hu, lung = hu[parts[side]], lung[parts[side]]
+    shape = hu.shape[1:]
+    field = FieldOfView.around(shape, (3.0, 3.0), tuple((n - 1) / 2 for n in shape), size=160)
+    pixels = field.to_pixels(torch.from_numpy(hu.astype(np.float32)), -1000.0).round().numpy().astype(np.int16)
+    found = field.to_pixels(torch.from_numpy(lung.astype(np.float32))).numpy() > 0.5
+    assert cuts_lung(found, pixels, field, (3.0, 2.0, 2.0)) == (side is not None)
+    outline = found & np.roll(found, 6, 1) & np.roll(found, -6, 1) & np.roll(found, 6, 2) & np.roll(found, -6, 2)
+    assert cuts_lung(outline, pixels, field, (3.0, 2.0, 2.0)) == (
+        side is not None
+    )  # short of the edge, where it is cut
+
+
 def test_the_field_follows_the_body():
     stack = np.full((6, 200, 300), -1000, dtype=np.int16)
     stack[:, 20:80, 150:250] = 40
@@ -313,6 +359,23 @@ def test_the_body_may_be_cut_off_by_the_field_of_view(segment, sick_chest):
     crop = np.s_[3:11, rows[0] - 6 : rows[-1] + 7, columns[0] - 6 : columns[-1] + 7]
     labels, _ = segment(Volume.from_array(np.ascontiguousarray(volume.array[crop]), volume.ijk_to_ras))
     assert _dice(labels > 0, truth[crop]) >= 0.93
+
+
+@pytest.mark.slow
+def test_lungs_reach_the_edge_that_cuts_them_off(segment, data_folder):
+    """Of a scan whose field of view lies within the chest as much is found as in the whole one."""
+    volume, _ = read_volume(data_folder / "lung_ct_more" / "rider_pilot_0117_ct.nii.gz")
+    whole, _ = segment(volume)
+    cut = tuple(
+        slice(int(held[0]) + share * len(held) // 100, int(held[-1]) + 1 - share * len(held) // 100)
+        for held, share in (
+            (np.flatnonzero(whole.any(axis=axes)), share) for axes, share in (((0, 2), 15), ((0, 1), 10))
+        )
+    )
+    labels, _ = segment(Volume.from_array(np.ascontiguousarray(volume.array[:, *cut]), volume.ijk_to_ras))
+    expected = whole[:, *cut]
+    assert _dice(labels > 0, expected > 0) >= 0.985  # 0.974 where the network sees air beyond the edge
+    assert np.count_nonzero((labels != expected) & (labels > 0) & (expected > 0)) == 0
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """A chest CT goes in, a labelmap of the right and left lung comes out.
 
-Axial slices -> 256×256 pixels of 2 mm around the body -> U-Net -> clean-up in 3-D -> labels on the scan's own grid.
+Axial slices -> 256×256 pixels of 2 mm around the body -> U-Net, a second time where the field of view cuts through a
+lung -> clean-up in 3-D -> labels on the scan's own grid.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from ...threads import over_slices
 from ..body_field import FieldOfView, body_center, body_extent, body_slices, scale_window
 from .cleanup import CleanLungs, clean_lungs
 from .context import Neighborhoods, neighbor_steps
+from .edges import MirroredEdges, cuts_lung
 from .sides import LEFT, RIGHT, bounding_box, split_right_left
 
 if TYPE_CHECKING:
@@ -71,11 +73,19 @@ def segment_lungs(
 
     precision = network_precision(bundle, torch.device(device)) if precision is None else precision
     steps = neighbor_steps(image.offsets_mm, thickness * distance[0])
-    probability, evidence, hu = _network_opinion(
-        stack, field, network, precision, window, thickness, steps, batch_size, progress, cancelled
-    )
+
+    def opinion(mirrored: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return _network_opinion(
+            stack, field, network, precision, window, thickness, steps, batch_size, progress, cancelled, mirrored
+        )
+
+    probability, evidence, hu = opinion(mirrored=False)
+    spacing = (thickness * distance[0], pixel, pixel)
+    if cuts_lung(probability >= threshold, hu, field, spacing):
+        del probability, evidence, hu
+        probability, evidence, hu = opinion(mirrored=True)
     check_cancel(cancelled, STAGE)
-    lungs = clean_lungs(probability, evidence, (thickness * distance[0], pixel, pixel), threshold, hu=hu)
+    lungs = clean_lungs(probability, evidence, spacing, threshold, hu=hu)
     del probability, evidence, hu
     least = min(LEAST_LUNG_ML, LEAST_SECTION_CM2 * stack.shape[0] * distance[0] / 10.0)
     if lungs.volume_ml < least:
@@ -109,11 +119,13 @@ def _network_opinion(
     batch_size: int,
     progress: Progress | None,
     cancelled: Cancel | None,
+    mirrored: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Each slab's probability of lung, evidence of side (-1 right, 1 left), both float32, and HU within the window as
     int16, ``(slabs, size, size)``.
 
     :param steps: how many slabs away each channel of the network's input lies.
+    :param mirrored: the network sees the scan's mirror image beyond its edges; nothing is found there.
     """
     size = field.rows.shape[0]
     device = field.rows.device
@@ -123,11 +135,14 @@ def _network_opinion(
     hu = np.full(probability.shape, round(window[0]), dtype=np.int16)
     rows, columns = body_extent(stack, field)
     held = field.part((rows, columns), (slice(None), slice(None)))
+    edges = MirroredEdges.of(held) if mirrored else None
+    near = (slice(None), slice(None)) if edges is None else edges.near
 
     def pixels_of(start: int, stop: int) -> torch.Tensor:
         clipped = _clipped(stack[start * thickness : stop * thickness], window)
         slices = _averaged(on_device(clipped, device), thickness)
-        return held.to_pixels(slices, window[0])
+        pixels = held.to_pixels(slices, window[0])
+        return pixels if edges is None else edges.applied(pixels, window[0])
 
     first, end = body_slices(stack)
     neighborhoods = Neighborhoods(pixels_of, slabs, steps, (first // thickness, -(-end // thickness)))
@@ -142,7 +157,7 @@ def _network_opinion(
             _, right, left = torch.softmax(logits.float(), dim=1).unbind(dim=1)
             found = torch.stack([right + left, left - right, pixels.round()]).cpu().numpy()
             for layers, values in zip((probability, evidence, hu), found, strict=True):
-                layers[start:stop, rows, columns] = values
+                layers[start:stop, rows, columns][:, *near] = values[:, *near]
             if progress is not None:
                 progress("lungs", min(stop * thickness, stack.shape[0]), stack.shape[0])
     return probability, evidence, hu
