@@ -105,6 +105,19 @@ def test_lungs_that_touch_are_separated():
 
 
 @pytest.mark.slow
+def test_air_beside_the_patient_does_not_make_both_lungs_left():
+    """A wide gap parts what was taken for lung beside the patient from the right lung; the network knows its side."""
+    mask, truth = np.zeros((3, 60, 150), dtype=bool), np.zeros((3, 60, 150), dtype=np.uint8)
+    mask[:, 20:40, 0:8] = True
+    truth[:, 10:50, 60:80], truth[:, 10:50, 100:125] = RIGHT, LEFT
+    mask |= truth > 0
+    evidence = np.where(truth == LEFT, 0.6, np.where(truth == RIGHT, -0.6, 0.1)).astype(np.float32)
+    lungs = clean_lungs(mask.astype(np.float32), evidence, (3.0, 2.0, 2.0))
+    labels = np.where(mask, np.where(lungs.side > 0, LEFT, RIGHT), 0)
+    np.testing.assert_array_equal(labels[truth > 0], truth[truth > 0])
+    assert (split_right_left(mask, (3.0, 2.0, 2.0))[truth == RIGHT] == LEFT).all()  # by the shape alone
+
+
 def test_a_lung_cut_in_two_by_disease_stays_one_lung():
     right, left = _two_lungs()
     right[26:34] = False

@@ -121,14 +121,14 @@ def bounding_box(mask: np.ndarray, margin: int = 0) -> tuple[slice, slice, slice
 def _two_lungs(mask: np.ndarray, spacing: tuple[float, float, float], evidence: np.ndarray | None) -> np.ndarray | None:
     """Labels 1 / 2 of the two lungs covering all of ``mask``, or None when it looks like one lung."""
     pieces, _ = ndimage.label(mask)
-    sides = _grouped_by_side(pieces, spacing)
+    sides = _grouped_by_side(pieces, spacing, evidence)
     if sides is not None:
         return sides
     # Touching: most often a few voxels at the anterior junction line or behind the esophagus.
     edge_distance = ndimage.distance_transform_edt(mask, sampling=spacing)
     for radius in EROSIONS_MM:
         core, _ = ndimage.label(edge_distance > radius + SAME_MM)
-        seeds = _grouped_by_side(core, spacing)
+        seeds = _grouped_by_side(core, spacing, evidence)
         if seeds is not None:
             return watershed(-edge_distance, seeds, mask=mask).astype(np.uint8)
     if evidence is not None:
@@ -138,8 +138,13 @@ def _two_lungs(mask: np.ndarray, spacing: tuple[float, float, float], evidence: 
     return None
 
 
-def _grouped_by_side(pieces: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray | None:
-    """Pieces (labels 1, 2, ...) parted at the widest gap between their middles, as 1 / 2, or None."""
+def _grouped_by_side(
+    pieces: np.ndarray, spacing: tuple[float, float, float], evidence: np.ndarray | None
+) -> np.ndarray | None:
+    """Pieces (labels 1, 2, ...) parted at a gap between their middles, as 1 / 2, or None.
+
+    Of several gaps the one that agrees best with the evidence, without it the widest.
+    """
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0
     large = np.flatnonzero(sizes >= 0.02 * sizes.sum())
@@ -150,6 +155,7 @@ def _grouped_by_side(pieces: np.ndarray, spacing: tuple[float, float, float]) ->
     middles = ndimage.mean(columns, pieces, large) * spacing[2]
     order = np.argsort(middles)
     gaps = np.diff(middles[order])
+    found: list[np.ndarray] = []
     for cut in np.argsort(-gaps):
         if gaps[cut] < LEAST_GAP_MM - SAME_MM:
             break
@@ -158,8 +164,10 @@ def _grouped_by_side(pieces: np.ndarray, spacing: tuple[float, float, float]) ->
         side_of[large[order[cut + 1 :]]] = LEFT
         sides = side_of[pieces]
         if _are_two_lungs(sides, spacing):
-            return sides
-    return None
+            found.append(sides)
+    if evidence is None or len(found) < 2:
+        return found[0] if found else None
+    return max(found, key=lambda sides: float(evidence[sides == LEFT].sum() - evidence[sides == RIGHT].sum()))
 
 
 def _are_two_lungs(sides: np.ndarray, spacing: tuple[float, float, float]) -> bool:
