@@ -5,7 +5,8 @@
     python onnx_heat.py lesions.onnx CT.nrrd results/lungs.nrrd heat.npy
 
 The file's own metadata state how slices enter the network. What is left out here: a window for each lung, averaging of
-noisy slices, and the way back to the CT's grid; see segmentation/slices.py for these.
+noisy slices, smoothing across slices (heat.smoothing_mm), and the way back to the CT's grid; see segmentation/slices.py
+and segmentation/heat.py for these.
 """
 
 from __future__ import annotations

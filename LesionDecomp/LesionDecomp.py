@@ -49,8 +49,8 @@ class LesionDecomp(ScriptedLoadableModule):
         self.parent.contributors = ["LesionDecomp contributors"]
         self.parent.helpText = _(
             "Finds lung lesions in a chest CT: a heatmap over the CT, lung and lesion labelmaps, a threshold that "
-            "can be moved on the finished result, and a table of volumes and densities. The models were trained on "
-            "image-level labels only, without outlined lesions.<br><br>"
+            "can be moved on the finished result, and a table of volumes and densities. The lesion model was trained "
+            "on slices labeled lesion or normal, without outlined lesions.<br><br>"
             "<b>For research use only. Not a medical device; not for diagnosis or treatment.</b><br><br>"
             'See the <a href="https://github.com/lesiondecomp/SlicerLesionDecomp">documentation</a>.'
         )

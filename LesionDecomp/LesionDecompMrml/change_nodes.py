@@ -109,11 +109,6 @@ def change_of(heatmap) -> ChangeNodes | None:
     return None if None in found.values() else ChangeNodes(**found)
 
 
-def compared_with(heatmap):
-    """Heatmap node of the earlier result that a result was compared with, or None."""
-    return heatmap.GetNodeReference(_role("earlier")) if heatmap is not None else None
-
-
 def _role(name: str) -> str:
     return f"LesionDecomp.change.{name}"
 

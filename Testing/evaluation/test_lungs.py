@@ -12,13 +12,14 @@ from LesionDecompLib.errors import InputError, LesionDecompError
 from LesionDecompLib.evaluation import lungs as evaluation
 from LesionDecompLib.evaluation.lungs import (
     LungScore,
-    as_record,
     cases_of_table,
     chosen_cases,
     means_by_tag,
     score_lungs,
+    scores_content,
 )
 from LesionDecompLib.io.nrrd import write_nrrd
+from LesionDecompLib.models.bundle import find_bundle
 
 RAS = np.diag([-2.0, -2.0, 3.0, 1.0])
 
@@ -93,5 +94,5 @@ def test_means_are_of_each_tag_s_cases():
 
 def test_a_lung_that_is_neither_there_nor_found_is_null_in_the_file():
     score = LungScore("a", 0.9, float("nan"), 0.9, 0, 0, 0, 0, 1, 1, ())
-    record = json.loads(json.dumps(as_record(score), allow_nan=False))
-    assert record["dice_right"] is None and record["dice_left"] == 0.9
+    content = json.loads(json.dumps(scores_content(find_bundle(None, "lungs"), [score]), allow_nan=False))
+    assert content["scores"][0]["dice_right"] is None and content["scores"][0]["dice_left"] == 0.9

@@ -61,7 +61,7 @@ class TestFormats:
         np.testing.assert_array_equal(read.array, ct.array)
         np.testing.assert_allclose(read.ijk_to_ras, ct.ijk_to_ras, atol=1e-4)  # NIfTI holds float32
         assert info.voxels_sha256 == volume_identity(ct)[0]
-        assert read.name == "größe and space" and not info.is_dicom
+        assert read.name == "größe and space" and info.format != "DICOM"
 
     def test_integral_values_stored_as_float_become_int16_and_keep_the_identity(self, ct, tmp_path):
         image = sitk.Cast(as_itk(ct), sitk.sitkFloat64)
@@ -301,7 +301,7 @@ class TestDicom:
         nrrd, other = read_volume(folder / "ct.nrrd")
         np.testing.assert_array_equal(dicom.array, nrrd.array)
         np.testing.assert_allclose(dicom.ijk_to_ras, nrrd.ijk_to_ras, atol=1e-3)  # positions have three digits
-        assert info.is_dicom and info.voxels_sha256 == other.voxels_sha256 and not info.warnings
+        assert info.format == "DICOM" and info.voxels_sha256 == other.voxels_sha256 and not info.warnings
         assert info.dicom["files"] == 79 and info.dicom["slice_thickness_mm"] == 3.98734
 
     def test_slices_are_sorted_by_place_not_by_name(self, series):

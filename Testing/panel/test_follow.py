@@ -48,7 +48,7 @@ def test_compare_labels_what_changed_and_shows_it(panel, earlier, result, mrml_s
     wait_for(panel)
     assert shown_errors == []
     assert panel.ui.compareLabel.text.startswith("New ")
-    from LesionDecompMrml.change_nodes import change_of, compared_with
+    from LesionDecompMrml.change_nodes import change_of
 
     change = change_of(result.heatmap)
     labels = slicer.util.arrayFromVolume(change.labels)
@@ -56,7 +56,7 @@ def test_compare_labels_what_changed_and_shows_it(panel, earlier, result, mrml_s
     assert np.array_equal(labels == 3, had & (before != 0))
     assert set(np.unique(labels[~had])) <= {0, 1, 2}
     assert np.array_equal(slicer.util.arrayFromVolume(result.lesions), before)
-    assert compared_with(result.heatmap) == earlier.heatmap
+    assert result.heatmap.GetNodeReference("LesionDecomp.change.earlier") == earlier.heatmap
     assert change.labels.GetTransformNodeID() == result.ct.GetTransformNodeID()
     assert change.table.GetNumberOfColumns() > 12
     assert panel.ui.earlierSelector.offered() == [earlier.heatmap.GetName()]  # no result is compared with itself

@@ -28,9 +28,10 @@ def case_rows(name: str, metrics: dict[str, Any]) -> list[str]:
     rows = [f"| {text} | {times['wall_s']:.2f} | {times['cpu_s']:.2f} | {load} |" for text, times in ways]
     over, line = metrics["torch_float32"]["case_over_it"], metrics["roofline"]
     rows.append(f"| over PyTorch in float32 | **{over['wall']:.2f}** | {over['cpu']:.2f} | |")
+    rates = ", ".join(f"{value:g} in {kind}" for kind, value in metrics["matmul_gflops"].items())
     rows.append(
-        f"| of the roofline ({sum(line['gflop'].values()):.0f} GFLOP, {line['gflops']:g} GFLOP/s) | "
-        f"{100 * line['of_roofline']:.0f} % | | |"
+        f"| of the roofline ({sum(line['gflop'].values()):.0f} GFLOP at {line['gflops']:g} GFLOP/s; a matrix product "
+        f"in these turns: {rates}) | {100 * line['of_roofline']:.0f} % | | |"
     )
     rows.append(
         f"| largest difference of heat, same lungs | {metrics['torch_float32']['largest_heat_difference']:.1g} | | |"
@@ -42,11 +43,9 @@ def page_text(ways: dict[str, dict[str, Any]], memory: list[tuple[dict[str, Any]
     """The tables, as Markdown."""
     first = next(iter(ways.values()))
     where, size = first["machine"], "×".join(str(n) for n in first["case"]["size_ijk"])
-    rates = ", ".join(f"{value:g} GFLOP/s in {name}" for name, value in first["matmul_gflops"].items())
     lines = [
         f"{size}; {where['processor']}, {where['threads']} threads, torch {where['torch']}; medians of "
-        f"{first['repeats']} turns, alternating; a matrix product does {rates}. Load: the largest load "
-        "average of the turns.",
+        f"{first['repeats']} turns, alternating. Load: the largest load average of the turns.",
         "",
         "| | on the clock, s | CPU time, s | load |",
         "|---|---|---|---|",

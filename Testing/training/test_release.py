@@ -84,7 +84,7 @@ def test_a_share_of_no_bundle_is_refused(tmp_path: Path, capsys, share):
 
 def test_half_of_the_other_bundle_without_a_share(tmp_path: Path, monkeypatch):
     asked = []
-    monkeypatch.setattr("LesionDecompLib.training.release.release", lambda *given: asked.append(given[-1]) or SHIPPED)
+    monkeypatch.setattr("LesionDecompLib.training.release.release", lambda *given: asked.append(given[-2]) or SHIPPED)
     arguments = ["--run", "run", "-o", str(tmp_path), "--blend", "other"]
     assert main(arguments) == main([*arguments, "--share", "0"]) == 0
     assert asked == [(Path("other"), 0.5), (Path("other"), 0.0)]
@@ -94,8 +94,10 @@ def test_a_lesion_bundle_names_the_collections_of_its_further_sets(tmp_path: Pat
     rows = [("train", "lesion", "nlst_1"), ("train", "normal", "nlst_1"), ("train", "normal", "sts_2")]
     text = "".join(f"{n}.png,{label},{split},{scan}\n" for n, (split, label, scan) in enumerate(rows))
     (tmp_path / "index.csv").write_text("file,label,split,scan\n" + text)
-    bundle = release(find_bundle(None, "lesions").path, tmp_path / "bundle", cases=[tmp_path / "index.csv"])
+    shipped, cases = find_bundle(None, "lesions").path, [tmp_path / "index.csv"]
+    bundle = release(shipped, tmp_path / "bundle", cases=cases, history="by hand")
     training = bundle.metadata["training"]
+    assert training["history"] == "by hand"
     assert "1 lesion and 2 normal slices of 2 CT of 2 open collections" in training["data"]
     assert [row["name"] for row in training["collections"]] == ["NLST", "Soft-tissue-Sarcoma, cropped for IBSI"]
     assert "Yang Y" in training["attribution"] and "NLST" in training["license"]

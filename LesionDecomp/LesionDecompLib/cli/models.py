@@ -37,8 +37,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--export",
         metavar="NAME|DIR",
-        help="write a bundle's network, with all that makes its answer heat or lungs, as an ONNX file (needs onnx, "
-        "onnxscript and onnxruntime)",
+        help="write a bundle's network, with what makes its answer the heat or lungs of a slice, as an ONNX file "
+        "(needs onnx, onnxscript and onnxruntime)",
     )
     parser.add_argument("-o", "--output", type=Path, metavar="FILE.onnx", help="with --export: the file to write")
     parser.add_argument("--overwrite", action="store_true", help="with --export: replace a file that is there")

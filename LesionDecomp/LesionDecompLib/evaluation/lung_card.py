@@ -107,7 +107,7 @@ def _weights(training: dict[str, Any]) -> str:
     share, second = round(100 * blend["share"]), blend["configuration"]["steps"]
     return (
         f"Weights: the mean of a training of {steps:,} steps ({100 - share} %) and of a second one of {second:,} steps "
-        f"that began with its weights ({share} %)."
+        f"that began with its weights ({share} %). The share was chosen by the scans of the first table below."
     )
 
 

@@ -161,9 +161,11 @@ def evaluate_case(
     return replace(score, refused=refused, tags=tags), volume, labels, reference
 
 
-def as_record(score: LungScore) -> dict[str, Any]:
-    """A score for JSON: Dice of a lung that is neither there nor found is no number, and null."""
-    return {key: None if value != value else value for key, value in asdict(score).items()}
+def scores_content(bundle: ModelBundle, scores: Sequence[LungScore]) -> dict[str, Any]:
+    """The file of scores: the model, each case, and each tag's means. What is no number (Dice of a lung that is neither
+    there nor found) is None."""
+    records = [{key: None if value != value else value for key, value in asdict(score).items()} for score in scores]
+    return {"bundle": bundle.name, "sha256": bundle.sha256, "scores": records, "by_tag": means_by_tag(scores)}
 
 
 def means_by_tag(scores: Sequence[LungScore]) -> dict[str, dict[str, float]]:
@@ -232,16 +234,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         bundle = find_bundle(args.model, "lungs")
         scores = _evaluate(args, bundle)
-        means = means_by_tag(scores)
-        for tag, metrics in means.items():
+        for tag, metrics in means_by_tag(scores).items():
             print(tag, *(f"{key} {value:g}" for key, value in metrics.items()))
         if args.json is not None:
-            content: dict[str, Any] = {
-                "bundle": bundle.name,
-                "sha256": bundle.sha256,
-                "scores": [asdict(score) for score in scores],
-            }
-            content["by_tag"] = means
+            content = scores_content(bundle, scores)
             write_text(args.json, json.dumps(content, indent=2, ensure_ascii=False) + "\n", "Writing the scores")
     except LesionDecompError as error:
         print(error, file=sys.stderr)

@@ -56,11 +56,6 @@ class ReadInfo:
     warnings: tuple[str, ...] = ()
     dicom: dict[str, str | float | bool] = field(default_factory=dict)
 
-    @property
-    def is_dicom(self) -> bool:
-        """Whether the input was a DICOM series."""
-        return self.format == "DICOM"
-
 
 def read_volume(path: str | Path, stage: str = "Reading the CT", series: str | None = None) -> tuple[Volume, ReadInfo]:
     """Read a chest CT.

@@ -1,7 +1,8 @@
 """A bundle's network as an ONNX file: what other engines need to give the same heat or lungs.
 
-The lesion network leaves with all that makes its answer heat (mirrored pass, smoothing, scale), the lung network with
-its softmax, so that a program in any language needs the file and slices alone.
+The lesion network leaves with all that makes its answer a slice's heat (mirrored pass, smoothing, scale), the lung
+network with its softmax, so that a program in any language needs the file and slices alone. Smoothing across slices
+(``heat.smoothing_mm`` in the file's metadata) is left to it.
 """
 
 from __future__ import annotations

@@ -211,7 +211,7 @@ class LesionConfig:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     augmentation: Augmentation = field(default_factory=Augmentation)
 
-    # Keys of version 0.1.0, which had no groups.
+    # Keys without groups, as runs recorded them before there were groups.
     FORMER: ClassVar[dict[str, tuple[str, str]]] = {
         **{item.name: ("schedule", item.name) for item in fields(Schedule)},
         **{item.name: ("optimizer", item.name) for item in fields(Optimizer)},

@@ -31,13 +31,6 @@ from .lungs.collections import Collection, scans_by_collection
 
 DERIVED = ("format_version", "weights_sha256")
 NAMES = {"lungs": "lungs-unet", "lesions": "lesions-decomposition"}
-HISTORY = (
-    "at half resolution, taught by the mean heat of three models on the training slices, all from image-level labels: "
-    "a localizer without normal decoder (painted lesions, batch norm, 12 + 8 + 6 slices, 2500 steps, seed 2), whose "
-    "encoder and lesion decoder it began with, another (neither paint nor augmentation but a gray offset, group norm, "
-    "8 + 8 slices, 2000 steps, seed 3), and the decomposition that shipped before; the last averaged weights; heat of "
-    "both decoders; commands in Documentation/experiments.md"
-)
 PROVENANCE = {
     "lungs": {
         "changes": "downsampled by block means, cropped, clamped; lung masks made or corrected, sides distinguished"
@@ -50,7 +43,6 @@ PROVENANCE = {
         "Lesion Localisation and Segmentation via Weakly Supervised Learning. ISBI 2021. "
         "github.com/capepoint/WeaklyLesionLocalisation",
         "changes": "split into train, val and test by inferred scan",
-        "history": HISTORY,
     },
 }
 
@@ -63,6 +55,7 @@ def release(
     cases: Sequence[Path] = (),
     bfloat16: Sequence[Path] = (),
     blend: tuple[Path, float] | None = None,
+    history: str = "",
 ) -> ModelBundle:
     """Write the bundle of a run to ``destination`` with its provenance and scores, as the default for its task.
 
@@ -73,6 +66,7 @@ def release(
         al., Robust fine-tuning of zero-shot models, CVPR 2022).
     :param cases: the table of scans that a lung network was trained on (less what its configuration leaves out); the
         ``index.csv`` of each further set that a lesion network was trained on.
+    :param history: how the weights came about, for the model card.
     :param scores: files that :mod:`LesionDecompLib.evaluation.lungs` or ``lesiondecomp evaluate`` on whole CT wrote.
     :raises LesionDecompError: no valid bundle in ``run``, another network in ``blend``, or ``destination`` cannot be
         written.
@@ -85,6 +79,8 @@ def release(
         "metrics": trained.metadata["metrics"] | {file.stem: score_summary(file) for file in scores},
         "default": True,
     }
+    if history:
+        metadata["training"]["history"] = history
     network = trained.network()
     if blend is not None:
         other, share = ModelBundle.load(blend[0]), blend[1]
@@ -220,12 +216,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--bfloat16", type=Path, nargs="*", default=[], metavar="CT", help="CT to measure the heat in bfloat16 on"
     )
+    parser.add_argument("--history", default="", metavar="TEXT", help="how the weights came about, for the model card")
     args = parser.parse_args(argv)
     if args.share is not None and args.blend is None:
         parser.error("--share is the share of the bundle that --blend names; name it, or leave --share out")
     try:
         blend = (args.blend, 0.5 if args.share is None else args.share) if args.blend else None
-        bundle = release(args.run, args.output, args.name, args.scores, args.cases, args.bfloat16, blend)
+        bundle = release(args.run, args.output, args.name, args.scores, args.cases, args.bfloat16, blend, args.history)
     except LesionDecompError as error:
         print(error, file=sys.stderr)
         return 1

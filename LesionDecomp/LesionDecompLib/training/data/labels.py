@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import InputError
-from ...io.atomic import write_text
 from .slices import LABELS, SPLITS
 
 STAGE = "Making the training set"
@@ -173,13 +171,3 @@ def assign_splits(labels: Mapping[str, list[SliceLabel]], seed: int = 0) -> dict
                 "Mark slices of more volumes.",
             )
     return {case: [replace(item, split=splits[patients[case]]) for item in items] for case, items in labels.items()}
-
-
-def write_slice_labels(path: str | Path, labels: Mapping[str, list[SliceLabel]]) -> None:
-    """Write labels as :func:`read_slice_labels` reads them."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["case", "slice", "label", "split", "patient"])
-    for case, items in labels.items():
-        writer.writerows([case, item.index, item.label, item.split, item.patient] for item in items)
-    write_text(path, text.getvalue(), STAGE)
