@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ import vtk
 from LesionDecompLib.ct.anatomy import LESIONS, LUNG_LESION, LUNGS, Structure
 from LesionDecompLib.ct.volume import Volume
 from LesionDecompLib.errors import LesionDecompError
-from vtk.util.numpy_support import get_vtk_array_type
+from vtk.util.numpy_support import get_vtk_array_type, vtk_to_numpy
 
 from .color_nodes import heat_colors, label_colors
 from .lesion_edits import is_edited, remember_written
@@ -39,6 +39,7 @@ OUTPUT_CLASSES = {
     "report_node": "vtkMRMLTextNode",
     "healthy": "vtkMRMLScalarVolumeNode",
 }
+VOXELS: dict[str, type] = {"heatmap": np.float32, "lungs": np.uint8, "lesions": np.uint8}
 HEAT_SHOWN_FROM = 0.1  # lower heat is transparent, so that the CT stays readable
 MINIMUM_VOLUME = "LesionDecomp.minimumVolumeMl"
 RUN = "LesionDecomp.run"  # attribute of a heatmap: which run has written it
@@ -126,6 +127,9 @@ def write_result(
 ) -> ResultNodes:
     """Write a result into the scene of its CT: all of it, or nothing.
 
+    All voxels are ready before the first node is touched. Should a later step fail, new nodes are taken out again and
+    volumes that were written into hold again what they held.
+
     :param ct: the CT's volume node, which is left as it is.
     :param result: on its grid.
     :param heatmap: scalar volume node to write into, and so on; None makes a new node named after the CT.
@@ -135,8 +139,11 @@ def write_result(
     :param healthy: scalar volume node for the healthy version of the CT, where the result has one.
     :return: the nodes, which also refer to one another (:func:`result_of`).
     """
-    scene, name = ct.GetScene(), ct.GetName()
-    with _new_nodes(scene) as add:
+    scene, name, shape = ct.GetScene(), ct.GetName(), slicer.util.arrayFromVolume(ct).shape
+    images = {output: _image_of(result, output, shape, dtype) for output, dtype in VOXELS.items()}
+    if result.has_healthy:
+        images["healthy"] = _healthy_image(result, ct)
+    with _new_nodes(scene) as add, ExitStack() as undo:
         heatmap = heatmap if heatmap is not None else add("heatmap", f"{name} heatmap")
         lungs = lungs if lungs is not None else add("lungs", f"{name} lungs")
         lesions = lesions if lesions is not None else add("lesions", f"{name} lesions")
@@ -149,29 +156,32 @@ def write_result(
             healthy = add("healthy", f"{name} healthy")
         nodes = ResultNodes(ct, heatmap, lungs, lesions, table, segmentation, report_node, healthy)
 
-        _write_volume(heatmap, result, "heat", ct, np.float32)
+        if segmentation is not None:  # first, as it is what most likely fails
+            lung_part, lesion_part = (_voxels_of(images[output])[result.box] for output in ("lungs", "lesions"))
+            _write_segmentation(segmentation, ct, lung_part, lesion_part, result.box)
+        for output, image in images.items():
+            node = getattr(nodes, output)
+            undo.callback(_put_image(node, ct, image))
+            node.SetAttribute(OUTPUT, output)
         _display_heat(heatmap)
-        _write_volume(lungs, result, "lungs", ct, np.uint8)
         _display_labels(lungs, "LesionDecomp lungs", LUNGS)
-        _write_volume(lesions, result, "lesions", ct, np.uint8)
         _display_labels(lesions, "LesionDecomp lesions", LESIONS)
-        if result.has_healthy:
-            _write_healthy(healthy, result, ct)
+        if result.has_healthy and healthy.GetDisplayNode() is None:
+            healthy.CreateDefaultDisplayNodes()
+            if ct.GetDisplayNode() is not None:
+                healthy.GetDisplayNode().CopyContent(ct.GetDisplayNode())
         fill_table(table, result.statistics)
         show_readable_table(heatmap, result.statistics, make=False)
-        for name, node in (("heatmap", heatmap), ("lungs", lungs), ("lesions", lesions)):
-            node.SetAttribute(OUTPUT, name)
+        if report_node is not None:
+            report_node.SetText(report)
         heatmap.RemoveAttribute(REVIEW)  # it was about the lesions of the run before
         heatmap.SetAttribute(RUN, uuid.uuid4().hex)
         heatmap.SetAttribute(THRESHOLD, repr(float(result.threshold)))
         heatmap.SetAttribute(MINIMUM_VOLUME, repr(float(result.min_volume_ml)))
-        if segmentation is not None:
-            _write_segmentation(segmentation, ct, result.boxed("lungs"), result.boxed("lesions"), result.box)
-        if report_node is not None:
-            report_node.SetText(report)
         for field in fields(nodes):
             node = getattr(nodes, field.name)
             heatmap.SetNodeReferenceID(_role(field.name), node.GetID() if node is not None else None)
+        undo.pop_all()  # it is written: nothing is put back
     remember_written(nodes)
     _place_beside(ct, nodes)
     return nodes
@@ -275,44 +285,67 @@ def prepare_volume(node, ct, dtype: type) -> np.ndarray:
         held = slicer.util.arrayFromVolume(node)
         if held.shape == shape and held.dtype == dtype:
             return held
-    image = vtk.vtkImageData()
-    image.SetDimensions(*reversed(shape))
-    image.AllocateScalars(get_vtk_array_type(dtype), 1)
-    node.SetAndObserveImageData(image)
+    node.SetAndObserveImageData(_new_image(shape, dtype))
     return slicer.util.arrayFromVolume(node)
 
 
-def _write_volume(node, result: SegmentResult | WorkerResult, name: str, ct, dtype: type) -> None:
-    modified = node.StartModify()
-    try:
-        array, box = prepare_volume(node, ct, dtype), result.box
-        for axis, part in enumerate(box):  # what lies around the box: six slabs that do not overlap
-            array[(*box[:axis], slice(part.start))] = 0
-            array[(*box[:axis], slice(part.stop, None))] = 0
-        array[box] = result.boxed(name)
-        slicer.util.arrayFromVolumeModified(node)
-        node.StorableModified()
-    finally:
-        node.EndModify(modified)
+def _new_image(shape: Sequence[int], dtype: type):
+    image = vtk.vtkImageData()
+    image.SetDimensions(*reversed(shape))
+    image.AllocateScalars(get_vtk_array_type(dtype), 1)
+    return image
 
 
-def _write_healthy(node, result: SegmentResult | WorkerResult, ct) -> None:
-    """The CT with its healthy version in the lungs' box, int16 HU, in the CT's window."""
-    modified, limits = node.StartModify(), np.iinfo(np.int16)
-    try:
-        array, hu = prepare_volume(node, ct, np.int16), slicer.util.arrayFromVolume(ct)
-        for k in range(len(array)):  # a copy of one slice at a time
-            array[k] = hu[k] if hu.dtype == np.int16 else np.rint(np.clip(hu[k], limits.min, limits.max))
-        array[result.box] = result.boxed("healthy")
-        slicer.util.arrayFromVolumeModified(node)
-        node.StorableModified()
-        node.SetAttribute(OUTPUT, "healthy")
-    finally:
-        node.EndModify(modified)
-    if node.GetDisplayNode() is None:
-        node.CreateDefaultDisplayNodes()
-        if ct.GetDisplayNode() is not None:
-            node.GetDisplayNode().CopyContent(ct.GetDisplayNode())
+def _voxels_of(image) -> np.ndarray:
+    """``(k, j, i)``, the image's own."""
+    voxels: np.ndarray = vtk_to_numpy(image.GetPointData().GetScalars())
+    return voxels.reshape(image.GetDimensions()[::-1])
+
+
+def _image_of(result: SegmentResult | WorkerResult, output: str, shape: Sequence[int], dtype: type):
+    """An output of a result as an image of the CT's size, 0 around the result's box."""
+    part = result.boxed("heat" if output == "heatmap" else output)
+    image, box = _new_image(shape, dtype), result.box
+    array = _voxels_of(image)
+    for axis, inside in enumerate(box):  # what lies around the box: six slabs that do not overlap
+        array[(*box[:axis], slice(inside.start))] = 0
+        array[(*box[:axis], slice(inside.stop, None))] = 0
+    array[box] = part
+    return image
+
+
+def _healthy_image(result: SegmentResult | WorkerResult, ct):
+    """The CT with its healthy version in the lungs' box, int16 HU."""
+    hu, limits = slicer.util.arrayFromVolume(ct), np.iinfo(np.int16)
+    part, image = result.boxed("healthy"), _new_image(hu.shape, np.int16)
+    array = _voxels_of(image)
+    for k in range(len(array)):  # a copy of one slice at a time
+        array[k] = hu[k] if hu.dtype == np.int16 else np.rint(np.clip(hu[k], limits.min, limits.max))
+    array[result.box] = part
+    return image
+
+
+def _put_image(node, ct, image) -> Callable[[], None]:
+    """Have a volume node hold an image, on the CT's grid and under its transform.
+
+    :return: what has it hold again what it held.
+    """
+    held, held_grid, held_transform = node.GetImageData(), slicer.vtkMRMLScalarVolumeNode(), node.GetTransformNodeID()
+    held_grid.CopyOrientation(node)
+
+    def put(image, grid, transform: str | None) -> None:
+        modified = node.StartModify()
+        try:
+            # Copied part by part: taking the matrix apart and together again would round it.
+            node.CopyOrientation(grid)
+            node.SetAndObserveTransformNodeID(transform)
+            node.SetAndObserveImageData(image)
+            node.StorableModified()
+        finally:
+            node.EndModify(modified)
+
+    put(image, ct, ct.GetTransformNodeID())
+    return lambda: put(held, held_grid, held_transform)
 
 
 def _display_heat(node) -> None:

@@ -14,15 +14,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import slicer
 from LesionDecompLib.ct.checks import check_chest_ct
 from LesionDecompLib.ct.oddity import Oddity
 from LesionDecompLib.ct.volume import Volume
-from LesionDecompLib.errors import Cancelled
+from LesionDecompLib.errors import Cancelled, LesionDecompError
 from LesionDecompLib.report.manifest import build_manifest, manifest_text, with_warnings
 
 from .ct_change import image_state, remember
-from .input_nodes import lung_mask_from_node, volume_from_node
+from .input_nodes import lung_mask_from_node, volume_from_node, world_matrix
 from .live_result import hand_over
 from .result_nodes import ResultNodes, check_outputs, write_result
 from .run_options import RunOptions
@@ -30,10 +31,13 @@ from .slicer_python import slicer_python
 from .watched_run import WatchedRun
 
 if TYPE_CHECKING:
-    import numpy as np
     from LesionDecompLib.pipeline import SegmentResult
     from LesionDecompLib.processes.events import Step
     from LesionDecompLib.processes.segmentation import JobParameters, SegmentationJob, WorkerResult
+
+
+WRITING = "Writing the result"
+ROUNDING = 1e-6  # of a matrix, mm
 
 
 @dataclass(eq=False)
@@ -51,6 +55,8 @@ class Request:
     outputs: Mapping[str, Any]
     with_segmentation: bool
     _seen: Volume | None
+    _shape: tuple[int, ...]  # of the CT, and its place in the world, when it was read
+    _world: np.ndarray
     _state: tuple[Any, ...] = ()  # of the CT's image
     warnings: tuple[Oddity, ...] = ()  # about the lung mask
 
@@ -71,7 +77,8 @@ class Request:
             mask, warnings = given.array, given.warnings
         outputs = options.outputs.nodes()
         check_outputs(outputs, inputs=(ct,) if options.lungs_are_edited else (ct, options.lung_mask))
-        return cls(ct, mask, outputs, options.outputs.with_segmentation, volume, image_state(ct), warnings)
+        place = volume.shape, volume.ijk_to_ras
+        return cls(ct, mask, outputs, options.outputs.with_segmentation, volume, *place, image_state(ct), warnings)
 
     @cached_property
     def volume(self) -> Volume:
@@ -95,18 +102,37 @@ class Request:
         """Write the result into the scene.
 
         :raises Cancelled: the scene was closed or a node removed meanwhile; nothing is written.
+        :raises LesionDecompError: the CT was cropped or moved meanwhile; nothing is written.
         """
         scene = self.ct.GetScene()
         if scene is None or not all(scene.IsNodePresent(node) for node in self.nodes):
             raise Cancelled
+        self._check_place()
         if self.warnings:
             report = manifest_text(with_warnings(json.loads(report), self.warnings))
         unchanged = image_state(self.ct) == self._state
         if unchanged:
             remember(self.ct, self._state, report)
         nodes = write_result(self.ct, result, with_segmentation=self.with_segmentation, report=report, **self.outputs)
-        hand_over(nodes, result.lung_tally if unchanged else None)
+        try:
+            hand_over(nodes, result.lung_tally if unchanged else None)
+        except Exception:  # the result is written, and the slider can count by itself
+            logging.exception("LesionDecomp: the slider starts without what the run has counted")
         return nodes
+
+    def _check_place(self) -> None:
+        """Refuse a CT that is no longer where and as large as it was when the run began."""
+        name, image = self.ct.GetName(), self.ct.GetImageData()
+        shape = image.GetDimensions()[::-1] if image is not None else ()
+        if shape != tuple(self._shape):
+            found, expected = ("×".join(map(str, reversed(one))) for one in (shape, self._shape))
+            found = f"'{name}' with {found} voxels" if shape else f"'{name}' without voxels"
+            expected = f"the {expected} that it had when the run began"
+        elif not np.allclose(world_matrix(self.ct, WRITING), self._world, rtol=0.0, atol=ROUNDING):
+            found, expected = f"'{name}' in another place or of another voxel size", "it to lie as when the run began"
+        else:
+            return
+        raise LesionDecompError(WRITING, found, expected, "Leave the CT as it is during a run, and run again.")
 
 
 @dataclass(frozen=True)

@@ -386,6 +386,89 @@ def test_losing_the_ct_during_a_run_ends_it_without_a_result(logic, small_ct, cl
     assert scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == (0 if closing else 1)  # the mask stays
 
 
+def bend(ct) -> None:
+    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLBSplineTransformNode", "Bend")
+    transform.SetAndObserveTransformFromParent(vtk.vtkThinPlateSplineTransform())
+    ct.SetAndObserveTransformNodeID(transform.GetID())
+
+
+def crop(ct) -> None:
+    slicer.util.updateVolumeFromArray(ct, slicer.util.arrayFromVolume(ct)[:12].copy())
+
+
+def move(ct) -> None:
+    ct.SetOrigin(*np.add(ct.GetOrigin(), (0.0, 0.0, 5.0)))
+
+
+@pytest.mark.parametrize("with_result", [False, True], ids=["first run", "run that updates a result"])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (bend, "non-linear transform 'Bend'"),
+        (crop, "found 'CT' with 64×64×12 voxels; expected the 64×64×24 that it had when the run began"),
+        (move, "'CT' in another place"),
+    ],
+    ids=["bent", "cropped", "moved"],
+)
+def test_a_ct_that_changes_its_grid_during_a_run_ends_it_in_words_and_nothing_is_written(
+    logic, small_ct, change, words, with_result
+):
+    ct, mask = small_ct
+    earlier = logic.process(ct, mask, threshold=THRESHOLD) if with_result else None
+    names = ("heatmap", "lungs", "lesions", "table")
+    outputs = {f"{name}Node": getattr(earlier, name) for name in names} if earlier else {}
+    before = {}
+
+    def meanwhile(stage, done, total):
+        if stage == "statistics" and done == total:
+            change(ct)
+            before.update(snapshot(slicer.mrmlScene))
+
+    with pytest.raises(LesionDecompError, match=words):
+        logic.process(ct, mask, threshold=THRESHOLD, segmentationNode=True, progress=meanwhile, **outputs)
+    assert snapshot(slicer.mrmlScene) == before
+
+
+@pytest.mark.parametrize("failing", ["lungs", "table"])
+def test_a_failure_while_a_result_is_updated_keeps_the_voxels_of_the_earlier_one(logic, small_ct, monkeypatch, failing):
+    import LesionDecompMrml.result_nodes as result_nodes
+    from LesionDecompLib.pipeline import SegmentResult
+
+    nodes = logic.process(*small_ct, threshold=THRESHOLD)
+    outputs = {f"{name}Node": getattr(nodes, name) for name in ("heatmap", "lungs", "lesions", "table")}
+    held = {}
+    for node in (nodes.heatmap, nodes.lungs, nodes.lesions):
+        slicer.util.arrayFromVolume(node)[:3] = 1  # what no run writes
+        held[node] = slicer.util.arrayFromVolume(node).copy()
+    run = nodes.heatmap.GetAttribute(result_nodes.RUN)
+    boxed = SegmentResult.boxed
+
+    def fail(*arguments):
+        if failing in ("table", arguments[-1]):
+            raise MemoryError
+        return boxed(*arguments)
+
+    monkeypatch.setattr(*((result_nodes, "fill_table") if failing == "table" else (SegmentResult, "boxed")), fail)
+    with pytest.raises(MemoryError):
+        logic.process(*small_ct, threshold=THRESHOLD + 0.05, **outputs)
+    for node, array in held.items():
+        np.testing.assert_array_equal(slicer.util.arrayFromVolume(node), array)
+        np.testing.assert_array_equal(node_matrix(node), node_matrix(nodes.ct))
+    assert (nodes.heatmap.GetAttribute(result_nodes.RUN), nodes.threshold) == (run, THRESHOLD)
+
+
+def test_a_result_that_is_written_stays_where_the_slider_cannot_be_prepared(logic, small_ct, monkeypatch):
+    import LesionDecompMrml.segmentation_run as segmentation_run
+
+    def fail(*_arguments):
+        raise LesionDecompError("Updating the lesions", "a CT", "another one")
+
+    monkeypatch.setattr(segmentation_run, "hand_over", fail)
+    nodes = logic.process(*small_ct, threshold=THRESHOLD)
+    logic.result(nodes.heatmap).set_threshold(THRESHOLD + 0.05)
+    assert nodes.threshold == pytest.approx(THRESHOLD + 0.05)
+
+
 def test_a_failure_while_nodes_are_written_takes_the_new_nodes_out_again(logic, small_ct, monkeypatch):
     import LesionDecompMrml.result_nodes as result_nodes
 
