@@ -7,6 +7,7 @@ from slicer.i18n import tr as _
 
 from . import module_panel
 from .device_choice import DeviceChoice
+from .installation import install_packages, installing_in_words, is_installing
 from .job_section import JobSection
 from .lung_choice import LungChoice, chosen_segments
 from .model_choice import ModelChoice
@@ -77,7 +78,7 @@ class RunSection(JobSection):
         running = self.is_running
         self._ui.progressBar.visible = running
         for section in INPUT_SECTIONS:
-            getattr(self._ui, section).enabled = not running
+            getattr(self._ui, section).enabled = not (running or is_installing())
         if parameters is not None:
             self.models.show(parameters.model)
             self.devices.show(parameters.device)
@@ -95,6 +96,8 @@ class RunSection(JobSection):
             return True, _("Stop the run; nothing in the scene is changed.")
         if parameters is None:
             return False, _("The scene is being closed.")
+        if is_installing():
+            return False, installing_in_words()
         if not self.models.default:
             return False, _("No model is installed. Add a model folder.")
         if not self.models.has(parameters.model):
@@ -126,23 +129,25 @@ class RunSection(JobSection):
         :param edited_lungs: lungs of the earlier result, edited since, to use instead of the chosen mask; the run
             updates them too.
         """
-        parameters = self._parameters
-        if self.is_running or parameters is None or not self.readiness()[0]:
+        if self.is_running or not self.readiness()[0]:
             return
         from LesionDecompLib.errors import LesionDecompError  # not before: Slicer starts without it
 
-        complete, missing = False, self._logic.missingPackages()
-        with slicer.util.tryWithErrorDisplay(_("The required Python packages could not be installed.")):
-            complete = self._logic.installMissingPackages()
-        if not complete:
-            self._end(_("Not started: required Python packages are missing."))
-            return
+        missing, asked = self._logic.missingPackages(), self._inputs(edited_lungs)
+        if missing:
+            self._ui.statusLabel.text = _("Installing...")
+            if not install_packages(self._logic):
+                self._end(_("Not started: required Python packages are missing."))
+                return
+            if self._inputs(edited_lungs) != asked or not self.readiness()[0]:  # it took minutes
+                self._end(_("The packages are installed. The inputs have changed meanwhile: press Apply again."))
+                return
         self.devices.ask()  # packages that were installed just now may know more devices
         # The sliders may move while the run goes on; the result then follows when it is there.
         options = self.options(edited_lungs)
         try:
             self.current = self._logic.startProcess(
-                parameters.inputVolume,
+                self._parameters.inputVolume,
                 options=options,
                 onProgress=self._on_progress,
                 onDone=lambda nodes: self._on_done(nodes, options),
@@ -156,6 +161,13 @@ class RunSection(JobSection):
         installed = _("Installed {packages}. ").format(packages=", ".join(missing)) if missing else ""
         self._ui.statusLabel.text = installed + _("Starting...")
         self.refresh()
+
+    def _inputs(self, edited_lungs) -> tuple | None:
+        """The nodes that a run would read; None where the panel shows none, or one of them has left the scene."""
+        parameters = self._parameters
+        if parameters is None or (edited_lungs is not None and not slicer.mrmlScene.IsNodePresent(edited_lungs)):
+            return None
+        return parameters.inputVolume, parameters.lungMask, edited_lungs
 
     def options(self, edited_lungs=None):
         """The ``RunOptions`` that the panel shows."""

@@ -13,6 +13,7 @@ from slicer.i18n import tr as _
 
 from .combo_box import silent
 from .file_dialogs import ask_folder
+from .installation import install_packages
 from .signals import Later, connect
 
 TRAINING_SET = "LesionDecomp/ReviewedFolder"  # where Slicer's settings keep the folder that cases were added to last
@@ -192,7 +193,7 @@ class SeenSlices:
                 return
             held = str(qt.QSettings().value(TRAINING_SET) or "")
             folder = ask_folder(_("Choose the training folder that this case joins, or a new one"), held)
-            if not folder or not self._logic.installMissingPackages():
+            if not folder or (self._logic.missingPackages() and not install_packages(self._logic)):
                 return
             grown = result.add_to_training_set(folder)
             qt.QSettings().setValue(TRAINING_SET, folder)

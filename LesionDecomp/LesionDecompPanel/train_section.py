@@ -16,6 +16,7 @@ from slicer.i18n import tr as _
 
 from .combo_box import fill, index_of
 from .file_dialogs import ask_folder, ask_open_path
+from .installation import install_packages, installing_in_words, is_installing
 from .marked_slices import MarkedSlicesTable
 from .module_panel import scroll_to
 from .signals import connect
@@ -105,7 +106,7 @@ class TrainSection:
         """Bring the controls in line with what is chosen and with the run."""
         ui, running = self._ui, self._run is not None and self._run.is_running
         for name in INPUTS:
-            getattr(ui, name).enabled = not running
+            getattr(ui, name).enabled = not (running or is_installing())
         source, length = (box.itemData(box.currentIndex) for box in (ui.trainSourceComboBox, ui.lengthComboBox))
         for names, visible in (
             (("trainDataLabel", "trainDataWidget"), source == FOLDER),
@@ -114,7 +115,7 @@ class TrainSection:
             (("stepsSpinBox",), length == STEPS),
             (("hoursSpinBox",), length == HOURS),
             (("trainProgressBar",), running),
-            (("trainStatusLabel",), self._run is not None),
+            (("trainStatusLabel",), self._run is not None or is_installing()),
             (("examplesLabel",), self._picture is not None),
         ):
             for name in names:
@@ -131,6 +132,8 @@ class TrainSection:
         """Whether training can start (or go on), and what it would do or what is missing."""
         if self._run is not None and self._run.is_running:
             return False, _("A training is running. Stop it first.")
+        if is_installing():
+            return False, installing_in_words()
         output = self._output()
         if output is None:
             return False, _("Choose an output folder first.")
@@ -171,15 +174,19 @@ class TrainSection:
         """Start the training, or resume the one in the output folder."""
         if not self.readiness(resume)[0]:
             return
-        ready = False
-        with slicer.util.tryWithErrorDisplay(_("The required Python packages could not be installed.")):
-            ready = self._logic.installMissingPackages()
-        if not ready:
-            return
+        arguments = self._arguments(resume)
+        if self._logic.missingPackages():
+            if not install_packages(self._logic):
+                return
+            if not self.readiness(resume)[0] or self._arguments(resume) != arguments:  # it took minutes
+                slicer.util.errorDisplay(
+                    _("The packages are installed. The inputs have changed meanwhile: start the training again.")
+                )
+                return
         from LesionDecompLib.errors import LesionDecompError  # not before: Slicer starts without it
 
         try:
-            self._run = self._logic.startTraining(**self._arguments(resume))
+            self._run = self._logic.startTraining(**arguments)
         except LesionDecompError as error:
             slicer.util.errorDisplay(str(error))
             return
@@ -269,6 +276,9 @@ class TrainSection:
 
     def _show_run(self) -> None:
         run, ui = self._run, self._ui
+        if is_installing():
+            ui.trainStatusLabel.text = _("Installing...")
+            return
         if run is None:
             return
         step = run.step

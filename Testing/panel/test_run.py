@@ -331,6 +331,42 @@ def test_packages_are_asked_for_once_and_a_no_ends_it(panel, module, monkeypatch
     assert "missing" in text_of(panel.ui.statusLabel)
 
 
+@pytest.mark.parametrize("meanwhile", ["Apply again", "CT removed", "module left", "failure"])
+def test_while_packages_are_installed_nothing_starts_and_afterwards_only_what_was_asked_for(
+    panel, module, ct_node, shown_errors, monkeypatch, meanwhile
+):
+    started, seen, logic = [], [], module.LesionDecompLogic
+
+    def install(_logic):
+        button = panel.ui.applyButton
+        seen.append((button.property("enabled"), button.property("toolTip"), text_of(panel.ui.statusLabel)))
+        assert not panel.ui.inputsCollapsibleButton.property("enabled")
+        panel.panel.run.start()
+        if meanwhile == "CT removed":
+            slicer.mrmlScene.RemoveNode(ct_node)
+        elif meanwhile == "module left":
+            panel.exit()
+        elif meanwhile == "failure":
+            raise RuntimeError("no connection")
+        return True
+
+    monkeypatch.setattr(logic, "missingPackages", lambda self: ["torch"])
+    monkeypatch.setattr(logic, "installMissingPackages", install)
+    monkeypatch.setattr(logic, "startProcess", lambda self, ct, **_k: started.append(ct))
+    panel.ui.applyButton.click()
+    assert seen == [(False, "Python packages are being installed. Wait until this has ended.", "Installing...")]
+    assert started == ([ct_node] if meanwhile == "Apply again" else [])
+    status = text_of(panel.ui.statusLabel)
+    if meanwhile == "failure":
+        assert "no connection" in shown_errors[0] and "packages are missing" in status
+    elif not started:
+        assert "press Apply again" in status
+    if meanwhile == "module left":
+        panel.enter()
+    assert panel.ui.inputsCollapsibleButton.property("enabled")
+    assert panel.ui.applyButton.property("enabled") == (meanwhile != "CT removed")
+
+
 def test_installing_packages_never_replaces_what_slicer_ships(panel, monkeypatch):
     import importlib.metadata
 

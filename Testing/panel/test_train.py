@@ -283,3 +283,28 @@ def test_a_training_that_cannot_start_or_fails_states_stage_and_advice(panel, tm
     click(panel.ui.startTrainingButton)
     assert panel.panel.train.run is None
     assert len(shown) == 1 and "Training: found no readable index.csv" in shown[0] and "Choose another" in shown[0]
+
+
+@pytest.mark.parametrize("changes", [False, True], ids=["inputs kept", "inputs changed"])
+def test_while_packages_are_installed_no_second_training_starts(panel, module, tmp_path, monkeypatch, changes):
+    started, shown, ui, logic = [], [], panel.ui, module.LesionDecompLogic
+
+    def install(_logic):
+        shown.append((value(ui.startTrainingButton, "enabled"), value(ui.applyButton, "enabled")))
+        assert value(ui.trainStatusLabel, "text") == "Installing..."
+        panel.panel.train.start()
+        if changes:
+            ui.trainOutputEdit.setProperty("text", str(tmp_path / "elsewhere"))
+        return True
+
+    monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, *_a, **_k: shown.append(text))
+    monkeypatch.setattr(logic, "missingPackages", lambda self: ["torch"])
+    monkeypatch.setattr(logic, "installMissingPackages", install)
+    monkeypatch.setattr(logic, "startTraining", lambda self, **arguments: started.append(arguments["outputFolder"]))
+    ui.trainDataEdit.setProperty("text", str(tmp_path))
+    ui.trainOutputEdit.setProperty("text", str(tmp_path / "run"))
+    click(ui.startTrainingButton)
+    assert shown[0] == (False, False)
+    assert started == ([] if changes else [tmp_path / "run"])
+    assert len(shown) == (2 if changes else 1)
+    assert value(ui.startTrainingButton, "enabled")
