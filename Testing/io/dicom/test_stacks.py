@@ -168,3 +168,30 @@ def test_decimal_commas(tmp_path):
         file.write_bytes(data.replace(b"-20.0\\-30.0\\1", b"-20,0\\-30,0\\1"))
     assert codes(folder) == []
     assert read_volume(folder)[0].spacing.tolist() == [1.5, 2.0, 4.0]
+
+
+@pytest.mark.parametrize("left", [b"", bytes(3000), b"\0" * 100, b"MM\0*" + bytes(90)])
+@pytest.mark.parametrize("name", ["IM{:03}.dcm", "IM{:03}.DCM", "IM{:03}", "1.2.840.99.{}"])
+def test_slices_of_which_an_interrupted_copy_left_nothing_are_refused_by_name(tmp_path, left, name):
+    for number, file in enumerate(sorted(write_slices(tmp_path, drawn_series()).iterdir()), start=101):
+        file.rename(tmp_path / name.format(number))
+    assert codes(tmp_path) == []
+    for number in (111, 112):
+        (tmp_path / name.format(number)).write_bytes(left)
+    found = rf"truncated DICOM file '{name.format(111)}' \(2 files named like the slices are empty or without a header"
+    with pytest.raises(InputError, match=found) as error:
+        read_volume(tmp_path)
+    assert error.value.code == "damaged"
+
+
+def test_small_and_empty_files_of_other_kinds_beside_the_slices_do_not_matter(tmp_path):
+    write_slices(tmp_path, drawn_series())
+    for name in ("DICOMDIR", "LOCKFILE", "VERSION", "notes.txt", ".DS_Store", "scan.1", "mask.raw", "._IM001.dcm"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "zeros.raw").write_bytes(bytes(3000))
+    assert codes(tmp_path) == []
+    for file in tmp_path.glob("IM*.dcm"):
+        file.rename(file.with_suffix(""))
+    (tmp_path / "scan.1").unlink()
+    (tmp_path / "001.dcm").write_bytes(b"")
+    assert codes(tmp_path) == []

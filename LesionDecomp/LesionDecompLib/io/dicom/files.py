@@ -22,6 +22,7 @@ HEAD_BYTES = 4096
 FIRST_GROUPS = (0x0002, 0x0008)  # that a file begins with
 LAST_FIRST_ELEMENT = 0x0070  # those of the group 0008 that may come first; further ones follow others
 FIRST_BYTES = 140  # of a file, by which DICOM is known
+PREAMBLE = 132  # bytes, with the mark behind it
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +41,7 @@ class FoundImages:
 
 def is_dicom_file(path: Path) -> bool:
     """Whether the file begins as DICOM files do, with or without a preamble."""
-    with open(path, "rb") as stream:
-        return begins_as_dicom(stream.read(FIRST_BYTES))
+    return begins_as_dicom(_head(path))
 
 
 def begins_as_dicom(head: bytes) -> bool:
@@ -66,11 +66,18 @@ def scan_files(paths: list[Path], place: str, stage: str) -> FoundImages:
     """Read the headers of the DICOM images among some files.
 
     :param place: what messages call the folder.
-    :raises LesionDecompError: no image at all, more files than any export has, or a damaged CT image.
+    :raises LesionDecompError: no image at all, more files than any export has, a damaged CT image, or a file that is
+        named like the images and empty, filled with zeros or shorter than a header, as an interrupted copy leaves it.
     """
-    found, others = FoundImages(), 0
+    found, others, cut = FoundImages(), 0, []
     for path in paths:
-        if path.name.upper() == "DICOMDIR" or not is_dicom_file(path):
+        if path.name.upper() == "DICOMDIR":
+            continue
+        head = _head(path)
+        if len(head) < PREAMBLE or not any(head[:PREAMBLE]):
+            cut.append(path)
+            continue
+        if not begins_as_dicom(head):
             continue
         images = read_images(path)
         if images:
@@ -92,6 +99,11 @@ def scan_files(paths: list[Path], place: str, stage: str) -> FoundImages:
             check_syntax(syntax, stage, path.name)
         text = f"{others} DICOM objects without an image" if others else f"no DICOM file among {len(paths)} files"
         raise InputError(stage, f"{text} in '{place}'", EXPECTED, code="no_dicom_image")
+    kinds = {_naming(path) for path in {image.path for image in found.images}} - {""}
+    cut = [path for path in cut if _naming(path) in kinds]
+    if cut:
+        count = f"{len(cut)} files named like the slices are" if len(cut) > 1 else "it is"
+        raise damaged(stage, f"DICOM file '{cut[0].name}'", f"{count} empty or without a header")
     return FoundImages(found.images, others, found.unsupported)
 
 
@@ -107,6 +119,19 @@ def scan_folder(folder: Path, stage: str) -> FoundImages:
             found = f"more than {MAX_FILES} files in '{folder.name}'"
             raise InputError(stage, found, EXPECTED, code="too_many_files")
     return scan_files(paths, folder.name, stage)
+
+
+def _head(path: Path) -> bytes:
+    with open(path, "rb") as stream:
+        return stream.read(FIRST_BYTES)
+
+
+def _naming(path: Path) -> str:
+    """What the files of a series have in common: their suffix, or that they are numbered; empty for other names."""
+    suffix = path.suffix.lower()
+    if suffix.strip(".").isdigit() or not suffix:  # the last part of a UID
+        return "numbered" if any(character.isdigit() for character in path.name) else ""
+    return suffix
 
 
 def _claims_ct(path: Path) -> bool:
