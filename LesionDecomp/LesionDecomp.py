@@ -88,7 +88,7 @@ class LesionDecompParameterNode:
     # Node classes must be concrete: connectGui makes one of each to ask for its class name.
     inputVolume: vtkMRMLScalarVolumeNode
     lungMask: Union[vtkMRMLLabelMapVolumeNode, vtkMRMLSegmentationNode, None]  # noqa: UP007 (older Slicers' wrapper)
-    lungSegments: str = ""  # JSON list of segment IDs; empty takes those that are called lung
+    lungSegments: str = ""  # JSON: whose segments, and their IDs; empty takes those that are called lung
     model: str = ""  # bundle's name or folder; empty takes the default
     device: str = "auto"
     batchSize: Annotated[int, WithinRange(1, 64)] = 8

@@ -225,12 +225,52 @@ def test_segments_of_a_segmentation_serve_as_lung_mask(panel, ct_node, lung_node
     assert not panel.ui.lungSegmentsHintLabel.isVisibleTo(panel.parent)
     np.testing.assert_array_equal(lung_mask_from_node(segmentation, ct_node).array, lungs)
     items[1].setCheckState(Qt.Unchecked)
-    assert panel.logic.getParameterNode().lungSegments == '["Right lung"]'
+    assert panel.panel.run.options().lung_segments == ["Right lung"]
     np.testing.assert_array_equal(lung_mask_from_node(segmentation, ct_node, ["Right lung"]).array, lungs == 1)
     # The scene remembers it.
     panel.exit()
     panel.enter()
     assert [box.item(row).checkState() == Qt.Checked for row in range(3)] == [True, False, False]
+
+
+def test_ticked_segments_are_those_of_their_segmentation_alone(panel):
+    from PySide6.QtCore import Qt
+
+    def segmentation(name, segments):
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+        for segment_id, segment in segments.items():
+            node.GetSegmentation().AddEmptySegment(segment_id, segment)
+        return node
+
+    def choice(mask):
+        panel.ui.lungMaskSelector.setCurrentNode(mask)
+        items = [box.item(row) for row in range(box.property("count"))]
+        ticked = [item.text() for item in items if item.checkState() == Qt.Checked]
+        return ticked, panel.panel.run.options().lung_segments, panel.ui.applyButton.property("enabled")
+
+    box, parameters = panel.ui.lungSegmentsList, panel.logic.getParameterNode()
+    first = segmentation("First", {"Segment_1": "lungs", "Segment_2": "heart"})
+    second = segmentation("Second", {"Segment_1": "heart", "Segment_2": "lungs"})
+    third = segmentation("Third", {"right": "right lung", "left": "left lung"})
+    choice(first)
+    box.item(1).setCheckState(Qt.Checked)
+    assert choice(first) == (["lungs", "heart"], ["Segment_1", "Segment_2"], True)
+    assert choice(second) == (["lungs"], ["Segment_2"], True)
+    assert choice(third) == (["right lung", "left lung"], ["right", "left"], True)
+    assert not panel.ui.lungSegmentsHintLabel.isVisibleTo(panel.parent)
+    assert choice(first) == (["lungs", "heart"], ["Segment_1", "Segment_2"], True)
+    for row in range(2):
+        box.item(row).setCheckState(Qt.Unchecked)
+    assert choice(first) == ([], [], False)
+    assert text_of(panel.ui.lungSegmentsHintLabel) == "Tick the segments that are lung."
+    box.item(0).setCheckState(Qt.Checked)
+    for segment_id in ("Segment_1", "Segment_2"):
+        first.GetSegmentation().RemoveSegment(segment_id)
+    first.GetSegmentation().AddEmptySegment("Segment_3", "lung")
+    assert choice(first)[1] == ["Segment_3"]  # what was ticked is gone
+    parameters.lungSegments = '["Segment_1"]'  # as scenes were saved before
+    assert choice(second)[1] == ["Segment_1"]
+    assert choice(third)[1] == ["right", "left"]
 
 
 @pytest.mark.slow
