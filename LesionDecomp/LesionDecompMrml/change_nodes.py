@@ -20,6 +20,7 @@ from LesionDecompLib.processes.change import FoundChange
 from vtk.util.numpy_support import numpy_to_vtk
 
 from .color_nodes import label_colors
+from .comparison_state import COMPARED, EARLIER
 from .input_nodes import world_matrix
 from .plots import draw_as_line, set_texts
 from .result_nodes import ResultNodes, prepare_volume
@@ -70,10 +71,12 @@ class ChangeNodes:
     record: Any
 
 
-def write_change_nodes(earlier: ResultNodes, later: ResultNodes, found: FoundChange) -> ChangeNodes:
-    """Write a comparison into the scene, all of it or nothing; an earlier comparison of the two is replaced.
+def write_change_nodes(earlier: ResultNodes, later: ResultNodes, found: FoundChange, compared: str) -> ChangeNodes:
+    """Write a comparison into the scene, all of it or nothing; an earlier comparison of the later one is replaced.
 
     Both results stay as they are.
+
+    :param compared: what they were when they were compared, see :func:`~.comparison_state.compared_states`.
     """
     scene, heatmap = later.heatmap.GetScene(), later.heatmap
     name = f"{later.ct.GetName()} against {earlier.ct.GetName()}"
@@ -86,12 +89,13 @@ def write_change_nodes(earlier: ResultNodes, later: ResultNodes, found: FoundCha
         write_motion(nodes.transform, found.motion)
         _write_trend(nodes, (earlier, later), found.rows[0])
         nodes.record.SetText(json.dumps(found.record, indent=2, ensure_ascii=False))
+        nodes.record.SetAttribute(COMPARED, compared)
         for role in CLASSES:
             node = getattr(nodes, role)
             heatmap.SetNodeReferenceID(_role(role), node.GetID())
             # The legend of the chart shows the series' names.
             node.SetName(TITLES[role] if role.endswith("series") else f"{name}: {TITLES[role]}")
-        heatmap.SetNodeReferenceID(_role("earlier"), earlier.heatmap.GetID())
+        heatmap.SetNodeReferenceID(EARLIER, earlier.heatmap.GetID())
     except BaseException:
         for node in added:
             scene.RemoveNode(node)

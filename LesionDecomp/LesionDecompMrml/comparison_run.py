@@ -14,6 +14,7 @@ from LesionDecompLib.measurement.change.scan import STAGE, Scan
 from LesionDecompLib.measurement.statistics import lesion_statistics
 
 from .change_nodes import ChangeNodes, write_change_nodes
+from .comparison_state import compared_states
 from .input_nodes import volume_from_node
 from .result import Result
 from .result_nodes import ResultNodes
@@ -62,6 +63,7 @@ class ComparisonRun(WatchedRun):
         if earlier.heatmap == later.heatmap:
             raise LesionDecompError(STAGE, "one result", "two results", "Choose another one to compare with.")
         self.earlier, self.later = earlier, later
+        self._compared = compared_states(earlier, later)
         self._started = time.monotonic()
         job = ChangeJob(
             scan_of(earlier), scan_of(later), python=slicer_python(), temporary_folder=slicer.app.temporaryPath or None
@@ -77,7 +79,7 @@ class ComparisonRun(WatchedRun):
         found = job.result()
         if not all(self._scene.IsNodePresent(node) for node in self.needed()):
             raise Cancelled(STAGE)
-        nodes = write_change_nodes(self.earlier, self.later, found)
+        nodes = write_change_nodes(self.earlier, self.later, found, self._compared)
         logging.info(f"LesionDecomp: compared in {time.monotonic() - self._started:.1f} s")
         for warning in found.warnings:
             logging.warning(f"LesionDecomp: {warning}")

@@ -43,10 +43,11 @@ class FollowSection(JobSection):
         ui.compareButton.text = _("Cancel") if running else _("Compare")
         ui.compareButton.enabled, ui.compareButton.toolTip = ready, words
         change = self._change()
+        outdated = self._differences(change)
         for name in VIEWS:
-            getattr(ui, name).enabled = change is not None
+            getattr(ui, name).enabled = change is not None and not outdated
         if not running:
-            ui.compareLabel.text = self._text or (self._summary(change) if change is not None else "")
+            ui.compareLabel.text = self._text or self._summary(change, outdated)
 
     def _readiness(self) -> tuple[bool, str]:
         if self.is_running:
@@ -70,10 +71,24 @@ class FollowSection(JobSection):
         nodes = self._nodes()
         return change_of(nodes.heatmap) if nodes is not None else None
 
-    def _summary(self, change) -> str:
-        from LesionDecompMrml.change_nodes import change_in_words  # not before: Slicer starts without it
+    def _differences(self, change) -> list[str]:
+        """Why a comparison is outdated: another earlier result is chosen, or one of the two has changed since."""
+        if change is None:
+            return []
+        from LesionDecompMrml.comparison_state import differences  # not before: Slicer starts without it
 
-        return change_in_words(change)
+        return differences(change, self._earlier(), self._nodes())
+
+    def _summary(self, change, outdated) -> str:
+        if change is None:
+            return ""
+        if outdated:
+            return " ".join([_("Outdated: compare again."), *outdated])
+        from LesionDecompMrml.change_nodes import change_in_words  # not before: Slicer starts without it
+        from LesionDecompMrml.comparison_state import earlier_name
+
+        name, words = earlier_name(change, self._nodes()), change_in_words(change)
+        return _("Against '{earlier}': {words}").format(earlier=name, words=words) if name and words else words
 
     def start(self) -> None:
         """Compare the result shown with the chosen earlier one."""
@@ -114,7 +129,8 @@ class FollowSection(JobSection):
     def _on_done(self, change) -> None:
         self._text = ""
         self.refresh()
-        self._show(change)
+        if change == self._change() and not self._differences(change):
+            self._show(change)
 
     def _on_failed(self, error) -> None:
         self._text = _("Not compared.")

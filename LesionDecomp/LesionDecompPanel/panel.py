@@ -106,6 +106,7 @@ class Panel(VTKObservationMixin):
     def _on_lesions_shown(self, result) -> None:
         self.review.show(result)
         self.seen.show(result)
+        self.follow.refresh()
 
     def _recompute(self, nodes) -> None:
         """Run again on a result's CT, with its lungs as the user has edited them."""

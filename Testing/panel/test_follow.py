@@ -7,6 +7,8 @@ import time
 import numpy as np
 import pytest
 import slicer
+from headless_slicer.qt_panel import QtCore, drag
+from headless_slicer.qt_panel import wait_for as settle
 
 pytestmark = pytest.mark.slow
 
@@ -47,7 +49,7 @@ def test_compare_labels_what_changed_and_shows_it(panel, earlier, result, mrml_s
     assert panel.ui.compareButton.text == "Cancel"
     wait_for(panel)
     assert shown_errors == []
-    assert panel.ui.compareLabel.text.startswith("New ")
+    assert panel.ui.compareLabel.text.startswith(f"Against '{earlier.heatmap.GetName()}': New ")
     from LesionDecompMrml.change_nodes import change_of
 
     change = change_of(result.heatmap)
@@ -60,6 +62,54 @@ def test_compare_labels_what_changed_and_shows_it(panel, earlier, result, mrml_s
     assert change.labels.GetTransformNodeID() == result.ct.GetTransformNodeID()
     assert change.table.GetNumberOfColumns() > 12
     assert panel.ui.earlierSelector.offered() == [earlier.heatmap.GetName()]  # no result is compared with itself
+
+
+def test_a_comparison_with_another_scan_or_threshold_or_review_is_outdated(
+    panel, earlier, result, ct_node, lung_node, shown_errors, tmp_path
+):
+    ui, first, name = panel.ui, earlier.heatmap.GetName(), result.heatmap.GetName()
+
+    def shown() -> str:
+        text, is_current = ui.compareLabel.text, not ui.compareLabel.text.startswith("Outdated")
+        for button in (ui.changeShowButton, ui.changeTableButton, ui.changeTrendButton):
+            assert button.enabled == is_current
+        assert is_current == text.startswith(f"Against '{first}': New ") == ("New" in text)
+        return text.removeprefix("Outdated: compare again. ")
+
+    def drag_to(threshold: float) -> None:
+        drag(panel, threshold)
+        settle(lambda: panel.panel.look.is_settled)
+
+    choose(panel, earlier, result)
+    ui.compareButton.click()
+    wait_for(panel)
+    assert shown_errors == []
+    current = shown()
+    nodes = {f"{node}Node": None for node in ("heatmap", "lungs", "lesions", "table")}
+    choose(panel, panel.logic.process(ct_node, lung_node, threshold=0.45, **nodes), result)
+    assert shown() == f"It was made with '{first}'."
+    choose(panel, earlier, result)
+    assert shown() == current
+    drag_to(0.45)
+    assert shown() == f"The threshold of '{name}' was 0.4, and is 0.45."
+    drag_to(0.4)
+    assert shown() == current
+    panel.logic.result(result.heatmap).mark_slices(3, 9, True)
+    panel.panel.follow.refresh()
+    assert shown() == current  # what was looked at changes no lesion
+    panel.logic.updateThreshold(earlier.heatmap, 0.55)
+    panel.panel.follow.refresh()
+    assert shown() == f"The threshold of '{first}' was 0.5, and is 0.55."
+
+    assert slicer.util.saveScene(str(tmp_path / "study.mrb"))
+    slicer.mrmlScene.Clear(False)
+    slicer.util.loadScene(str(tmp_path / "study.mrb"))
+    assert shown() == f"The threshold of '{first}' was 0.5, and is 0.55."
+    panel.logic.updateThreshold(ui.earlierSelector.currentNode(), 0.5)
+    panel.panel.follow.refresh()
+    assert shown() == current
+    ui.lesionsTable.item(0, 0).setCheckState(QtCore.Qt.CheckState.Unchecked)
+    assert shown() == f"The review of '{name}' has changed."
 
 
 def test_cancel_leaves_the_scene_as_it_was(panel, earlier, result, mrml_scene):

@@ -1,0 +1,90 @@
+"""What a comparison was made of, kept in the scene with it, and what of that has changed since."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from .result_nodes import RUN, ResultNodes
+from .review import REVIEW
+
+if TYPE_CHECKING:
+    from .change_nodes import ChangeNodes
+
+COMPARED = "LesionDecomp.change.compared"  # attribute of a comparison's record: both results as they were, as JSON
+EARLIER = "LesionDecomp.change.earlier"  # role of the earlier heatmap, referred to by the later one
+
+
+def state_of(nodes: ResultNodes) -> dict[str, Any]:
+    """What the lesions of a result depend on: its run, threshold, smallest volume and a hash of its review."""
+    return {
+        "name": nodes.heatmap.GetName() or "",
+        "run": nodes.heatmap.GetAttribute(RUN) or "",
+        "threshold": nodes.threshold,
+        "minimum_volume_ml": nodes.minimum_volume_ml,
+        "review": _hash_of_decisions(nodes.heatmap.GetAttribute(REVIEW) or ""),
+    }
+
+
+def compared_states(earlier: ResultNodes, later: ResultNodes) -> str:
+    """JSON for :data:`COMPARED`."""
+    return json.dumps({"earlier": state_of(earlier), "later": state_of(later)})
+
+
+def earlier_name(change: ChangeNodes, later: ResultNodes) -> str:
+    """Name of the result that was compared with; empty where nothing is known of it."""
+    node = later.heatmap.GetNodeReference(EARLIER)
+    return str(node.GetName() if node is not None else _states(change).get("earlier", {}).get("name", ""))
+
+
+def differences(change: ChangeNodes, earlier: ResultNodes | None, later: ResultNodes) -> list[str]:
+    """Sentences on what of a comparison no longer holds; none where it is as if made now.
+
+    :param earlier: result to compare with, or None where none is chosen.
+    :param later: the result that the comparison belongs to.
+    """
+    then = _states(change)
+    sentences = []
+    if earlier is not None:
+        name = earlier_name(change, later)
+        if later.heatmap.GetNodeReference(EARLIER) == earlier.heatmap:
+            sentences += _changes(then.get("earlier"), state_of(earlier))
+        else:
+            sentences.append(f"It was made with '{name}'." if name else "It was made with another result.")
+    return sentences + _changes(then.get("later"), state_of(later))
+
+
+def _states(change: ChangeNodes) -> dict[str, Any]:
+    """Of a comparison; empty where it was made before they were kept."""
+    text = change.record.GetAttribute(COMPARED)
+    return json.loads(text) if text else {}
+
+
+def _changes(then: dict[str, Any] | None, now: dict[str, Any]) -> list[str]:
+    if then is None:
+        return []
+    name = now["name"]
+    if then["run"] != now["run"]:
+        return [f"'{name}' was run again."]
+    sentences = []
+    if not math.isclose(then["threshold"], now["threshold"], abs_tol=1e-6):
+        sentences.append(f"The threshold of '{name}' was {then['threshold']:g}, and is {now['threshold']:g}.")
+    if not math.isclose(then["minimum_volume_ml"], now["minimum_volume_ml"], abs_tol=1e-6):
+        was, is_now = (f"{one['minimum_volume_ml']:g} mL" for one in (then, now))
+        sentences.append(f"The smallest lesion of '{name}' was {was}, and is {is_now}.")
+    if then["review"] != now["review"]:
+        sentences.append(f"The review of '{name}' has changed.")
+    return sentences
+
+
+@lru_cache(maxsize=8)
+def _hash_of_decisions(review: str) -> str:
+    """Of a review as JSON: of what it decides about lesions; slices that were seen change none."""
+    lesions = json.loads(review).get("lesions") if review else None
+    if not lesions:
+        return ""
+    decisions = [{key: value for key, value in one.items() if key != "time"} for one in lesions]
+    return hashlib.sha256(json.dumps(decisions, sort_keys=True).encode()).hexdigest()
