@@ -33,7 +33,6 @@ def show_result(nodes: ResultNodes, *, set_window: bool = True) -> None:
     set_overlay(nodes, heat=True, outline=True, opacity=HEAT_OPACITY)
     center = lesion_center(nodes)
     for view in nodes_of_class(scene, "vtkMRMLSliceNode"):
-        view.SetUseLabelOutline(True)
         if center is not None:
             view.JumpSliceByOffsetting(*center)
 
@@ -59,6 +58,9 @@ def set_overlay(
             composite.SetLabelVolumeID(nodes.lesions.GetID() if outline else None)
             composite.SetLabelOpacity(LESION_OPACITY)
         composite.EndModify(modified)
+    if outline:  # a comparison fills its labels
+        for view in nodes_of_class(nodes.ct.GetScene(), "vtkMRMLSliceNode"):
+            view.SetUseLabelOutline(True)
 
 
 def show_in_view(nodes: ResultNodes, view, *, heat: bool, outline: bool, opacity: float) -> None:

@@ -155,5 +155,6 @@ class Panel(VTKObservationMixin):
             section.node_removed(node)
 
     def _on_views_changed(self) -> None:
-        if self._parameters is not None:
+        # Elsewhere nobody chooses by the boxes, and the panel itself has changed the views as it was left.
+        if self._parameters is not None and self._is_entered():
             self.look.views_changed()

@@ -155,6 +155,42 @@ def test_views_of_another_layout_show_the_result_as_the_boxes_state(panel, resul
     assert view.GetUseLabelOutline()
 
 
+def test_the_outline_box_outlines_the_lesions_after_a_comparison_was_shown_filled(panel, result):
+    from LesionDecompMrml.change_nodes import CLASSES, ChangeNodes, show_change
+
+    view, composite = add_view(panel)
+    nodes = ChangeNodes(**{role: slicer.mrmlScene.AddNewNodeByClass(name) for role, name in CLASSES.items()})
+    slicer.util.updateVolumeFromArray(nodes.labels, lesions_of(result).copy())
+    show_change(nodes, result, 1.0)
+    panel.panel.watch.views.flush()
+    assert not view.GetUseLabelOutline()
+    assert not panel.ui.outlineCheckBox.property("checked")
+    panel.ui.outlineCheckBox.click()
+    assert composite.GetLabelVolumeID() == result.lesions.GetID()
+    assert view.GetUseLabelOutline()
+
+
+@pytest.mark.slow
+def test_leaving_the_module_during_a_run_keeps_the_outline_that_was_chosen(panel, ct_node, lung_node):
+    _view, composite = add_view(panel)
+    nodes = panel.logic.process(ct_node, lung_node, threshold=0.4, segmentationNode=True)
+    panel.panel.look.show(nodes, 0.4, 0.1)
+    panel.panel.watch.views.flush()
+    panel.ui.applyButton.click()
+    assert panel.panel.run.is_running
+    panel.parent.isEntered = False
+    panel.exit()
+    panel.panel.watch.views.flush()
+    assert panel.logic.getParameterNode().outlineVisible
+    panel.parent.isEntered = True
+    panel.enter()
+    panel.panel.watch.views.flush()
+    assert panel.ui.outlineCheckBox.property("checked")
+    assert composite.GetLabelVolumeID() == nodes.lesions.GetID()
+    panel.ui.applyButton.click()
+    assert not panel.panel.run.is_running
+
+
 def test_the_lesions_are_outlined_once_by_the_labelmap_here_by_the_segment_elsewhere(panel, ct_node, lung_node):
     _view, composite = add_view(panel)
     nodes = panel.logic.process(ct_node, lung_node, threshold=0.4, segmentationNode=True)
