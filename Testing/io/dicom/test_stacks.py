@@ -6,9 +6,11 @@ import copy
 
 import numpy as np
 import pytest
+from dicom_objects import group, item_of
 from dicom_phantom import SLICE_MM, drawn_hu, drawn_series, made_uid, write_slices
 from LesionDecompLib.errors import InputError
 from LesionDecompLib.io.readers import read_volume
+from pydicom.uid import CTImageStorage
 
 OTHER = drawn_hu(2)
 
@@ -129,6 +131,45 @@ def test_reports_and_screens_beside_the_series_are_left_out(tmp_path):
     (screen,) = drawn_series(drawn_hu()[:1], 8, ImagePositionPatient=None, ImageOrientationPatient=None)
     write_slices(tmp_path, [report, screen, *drawn_series()])
     assert codes(tmp_path) == ["left_out", "left_out"]
+
+
+def referring(kind: str, name: str, **elements: object):
+    """An object without an image that refers to the drawn series' first slice."""
+    image = item_of({})
+    image.ReferencedSOPClassUID, image.ReferencedSOPInstanceUID = CTImageStorage, made_uid(1, 0)
+    (data,) = drawn_series(drawn_hu()[:1], 9, SOPClassUID=kind, Modality=name, PixelData=None, Rows=None, Columns=None)
+    data.ReferencedSeriesSequence = group("s", SeriesInstanceUID=made_uid("series", 1), ReferencedSOPSequence=[image])[
+        "s"
+    ]
+    for keyword, value in elements.items():
+        setattr(data, keyword, value)
+    return data
+
+
+@pytest.mark.parametrize("place", ["", "../other"])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("1.2.840.10008.5.1.4.1.1.88.59", "KO"),
+        ("1.2.840.10008.5.1.4.1.1.11.1", "PR"),
+        ("1.2.840.10008.5.1.4.1.1.481.3", "RTSTRUCT"),
+    ],
+)
+def test_objects_that_refer_to_the_slices_are_left_out(tmp_path, kind, name, place):
+    folder = write_slices(tmp_path / "study" / "ct", drawn_series())
+    write_slices(folder / place, [referring(kind, name)], name)
+    assert codes(tmp_path / "study") == ["left_out"]
+    assert "DICOM object without an image" in read_volume(tmp_path / "study")[1].warnings[0]
+    bare = referring(kind, name)  # without file meta information
+    bare.save_as(folder / place / f"{name}001.dcm", implicit_vr=True, little_endian=True, enforce_file_format=False)
+    assert codes(tmp_path / "study") == ["left_out"]
+
+
+def test_a_ct_image_that_refers_to_others_and_lost_its_pixels_is_still_damaged(tmp_path):
+    folder = write_slices(tmp_path, drawn_series())
+    write_slices(folder, [referring(CTImageStorage, "CT")], "cut")
+    with pytest.raises(InputError, match=r"truncated DICOM file 'cut001\.dcm'"):
+        read_volume(folder)
 
 
 def test_a_series_uid_of_its_own_for_each_slice(tmp_path):

@@ -11,7 +11,7 @@ from ..folders import files_below
 from ..stored_image import damaged
 from .header import CT_IMAGE, DicomSlice
 from .images import read_images
-from .lengths import transfer_syntax
+from .lengths import object_class, transfer_syntax
 from .pixels import check_syntax
 
 EXPECTED = "a folder with one CT series"
@@ -135,6 +135,10 @@ def _naming(path: Path) -> str:
 
 
 def _claims_ct(path: Path) -> bool:
-    with open(path, "rb") as stream:
+    """Whether a file states that it holds a CT image; reports and plans merely refer to one."""
+    stated = object_class(path)
+    if stated:
+        return stated == CT_IMAGE or stated.startswith(f"{CT_IMAGE}.")
+    with open(path, "rb") as stream:  # too damaged to state anything
         head = stream.read(HEAD_BYTES)
     return CT_STORAGE in head or f"{CT_IMAGE}.".encode() in head

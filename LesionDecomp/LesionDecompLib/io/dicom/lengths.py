@@ -26,6 +26,7 @@ DELIMITED = 0xFFFE  # group of items and delimiters, which have no value represe
 SEQUENCE_END = (0xFFFE, 0xE0DD)
 PIXEL_DATA = (0x7FE0, 0x0010)
 TRANSFER_SYNTAX = (0x0002, 0x0010)
+MEDIA_STORAGE_CLASS, OBJECT_CLASS = (0x0002, 0x0002), (0x0008, 0x0016)
 META_BYTES = 1 << 16  # that the file meta information may take
 BIG_ENDIAN_GROUPS = (b"\0\x02", b"\0\x08")  # that a file without file meta information begins with
 STANDARD_SYNTAX = "1.2.840.10008.1.2"
@@ -56,15 +57,49 @@ def mapped(path: Path) -> Iterator[mmap.mmap]:
 
 def transfer_syntax(path: Path) -> str:
     """The transfer syntax that the file meta information states; empty where there is none to be read."""
+    return _meta(_head(path))[0].get(TRANSFER_SYNTAX, "")
+
+
+def object_class(path: Path) -> str:
+    """The class (UID) of the object in a file: by its file meta information, else by the object itself.
+
+    Classes of other objects that it refers to don't count. Empty where there is none to be read.
+    """
+    data = _head(path)
+    meta, at = _meta(data)
+    syntax = meta.get(TRANSFER_SYNTAX, "")
+    if meta.get(MEDIA_STORAGE_CLASS) or syntax == DEFLATED:
+        return meta.get(MEDIA_STORAGE_CLASS, "")
+    order = ">" if syntax == BIG_ENDIAN or data[at : at + 2] in BIG_ENDIAN_GROUPS else "<"
+    explicit = _is_explicit(data, at)
+    while at + 8 <= len(data):
+        tag, at, length, _ = _element(data, at, order, explicit)
+        if tag == OBJECT_CLASS:
+            return _text(data[at : at + length])
+        if tag > OBJECT_CLASS or length == UNDEFINED:
+            break
+        at += length
+    return ""
+
+
+def _head(path: Path) -> bytes:
     with open(path, "rb") as stream:
-        data = stream.read(META_BYTES)
+        return stream.read(META_BYTES)
+
+
+def _meta(data: bytes) -> tuple[dict[tuple[int, int], str], int]:
+    """The file meta information by its tags, as text, and where it ends."""
+    found: dict[tuple[int, int], str] = {}
     at = 132 if data[128:132] == b"DICM" else 0
     while data[at : at + 2] == b"\x02\0" and at + 12 <= len(data):
         tag, at, length, _ = _element(data, at, "<", True)
-        if tag == TRANSFER_SYNTAX:
-            return data[at : at + length].decode("ascii", "replace").strip("\0 ")
+        found[tag] = _text(data[at : at + length])
         at += length
-    return ""
+    return found, at
+
+
+def _text(value: bytes) -> str:
+    return value.decode("ascii", "replace").strip("\0 ")
 
 
 def _fits(data: mmap.mmap) -> bool:
@@ -80,7 +115,7 @@ def _fits(data: mmap.mmap) -> bool:
         if length > len(data) - at:
             return False
         if tag == TRANSFER_SYNTAX:
-            syntax = data[at : at + length].decode("ascii", "replace").strip("\0 ")
+            syntax = _text(data[at : at + length])
         at += length
     if at + 8 > len(data):
         return True
@@ -144,5 +179,5 @@ def _element(data: mmap.mmap | bytes, at: int, order: str, explicit: bool) -> tu
     return tag, at + 8, struct.unpack_from(order + "H", data, at + 6)[0], kind
 
 
-def _is_explicit(data: mmap.mmap, at: int) -> bool:
+def _is_explicit(data: mmap.mmap | bytes, at: int) -> bool:
     return data[at + 4 : at + 6].isalpha() and data[at + 4 : at + 6].isupper()
