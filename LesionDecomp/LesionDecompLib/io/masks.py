@@ -26,7 +26,7 @@ from .label_names import names_beside, names_in_nifti, names_in_nrrd, segments_i
 from .nrrd import read_nrrd_layers
 from .nrrd_header import NrrdHeader
 from .readers import READERS, case_name, read_stored
-from .stored_image import captured_stderr
+from .stored_image import itk_header
 
 if TYPE_CHECKING:
     from .dicom.labels import StoredLabels
@@ -202,13 +202,8 @@ def holds_labels(path: Path) -> bool:
 
     A packed CT takes more room than labels do, so that it is not unpacked here. What cannot be read holds none.
     """
-    import SimpleITK as sitk  # noqa: N813  (slow to import)
-
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
     try:
-        with captured_stderr():
-            reader.ReadImageInformation()
+        reader = itk_header(path)
         voxels = float(np.prod([float(n) for n in reader.GetSize()]))
         held = path.stat().st_size
         if PACKED_LABELS * voxels < held < PLAIN * voxels:

@@ -23,12 +23,12 @@ from .stored_image import (
     CT,
     StoredImage,
     bytes_left_over,
-    captured_stderr,
     check_size,
     check_spacing,
     compact,
     damaged,
     fill,
+    itk_header,
     lps_to_ras,
     no_orientation,
 )
@@ -250,14 +250,8 @@ def _is_right_angled(matrix: np.ndarray) -> bool:
 
 def _itk_matrix(path: Path) -> np.ndarray | None:
     # None where ITK can't express the orientation (a sheared sform and no qform), or goes by the name and can't read.
-    import SimpleITK as sitk  # noqa: N813
-
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.SetImageIO("NiftiImageIO")
     try:
-        with captured_stderr():
-            reader.ReadImageInformation()
+        reader = itk_header(path, "NiftiImageIO")
     except RuntimeError:
         return None
     n = reader.GetDimension()

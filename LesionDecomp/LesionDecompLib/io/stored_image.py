@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from ..ct.oddity import Oddity
 from ..errors import InputError, LesionDecompError
 from ..progress import STDERR
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk  # noqa: N813
 
 CT = "a 3-D chest CT in HU"
 MAX_VOXELS = 2**31  # a 1024×1024 scan of 2,048 slices; a header that claims more is damaged
@@ -164,6 +170,43 @@ def lps_to_ras(matrix: np.ndarray) -> np.ndarray:
     flipped = np.array(matrix, dtype=np.float64)
     flipped[:2] *= -1.0
     return flipped + 0.0
+
+
+def itk_header(path: Path, image_io: str = "") -> sitk.ImageFileReader:
+    """SimpleITK's reader of a file whose header it has read; no voxels.
+
+    :param image_io: what reads the file; empty: what its name asks for.
+    :raises RuntimeError: it cannot be read.
+    :raises OSError: the name is not of UTF-8, and the file cannot be given another one.
+    """
+    import SimpleITK as sitk  # noqa: N813  (slow to import)
+
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO(image_io)
+    with itk_name(path) as name, captured_stderr():
+        reader.SetFileName(name)
+        reader.ReadImageInformation()
+    return reader
+
+
+@contextmanager
+def itk_name(path: Path) -> Iterator[str]:
+    """Give a name of a file that SimpleITK takes; one that is not of UTF-8 would end the process.
+
+    :raises OSError: the file cannot be given another name.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        pass
+    else:
+        yield str(path)
+        return
+    ending = re.search(r"(\.nii)?\.[a-z0-9]+$", path.name, re.ASCII | re.IGNORECASE)
+    with tempfile.TemporaryDirectory(prefix="lesiondecomp-") as folder:
+        link = Path(folder) / f"image{ending[0] if ending else ''}"
+        link.symlink_to(path.absolute())
+        yield str(link)
 
 
 @contextmanager

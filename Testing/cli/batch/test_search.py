@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import sys
 import zipfile
 from pathlib import Path
 
@@ -178,6 +180,26 @@ def test_labelmaps_of_any_type_are_left_out_and_zip_archives_are_found(tmp_path)
         f"study {n}/{m}" for n in (1, 2) for m in ("lungs16.nrrd", "plain.nii")
     ]
     assert sorted(found.left_out["file of another type"]) == ["broken.zip", "texts.zip"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_names_that_are_not_of_utf8_are_read_like_others(tmp_path, capsys, models):
+    root = tmp_path / os.fsdecode(b"Gr\xf6\xdfen")
+    root.mkdir()
+    ct, mask, volume = small_ct(root)
+    for name in (b"\xfcber.nii.gz", b"sp\xe4t.mha", b"fr\xfch.nrrd"):
+        image = sitk.GetImageFromArray(volume.array)
+        image.SetSpacing([4.0, 4.0, 4.0])
+        plain = tmp_path / f"plain{Path(os.fsdecode(name)).suffix.replace('.gz', '.nii.gz')}"
+        sitk.WriteImage(image, str(plain))
+        plain.rename(root / os.fsdecode(name))
+    ct.unlink()
+    mask.rename(root / os.fsdecode(b"ma\xdfke.nrrd"))
+    done = run_here(capsys, "segment", root, "-o", tmp_path / "out", "--quiet")
+    assert done.status == 0, done.err
+    assert "Found 3 CTs" in done.err and "1 × 8-bit image" in done.err
+    assert len(list((tmp_path / "out").glob("*/heatmap.nrrd"))) == 3
 
 
 def read_volume_of_labels(path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -21,7 +21,7 @@ from ...io.dicom.images import read_header
 from ...io.folders import walk
 from ...io.masks import holds_labels
 from ...io.readers import READERS
-from ...io.stored_image import captured_stderr
+from ...io.stored_image import itk_header
 from ...report.case import ALL_FILES, REPORT
 
 RESULTS = "results of an earlier run"
@@ -193,12 +193,9 @@ def _has_eight_bits(file: Path) -> bool:
     """Whether the header states so; what cannot be read is left to the reader, which states why."""
     import SimpleITK as sitk  # noqa: N813  (not before: --help answers at once)
 
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(file))
     try:
-        with captured_stderr():
-            reader.ReadImageInformation()
-    except RuntimeError:
+        reader = itk_header(file)
+    except (OSError, RuntimeError):
         return False
     return reader.GetPixelID() in (sitk.sitkUInt8, sitk.sitkInt8)
 
