@@ -61,6 +61,13 @@ def test_a_search_leaves_out_series_that_were_not_asked_for(tmp_path):
     assert "2 × series that is not the one asked for (p1/soft, p2/soft)" in found.sentence(tmp_path)
 
 
+def test_a_search_keeps_patients_under_one_series_uid_apart(tmp_path):
+    write_slices(tmp_path / "p1", drawn_series())
+    write_slices(tmp_path / "p2", drawn_series(OTHER, PatientID="D-2"))
+    found = search_folder(tmp_path, tmp_path / "out")
+    assert [path.name for path in found.cases] == ["p1", "p2"]
+
+
 def test_a_file_stands_for_its_series_and_no_other(tmp_path):
     folder = write_slices(tmp_path / "ct", drawn_series(), "a")
     write_slices(folder, drawn_series(OTHER, 2, SliceThickness=1), "b")

@@ -188,6 +188,41 @@ def test_one_uid_for_two_series(tmp_path):
     np.testing.assert_array_equal(read_volume(tmp_path, series="Drawn 2")[0].array, OTHER)
 
 
+@pytest.mark.parametrize("shift", [0.0, SLICE_MM / 2, 12 * SLICE_MM])
+@pytest.mark.parametrize("one", [{"PatientID": "D-2"}, {"PatientName": "Other^One"}, {"StudyInstanceUID": "1.2.9"}])
+def test_patients_and_studies_under_one_series_uid_are_never_one_volume(tmp_path, shift, one):
+    write_slices(tmp_path, drawn_series(), "a")
+    write_slices(tmp_path, second(shift, **one), "b")
+    assert codes(tmp_path) == ["series_chosen"]
+    which = "study" if "StudyInstanceUID" in one else "patient"
+    for secret in ("D-1", "D-2", "Other", "Drawn^Body", "1.2.9"):
+        assert secret not in read_volume(tmp_path)[1].warnings[0]
+    volume, info = read_volume(tmp_path, series=f"{which} 2")
+    np.testing.assert_array_equal(volume.array, OTHER)
+    assert not info.warnings
+    assert read_volume(tmp_path / "b003.dcm")[1].sha256 == read_volume(tmp_path, series=f"{which} 2")[1].sha256
+
+
+def test_patients_and_studies_under_one_series_uid_are_refused_until_one_is_chosen(tmp_path):
+    write_slices(tmp_path, [*drawn_series(), *second(2.0, PatientID="D-2", StudyInstanceUID="1.2.9")])
+    with pytest.raises(InputError, match=r"CT series of 2 patients \(.*patient 1\); .*patient 2\)\)") as error:
+        read_volume(tmp_path)
+    assert error.value.code == "several_patients" and "D-2" not in str(error.value)
+    assert codes(tmp_path, series="patient 1") == []
+
+
+def test_a_slice_of_another_patient_is_left_out_and_one_of_nobody_is_not(tmp_path):
+    slices = drawn_series()
+    slices[5].PatientID = slices[5].PatientName = ""
+    slices[6].StudyInstanceUID = ""
+    assert codes(write_slices(tmp_path / "nobody", slices)) == []
+    for k, data in enumerate(slices):
+        data.StudyInstanceUID = f"1.2.3.{k}"
+    assert codes(write_slices(tmp_path / "each", slices)) == []
+    stray = second(0.0, PatientID="D-2")[3]
+    assert codes(write_slices(tmp_path / "stray", [*drawn_series(), stray])) == ["left_out"]
+
+
 @pytest.mark.parametrize("value", [0, -4, 400])
 def test_the_spacing_between_slices_that_a_header_states_does_not_matter(tmp_path, value):
     assert codes(write_slices(tmp_path, drawn_series(SpacingBetweenSlices=value))) == []

@@ -34,6 +34,7 @@ OTHER = "file of another type"
 NOT_ASKED = "series that is not the one asked for"
 SPREAD = "series in several folders that hold others, too"
 UNREADABLE = "folder that cannot be opened"
+SAME_SERIES = ("series_uid", "study_uid", "patient")  # UIDs of series are not as unique as they should be
 NAMED = 3  # of each reason's, in the message
 
 
@@ -125,7 +126,7 @@ def _folders(folder: Path, output: Path, search: FolderSearch) -> Iterator[tuple
 def _by_series(
     folders: list[tuple[Path, list[Path]]], search: FolderSearch, root: Path, wanted: str | None
 ) -> dict[str, list[Path]]:
-    """The folders of each CT series, by its UID.
+    """The folders of each CT series, by its UID, study and patient.
 
     :param folders: each with some of its files.
     :param wanted: the series that was asked for; a folder is left out where none of its files looked at is of it.
@@ -139,7 +140,7 @@ def _by_series(
         elif wanted is not None and not any(matches(one, wanted) for one in headers):
             search.left_out[NOT_ASKED].append(_name(place, root))
         else:
-            series[header.tags["series_uid"]].append(place)
+            series["\0".join(header.tags[key] for key in SAME_SERIES)].append(place)
     return series
 
 

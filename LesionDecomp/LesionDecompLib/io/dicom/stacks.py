@@ -2,15 +2,15 @@
 
 A series mostly is one stack. But series hold scouts and odd images, slices acquired twice, several breath holds or
 time points between each other's slices, or reformats beside the originals; and anonymizers give every image a series of
-its own, or several series one UID. So a stack is what has one series UID, size, orientation and pixel spacing, and
-nothing that distinguishes slices of the same place.
+its own, or several series one UID. So a stack is what has one series UID, patient, study, size, orientation and pixel
+spacing, and nothing that distinguishes slices of the same place.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -107,7 +107,7 @@ def sort_images(images: list[DicomSlice], stage: str) -> SortedImages:
     stacks: list[Stack] = []
     odd: dict[str, list[DicomSlice]] = defaultdict(list)
     rest: Counter[str] = Counter()
-    for uid, items in by_series.items():
+    for uid, items, owner in _by_owner(by_series):
         usable = [item for item in items if item.is_ct and item.is_placed and not item.is_localizer]
         layouts = _groups(usable, lambda a, b: a.fits(b))
         volumes = [layout for layout in layouts if len(layout) >= MIN_SLICES]
@@ -117,7 +117,7 @@ def sort_images(images: list[DicomSlice], stage: str) -> SortedImages:
         rest["localizer or unplaced image"] += len(items) - len(usable)
         odd[uid] += [item for layout in layouts if len(layout) < MIN_SLICES for item in layout]
         for layout in volumes:
-            found, single = _split(layout, reader)
+            found, single = _split(layout, reader, owner)
             stacks += found
             odd[uid] += single
     return SortedImages(stacks, odd, rest, gathered)
@@ -156,6 +156,25 @@ def _by_series(images: list[DicomSlice]) -> tuple[dict[str, list[DicomSlice]], s
     return {uid: items for uid, items in by_series.items() if items}, gathered
 
 
+def _by_owner(by_series: dict[str, list[DicomSlice]]) -> Iterator[tuple[str, list[DicomSlice], str]]:
+    """The images of each series UID by patient and study, with words for which of several, without their names."""
+    for uid, items in by_series.items():
+        for of_patient, patient in _apart(items, "patient"):
+            for of_study, study in _apart(of_patient, "study_uid"):
+                yield uid, of_study, ", ".join(text for text in (patient, study) if text)
+
+
+def _apart(items: list[DicomSlice], name: str) -> list[tuple[list[DicomSlice], str]]:
+    """Images by patient or study; all together where no more than one is stated."""
+    groups: dict[str, list[DicomSlice]] = defaultdict(list)
+    for item in items:
+        groups[item.tags[name]].append(item)
+    is_of_each = name == "study_uid" and len(groups) == len(items)  # as anonymizers give each image one
+    if len(groups.keys() - {""}) < 2 or is_of_each:
+        return [(items, "")]
+    return [(group, f"{name.split('_')[0]} {n}") for n, group in enumerate(groups.values(), start=1)]
+
+
 def _kind(items: list[DicomSlice]) -> str:
     if any(item.is_localizer for item in items):
         return "localizer"
@@ -173,15 +192,18 @@ def _groups(items: Iterable[DicomSlice], same: Callable[[DicomSlice, DicomSlice]
     return groups
 
 
-def _split(layout: list[DicomSlice], reader: PixelReader) -> tuple[list[Stack], list[DicomSlice]]:
-    """The stacks in slices of one layout, and single slices between them."""
+def _split(layout: list[DicomSlice], reader: PixelReader, text: str) -> tuple[list[Stack], list[DicomSlice]]:
+    """The stacks in slices of one layout, and single slices between them.
+
+    :param text: what distinguishes them from other slices with their series UID.
+    """
     places = places_of(layout)
     order = np.argsort(places, kind="stable")
     items, copies = _without_copies([layout[n] for n in order], places[order], reader)
     stacks, single = [], []
-    for part, text in _parts(items):
+    for part, shown in _parts(items, text):
         if len(part) >= MIN_SLICES:
-            stacks.append(Stack(part, text, copies))
+            stacks.append(Stack(part, shown, copies))
         else:
             single += part
     return stacks, single
