@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from dicom_phantom import drawn_hu, drawn_series, write_slices
 from LesionDecompLib.cli.batch.finished import source_state
+from LesionDecompLib.cli.batch.plan import plan_cases
 from LesionDecompLib.cli.batch.search import search_folder
 from LesionDecompLib.errors import InputError
 from LesionDecompLib.io import archive
@@ -66,6 +67,29 @@ def test_a_search_keeps_patients_under_one_series_uid_apart(tmp_path):
     write_slices(tmp_path / "p2", drawn_series(OTHER, PatientID="D-2"))
     found = search_folder(tmp_path, tmp_path / "out")
     assert [path.name for path in found.cases] == ["p1", "p2"]
+
+
+def test_a_series_in_a_folder_above_another_s_is_read_for_itself(tmp_path):
+    root = tmp_path / "studies"
+    thin, last = drawn_series(OTHER, 2, SliceThickness=1), drawn_series(drawn_hu(3), 3)
+    for patient in ("p1", "p2"):
+        write_slices(root / patient, drawn_series(PatientID=patient))
+        write_slices(root / patient / "thin", [*thin])
+        for data in thin:
+            data.PatientID, data.SeriesInstanceUID = "p2", "1.2.3.2"
+    write_slices(root / "p3", last)
+    found = search_folder(root, tmp_path / "out")
+    assert [path.relative_to(root).as_posix() for path in found.cases] == [
+        "p1/IM001.dcm", "p1/thin", "p2/IM001.dcm", "p2/thin", "p3"
+    ]  # fmt: skip
+    assert found.sentence(root) == "Found 5 CTs in 'studies'."
+    for case, hu in zip(found.cases, [drawn_hu(), OTHER, drawn_hu(), OTHER, drawn_hu(3)], strict=True):
+        np.testing.assert_array_equal(read_volume(case)[0].array, hu)
+    cases = plan_cases(found.cases, tmp_path / "out", dict.fromkeys(found.cases, root))
+    assert [case.name for case in cases] == ["p1", "p1_thin", "p2", "p2_thin", "p3"]
+    asked = search_folder(root, tmp_path / "out", "Drawn 1")
+    assert [path.relative_to(root).as_posix() for path in asked.cases] == ["p1", "p2"]
+    np.testing.assert_array_equal(read_volume(asked.cases[0], series="Drawn 1")[0].array, drawn_hu())
 
 
 def test_a_file_stands_for_its_series_and_no_other(tmp_path):

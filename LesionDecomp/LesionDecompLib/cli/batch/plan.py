@@ -50,8 +50,9 @@ def plan_cases(
     unique = list({path.absolute(): path for path in inputs}.values())
     if len(unique) == 1 and len(inputs) == 1 and not several:
         return [Case(case_name(unique[0]), unique[0], output)]
-    names, level = [safe_folder_name(case_name(path)) for path in unique], 0
-    above = [_folders_above(path, found_in.get(path)) for path in unique]
+    called = [_named_by(path) if path in found_in else path for path in unique]
+    names, level = [safe_folder_name(case_name(path)) for path in called], 0
+    above = [_folders_above(name, found_in.get(path)) for name, path in zip(called, unique, strict=True)]
     while level < max(map(len, above), default=0):
         level, counts = level + 1, _counts(names)
         names = [
@@ -70,6 +71,14 @@ def plan_cases(
         taken.add(free.casefold())
         cases.append(Case(free, path, output / free))
     return cases
+
+
+def _named_by(found: Path) -> Path:
+    """What a found input is called after: a slice stands for its folder."""
+    from ...io.readers import READERS  # not before: --help answers at once
+
+    is_named = found.name.lower().endswith((*READERS, ".zip"))
+    return found if is_named or not found.is_file() else found.parent
 
 
 def _folders_above(path: Path, searched: Path | None) -> tuple[str, ...]:

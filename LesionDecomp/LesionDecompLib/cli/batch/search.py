@@ -42,7 +42,8 @@ NAMED = 3  # of each reason's, in the message
 class FolderSearch:
     """What was found in a folder.
 
-    :param cases: image files and DICOM folders, in the order of their paths.
+    :param cases: image files and DICOM folders, in the order of their paths; of a folder that holds another series
+        below it a slice, which stands for the folder.
     :param left_out: reason -> names.
     """
 
@@ -95,8 +96,8 @@ def search_folder(folder: Path, output: Path, wanted: str | None = None) -> Fold
             search.left_out[LABELS].append(_name(file, folder))
         else:
             search.cases.append(file)
-    for places in series.values():
-        case = _common_folder(places, series)
+    for places, first in series.values():
+        case = _to_read(places, first, [place for others, _ in series.values() for place in others])
         if case is None:
             search.left_out[SPREAD] += [_name(place, folder) for place in places]
         else:
@@ -125,22 +126,21 @@ def _folders(folder: Path, output: Path, search: FolderSearch) -> Iterator[tuple
 
 def _by_series(
     folders: list[tuple[Path, list[Path]]], search: FolderSearch, root: Path, wanted: str | None
-) -> dict[str, list[Path]]:
-    """The folders of each CT series, by its UID, study and patient.
+) -> dict[str, tuple[list[Path], Path]]:
+    """The folders of each CT series, and one of its slices, by its UID, study and patient.
 
     :param folders: each with some of its files.
     :param wanted: the series that was asked for; a folder is left out where none of its files looked at is of it.
     """
-    series: dict[str, list[Path]] = defaultdict(list)
+    series: dict[str, tuple[list[Path], Path]] = {}
     for place, files in folders:
         headers = _ct_headers(files)
-        header = next(iter(headers), None)
+        header = next((one for one in headers if wanted is None or matches(one, wanted)), None)
         if header is None:
-            search.left_out[NO_CT].append(_name(place, root))
-        elif wanted is not None and not any(matches(one, wanted) for one in headers):
-            search.left_out[NOT_ASKED].append(_name(place, root))
+            search.left_out[NOT_ASKED if headers else NO_CT].append(_name(place, root))
         else:
-            series["\0".join(header.tags[key] for key in SAME_SERIES)].append(place)
+            identity = "\0".join(header.tags[key] for key in SAME_SERIES)
+            series.setdefault(identity, ([], header.path))[0].append(place)
     return series
 
 
@@ -150,13 +150,15 @@ def _ct_headers(files: list[Path]) -> list[DicomSlice]:
     return [one for one in headers if one is not None and one.is_ct and one.is_placed and not one.is_localizer]
 
 
-def _common_folder(places: list[Path], series: dict[str, list[Path]]) -> Path | None:
-    """The folder to read a series from; None where it would hold others, too."""
-    if len(places) == 1:
-        return places[0]
+def _to_read(places: list[Path], first: Path, all_places: list[Path]) -> Path | None:
+    """The folder to read a series from, or where it holds others below it the slice ``first``; None if neither does.
+
+    :param places: the series' folders.
+    """
     common = Path(os.path.commonpath(places))
-    others = (place for group in series.values() if group is not places for place in group)
-    return None if any(place.is_relative_to(common) for place in others) else common
+    if not any(place.is_relative_to(common) for place in all_places if place not in places):
+        return common
+    return first if len(places) == 1 else None
 
 
 def _is_dicom(file: Path) -> bool:
