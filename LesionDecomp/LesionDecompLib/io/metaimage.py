@@ -82,6 +82,17 @@ def read_metaimage(path: Path, stage: str) -> StoredImage:
     return StoredImage(compact(array), matrix, KIND, dtype.newbyteorder("=").name, tuple(warnings))
 
 
+def metaimage_files(path: Path, stage: str) -> list[Path]:
+    """The files that hold the voxels of a MetaImage beside its header; none where it holds them itself.
+
+    :raises LesionDecompError: no header, or one of them is not there.
+    """
+    with open(path, "rb") as stream:
+        fields, listed = _fields(stream, stage)
+    named = fields["ElementDataFile"]
+    return [] if named.upper() == "LOCAL" else data_files(path, named, listed, KIND, stage)
+
+
 def _fields(stream: io.BufferedReader, stage: str) -> tuple[dict[str, str], list[str]]:
     """The header's fields, and the lines behind ``ElementDataFile = LIST``; the stream then stands at the voxels."""
     fields: dict[str, str] = {}

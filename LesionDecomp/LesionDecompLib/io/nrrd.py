@@ -53,6 +53,16 @@ def read_nrrd(path: Path, stage: str) -> StoredImage:
     return StoredImage(compact(array), matrix, KIND, stored, tuple(warnings))
 
 
+def nrrd_files(path: Path, stage: str) -> list[Path]:
+    """The files that hold the voxels of a NRRD beside its header; none where it holds them itself.
+
+    :raises LesionDecompError: one of them is not there.
+    """
+    header = NrrdHeader.read(path)
+    named = header.fields.get("data file", "")
+    return data_files(path, named, list(header.listed), KIND, stage) if named else []
+
+
 def read_nrrd_layers(path: Path, stage: str) -> tuple[np.ndarray, np.ndarray]:
     """Read the layers of a segmentation of 3D Slicer whose segments overlap, ``(layers, k, j, i)``; index to RAS.
 

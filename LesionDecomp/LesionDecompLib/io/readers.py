@@ -19,9 +19,9 @@ from .archive import is_archive, unpacked
 from .dicom.files import is_dicom_file
 from .dicom.series import read_dicom
 from .folders import files_below
-from .metaimage import read_metaimage
+from .metaimage import metaimage_files, read_metaimage
 from .nifti import read_nifti
-from .nrrd import read_nrrd, write_image
+from .nrrd import nrrd_files, read_nrrd, write_image
 from .stored_image import StoredImage, damaged
 
 __all__ = ["ReadInfo", "case_name", "read_stored", "read_volume", "volume_identity", "write_image"]
@@ -35,6 +35,8 @@ READERS = {
     ".mha": read_metaimage,
     ".mhd": read_metaimage,
 }
+DETACHED = {".nrrd": nrrd_files, ".nhdr": nrrd_files, ".mha": metaimage_files, ".mhd": metaimage_files}
+LARGEST_HEADER = 1 << 20  # bytes; a larger file holds its voxels itself
 FORMATS = "NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd), DICOM (a folder, a file, a zip)"
 
 
@@ -111,6 +113,17 @@ def case_name(path: str | Path) -> str:
         if name.lower().endswith(ending) and len(name) > len(ending):
             return name[: -len(ending)]
     return name
+
+
+def image_files(path: Path) -> list[Path]:
+    """An image file, and those that hold its voxels where its header lies apart, as far as they are there."""
+    files_of = DETACHED.get(path.suffix.lower())
+    if files_of is None or path.stat().st_size > LARGEST_HEADER:
+        return [path]
+    try:
+        return list(dict.fromkeys([path, *files_of(path, "Reading the header")]))
+    except (LesionDecompError, OSError):  # reported when the image is read
+        return [path]
 
 
 @libraries_named()

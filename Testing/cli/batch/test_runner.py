@@ -8,6 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813
 from command_line import lungs_in_boxes, run_here, small_ct, snapshot
 from LesionDecompLib.cli.batch.finished import source_state
 from LesionDecompLib.io.readers import read_volume, write_image
@@ -124,6 +125,39 @@ def test_the_state_of_an_input_reports_a_change_without_reading_it(tmp_path):
     assert (state["files"], state["bytes"]) == (3, 3)
     (folder / "2.dcm").write_bytes(b"abc")
     assert source_state(folder) != state
+
+
+@pytest.mark.parametrize("ending", ["mhd", "nhdr"])
+def test_the_state_of_an_image_is_that_of_the_files_with_its_voxels_too(tmp_path, ending):
+    path = tmp_path / f"ct.{ending}"
+    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((4, 8, 8), np.int16)), str(path))
+    state, voxels = source_state(path), tmp_path / "ct.raw"
+    assert state["files"] == 2 and state["bytes"] == path.stat().st_size + voxels.stat().st_size
+    voxels.write_bytes(b"\1\0" * 256)
+    os.utime(voxels, ns=(state["newest_change_ns"] + 10**9,) * 2)
+    assert source_state(path) != state
+    voxels.unlink()
+    assert source_state(path)["files"] == 1
+    path.write_bytes(b"no header")
+    assert source_state(path)["files"] == 1
+
+
+@pytest.mark.slow
+def test_voxels_that_changed_beside_their_header_are_not_passed_over(tmp_path, models, capsys):
+    _, _, volume = small_ct(tmp_path)
+    image = sitk.GetImageFromArray(volume.array)
+    image.SetSpacing([4.0, 4.0, 4.0])
+    for name in "ab":
+        sitk.WriteImage(image + ord(name), str(tmp_path / f"{name}.mhd"))
+    command = ["segment", tmp_path / "a.mhd", tmp_path / "b.mhd", "-o", tmp_path / "out", "--quiet"]
+    assert run_here(capsys, *command).status == 0
+    assert "2 of 2 cases are done already" in run_here(capsys, *command).err
+    voxels, state = tmp_path / "b.raw", source_state(tmp_path / "b.mhd")
+    voxels.write_bytes((np.frombuffer(voxels.read_bytes(), np.int16) + np.int16(5)).tobytes())
+    os.utime(voxels, ns=(state["newest_change_ns"] + 10**9,) * 2)
+    done = run_here(capsys, *command)
+    assert done.status == 1 and "1 of 2 cases are done already" in done.err
+    assert "/2 b] Opening the output folder: found an earlier" in done.err
 
 
 @pytest.mark.slow

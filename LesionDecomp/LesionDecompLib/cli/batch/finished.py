@@ -14,7 +14,7 @@ from ... import __version__
 from ...io.dicom.choice import recorded
 from ...io.dicom.files import is_dicom_file
 from ...io.folders import files_below
-from ...io.readers import READERS
+from ...io.readers import READERS, image_files
 from ...measurement.definitions import MEASUREMENTS
 from ...models.bundle import ModelBundle, find_bundle
 from ...report.case import DICOM_SEG, HEALTHY, METHODS, NIFTI, OVERVIEW, PAGE, REPORT, SCENE
@@ -27,11 +27,11 @@ DECISIVE = ("threshold", "min_volume_ml", "precision", "engine", "lung_labels", 
 
 
 def source_state(path: Path) -> dict[str, int]:
-    """How an input lies on the disk, read without opening it: files, bytes, and the newest change in nanoseconds."""
+    """How an input lies on the disk, read without its voxels: files, bytes, and the newest change in nanoseconds."""
     if path.is_dir():
         files = list(files_below(path))
     elif path.name.lower().endswith(tuple(READERS)) or not is_dicom_file(path):
-        files = [path]
+        files = image_files(path)
     else:  # stands for its series
         files = [file for file in path.parent.iterdir() if file.is_file()]
     states = [file.stat() for file in files]
