@@ -37,6 +37,15 @@ NEEDED = {OVERVIEW: ("PIL",), PAGE: ("PIL", "jinja2"), **dict.fromkeys(NIFTI.val
 ALL_FILES = (HEATMAP, LUNGS, LESIONS, STATISTICS, REPORT, REGIONS, *ON_DEMAND)
 
 
+SEG_NOT_WRITTEN = "dicom_seg_not_written"
+
+
+def was_seg_asked_for(report: Mapping[str, Any]) -> bool:
+    """Whether a run was to write a DICOM segmentation, by its report: it did, or states that it could not."""
+    codes = (warning.get("code") for warning in report.get("warning_codes") or () if isinstance(warning, Mapping))
+    return DICOM_SEG in report["outputs"] or SEG_NOT_WRITTEN in codes
+
+
 class SceneWriter(Protocol):
     """What writes a result as a 3D Slicer scene; the caller brings it, since it needs Slicer's own library."""
 
@@ -191,5 +200,5 @@ def _write_seg(
     except LesionDecompError as error:
         path.unlink(missing_ok=True)
         found = error.found.partition(" (")[0]  # what follows may quote the header, and with it the patient
-        return [Oddity(f"No {DICOM_SEG} was written: found {found}.", "dicom_seg_not_written", 1, 0)]
+        return [Oddity(f"No {DICOM_SEG} was written: found {found}.", SEG_NOT_WRITTEN, 1, 0)]
     return []

@@ -146,3 +146,20 @@ def test_what_fails_while_it_is_written_costs_no_other_result(tmp_path, capsys, 
     report = json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))
     assert [warning["code"] for warning in report["warning_codes"]].count("dicom_seg_not_written") == 1
     assert "Drawn" not in json.dumps(report)
+
+
+@pytest.mark.slow
+def test_a_case_whose_segmentation_cannot_be_written_is_done_all_the_same(tmp_path, capsys, models):
+    hu = np.repeat(np.repeat(drawn_hu(), 2, axis=1), 2, axis=2)
+    write_slices(tmp_path / "in" / "a", drawn_series(hu))
+    nameless = drawn_series(hu, 2)
+    nameless[6].SOPInstanceUID = ""
+    write_slices(tmp_path / "in" / "b", nameless)
+    command = ["segment", tmp_path / "in", "-o", tmp_path / "out", "--dicom-seg", "--quiet"]
+    assert run_here(capsys, *command).status == 0
+    assert "segmentation.dcm" in names(tmp_path / "out" / "a")
+    assert "segmentation.dcm" not in names(tmp_path / "out" / "b")
+    again = run_here(capsys, *command)
+    assert again.status == 0 and "2 of 2 cases are done already" in again.err, again.err
+    (tmp_path / "out" / "a" / "segmentation.dcm").unlink()  # one that was written is missed
+    assert run_here(capsys, *command).status == 1

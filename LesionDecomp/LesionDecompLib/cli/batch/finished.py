@@ -17,7 +17,7 @@ from ...io.folders import files_below
 from ...io.readers import READERS, image_files
 from ...measurement.definitions import MEASUREMENTS
 from ...models.bundle import ModelBundle, find_bundle
-from ...report.case import DICOM_SEG, HEALTHY, METHODS, NIFTI, OVERVIEW, PAGE, REPORT, SCENE
+from ...report.case import DICOM_SEG, HEALTHY, METHODS, NIFTI, OVERVIEW, PAGE, REPORT, SCENE, was_seg_asked_for
 from ...report.manifest import shown_measurements
 from ..argument_types import labels_text
 from .plan import Case
@@ -92,6 +92,8 @@ def earlier_report(
 ) -> dict[str, Any] | None:
     """The report of an earlier run of this case with the same models and parameters, all of whose files are there.
 
+    A DICOM segmentation that could not be written is none of them: another run could not write it either.
+
     :param models: SHA-256 of weights and of metadata, by task.
     :param parameters: what ``report.json`` calls so.
     :param names: files asked for.
@@ -100,11 +102,12 @@ def earlier_report(
     try:
         report = json.loads((case.folder / REPORT).read_text("utf-8"))
         outputs = report["outputs"]
+        needed = set(names) - ({DICOM_SEG} if was_seg_asked_for(report) else set())
         same = (
             report["software"]["version"] == __version__
             and {task: _identity(model) for task, model in report["models"].items()} == dict(models)
             and all(report["parameters"].get(key) == parameters[key] for key in DECISIVE)
-            and set(names) <= set(outputs)
+            and needed <= set(outputs)
             and all((case.folder / name).is_file() for name in outputs)
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
