@@ -39,7 +39,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(args: argparse.Namespace) -> int:
     """Repeat and compare; 0 the same, 1 different or failed."""
-    from ..report.case import HEALTHY, METHODS, OVERVIEW, PAGE, REPORT, SCENE  # not before: --help answers at once
+    # not before: --help answers at once
+    from ..report.case import HEALTHY, METHODS, OVERVIEW, PAGE, REPORT, SCENE, was_seg_asked_for
     from ..report.comparison import compare_reports, read_report
     from . import notify, print_line
 
@@ -73,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
     files = {"overview": OVERVIEW, "report": PAGE, "scene": SCENE, "methods": METHODS, "healthy": HEALTHY}
     for option, name in files.items():
         options += [f"--{option}"] if name in report["outputs"] else []
+    options += ["--dicom-seg"] if was_seg_asked_for(report) else []
     options += [f"--{name}" for name in ("overwrite", "quiet") if getattr(args, name)]
     status = segment.run_with(options, args.scene_writer)
     if status:

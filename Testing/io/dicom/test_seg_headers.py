@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 from command_line import lungs_in_boxes, names, run_here
-from dicom_phantom import drawn_hu, drawn_series, write_slices
+from dicom_phantom import drawn_hu, drawn_series, made_uid, write_slices
 from LesionDecompLib.errors import OutputError
 from LesionDecompLib.io.dicom.seg import check_dicom_input
 from pydicom import dcmread
@@ -163,3 +163,16 @@ def test_a_case_whose_segmentation_cannot_be_written_is_done_all_the_same(tmp_pa
     assert again.status == 0 and "2 of 2 cases are done already" in again.err, again.err
     (tmp_path / "out" / "a" / "segmentation.dcm").unlink()  # one that was written is missed
     assert run_here(capsys, *command).status == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_written", [True, False])
+def test_a_repetition_writes_a_segmentation_too(tmp_path, capsys, models, is_written):
+    slices = drawn_series(np.repeat(np.repeat(drawn_hu(), 2, axis=1), 2, axis=2))
+    slices[6].SOPInstanceUID = made_uid("own") if is_written else ""
+    folder = write_slices(tmp_path / "ct", slices)
+    assert run_here(capsys, "segment", folder, "-o", tmp_path / "out", "--dicom-seg", "--quiet").status == 0
+    done = run_here(capsys, "rerun", tmp_path / "out", folder, "-o", tmp_path / "again", "--quiet")
+    assert done.status == 0, done.out + done.err
+    assert names(tmp_path / "again") == names(tmp_path / "out")
+    assert ("segmentation.dcm" in names(tmp_path / "again")) == is_written
