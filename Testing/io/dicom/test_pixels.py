@@ -9,6 +9,7 @@ from dicom_phantom import drawn_hu, drawn_series, write_slices
 from LesionDecompLib.errors import InputError
 from LesionDecompLib.io.readers import read_volume
 from pydicom import dcmread
+from pydicom.pixels import pixel_array
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -114,6 +115,40 @@ def test_overlays_above_the_bits_stored_are_no_hu(tmp_path):
     with_overlay = stored.copy()
     with_overlay[:, 10:12] |= 0x4000
     np.testing.assert_array_equal(read(write_slices(tmp_path, drawn_series(with_overlay, **elements)))[0], drawn_hu())
+
+
+TWELVE = {"BitsStored": 12, "HighBit": 11}
+
+
+def test_a_sign_that_is_not_extended_beyond_the_bits_stored_is_a_sign(tmp_path):
+    stored = (drawn_hu() & 0xFFF).astype(np.int16)
+    folder = write_slices(tmp_path, drawn_series(stored, **TWELVE))
+    np.testing.assert_array_equal(read(folder)[0], drawn_hu())
+    np.testing.assert_array_equal(pixel_array(folder / "IM001.dcm"), drawn_hu()[0])
+    extended = write_slices(tmp_path / "extended", drawn_series(**TWELVE))
+    np.testing.assert_array_equal(read(extended)[0], drawn_hu())
+
+
+@pytest.mark.parametrize("pixel", [-2000, -2000 & 0xFFF])
+@pytest.mark.parametrize("stated", [-2000, -2000 & 0xFFF])
+def test_padding_with_and_without_an_extended_sign(tmp_path, pixel, stated):
+    values = drawn_hu()
+    values = values if pixel < 0 else (values & 0xFFF).astype(np.int16)
+    values[CORNER] = pixel
+    series = drawn_series(values, PixelPaddingValue=stated, RescaleIntercept=1500, **TWELVE)
+    array, warnings = read(write_slices(tmp_path, series))
+    assert (array[CORNER] == -1024).all() and not warnings
+    np.testing.assert_array_equal(array[:, 15:25, 12:24], drawn_hu()[:, 15:25, 12:24] + 1500)
+
+
+def test_padding_beyond_the_bits_stored_is_no_tissue(tmp_path):
+    values = drawn_hu()
+    values[CORNER] = -32768  # 0 in the lower twelve bits
+    array, _ = read(write_slices(tmp_path, drawn_series(values, PixelPaddingValue=-32768, **TWELVE)))
+    assert (array[CORNER] <= -1024).all()
+    inside = np.ones(array.shape, bool)
+    inside[CORNER] = False
+    np.testing.assert_array_equal(array[inside], drawn_hu()[inside])
 
 
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian])

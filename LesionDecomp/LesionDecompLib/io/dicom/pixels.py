@@ -146,7 +146,8 @@ class PixelReader:
 def padding_of(item: DicomSlice, stored: np.ndarray) -> np.ndarray | None:
     """``(rows, columns)`` bool: pixels that were not measured, by the header; None where it states none.
 
-    Padding is compared as the word it is stored as: many headers state it as a number of the other sign.
+    Padding is compared as the word it is stored as: many headers state it as a number of the other sign. Where words
+    have bits to spare, their sign may or may not be extended into these, in the header as in the pixels.
 
     :param stored: as :meth:`PixelReader.stored` gives it.
     """
@@ -154,7 +155,12 @@ def padding_of(item: DicomSlice, stored: np.ndarray) -> np.ndarray | None:
     if not values or stored.dtype.kind not in "iu" or stored.dtype.itemsize > 2:
         return None
     limits = item.numbers("padding_limit") or values
-    low, high = sorted(int(_signed_as(value[0], stored.dtype)) for value in (values, limits))
+    width, spare = 8 * stored.dtype.itemsize, _spare_bits(item, stored.dtype)
+    low, high = sorted(_signed_as(value[0], stored.dtype, width) for value in (values, limits))
+    if spare and stored.dtype.kind == "i" and -1 << (width - spare - 1) <= low <= high < 1 << (width - spare):
+        first, last = (_signed_as(value, stored.dtype, width - spare) for value in (low, high))
+        if last - first == high - low:  # no range from positive to negative numbers
+            stored, low, high = _sign_extended(stored, spare), first, last
     return (stored >= low) & (stored <= high)
 
 
@@ -184,17 +190,32 @@ def rescaling(item: DicomSlice) -> tuple[float, float]:
 
 
 def _within_bits(item: DicomSlice, stored: np.ndarray, unmeasured: np.ndarray | None) -> np.ndarray:
-    """Clear what lies above the bits stored in unsigned words: overlays of older scanners."""
-    bits = int(item.number("bits_stored"))
-    if stored.dtype.kind != "u" or not 0 < bits < 8 * stored.dtype.itemsize or int(stored.max()) < 1 << bits:
+    """Values of the bits stored: what lies above them are overlays of older scanners, or a sign to be extended."""
+    spare = _spare_bits(item, stored.dtype)
+    if not spare:
         return stored
-    low = stored & stored.dtype.type((1 << bits) - 1)
-    return low if unmeasured is None else np.where(unmeasured, stored, low)
+    bits = 8 * stored.dtype.itemsize - spare
+    lowest, highest = (0, 1 << bits) if stored.dtype.kind == "u" else (-1 << (bits - 1), 1 << (bits - 1))
+    if int(stored.min()) >= lowest and int(stored.max()) < highest:
+        return stored
+    values = stored & stored.dtype.type((1 << bits) - 1) if stored.dtype.kind == "u" else _sign_extended(stored, spare)
+    return values if unmeasured is None else np.where(unmeasured, stored, values)
 
 
-def _signed_as(value: float, kind: np.dtype) -> int:
-    """A value of 16 bits read as the number that the pixels' type makes of it."""
-    bits = 8 * kind.itemsize
+def _spare_bits(item: DicomSlice, kind: np.dtype) -> int:
+    """How many bits of the pixels' words are not stored, by the header; 0 where it states nothing that can be."""
+    width, bits = 8 * kind.itemsize, int(item.number("bits_stored"))
+    return width - bits if kind.kind in "iu" and 0 < bits < width else 0
+
+
+def _sign_extended(stored: np.ndarray, spare: int) -> np.ndarray:
+    """The lower bits of signed words, with the highest of them as their sign."""
+    extended: np.ndarray = (stored << spare) >> spare
+    return extended
+
+
+def _signed_as(value: float, kind: np.dtype, bits: int) -> int:
+    """A value read as the number that the pixels' type makes of the lower bits of its word."""
     word = int(value) & ((1 << bits) - 1)
     return word - (1 << bits) if kind.kind == "i" and word >= 1 << (bits - 1) else word
 
