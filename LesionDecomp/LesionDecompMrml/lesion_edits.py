@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import slicer
-from LesionDecompLib.ct.anatomy import LUNG_LESION
+from LesionDecompLib.ct.anatomy import LUNG_LESION, LUNGS, Structure
 from LesionDecompLib.measurement.review import Runs
 
 if TYPE_CHECKING:
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 MOST_KNOWN = 64
 
-# Of heatmap nodes by ID: the states of labelmap and segment as this module left them. A segment may lag behind the
-# labelmap while a slider is dragged; as long as its state is this one, nobody has edited it.
-_written: dict[str, tuple[tuple, tuple]] = {}
+# Of heatmap nodes by ID: the states of labelmap, lesion segment and lung segments as this module left them. A segment
+# may lag behind the labelmap while a slider is dragged; as long as its state is this one, nobody has edited it.
+_written: dict[str, tuple[tuple, tuple, tuple]] = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,11 +26,14 @@ class Edit:
 
     :param painted, erased: ``(k, j, i)`` bool, inside the lungs.
     :param beside: voxels that were painted outside the lungs, which do not count.
+    :param covered: voxels of the lesion segment that went as a lung was painted over them; they stay lesion, since
+        lesions are part of the lungs.
     """
 
     painted: np.ndarray
     erased: np.ndarray
     beside: int
+    covered: int = 0
 
     @property
     def is_none(self) -> bool:
@@ -42,7 +45,8 @@ def remember_written(nodes: ResultNodes) -> None:
     """Labelmap and segment are as this module wants them: what differs from now on is an edit."""
     while len(_written) >= MOST_KNOWN:
         _written.pop(next(iter(_written)))
-    _written[nodes.heatmap.GetID()] = _labelmap_state(nodes.lesions), _segment_state(nodes.segmentation)
+    segments = _segment_state(nodes.segmentation), _lungs_state(nodes.segmentation)
+    _written[nodes.heatmap.GetID()] = _labelmap_state(nodes.lesions), *segments
 
 
 def is_edited(nodes: ResultNodes) -> bool:
@@ -58,12 +62,17 @@ def find_edit(nodes: ResultNodes, shown: np.ndarray) -> Edit:
     labelmap_changed, segment_changed = _changed(nodes)
     wanted = shown != 0
     edited = slicer.util.arrayFromVolume(nodes.lesions) != 0 if labelmap_changed else wanted
-    if segment_changed and (drawn := _segment_mask(nodes)) is not None:
+    covered = 0
+    if segment_changed and (drawn := _segment_mask(nodes, LUNG_LESION)) is not None:
+        if _lungs_changed(nodes):
+            gone = wanted & ~drawn & _in_lung_segments(nodes)
+            covered = int(np.count_nonzero(gone))
+            drawn |= gone
         edited = np.where(drawn != wanted, drawn, edited)
     changed = edited != wanted
     lungs = slicer.util.arrayFromVolume(nodes.lungs) != 0
     beside = int(np.count_nonzero(changed & edited & ~lungs))
-    return Edit(changed & edited & lungs, changed & ~edited, beside)
+    return Edit(changed & edited & lungs, changed & ~edited, beside, covered)
 
 
 def runs_of(mask: np.ndarray) -> Runs:
@@ -77,9 +86,15 @@ def runs_of(mask: np.ndarray) -> Runs:
 
 
 def _changed(nodes: ResultNodes) -> tuple[bool, bool]:
-    labelmap, segment = _written.get(nodes.heatmap.GetID(), ((), ()))
+    labelmap, segment, _ = _written.get(nodes.heatmap.GetID(), ((), (), ()))
     segment_now = _segment_state(nodes.segmentation)
     return _labelmap_state(nodes.lesions) != labelmap, bool(segment_now) and segment_now != segment
+
+
+def _lungs_changed(nodes: ResultNodes) -> bool:
+    """Whether a lung segment has changed since this module wrote; False where that is not known."""
+    lungs = _written.get(nodes.heatmap.GetID(), ((), (), ()))[2]
+    return bool(lungs) and _lungs_state(nodes.segmentation) != lungs
 
 
 def _labelmap_state(node) -> tuple[Any, ...]:
@@ -88,9 +103,15 @@ def _labelmap_state(node) -> tuple[Any, ...]:
     return (node.GetID(), scalars.GetMTime()) if scalars is not None else ()
 
 
-def _segment_state(segmentation) -> tuple[Any, ...]:
-    """Changes whenever the lesion segment's voxels do; empty where it has none."""
-    segment = segmentation.GetSegmentation().GetSegment(LUNG_LESION.segment_id) if segmentation is not None else None
+def _lungs_state(segmentation) -> tuple[Any, ...]:
+    """The same of the lung segments."""
+    states = (_segment_state(segmentation, lung) for lung in LUNGS)
+    return tuple(state for state in states if state)
+
+
+def _segment_state(segmentation, structure: Structure = LUNG_LESION) -> tuple[Any, ...]:
+    """Changes whenever the voxels of a segment do; empty where it has none."""
+    segment = segmentation.GetSegmentation().GetSegment(structure.segment_id) if segmentation is not None else None
     name = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
     image = segment.GetRepresentation(name) if segment is not None else None
     if image is None:
@@ -99,7 +120,16 @@ def _segment_state(segmentation) -> tuple[Any, ...]:
     return segmentation.GetID(), image.GetMTime(), scalars.GetMTime() if scalars is not None else 0
 
 
-def _segment_mask(nodes: ResultNodes) -> np.ndarray | None:
-    """The lesion segment on the CT's grid, ``(k, j, i)`` bool."""
-    drawn = slicer.util.arrayFromSegmentBinaryLabelmap(nodes.segmentation, LUNG_LESION.segment_id, nodes.ct)
+def _in_lung_segments(nodes: ResultNodes) -> np.ndarray:
+    """What the lung segments hold, ``(k, j, i)`` bool."""
+    inside = np.zeros(slicer.util.arrayFromVolume(nodes.lungs).shape, bool)
+    for lung in LUNGS:
+        if _segment_state(nodes.segmentation, lung) and (drawn := _segment_mask(nodes, lung)) is not None:
+            inside |= drawn
+    return inside
+
+
+def _segment_mask(nodes: ResultNodes, structure: Structure) -> np.ndarray | None:
+    """A segment on the CT's grid, ``(k, j, i)`` bool."""
+    drawn = slicer.util.arrayFromSegmentBinaryLabelmap(nodes.segmentation, structure.segment_id, nodes.ct)
     return drawn != 0 if drawn is not None else None

@@ -156,6 +156,22 @@ class LiveResult:
             make_lesion_surface(nodes)
 
 
+def with_painted_lesions(lungs: np.ndarray, nodes: ResultNodes) -> np.ndarray:
+    """Lungs as a reader has edited them, with the lesions that the reader painted: painting may have cut them out.
+
+    :param lungs: ``(k, j, i)`` uint8 on the CT's grid: 1 right, 2 left, or 1 where no side is known; changed in place.
+    :param nodes: of the result that the lungs are those of.
+    """
+    if nodes.heatmap.GetAttribute(REVIEW) is None:
+        return lungs
+    live = LiveResult.of(nodes)
+    placed = live.review.placed(review_of(nodes))
+    if placed is not None and len(placed.painted):
+        cut = (live.mask(placed.painted_lesions(live.live)) != 0) & (lungs == 0)
+        lungs[cut] = slicer.util.arrayFromVolume(nodes.lungs)[cut] if (lungs == 2).any() else 1
+    return lungs
+
+
 def hand_over(nodes: ResultNodes, lung_tally: Tally | None) -> None:
     """Take over what a run has counted, for the slider of its result; that of the latest run is kept."""
     _handed.clear()

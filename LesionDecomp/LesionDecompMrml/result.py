@@ -180,7 +180,7 @@ class Result:
             return None
         live = self.live
         edit = find_edit(self.nodes, live.mask(self.lesions()))
-        if edit.is_none and not edit.beside:
+        if edit.is_none and not edit.beside and not edit.covered:
             remember_written(self.nodes)
             return None
         if not edit.is_none:
@@ -189,8 +189,8 @@ class Result:
             made = decision_at(place, PAINT, self.threshold)
             made = replace(made, painted=runs_of(edit.painted), erased=runs_of(edit.erased))
             keep_review(self.nodes, self.review.with_decision(made))
-        # Written anew only where it holds voxels beside the lungs: its own undo goes on working otherwise.
-        live.update(self.threshold, self.minimum_volume_ml, with_segment=edit.beside > 0)
+        # Written anew only where it holds other voxels than count: its own undo goes on working otherwise.
+        live.update(self.threshold, self.minimum_volume_ml, with_segment=edit.beside > 0 or edit.covered > 0)
         self.update_plots()
         return edit
 

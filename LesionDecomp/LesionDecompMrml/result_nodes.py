@@ -21,7 +21,7 @@ from .color_nodes import heat_colors, label_colors
 from .lesion_edits import is_edited, remember_written
 from .review import REVIEW
 from .scene_nodes import OUTPUT, THRESHOLD, nodes_of_class
-from .segments import write_segment
+from .segments import let_segments_overlap, write_segment
 from .statistics_table import fill_table, show_readable_table
 
 if TYPE_CHECKING:
@@ -184,6 +184,8 @@ def write_result(
         undo.pop_all()  # it is written: nothing is put back
     remember_written(nodes)
     _place_beside(ct, nodes)
+    if segmentation is not None:
+        let_segments_overlap(scene)
     return nodes
 
 
@@ -241,6 +243,7 @@ def add_segmentation(nodes: ResultNodes) -> ResultNodes:
     if not edited:
         remember_written(nodes)
     _place_beside(nodes.ct, nodes)
+    let_segments_overlap(nodes.ct.GetScene())
     return nodes
 
 

@@ -24,8 +24,8 @@ from LesionDecompLib.report.manifest import build_manifest, manifest_text, with_
 
 from .ct_change import image_state, remember
 from .input_nodes import lung_mask_from_node, volume_from_node, world_matrix
-from .live_result import hand_over
-from .result_nodes import ResultNodes, check_outputs, write_result
+from .live_result import hand_over, with_painted_lesions
+from .result_nodes import ResultNodes, check_outputs, results_of_ct, write_result
 from .run_options import RunOptions
 from .slicer_python import slicer_python
 from .watched_run import WatchedRun
@@ -75,6 +75,9 @@ class Request:
         if options.lung_mask is not None:
             given = lung_mask_from_node(options.lung_mask, ct, options.lung_segments)
             mask, warnings = given.array, given.warnings
+            for earlier in results_of_ct(ct) if options.lungs_are_edited else ():
+                if earlier.segmentation == options.lung_mask:
+                    mask = with_painted_lesions(mask, earlier)
         outputs = options.outputs.nodes()
         check_outputs(outputs, inputs=(ct,) if options.lungs_are_edited else (ct, options.lung_mask))
         place = volume.shape, volume.ijk_to_ras

@@ -8,6 +8,7 @@ import vtk
 from LesionDecompLib.ct.anatomy import Structure
 from vtk.util.numpy_support import vtk_to_numpy
 
+SEGMENT_EDITOR = "SegmentEditor"  # tag of the node that Segment Editor keeps its choices in, one in each scene
 DRAWN = "LesionDecomp.drawn"  # marks voxels of a segment that are this module's own
 
 
@@ -24,11 +25,28 @@ def write_segment(
         segment = segmentation.GetSegment(structure.segment_id)
         segment.SetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), structure.terminology)
     slicer.vtkSlicerSegmentationsModuleLogic.SetBinaryLabelmapToSegment(
-        _oriented_image(mask, ct, box),
+        oriented_image(mask, ct, box),
         node,
         structure.segment_id,
         slicer.vtkSlicerSegmentationsModuleLogic.MODE_REPLACE,
     )
+
+
+def let_segments_overlap(scene) -> None:
+    """Have Segment Editor paint one segment without cutting the others: a lesion is part of its lung.
+
+    By default, painting a lung takes the lesions out that it covers, and painting a lesion takes it out of the lung.
+    """
+    tag, class_name = SEGMENT_EDITOR, "vtkMRMLSegmentEditorNode"
+    node = scene.GetSingletonNode(tag, class_name)
+    if node is None:  # made as Segment Editor makes it
+        node = scene.CreateNodeByClass(class_name)
+        if node is None:  # a scene outside of the application
+            return
+        node.UnRegister(None)
+        node.SetSingletonTag(tag)
+        node = scene.AddNode(node)
+    node.SetOverwriteMode(node.OverwriteNone)
 
 
 def draw_segment(node, ct, structure: Structure, mask: np.ndarray, box: tuple[slice, slice, slice]) -> bool:
@@ -50,7 +68,7 @@ def draw_segment(node, ct, structure: Structure, mask: np.ndarray, box: tuple[sl
     image = segment.GetRepresentation(name)
     value = segment.GetLabelValue() if image is not None else 1
     if image is None or image.GetFieldData().GetArray(DRAWN) is None or image.GetExtent() != _extent(mask, box):
-        image = _oriented_image(mask, ct, box)
+        image = oriented_image(mask, ct, box)
         mark = vtk.vtkUnsignedCharArray()
         mark.SetName(DRAWN)
         image.GetFieldData().AddArray(mark)
@@ -72,7 +90,8 @@ def _voxels(image, shape: tuple[int, int, int]) -> np.ndarray:
     return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(shape)
 
 
-def _oriented_image(mask: np.ndarray, ct, box: tuple[slice, slice, slice] | None):
+def oriented_image(mask: np.ndarray, ct, box: tuple[slice, slice, slice] | None = None):
+    """A mask as the segmentations logic takes it: ``(k, j, i)``, of the CT's grid or of the part that ``box`` names."""
     image = slicer.vtkOrientedImageData()
     image.SetExtent(_extent(mask, box))
     image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)

@@ -8,6 +8,7 @@ import slicer
 from LesionDecompMrml import views
 from LesionDecompMrml.ct_change import warnings_now
 from LesionDecompMrml.result_nodes import RUN, ResultNodes
+from LesionDecompMrml.segments import let_segments_overlap
 from slicer.i18n import tr as _
 
 from . import slicer_views
@@ -105,6 +106,8 @@ class LookSection:
     def exit(self) -> None:
         """Another module is being looked at: a segmentation, which it may edit, outlines the lesions itself."""
         nodes = self.nodes()
+        if nodes is not None and nodes.segmentation is not None:
+            let_segments_overlap(slicer.mrmlScene)
         if nodes is not None and nodes.segmentation is not None and self._parameters.outlineVisible:
             views.outline_by_segmentation(nodes, True)
 

@@ -111,6 +111,7 @@ class Panel(VTKObservationMixin):
     def _recompute(self, nodes) -> None:
         """Run again on a result's CT, with its lungs as the user has edited them."""
         self._parameters.inputVolume = nodes.ct
+        self.review.take_edits()  # what was painted is lung, too
         self.run.start(edited_lungs=nodes.segmentation or nodes.lungs)
 
     def _on_modified(self, _caller=None, _event=None) -> None:

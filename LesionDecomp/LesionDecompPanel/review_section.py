@@ -97,6 +97,10 @@ class ReviewSection:
         )
         if edit.beside:
             text += " " + _("{beside:.2f} mL outside the lungs do not count.").format(beside=edit.beside * voxel_ml)
+        if edit.covered:
+            text += " " + _("{covered:.2f} mL of lesions that a lung was painted over stay.").format(
+                covered=edit.covered * voxel_ml
+            )
         self._ui.reviewLabel.text = text
         self._changed()
 

@@ -14,10 +14,11 @@ pytest.importorskip("PySide6.QtWidgets", reason="PySide6 is not usable here", ex
 from headless_slicer import qt_panel  # noqa: E402
 from headless_slicer.qt_panel import cells, drag, text_of, wait_for  # noqa: E402
 from headless_slicer.result_arrays import lesions_of  # noqa: E402
-from LesionDecompLib.ct.anatomy import LUNG_LESION  # noqa: E402
+from LesionDecompLib.ct.anatomy import LUNG_LESION, LUNGS  # noqa: E402
 from LesionDecompMrml.input_nodes import volume_from_node  # noqa: E402
 from LesionDecompMrml.result_nodes import add_segmentation  # noqa: E402
-from LesionDecompMrml.segments import write_segment  # noqa: E402
+from LesionDecompMrml.segmentation_run import Request  # noqa: E402
+from LesionDecompMrml.segments import oriented_image, write_segment  # noqa: E402
 from LesionDecompMrml.views import RED_VIEW  # noqa: E402
 
 
@@ -220,3 +221,76 @@ def test_an_edited_labelmap_counts_as_well(panel, several):
     assert result.measurements()[0].values["lesion_volume_ml"] == 0
     assert text.splitlines()[1].split("\t")[2] in ("0", "0.0")
     assert [one.decision for one in result.review.lesions] == ["paint"]
+
+
+def _segment(nodes, structure) -> np.ndarray:
+    return slicer.util.arrayFromSegmentBinaryLabelmap(nodes.segmentation, structure.segment_id, nodes.ct) != 0
+
+
+def _paint(nodes, structure, mask: np.ndarray, mode: int | None = None) -> None:
+    """Paint a segment as Segment Editor does, in the mode that it is in, or in another one."""
+    editor = slicer.mrmlScene.GetSingletonNode("SegmentEditor", "vtkMRMLSegmentEditorNode")
+    if mode is not None:
+        editor.SetOverwriteMode(mode)
+    logic = slicer.vtkSlicerSegmentEditorLogic()
+    logic.SetMRMLScene(slicer.mrmlScene)
+    logic.SetSegmentEditorNode(editor)
+    editor.SetAndObserveSegmentationNode(nodes.segmentation)
+    editor.SetAndObserveSourceVolumeNode(nodes.ct)
+    editor.SetSelectedSegmentID(structure.segment_id)
+    image = oriented_image(mask, nodes.ct)
+    logic.ModifySegmentByLabelmap(
+        nodes.segmentation, structure.segment_id, image, logic.ModificationModeAdd, False, False
+    )
+
+
+def test_segment_editor_paints_lungs_and_lesions_over_one_another(panel, several):
+    lungs, before = slicer.util.arrayFromVolume(several.lungs), lesions_of(several) != 0
+    nodes = _segmented(panel, several)
+    editor = slicer.mrmlScene.GetSingletonNode("SegmentEditor", "vtkMRMLSegmentEditorNode")
+    editor.SetOverwriteMode(editor.OverwriteAllSegments)  # by the reader, for another segmentation
+    panel.exit()
+    _paint(nodes, LUNGS[0], lungs == 1)
+    np.testing.assert_array_equal(_segment(nodes, LUNG_LESION), before)
+    painted = np.zeros_like(before)
+    painted[tuple(np.argwhere((lungs == 1) & ~before)[:40].T)] = True
+    _paint(nodes, LUNG_LESION, painted)
+    np.testing.assert_array_equal(_segment(nodes, LUNGS[0]), lungs == 1)
+    panel.panel.review.edits.rested.flush()
+    np.testing.assert_array_equal(lesions_of(nodes) != 0, before | painted)
+
+
+def test_a_lung_painted_over_lesions_takes_none_out(panel, several):
+    nodes = _segmented(panel, several)
+    lungs, before = slicer.util.arrayFromVolume(nodes.lungs), lesions_of(nodes) != 0
+    erased = np.zeros_like(before)
+    erased[tuple(np.argwhere(before)[:10].T)] = True
+    _paint(nodes, LUNGS[0], lungs == 1, mode=0)  # overwrite all segments
+    _paint(nodes, LUNGS[1], lungs == 2)
+    assert not (_segment(nodes, LUNG_LESION) & (lungs != 0)).any()
+    panel.panel.review.take_edits()
+    assert "that a lung was painted over stay" in text_of(panel.ui.reviewLabel)
+    assert panel.logic.result(nodes.heatmap).review.lesions == ()
+    np.testing.assert_array_equal(lesions_of(nodes) != 0, before)
+    np.testing.assert_array_equal(_segment(nodes, LUNG_LESION), before)
+    _draw(nodes, before & ~erased)  # the lungs are not touched: a decision
+    panel.panel.review.take_edits()
+    np.testing.assert_array_equal(lesions_of(nodes) != 0, before & ~erased)
+
+
+def test_recompute_counts_painted_lesions_as_lung_and_leaves_out_what_was_erased_of_it(panel, several, monkeypatch):
+    taken = {}
+    monkeypatch.setattr(slicer.util, "messageBox", lambda *_a, **_k: qt_panel.QtWidgets.QMessageBox.Yes)
+    monkeypatch.setattr(
+        panel.logic, "startProcess", lambda ct, options, **_: taken.update(mask=Request.read(ct, options).mask)
+    )
+    nodes = _segmented(panel, several)
+    lungs, before = slicer.util.arrayFromVolume(nodes.lungs), lesions_of(nodes) != 0
+    painted = np.zeros_like(before)
+    painted[tuple(np.argwhere((lungs == 1) & ~before)[:40].T)] = True
+    _paint(nodes, LUNG_LESION, painted, mode=0)  # overwrite all segments
+    assert not (_segment(nodes, LUNGS[0]) & painted).any()
+    wrong = (lungs == 2) & (np.arange(len(lungs)) < 20)[:, None, None]  # no lung, though the model found lesion there
+    write_segment(nodes.segmentation, nodes.ct, LUNGS[1], (lungs == 2) & ~wrong)
+    panel.ui.recomputeButton.click()
+    np.testing.assert_array_equal(taken["mask"], np.where(wrong, 0, lungs))
