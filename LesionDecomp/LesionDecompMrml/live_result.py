@@ -17,7 +17,7 @@ from LesionDecompLib.measurement.statistics import Tally
 from .ct_change import image_state
 from .input_nodes import world_matrix
 from .lesion_edits import remember_written
-from .result_nodes import MINIMUM_VOLUME, UPDATING, ResultNodes, prepare_volume
+from .result_nodes import MINIMUM_VOLUME, UPDATING, ResultNodes, follow_ct, prepare_volume
 from .review import REVIEW, LiveReview, review_of
 from .scene_nodes import THRESHOLD
 from .segments import draw_segment, write_segment
@@ -114,6 +114,7 @@ class LiveResult:
         lesions = self.lesions(threshold, min_volume_ml)
         rows = lesions.statistics() if with_statistics else None
         # Everything is computed; from here on nodes change.
+        follow_ct(nodes)
         modified = nodes.lesions.StartModify()
         try:
             labelmap = prepare_volume(nodes.lesions, nodes.ct, np.uint8)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import slicer
+from LesionDecompLib.errors import LesionDecompError
 from LesionDecompLib.measurement.live import Lesions
 from LesionDecompLib.measurement.places import LesionPlace, area_along_body, lesions_by_size
 from LesionDecompLib.measurement.region_rows import RegionMeasurements
@@ -17,12 +18,13 @@ from LesionDecompLib.measurement.seen_slices import labels_of_seen
 from LesionDecompLib.measurement.statistics import RegionStatistics
 
 from . import plots, result_export, views
+from .ct_change import warnings_now
 from .input_nodes import patient_word, volume_from_node
 from .lesion_edits import Edit, find_edit, is_edited, remember_written, runs_of
 from .live_result import LiveResult
 from .regions import LiveRegions, choose_regions, chosen_regions, show_region_table
 from .result_nodes import ResultNodes, add_segmentation, result_of
-from .review import ReviewedLesion, decision_at, keep_review, now, review_of
+from .review import REVIEW, ReviewedLesion, decision_at, keep_review, now, review_of
 from .scene_nodes import nodes_of_class
 from .statistics_table import read_table, show_readable_table
 
@@ -156,6 +158,15 @@ class Result:
     def reviewed_lesions(self) -> list[ReviewedLesion]:
         """The model's lesions at the present threshold, the largest first, then what the reader added or painted."""
         return self.live.review.lesions(self.review, self.threshold, self.minimum_volume_ml)
+
+    def warnings(self) -> list[str]:
+        """What looked wrong to the run, a CT that has changed since, and decisions whose place holds no heat."""
+        warnings = warnings_now(self.nodes)
+        try:
+            placed = self.live.review.placed(self.review) if self.nodes.heatmap.GetAttribute(REVIEW) else None
+        except LesionDecompError:  # nodes that no longer fit: whoever shows their lesions reports it
+            return warnings
+        return warnings if placed is None else [*warnings, *placed.warnings]
 
     def decide(self, decision: str, voxel: tuple[int, int, int], threshold: float | None = None) -> Lesions:
         """Accept, reject or add the lesion at a voxel of the axial stack (z, y, x); everything follows.

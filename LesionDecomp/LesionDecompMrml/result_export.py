@@ -33,7 +33,7 @@ from .ct_change import warnings_now, with_change
 from .input_nodes import volume_from_node
 from .regions import chosen_regions, given_regions
 from .result_nodes import ResultNodes
-from .review import REVIEW, review_of
+from .review import REVIEW, recorded_review
 
 STAGE = "Exporting the result"
 
@@ -71,7 +71,7 @@ def measure(nodes: ResultNodes) -> Measured:
     given = given_regions(node, nodes.ct) if node is not None else None
     tallies = RegionTallies.of(live, view.to_axial(given.labels) if given is not None else None, given)
     sha256 = given.sha256 if given is not None else ""
-    review = review_of(nodes) if nodes.heatmap.GetAttribute(REVIEW) else None
+    review = recorded_review(nodes) if nodes.heatmap.GetAttribute(REVIEW) else None
     model = None
     if review is not None:
         own = live.at(nodes.threshold, nodes.minimum_volume_ml)

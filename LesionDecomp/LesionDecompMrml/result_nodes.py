@@ -292,6 +292,20 @@ def prepare_volume(node, ct, dtype: type) -> np.ndarray:
     return slicer.util.arrayFromVolume(node)
 
 
+def follow_ct(nodes: ResultNodes) -> None:
+    """Have all outputs lie where the CT lies; it may have been moved since the run."""
+    ct, places = nodes.ct, (vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4())
+    ct.GetIJKToRASMatrix(places[0])
+    for node in (nodes.heatmap, nodes.lungs, nodes.lesions, nodes.healthy):
+        if node is not None:
+            node.GetIJKToRASMatrix(places[1])
+            if not np.array_equal(*(slicer.util.arrayFromVTKMatrix(place) for place in places)):
+                node.CopyOrientation(ct)
+    for node in (nodes.heatmap, nodes.lungs, nodes.lesions, nodes.healthy, nodes.segmentation):
+        if node is not None and node.GetTransformNodeID() != ct.GetTransformNodeID():
+            node.SetAndObserveTransformNodeID(ct.GetTransformNodeID())
+
+
 def _new_image(shape: Sequence[int], dtype: type):
     image = vtk.vtkImageData()
     image.SetDimensions(*reversed(shape))

@@ -6,7 +6,6 @@ from typing import Any
 
 import slicer
 from LesionDecompMrml import views
-from LesionDecompMrml.ct_change import warnings_now
 from LesionDecompMrml.result_nodes import RUN, ResultNodes
 from LesionDecompMrml.segments import let_segments_overlap
 from slicer.i18n import tr as _
@@ -289,6 +288,7 @@ class LookSection:
             self._walk.forget()
             with slicer.util.tryWithErrorDisplay(_("The measurements could not be shown.")):
                 self._show_result()
+                self._show_warnings()
 
     def _show_result(self) -> None:
         result = self._result()
@@ -320,11 +320,9 @@ class LookSection:
         self._shown = None  # whichever result is chosen next is shown anew
 
     def _show_warnings(self) -> None:
-        """What looked wrong to the run about the CT, the lungs or the heat, shown with the measurements."""
-        nodes = self.nodes()
-        warnings = [
-            _("Warning: {text}").format(text=text) for text in (warnings_now(nodes) if nodes is not None else [])
-        ]
+        """What looked wrong about the CT, the lungs, the heat or the review, shown with the measurements."""
+        found = self._result().warnings() if self.nodes() is not None else []
+        warnings = [_("Warning: {text}").format(text=text) for text in found]
         label = self._ui.warningsLabel
         label.text, label.visible = "\n".join(warnings), bool(warnings)
 

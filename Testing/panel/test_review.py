@@ -12,6 +12,8 @@ pytest.importorskip("PySide6.QtWidgets", reason="PySide6 is not usable here", ex
 
 from headless_slicer.qt_panel import QtCore, cells, drag, text_of, wait_for  # noqa: E402
 from headless_slicer.result_arrays import lesions_of  # noqa: E402
+from LesionDecompMrml.result_nodes import add_segmentation  # noqa: E402
+from LesionDecompMrml.review import decision_at, keep_review  # noqa: E402
 from scipy.ndimage import label  # noqa: E402
 
 CHECKED, UNCHECKED = QtCore.Qt.CheckState.Checked, QtCore.Qt.CheckState.Unchecked
@@ -112,3 +114,80 @@ def _ijk_to_ras(ct):
     matrix = vtk.vtkMatrix4x4()
     ct.GetIJKToRASMatrix(matrix)
     return matrix
+
+
+def _settle_at(panel, threshold: float) -> None:
+    drag(panel, threshold)
+    wait_for(lambda: panel.panel.look.is_settled)
+
+
+def _transform(*, turned: float = 0.0):
+    """A transform node: the patient elsewhere, or turned about the axis from left to right, degrees."""
+    import vtk
+
+    transform = vtk.vtkTransform()
+    transform.Translate(40.0, -7.0, 25.0)
+    transform.RotateX(turned)
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "Pose")
+    node.SetMatrixTransformToParent(transform.GetMatrix())
+    return node
+
+
+@pytest.mark.parametrize("turned", [0.0, 25.0, 180.0, 90.0])
+def test_decisions_and_seen_slices_move_with_the_ct(panel, several, tmp_path, turned):
+    ui, shown = panel.ui, panel.logic.result(several.heatmap)
+    before, threshold = lesions_of(several) != 0, float(ui.thresholdSlider.value)
+    _tick(panel, 0, UNCHECKED)
+    left, lesions, slices = lesions_of(several) != 0, shown.review.lesions, shown.slices
+    shown.mark_slices(3, 9, True)
+    transform = _transform(turned=turned)
+    for node in (several.ct, several.heatmap, several.lungs, several.lesions):
+        node.SetAndObserveTransformNodeID(transform.GetID())
+    for other in (threshold + 0.002, threshold):
+        _settle_at(panel, other)
+    np.testing.assert_array_equal(lesions_of(several) != 0, left)
+    assert ui.lesionsTable.item(0, 0).checkState() == UNCHECKED and not ui.warningsLabel.property("visible")
+    # Upside down the slices count from the other end; on the back they are no axial slices any more.
+    expected = {180.0: tuple(range(slices - 10, slices - 3)), 90.0: ()}.get(turned, tuple(range(3, 10)))
+    assert panel.logic.result(several.heatmap).review.seen == expected
+    ui.lesionsTable.item(1, 0).setCheckState(UNCHECKED)
+    ui.undoReviewButton.click()
+    if turned == 180.0:  # the latest that was not undone
+        assert panel.logic.result(several.heatmap).review.lesions != lesions
+    panel.logic.result(several.heatmap).write_manifest(tmp_path / "report.json")
+    review = json.loads((tmp_path / "report.json").read_text("utf-8"))["review"]
+    assert [one["index"] for one in review["slices"]] == list(range(3, 10))  # as in the run
+    np.testing.assert_allclose([one["lps_mm"] for one in review["lesions"]], [one.lps_mm for one in lesions], atol=1e-3)
+    several.ct.HardenTransform()
+    _settle_at(panel, threshold)
+    np.testing.assert_array_equal(lesions_of(several) != 0, left)
+    several.ct.SetAndObserveTransformNodeID(None)
+    ui.undoReviewButton.click()
+    ui.undoReviewButton.click()
+    np.testing.assert_array_equal(lesions_of(several) != 0, before)
+
+
+def test_outputs_follow_a_ct_that_was_moved(panel, several):
+    nodes = add_segmentation(several)
+    threshold = float(panel.ui.thresholdSlider.value)
+    transform = _transform()
+    nodes.ct.SetAndObserveTransformNodeID(transform.GetID())
+    _settle_at(panel, threshold + 0.01)
+    outputs = (nodes.heatmap, nodes.lungs, nodes.lesions, nodes.segmentation)
+    assert {node.GetTransformNodeID() for node in outputs} == {transform.GetID()}
+    nodes.ct.HardenTransform()
+    _settle_at(panel, threshold)
+    expected = slicer.util.arrayFromVTKMatrix(_ijk_to_ras(nodes.ct))
+    for node in outputs[:3]:
+        assert node.GetTransformNodeID() is None
+        np.testing.assert_array_equal(slicer.util.arrayFromVTKMatrix(_ijk_to_ras(node)), expected)
+
+
+def test_a_decision_without_heat_at_its_place_is_a_warning(panel, several):
+    shown = panel.logic.result(several.heatmap)
+    keep_review(several, shown.review.with_decision(decision_at((1e4, 0.0, 0.0), "reject", 0.4)))
+    _tick(panel, 0, UNCHECKED)
+    assert "no heat at their places: 1" in text_of(panel.ui.warningsLabel)
+    panel.ui.undoReviewButton.click()
+    panel.ui.undoReviewButton.click()
+    assert not panel.ui.warningsLabel.property("visible")
