@@ -221,8 +221,10 @@ class Result:
         return int(self.live.view.shape[0])
 
     def slice_labels(self) -> dict[int, str]:
-        """The label of each slice that was seen: ``"lesion"`` where a lesion is left, else ``"normal"``."""
-        self.take_edits()
+        """The label of each slice that was seen: ``"lesion"`` where a lesion is left, else ``"normal"``.
+
+        Edits by hand count once they were taken (:meth:`take_edits`).
+        """
         live = self.live
         _, areas = area_along_body(self.lesions().components, live.view, live.live.voxel_volume_ml)
         return labels_of_seen(self.review.seen, areas > 0)
@@ -399,6 +401,7 @@ class Result:
         """
         from LesionDecompLib.training.data.reviewed import add_reviewed_case  # not before: it loads torch
 
+        self.take_edits()
         nodes = self.nodes
         return add_reviewed_case(
             folder,

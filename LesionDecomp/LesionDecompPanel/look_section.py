@@ -62,6 +62,7 @@ class LookSection:
         self._measured = MeasuredRegions(ui)
         self._walk = LesionWalk(ui, self._followed_result)
         self.listener: Any = lambda result: None  # called with the result, or None, whenever its lesions are shown
+        self.take_edits: Any = lambda: None  # called before a result is shown
         self.steps = Later(self._follow, STEP_MS)
         self._settling = Later(self.settle, SETTLED_MS, restart=True)
         for button, slot in (
@@ -291,6 +292,7 @@ class LookSection:
                 self._show_warnings()
 
     def _show_result(self) -> None:
+        self.take_edits()
         result = self._result()
         self._show_summary(result.summary())
         self._show_measured(result)

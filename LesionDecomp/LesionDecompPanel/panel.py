@@ -44,7 +44,9 @@ class Panel(VTKObservationMixin):
         self.train = TrainSection(ui, logic, self.run.models)
         self.seen = SeenSlices(ui, logic, self.look.nodes, self.train)
         self.look.listener = self._on_lesions_shown
-        reading = [self.look, self.review, self.seen, self.follow]
+        self.look.take_edits = self.review.count_edits
+        # The review before the look, which reports edits there.
+        reading = [self.review, self.look, self.seen, self.follow]
         self.sections: list[Any] = [self.run, *reading, self.export, self.train]
         scene = slicer.mrmlScene
         self.watch = SceneWatch(
@@ -71,7 +73,6 @@ class Panel(VTKObservationMixin):
         self.take_parameter_node()
         self.run.enter()
         self.look.enter()
-        self.review.take_edits()
         # The panel's place is otherwise that of the module before.
         shown = self.look.nodes() is not None
         scroll_to(self.ui.resultCollapsibleButton if shown else self.ui.inputsCollapsibleButton)

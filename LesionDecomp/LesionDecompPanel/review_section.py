@@ -32,6 +32,7 @@ class ReviewSection:
     def __init__(self, ui, logic, nodes, changed) -> None:
         self._ui, self._logic, self._nodes, self._changed = ui, logic, nodes, changed
         self._lesions: list[Any] = []
+        self._decisions: Any = None  # that the list shows
         self._clicks = ViewClicks(self.view_clicked)
         self.edits = EditWatch(self.take_edits)
         table = ui.lesionsTable
@@ -84,11 +85,16 @@ class ReviewSection:
         self.edits.stop()
 
     def take_edits(self) -> None:
-        """Count what was edited by hand, as in Segment Editor; the result is the one that was shown last."""
+        """Count what was edited by hand, as in Segment Editor, and show it; an export may have counted it before."""
+        self.count_edits()
+        nodes = self._nodes()
+        if nodes is not None and nodes.report is not None and self._result().review.lesions != self._decisions:
+            self._changed()
+
+    def count_edits(self) -> None:
+        """Count what was edited by hand; the result is the one that was shown last."""
         nodes = self._logic.resultNodes(self._logic.getParameterNode().heatmap)
-        if nodes is None:
-            return
-        edit = self._logic.result(nodes.heatmap).take_edits()
+        edit = self._logic.result(nodes.heatmap).take_edits() if nodes is not None else None
         if edit is None:
             return
         voxel_ml = self._logic.result(nodes.heatmap).live.live.voxel_volume_ml
@@ -102,15 +108,14 @@ class ReviewSection:
                 covered=edit.covered * voxel_ml
             )
         self._ui.reviewLabel.text = text
-        self._changed()
 
     def show(self, result) -> None:
         """List the lesions of a result; of None, nothing."""
         table = self._ui.lesionsTable
-        self._lesions = []
+        self._lesions, self._decisions = [], None
         if result is not None and result.nodes.report is not None:
             with slicer.util.tryWithErrorDisplay(_("The lesions could not be listed.")):
-                self._lesions = result.reviewed_lesions()[:MOST]
+                self._lesions, self._decisions = result.reviewed_lesions()[:MOST], result.review.lesions
         with silent(table):
             table.rowCount = len(self._lesions)
             for row, one in enumerate(self._lesions):

@@ -174,6 +174,7 @@ class SeenSlices:
             return
         with slicer.util.tryWithErrorDisplay(_("The slices could not be used as labels.")):
             result = self._result()
+            result.take_edits()
             ranges = ranges_of_labels(result.slice_labels())
             if not ranges:
                 self._ui.reviewLabel.text = _("Mark the slices that you have seen first.")

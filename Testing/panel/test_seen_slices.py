@@ -211,6 +211,46 @@ def test_an_edit_in_another_module_counts_and_its_row_takes_it_out_again(panel, 
     np.testing.assert_array_equal(lesions_of(nodes) != 0, before)
 
 
+def _shown_ml(panel) -> tuple[float, float, float]:
+    """Volume of the lesions in the figures, in the panel's table, and in the list, where they are ticked, mL."""
+    table = panel.ui.lesionsTable
+    ticked = [
+        float(row[1])
+        for n, row in enumerate(cells(table))
+        if table.item(n, 0).checkState() == qt_panel.QtCore.Qt.CheckState.Checked
+    ]
+    return float(text_of(panel.ui.figuresLabel).split()[1]), float(cells(panel.ui.measurementsTable)[0][2]), sum(ticked)
+
+
+@pytest.mark.parametrize("again", ["entered", "chosen"])
+def test_edits_that_nobody_watched_are_counted_before_anything_is_shown(panel, several, again):
+    nodes = _segmented(panel, several)
+    panel.panel.seen.show(panel.logic.result(nodes.heatmap))
+    _mark(panel, 3, 5)
+    if again == "entered":
+        panel.exit()
+    else:
+        panel.ui.resultSelector.setCurrentNode(None)
+    panel.panel.review.edits.stop()  # as in a scene that was just loaded
+    _draw(nodes, np.zeros_like(lesions_of(nodes)))
+    if again == "entered":
+        panel.enter()
+    else:
+        panel.ui.resultSelector.setCurrentNode(nodes.heatmap)
+    assert not lesions_of(nodes).any()
+    assert _shown_ml(panel) == (0, 0, 0)
+    assert "0 with lesion, 3 normal" in text_of(panel.ui.seenLabel)
+    assert "Edited by hand" in text_of(panel.ui.reviewLabel)
+
+
+def test_the_panel_follows_an_edit_that_an_export_has_counted(panel, several):
+    nodes = _segmented(panel, several)
+    _draw(nodes, np.zeros_like(lesions_of(nodes)))
+    panel.logic.result(nodes.heatmap).statistics_text()
+    wait_for(lambda: not panel.panel.review.edits.rested.is_pending)
+    assert _shown_ml(panel) == (0, 0, 0)
+
+
 def test_an_edited_labelmap_counts_as_well(panel, several):
     before = lesions_of(several) != 0
     labelmap = slicer.util.arrayFromVolume(several.lesions)
