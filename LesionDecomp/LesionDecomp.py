@@ -196,7 +196,7 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
         :param inputVolume: scalar volume node with a chest CT in HU; its voxels are not changed.
         :param options: a ``RunOptions`` (LesionDecompMrml/run_options.py), which explains all of them.
         :param progress: called as progress(stage, done, total); cancelled() is asked often, True ends the run.
-        :param keywords: single options, as threshold=0.3.
+        :param keywords: single options, as threshold=0.3. A result that is written into loses its review, unasked.
         :return: a ``ResultNodes`` with ct, heatmap, lungs, lesions, table, segmentation and report.
         :raises LesionDecompError: unsuitable input.
         :raises Cancelled: by ``cancelled``, or because a node that is needed left the scene. The scene is as it was.

@@ -24,7 +24,7 @@ from .lesion_edits import Edit, find_edit, is_edited, remember_written, runs_of
 from .live_result import LiveResult
 from .regions import LiveRegions, choose_regions, chosen_regions, show_region_table
 from .result_nodes import ResultNodes, add_segmentation, result_of
-from .review import REVIEW, ReviewedLesion, decision_at, keep_review, now, review_of
+from .review import REVIEW, ReviewedLesion, decision_at, keep_review, now, recorded_review, review_of
 from .scene_nodes import nodes_of_class
 from .statistics_table import read_table, show_readable_table
 
@@ -154,6 +154,11 @@ class Result:
         :raises LesionDecompError: the result has lost its report, which names its CT.
         """
         return review_of(self.nodes)
+
+    @property
+    def recorded_review(self) -> Review:
+        """The same in the places that the CT had in the run, as the report has it; also where the CT has changed."""
+        return recorded_review(self.nodes)
 
     def reviewed_lesions(self) -> list[ReviewedLesion]:
         """The model's lesions at the present threshold, the largest first, then what the reader added or painted."""

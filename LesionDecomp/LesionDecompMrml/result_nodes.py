@@ -6,7 +6,7 @@ import json
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from vtk.util.numpy_support import get_vtk_array_type, vtk_to_numpy
 
 from .color_nodes import heat_colors, label_colors
 from .lesion_edits import is_edited, remember_written
-from .review import REVIEW
+from .review import REVIEW, keep_review, review_of, seen_before
 from .scene_nodes import OUTPUT, THRESHOLD, nodes_of_class
 from .segments import let_segments_overlap, write_segment
 from .statistics_table import fill_table, show_readable_table
@@ -138,11 +138,16 @@ def write_result(
     :param report: JSON text for the report node; empty writes no report.
     :param healthy: scalar volume node for the healthy version of the CT, where the result has one.
     :return: the nodes, which also refer to one another (:func:`result_of`).
+
+    A reader's decisions about the lesions that ``heatmap`` held are gone. Slices that were seen stay so, also in a new
+    result of the same CT.
     """
     scene, name, shape = ct.GetScene(), ct.GetName(), slicer.util.arrayFromVolume(ct).shape
     images = {output: _image_of(result, output, shape, dtype) for output, dtype in VOXELS.items()}
     if result.has_healthy:
         images["healthy"] = _healthy_image(result, ct)
+    results = [complete_result(heatmap)] if heatmap is not None else results_of_ct(ct)
+    seen = seen_before(results[-1] if results else None, report)
     with _new_nodes(scene) as add, ExitStack() as undo:
         heatmap = heatmap if heatmap is not None else add("heatmap", f"{name} heatmap")
         lungs = lungs if lungs is not None else add("lungs", f"{name} lungs")
@@ -181,6 +186,8 @@ def write_result(
         for field in fields(nodes):
             node = getattr(nodes, field.name)
             heatmap.SetNodeReferenceID(_role(field.name), node.GetID() if node is not None else None)
+        if seen:
+            keep_review(nodes, replace(review_of(nodes), slices=seen))
         undo.pop_all()  # it is written: nothing is put back
     remember_written(nodes)
     _place_beside(ct, nodes)

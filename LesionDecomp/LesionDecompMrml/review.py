@@ -16,7 +16,7 @@ from LesionDecompLib.ct.grid import FINEST_MM, AxialView
 from LesionDecompLib.errors import LesionDecompError
 from LesionDecompLib.measurement.live import Lesions, LiveLesions
 from LesionDecompLib.measurement.places import DescribedLesion, describe_lesions
-from LesionDecompLib.measurement.review import Decision, Review
+from LesionDecompLib.measurement.review import Decision, Review, SeenSlice
 from LesionDecompLib.measurement.reviewed import LPS, PlacedReview, stored_place
 
 from .input_nodes import world_matrix
@@ -142,6 +142,21 @@ class LiveReview:
 def _holds(places: np.ndarray, live: LiveLesions, voxel: tuple[int, int, int]) -> bool:
     place = stored_place(live, voxel)
     return place is not None and bool(np.isin(place, places))
+
+
+def seen_before(earlier, report: str) -> tuple[SeenSlice, ...]:
+    """Slices that a reader of an earlier result has seen, for a new one of the same voxels: they are about the CT.
+
+    :param earlier: nodes of the earlier result, or None.
+    :param report: of the new run.
+    """
+    if earlier is None or earlier.report is None or earlier.heatmap.GetAttribute(REVIEW) is None:
+        return ()
+    try:
+        same = json.loads(report)["input"]["voxels_sha256"] == _input(earlier)["voxels_sha256"]
+        return review_of(earlier).slices if same else ()
+    except (LesionDecompError, AttributeError, ValueError, KeyError, TypeError):
+        return ()  # without a report of either, or slices that no longer fit
 
 
 def _moved(review: Review, shape: tuple[int, int, int], before: np.ndarray, after: np.ndarray) -> Review:

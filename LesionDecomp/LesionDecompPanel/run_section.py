@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import fields, replace
+
+import qt
 import slicer
 from slicer.i18n import tr as _
 
@@ -144,7 +148,10 @@ class RunSection(JobSection):
                 return
         self.devices.ask()  # packages that were installed just now may know more devices
         # The sliders may move while the run goes on; the result then follows when it is there.
-        options = self.options(edited_lungs)
+        options = self._with_reviews_kept(self.options(edited_lungs))
+        if options is None:
+            self._end(_("Not started; the reviewed result is as it was."))
+            return
         try:
             self.current = self._logic.startProcess(
                 self._parameters.inputVolume,
@@ -210,6 +217,35 @@ class RunSection(JobSection):
         kept = {"healthy": getattr(earlier, "healthy", None)} if parameters.makeHealthy else {}
         return OutputNodes(**nodes, report=getattr(earlier, "report", None), **kept)
 
+    def _with_reviews_kept(self, options):
+        """Options with new nodes where a reader wants to keep a reviewed result; None where not to start at all."""
+        from LesionDecompLib.errors import LesionDecompError  # not before: Slicer starts without it
+
+        outputs = options.outputs
+        reviewed = self._logic.resultNodes(outputs.heatmap)
+        if reviewed is None or reviewed.report is None:
+            return options
+        result = self._logic.result(reviewed.heatmap)
+        with contextlib.suppress(LesionDecompError):  # nodes that no longer fit: the decisions so far count
+            result.take_edits()
+        count = len(result.recorded_review.lesions)
+        if not count:
+            return options
+        question = _(
+            "The result '{name}' was reviewed; decisions: {count}. Keep it, and write a new result beside it?\n\n"
+            "Yes: keep it.\nNo: replace it; the decisions are lost.\nCancel: do not run."
+        ).format(name=reviewed.heatmap.GetName(), count=count)
+        box = qt.QMessageBox
+        answer = slicer.util.messageBox(
+            question,
+            windowTitle=_("LesionDecomp"),
+            icon=box.Question,
+            standardButtons=box.Yes | box.No | box.Cancel,
+        )
+        if answer == box.Cancel:
+            return None
+        return options if answer == box.No else replace(options, outputs=_beside(outputs, reviewed))
+
     def _choose_device(self, name) -> None:
         if self._parameters is not None:
             self._parameters.device = name
@@ -249,6 +285,16 @@ class RunSection(JobSection):
         self._ui.progressBar.value = 0
         self._ui.statusLabel.text = status
         self.refresh()
+
+
+def _beside(outputs, reviewed):
+    """Outputs without the nodes of a reviewed result, in whose place there will be new ones."""
+    held = [node for node in vars(reviewed).values() if node is not None]
+    kept = {field.name: getattr(outputs, field.name) for field in fields(outputs)}
+    new = {name: None if node in held else node for name, node in kept.items()}
+    if kept["segmentation"] is not None:
+        new["segmentation"] = new["segmentation"] or True
+    return replace(outputs, **new)
 
 
 def step_in_words(step, seconds_left: float | None) -> str:

@@ -10,7 +10,7 @@ import pytest
 slicer = pytest.importorskip("slicer", reason="slicer-core is not installed (pip install .[headless])")
 pytest.importorskip("PySide6.QtWidgets", reason="PySide6 is not usable here", exc_type=ImportError)
 
-from headless_slicer.qt_panel import QtCore, cells, drag, text_of, wait_for  # noqa: E402
+from headless_slicer.qt_panel import QtCore, QtWidgets, cells, drag, text_of, wait_for  # noqa: E402
 from headless_slicer.result_arrays import lesions_of  # noqa: E402
 from LesionDecompMrml.result_nodes import add_segmentation  # noqa: E402
 from LesionDecompMrml.review import decision_at, keep_review  # noqa: E402
@@ -191,3 +191,52 @@ def test_a_decision_without_heat_at_its_place_is_a_warning(panel, several):
     panel.ui.undoReviewButton.click()
     panel.ui.undoReviewButton.click()
     assert not panel.ui.warningsLabel.property("visible")
+
+
+@pytest.fixture
+def run_here(panel, ct_node, monkeypatch):
+    """Apply runs at once, in this process."""
+
+    def start_process(inputVolume, options, onDone, **_callbacks):
+        nodes = panel.logic.process(inputVolume, options=options)
+        panel.panel.run._begin()
+        onDone(nodes)
+
+    monkeypatch.setattr(panel.logic, "startProcess", start_process)
+
+
+@pytest.mark.parametrize("answer", ["Yes", "No", "Cancel"])
+def test_running_again_asks_before_a_review_is_lost(panel, several, run_here, mrml_scene, monkeypatch, answer):
+    asked: list[str] = []
+    button = getattr(QtWidgets.QMessageBox, answer)
+    monkeypatch.setattr(slicer.util, "messageBox", lambda text, **_k: asked.append(text) or button)
+    shown = panel.logic.result(several.heatmap)
+    shown.mark_slices(3, 9, True)
+    panel.ui.applyButton.click()
+    assert not asked and panel.logic.getParameterNode().heatmap == several.heatmap
+    assert panel.logic.result(several.heatmap).review.seen == tuple(range(3, 10))  # about the CT, whatever the run
+    _tick(panel, 0, UNCHECKED)
+    labelmap = slicer.util.arrayFromVolume(several.lesions)
+    labelmap[tuple(np.argwhere(labelmap)[:5].T)] = 0  # an edit that nobody has counted yet
+    slicer.util.arrayFromVolumeModified(several.lesions)
+    left, run = lesions_of(several).copy(), several.heatmap.GetAttribute("LesionDecomp.run")
+    panel.ui.applyButton.click()
+    assert len(asked) == 1 and "decisions: 2" in asked[0]
+    now = panel.logic.getParameterNode().heatmap
+    reviews = {node: panel.logic.result(node).review for node in (several.heatmap, now)}
+    assert all(review.seen == tuple(range(3, 10)) for review in reviews.values())
+    assert (now == several.heatmap) == (answer != "Yes")
+    if answer == "No":
+        assert not reviews[now].lesions and several.heatmap.GetAttribute("LesionDecomp.run") != run
+        return
+    assert [one.decision for one in reviews[several.heatmap].lesions] == ["reject", "paint"]
+    assert several.heatmap.GetAttribute("LesionDecomp.run") == run
+    np.testing.assert_array_equal(lesions_of(several), left)
+    if answer == "Yes":
+        new = panel.logic.result(now).nodes
+        assert not {id(node) for node in vars(new).values()} & {
+            id(node) for name, node in vars(several).items() if node is not None and name != "ct"
+        }
+        assert not reviews[now].lesions
+    else:
+        assert "Not started" in text_of(panel.ui.statusLabel)
