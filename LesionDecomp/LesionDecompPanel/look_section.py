@@ -175,17 +175,21 @@ class LookSection:
 
     def show(self, nodes: ResultNodes, threshold: float, minimum_ml: float) -> None:
         """Show a new result; the sliders may have moved since it was asked for."""
-        parameters = self._parameters
+        parameters, before = self._parameters, self.nodes()
         self._lost = ""
+        # Regions are parts of one CT: those chosen for another patient's must not be measured in this one.
+        same_ct = before is not None and before.ct == nodes.ct
+        regions = parameters.regions if same_ct else self._logic.result(nodes.heatmap).regions_node
         # The node's own changes must not count as a choice of the user's.
-        self._shown = {**self._state(nodes.heatmap), "overlayVisible": True, "outlineVisible": True}
+        chosen = {"overlayVisible": True, "outlineVisible": True, "regions": regions}
+        self._shown = {**self._state(nodes.heatmap), **chosen}
         modified = parameters.StartModify()
         try:
             parameters.overlayVisible, parameters.outlineVisible = True, True
-            parameters.heatmap = nodes.heatmap
+            parameters.heatmap, parameters.regions = nodes.heatmap, regions
         finally:
             parameters.EndModify(modified)
-        self._result().set_regions(parameters.regions)
+        self._result().set_regions(regions)
         self._show_anew()
         if (parameters.threshold, parameters.minimumVolumeMl) != (threshold, minimum_ml):
             self._follow()

@@ -59,6 +59,31 @@ def test_chosen_regions_are_measured_and_follow_the_threshold(panel, result, hal
     assert len(cells(panel.ui.measurementsTable)) == len(before)
 
 
+def test_a_new_result_keeps_the_regions_of_its_ct_and_takes_none_of_another_patient(
+    panel, result, halves, chest_case, monkeypatch
+):
+    node, _ = halves
+    ui, parameters = panel.ui, panel.logic.getParameterNode()
+    ui.regionsSelector.setCurrentNode(node)
+    monkeypatch.setattr(panel.logic, "present", lambda _nodes: None)  # the panel shows it, as after Apply
+
+    def run(ct, lungs):
+        nodes = panel.logic.process(ct, lungs, threshold=0.4)
+        panel.panel.look.show(nodes, 0.4, 0.1)
+        return nodes
+
+    again = run(result.ct, result.lungs)
+    assert parameters.regions == node and panel.logic.result(again.heatmap).regions_node == node
+    volume, lungs = chest_case
+    other = slicer.util.addVolumeFromArray(volume.array, volume.ijk_to_ras, "Another patient")
+    mask = slicer.util.addVolumeFromArray(lungs, volume.ijk_to_ras, "Lungs", "vtkMRMLLabelMapVolumeNode")
+    nodes = run(other, mask)
+    assert parameters.regions is None and ui.regionsSelector.currentNode() is None
+    assert panel.logic.result(nodes.heatmap).regions_node is None
+    assert "mine" not in [row[0] for row in cells(ui.measurementsTable)]
+    assert panel.logic.result(again.heatmap).regions_node == node
+
+
 def test_exports_hold_the_chosen_regions_and_the_methods_text_is_copied(panel, result, halves, tmp_path):
     node, _parts = halves
     panel.ui.regionsSelector.setCurrentNode(node)
