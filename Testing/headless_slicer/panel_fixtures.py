@@ -5,7 +5,6 @@ Controls that only Slicer has are stand-ins; how the panel looks and feels is tr
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import sys
 from collections.abc import Callable, Iterator
@@ -42,7 +41,6 @@ def open_panel(module, mrml_scene, panel_settings, monkeypatch) -> Iterator[Call
     from headless_slicer import qt_panel
 
     raised, opened = [], []
-    references = sys.getrefcount(None)
     monkeypatch.setattr(sys, "excepthook", lambda *error: raised.append(error))
 
     def open_one(*, ask_devices: bool = False):
@@ -54,10 +52,6 @@ def open_panel(module, mrml_scene, panel_settings, monkeypatch) -> Iterator[Call
     yield open_one
     for panel in opened:
         qt_panel.close_panel(panel)
-    # PySide6 lets go of None more often than it takes it, some 2,000 times a panel; before Python 3.12 the process
-    # aborts when no reference is left, after some 40 panels.
-    for _ in range(references - sys.getrefcount(None)):
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(None))
     assert not raised, raised
 
 
