@@ -86,6 +86,18 @@ def test_without_the_cts_the_lungs_are_registered_with_a_warning(result, tmp_pat
     assert "<img" not in (tmp_path / "follow" / "report.html").read_text("utf-8")
 
 
+def test_scans_segmented_otherwise_are_a_warning_with_its_code(result, tmp_path, capsys):
+    shutil.copytree(result, tmp_path / "second")
+    report = json.loads((result / "report.json").read_text("utf-8"))
+    report["parameters"]["threshold"] += 0.1
+    (tmp_path / "second" / "report.json").write_text(json.dumps(report), "utf-8")
+    done = run_here(capsys, "follow", result, tmp_path / "second", "-o", tmp_path / "follow", "--quiet")
+    assert done.status == 0, done.err
+    record = json.loads((tmp_path / "follow" / "change.json").read_text("utf-8"))
+    assert [code["code"] for code in record["warning_codes"]] == ["follow_thresholds"]
+    assert [scan["warning_codes"] for scan in record["scans"]] == [report["warning_codes"]] * 2
+
+
 def test_another_ct_than_the_results_own_is_refused(result, chest, tmp_path, capsys):
     ct, _ = read_volume(chest[0])
     write_image(tmp_path / "other.nrrd", (ct.array + 1).astype(np.int16), ct)

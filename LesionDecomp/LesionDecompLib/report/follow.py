@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from .. import __version__
+from ..ct.oddity import Oddity
 from ..measurement.change.comparison import Comparison
 from ..measurement.change.definitions import CHANGES, DEFINITIONS, NAMES
 from ..measurement.change.labels import Change
@@ -76,6 +77,7 @@ class FollowUp:
                 for number, (name, comparison) in enumerate(zip(self.change_files(), self.comparisons, strict=True))
             ],
             "warnings": [str(text) for text in self.warnings],
+            "warning_codes": [text.record() for text in self.warnings if isinstance(text, Oddity)],
             "measurements": {m.key: m.record() for m in CHANGES},
             "outputs": {},  # file name -> SHA-256, filled in when they are written
             "run": {
@@ -96,4 +98,5 @@ class FollowUp:
         known["threshold"] = report["parameters"].get("threshold")
         known["min_volume_ml"] = report["parameters"].get("min_volume_ml")
         known["warnings"] = list(report["warnings"])
+        known["warning_codes"] = list(report.get("warning_codes", []))
         return known
