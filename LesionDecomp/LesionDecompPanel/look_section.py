@@ -306,10 +306,9 @@ class LookSection:
         self.listener(result)
 
     def _show_summary(self, summary) -> None:
-        self._ui.figuresLabel.text = _(
-            "Lesions: {volume:.2f} mL, {share:.2f} % of the lungs ({lungs:.0f} mL); {count} lesions, the largest "
-            "{largest:.2f} mL."
-        ).format(
+        text = _("Lesions: {volume:.2f} mL, {share:.2f} % of the lungs ({lungs:.0f} mL); ")
+        text += _("one lesion.") if summary.count == 1 else _("{count} lesions, the largest {largest:.2f} mL.")
+        self._ui.figuresLabel.text = text.format(
             volume=summary.lesion_ml,
             share=summary.involvement_percent,
             lungs=summary.lung_ml,

@@ -136,9 +136,10 @@ class TestFiles:
         refuse(capsys, folder, sentence, folder / "ct.mha")
 
     @posix
-    def test_a_pipe_does_not_hang(self, models, capsys, folder):
-        os.mkfifo(folder / "ct.nrrd")
-        done = run_here(capsys, "segment", folder / "ct.nrrd", "-o", folder / "out")
+    @pytest.mark.parametrize("name", ["ct.nrrd", "ct.mhd", "ct.nii.gz", "ct.dcm"])
+    def test_a_pipe_does_not_hang(self, models, capsys, folder, name):
+        os.mkfifo(folder / name)
+        done = run_here(capsys, "segment", folder / name, "-o", folder / "out")
         refused(done, "not a regular file")
 
     def test_a_folder_without_dicom(self, models, capsys, folder):

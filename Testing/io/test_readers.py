@@ -32,7 +32,10 @@ def series(tmp_path):
     """Ten slices of a real series, in a folder of their own, and their paths."""
     folder = tmp_path / "series"
     folder.mkdir()
-    return [shutil.copyfile(path, folder / path.name) for path in series_files()[30:40]]
+    paths = [folder / path.name for path in series_files()[30:40]]
+    for source, path in zip(series_files()[30:40], paths, strict=True):
+        copy_slice(source, path)  # so that a slice that is changed is still the same patient's
+    return paths
 
 
 def as_itk(volume: Volume) -> sitk.Image:

@@ -257,9 +257,10 @@ def test_the_tutorial_reports_the_sample_s_measurements(workplace, failures):
     assert both["involvement_percent"] == pytest.approx(share, abs=0.05)
 
 
-def test_python_examples(module, mrml_scene, workplace, capsys):
+def test_python_examples(module, mrml_scene, workplace, capsys, monkeypatch):
     import slicer
 
+    monkeypatch.chdir(workplace)
     for page in PAGES:
         for block in blocks(page, "python"):
             slicer.util.loadVolume(str(workplace / "OTHER.nrrd"), {"name": "CT"})

@@ -30,6 +30,8 @@ def source_state(path: Path) -> dict[str, int]:
     """How an input lies on the disk, read without its voxels: files, bytes, and the newest change in nanoseconds."""
     if path.is_dir():
         files = list(files_below(path))
+    elif not path.is_file():  # not opened: a pipe would wait for somebody to write
+        files = [path]
     elif path.name.lower().endswith(tuple(READERS)) or not is_dicom_file(path):
         files = image_files(path)
     else:  # stands for its series
