@@ -234,10 +234,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         bundle = find_bundle(args.model, "lungs")
         scores = _evaluate(args, bundle)
-        for tag, metrics in means_by_tag(scores).items():
+        content = scores_content(bundle, scores)
+        for tag, metrics in content["by_tag"].items():
             print(tag, *(f"{key} {value:g}" for key, value in metrics.items()))
         if args.json is not None:
-            content = scores_content(bundle, scores)
             write_text(args.json, json.dumps(content, indent=2, ensure_ascii=False) + "\n", "Writing the scores")
     except LesionDecompError as error:
         print(error, file=sys.stderr)

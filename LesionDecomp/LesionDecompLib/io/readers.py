@@ -116,9 +116,12 @@ def case_name(path: str | Path) -> str:
 
 
 def image_files(path: Path) -> list[Path]:
-    """An image file, and those that hold its voxels where its header lies apart, as far as they are there."""
+    """An image file, and those that hold its voxels where its header lies apart, as far as they are there.
+
+    :param path: a regular file; a pipe would be waited for.
+    """
     files_of = DETACHED.get(path.suffix.lower())
-    if files_of is None or not path.is_file() or path.stat().st_size > LARGEST_HEADER:
+    if files_of is None or path.stat().st_size > LARGEST_HEADER:
         return [path]
     try:
         return list(dict.fromkeys([path, *files_of(path, "Reading the header")]))
