@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,10 +13,12 @@ import slicer
 from LesionDecompLib.errors import Cancelled, LesionDecompError
 from LesionDecompLib.measurement.change.scan import STAGE, Scan
 from LesionDecompLib.measurement.statistics import lesion_statistics
+from LesionDecompLib.report.manifest import with_warnings
 
 from .change_nodes import ChangeNodes, write_change_nodes
 from .comparison_state import compared_states
 from .input_nodes import volume_from_node
+from .present_warnings import edited_lungs_warning
 from .result import Result
 from .result_nodes import ResultNodes
 from .segmentation_run import Listeners
@@ -64,6 +67,8 @@ class ComparisonRun(WatchedRun):
             raise LesionDecompError(STAGE, "one result", "two results", "Choose another one to compare with.")
         self.earlier, self.later = earlier, later
         self._compared = compared_states(earlier, later)
+        edited = (edited_lungs_warning(nodes, named=True) for nodes in (earlier, later))
+        self._warnings = [warning for warning in edited if warning is not None]
         self._started = time.monotonic()
         job = ChangeJob(
             scan_of(earlier), scan_of(later), python=slicer_python(), temporary_folder=slicer.app.temporaryPath or None
@@ -79,6 +84,7 @@ class ComparisonRun(WatchedRun):
         found = job.result()
         if not all(self._scene.IsNodePresent(node) for node in self.needed()):
             raise Cancelled(STAGE)
+        found = replace(found, record=with_warnings(found.record, self._warnings))
         nodes = write_change_nodes(self.earlier, self.later, found, self._compared)
         logging.info(f"LesionDecomp: compared in {time.monotonic() - self._started:.1f} s")
         for warning in found.warnings:

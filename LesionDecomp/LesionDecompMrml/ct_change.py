@@ -11,7 +11,6 @@ from typing import Any
 
 from LesionDecompLib.ct.oddity import Oddity
 from LesionDecompLib.io.readers import volume_identity
-from LesionDecompLib.report.manifest import with_warnings
 
 from .input_nodes import volume_from_node
 from .result_nodes import ResultNodes
@@ -47,18 +46,6 @@ def change_warning(nodes: ResultNodes) -> Oddity | None:
     if not recorded or not image_state(nodes.ct) or _hash_of(nodes.ct) == recorded:
         return None
     return Oddity(TEXT, CODE, 1.0, 0.0)
-
-
-def warnings_now(nodes: ResultNodes) -> list[str]:
-    """The warnings of the run, and that its CT has changed since."""
-    change = change_warning(nodes)
-    return nodes.warnings if change is None else [change, *nodes.warnings]
-
-
-def with_change(manifest: dict[str, Any], nodes: ResultNodes) -> dict[str, Any]:
-    """A run's manifest, and in its warnings that the CT has changed since."""
-    change = change_warning(nodes)
-    return manifest if change is None else with_warnings(manifest, [change])
 
 
 def _hash_of(ct) -> str:

@@ -19,6 +19,9 @@ MOST_KNOWN = 64
 # may lag behind the labelmap while a slider is dragged; as long as its state is this one, nobody has edited it.
 _written: dict[str, tuple[tuple, tuple, tuple]] = {}
 
+# Of heatmap nodes by ID: the states of the lungs' labelmap and segments, and by how many voxels these differed then.
+_compared: dict[str, tuple[tuple, int]] = {}
+
 
 @dataclass(frozen=True, eq=False)
 class Edit:
@@ -75,6 +78,25 @@ def find_edit(nodes: ResultNodes, shown: np.ndarray) -> Edit:
     return Edit(changed & edited & lungs, changed & ~edited, beside, covered)
 
 
+def edited_lung_voxels(nodes: ResultNodes) -> int:
+    """How many voxels of the lung segments differ from the lungs that were measured in; none without a segmentation.
+
+    Lesions are part of the lungs: where a painted one has cut a lung segment, nothing differs. Voxels are compared only
+    where a lung has changed since this was last known.
+    """
+    if nodes.segmentation is None:
+        return 0
+    known = _compared.get(nodes.heatmap.GetID())
+    if known is not None and known[0] == _all_lungs_state(nodes):
+        return known[1]
+    return _keep_compared(nodes, _differing_lung_voxels(nodes))
+
+
+def remember_lungs(nodes: ResultNodes) -> None:
+    """The lung segments hold the lungs that were measured in: they were made of them just now."""
+    _keep_compared(nodes, 0)
+
+
 def runs_of(mask: np.ndarray) -> Runs:
     """Voxels of a mask ``(k, j, i)`` as runs, in the order of its flat index."""
     flat = np.flatnonzero(mask)
@@ -127,6 +149,31 @@ def _in_lung_segments(nodes: ResultNodes) -> np.ndarray:
         if _segment_state(nodes.segmentation, lung) and (drawn := _segment_mask(nodes, lung)) is not None:
             inside |= drawn
     return inside
+
+
+def _keep_compared(nodes: ResultNodes, voxels: int) -> int:
+    while len(_compared) >= MOST_KNOWN:
+        _compared.pop(next(iter(_compared)))
+    _compared[nodes.heatmap.GetID()] = _all_lungs_state(nodes), voxels
+    return voxels
+
+
+def _all_lungs_state(nodes: ResultNodes) -> tuple[Any, ...]:
+    """Of labelmap and segments."""
+    return _labelmap_state(nodes.lungs), _lungs_state(nodes.segmentation)
+
+
+def _differing_lung_voxels(nodes: ResultNodes) -> int:
+    measured = slicer.util.arrayFromVolume(nodes.lungs)
+    differs = np.zeros(measured.shape, bool)
+    for lung in LUNGS:
+        drawn = _segment_mask(nodes, lung) if _segment_state(nodes.segmentation, lung) else None
+        differs |= (measured == lung.label) != (False if drawn is None else drawn)
+    if differs.any() and _segment_state(nodes.segmentation):
+        lesion = _segment_mask(nodes, LUNG_LESION)
+        if lesion is not None:  # that of the model cuts no lung
+            differs &= ~lesion | (slicer.util.arrayFromVolume(nodes.heatmap) >= nodes.threshold)
+    return int(np.count_nonzero(differs))
 
 
 def _segment_mask(nodes: ResultNodes, structure: Structure) -> np.ndarray | None:

@@ -18,10 +18,10 @@ from LesionDecompLib.measurement.seen_slices import labels_of_seen
 from LesionDecompLib.measurement.statistics import RegionStatistics
 
 from . import plots, result_export, views
-from .ct_change import warnings_now
 from .input_nodes import patient_word, volume_from_node
 from .lesion_edits import Edit, find_edit, is_edited, remember_written, runs_of
 from .live_result import LiveResult
+from .present_warnings import warnings_now
 from .regions import LiveRegions, choose_regions, chosen_regions, show_region_table
 from .result_nodes import ResultNodes, add_segmentation, result_of
 from .review import REVIEW, ReviewedLesion, decision_at, keep_review, now, recorded_review, review_of

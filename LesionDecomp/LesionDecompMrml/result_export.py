@@ -29,8 +29,8 @@ from LesionDecompLib.report.methods import methods_text
 from LesionDecompLib.report.page import report_page
 from LesionDecompLib.segmentation.lesions import lung_box
 
-from .ct_change import warnings_now, with_change
 from .input_nodes import volume_from_node
+from .present_warnings import warnings_now, with_present_warnings
 from .regions import chosen_regions, given_regions
 from .result_nodes import ResultNodes
 from .review import REVIEW, recorded_review
@@ -142,7 +142,7 @@ def _manifest(nodes: ResultNodes, found: Measured) -> dict[str, Any]:
             found.review,
             found.model,
         )
-        return with_change(manifest, nodes)
+        return with_present_warnings(manifest, nodes)
     except (ValueError, KeyError, TypeError) as error:
         found_text = f"a report that cannot be read in '{nodes.report.GetName()}'"
         raise LesionDecompError(STAGE, found_text, expected, "Run LesionDecomp again.") from error

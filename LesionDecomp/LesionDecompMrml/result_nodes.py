@@ -18,7 +18,7 @@ from LesionDecompLib.errors import LesionDecompError
 from vtk.util.numpy_support import get_vtk_array_type, vtk_to_numpy
 
 from .color_nodes import heat_colors, label_colors
-from .lesion_edits import is_edited, remember_written
+from .lesion_edits import is_edited, remember_lungs, remember_written
 from .review import REVIEW, keep_review, review_of, seen_before
 from .scene_nodes import OUTPUT, THRESHOLD, nodes_of_class
 from .segments import let_segments_overlap, write_segment
@@ -190,6 +190,7 @@ def write_result(
             keep_review(nodes, replace(review_of(nodes), slices=seen))
         undo.pop_all()  # it is written: nothing is put back
     remember_written(nodes)
+    remember_lungs(nodes)
     _place_beside(ct, nodes)
     if segmentation is not None:
         let_segments_overlap(scene)
@@ -249,6 +250,7 @@ def add_segmentation(nodes: ResultNodes) -> ResultNodes:
     nodes = result_of(nodes.heatmap)
     if not edited:
         remember_written(nodes)
+    remember_lungs(nodes)
     _place_beside(nodes.ct, nodes)
     let_segments_overlap(nodes.ct.GetScene())
     return nodes

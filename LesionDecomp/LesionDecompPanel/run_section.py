@@ -149,8 +149,10 @@ class RunSection(JobSection):
         self.devices.ask()  # packages that were installed just now may know more devices
         # The sliders may move while the run goes on; the result then follows when it is there.
         options = self._with_reviews_kept(self.options(edited_lungs))
+        if options is not None:
+            options = self._with_edited_lungs(options)
         if options is None:
-            self._end(_("Not started; the reviewed result is as it was."))
+            self._end(_("Not started; the earlier result is as it was."))
             return
         try:
             self.current = self._logic.startProcess(
@@ -235,16 +237,31 @@ class RunSection(JobSection):
             "The result '{name}' was reviewed; decisions: {count}. Keep it, and write a new result beside it?\n\n"
             "Yes: keep it.\nNo: replace it; the decisions are lost.\nCancel: do not run."
         ).format(name=reviewed.heatmap.GetName(), count=count)
-        box = qt.QMessageBox
-        answer = slicer.util.messageBox(
-            question,
-            windowTitle=_("LesionDecomp"),
-            icon=box.Question,
-            standardButtons=box.Yes | box.No | box.Cancel,
-        )
-        if answer == box.Cancel:
+        answer = _ask(question)
+        if answer == qt.QMessageBox.Cancel:
             return None
-        return options if answer == box.No else replace(options, outputs=_beside(outputs, reviewed))
+        return options if answer == qt.QMessageBox.No else replace(options, outputs=_beside(outputs, reviewed))
+
+    def _with_edited_lungs(self, options):
+        """Options with lungs that a reader has edited since, where they are to be used; None where not to start."""
+        from LesionDecompMrml.lesion_edits import edited_lung_voxels  # not before: Slicer starts without it
+
+        outputs = options.outputs
+        nodes = self._logic.resultNodes(outputs.heatmap)
+        if nodes is None or options.lungs_are_edited or outputs.segmentation in (None, True, options.lung_mask):
+            return options
+        if outputs.segmentation != nodes.segmentation or not edited_lung_voxels(nodes):
+            return options
+        question = _(
+            "The lung segments of '{name}' were edited by hand. Run with them?\n\n"
+            "Yes: use the edited lungs.\nNo: replace them; the edits are lost.\nCancel: do not run."
+        ).format(name=nodes.segmentation.GetName())
+        answer = _ask(question)
+        if answer == qt.QMessageBox.Cancel:
+            return None
+        if answer == qt.QMessageBox.No:
+            return options
+        return replace(options, lung_mask=nodes.segmentation, lung_segments=None, lungs_are_edited=True)
 
     def _choose_device(self, name) -> None:
         if self._parameters is not None:
@@ -285,6 +302,17 @@ class RunSection(JobSection):
         self._ui.progressBar.value = 0
         self._ui.statusLabel.text = status
         self.refresh()
+
+
+def _ask(question: str) -> int:
+    """Yes, No or Cancel, as ``qt.QMessageBox`` counts them."""
+    box = qt.QMessageBox
+    return slicer.util.messageBox(
+        question,
+        windowTitle=_("LesionDecomp"),
+        icon=box.Question,
+        standardButtons=box.Yes | box.No | box.Cancel,
+    )
 
 
 def _beside(outputs, reviewed):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import numpy as np
 import pytest
 import slicer
-from headless_slicer.qt_panel import QtCore, drag
+from headless_slicer.qt_panel import QtCore, drag, text_of
 from headless_slicer.qt_panel import wait_for as settle
+from LesionDecompLib.ct.anatomy import LUNGS
+from LesionDecompMrml.change_nodes import change_of
+from LesionDecompMrml.result_nodes import add_segmentation
+from LesionDecompMrml.segments import write_segment
 
 pytestmark = pytest.mark.slow
 
@@ -50,8 +55,6 @@ def test_compare_labels_what_changed_and_shows_it(panel, earlier, result, mrml_s
     wait_for(panel)
     assert shown_errors == []
     assert panel.ui.compareLabel.text.startswith(f"Against '{earlier.heatmap.GetName()}': New ")
-    from LesionDecompMrml.change_nodes import change_of
-
     change = change_of(result.heatmap)
     labels = slicer.util.arrayFromVolume(change.labels)
     had = slicer.util.arrayFromVolume(earlier.lesions) != 0
@@ -110,6 +113,22 @@ def test_a_comparison_with_another_scan_or_threshold_or_review_is_outdated(
     assert shown() == current
     ui.lesionsTable.item(0, 0).setCheckState(QtCore.Qt.CheckState.Unchecked)
     assert shown() == f"The review of '{name}' has changed."
+
+
+def test_a_comparison_says_whose_lungs_were_edited_by_hand(panel, earlier, result, shown_errors):
+    nodes = add_segmentation(earlier)
+    segment = LUNGS[0].segment_id
+    lung = slicer.util.arrayFromSegmentBinaryLabelmap(nodes.segmentation, segment, nodes.ct)
+    write_segment(nodes.segmentation, nodes.ct, LUNGS[0], lung * (np.arange(len(lung)) < 20)[:, None, None])
+    choose(panel, earlier, result)
+    panel.ui.compareButton.click()
+    wait_for(panel)
+    assert shown_errors == []
+    text = text_of(panel.ui.compareLabel)
+    assert f"The lung segments of '{earlier.heatmap.GetName()}' were edited by hand" in text
+    assert f"'{result.heatmap.GetName()}'" not in text
+    record = json.loads(change_of(result.heatmap).record.GetText())
+    assert record["warning_codes"][0]["code"] == "lungs_edited_after_run"
 
 
 def test_cancel_leaves_the_scene_as_it_was(panel, earlier, result, mrml_scene):

@@ -334,3 +334,41 @@ def test_recompute_counts_painted_lesions_as_lung_and_leaves_out_what_was_erased
     write_segment(nodes.segmentation, nodes.ct, LUNGS[1], (lungs == 2) & ~wrong)
     panel.ui.recomputeButton.click()
     np.testing.assert_array_equal(taken["mask"], np.where(wrong, 0, lungs))
+
+
+@pytest.mark.parametrize("answer", ["Yes", "No", "Cancel"])
+def test_edited_lungs_are_warned_of_and_no_apply_replaces_them_unasked(panel, several, monkeypatch, answer):
+    asked, taken = [], []
+    button = getattr(qt_panel.QtWidgets.QMessageBox, answer)
+    monkeypatch.setattr(slicer.util, "messageBox", lambda text, **_k: asked.append(text) or button)
+    monkeypatch.setattr(panel.logic, "startProcess", lambda ct, options, **_: taken.append(Request.read(ct, options)))
+    nodes = _segmented(panel, several)
+    result, lungs = panel.logic.result(nodes.heatmap), slicer.util.arrayFromVolume(nodes.lungs)
+
+    def warned() -> list[str]:
+        return [text for text in result.warnings() if "lung segments were edited" in text]
+
+    panel.ui.applyButton.click()
+    assert not asked and not warned() and len(taken) == 1
+    _draw(nodes, np.zeros_like(lesions_of(nodes)))
+    panel.panel.review.take_edits()
+    result.undo_decision()
+    assert not warned()  # lesions are not lungs
+    wrong = (lungs == 2) & (np.arange(len(lungs)) < 20)[:, None, None]
+    write_segment(nodes.segmentation, nodes.ct, LUNGS[1], (lungs == 2) & ~wrong)
+    panel.panel.review.take_edits()
+    panel.exit()
+    panel.enter()
+    edited_ml = wrong.sum() * np.prod(nodes.ct.GetSpacing()) / 1000.0
+    assert f"({edited_ml:.2f} mL)" in warned()[0]
+    assert "lung segments were edited" in text_of(panel.ui.warningsLabel)
+    assert warned()[0] in result.statistics_text()
+    panel.ui.applyButton.click()
+    assert len(asked) == 1 and "lung segments of" in asked[0]
+    assert len(taken) == (1 if answer == "Cancel" else 2)
+    if answer == "Yes":
+        np.testing.assert_array_equal(taken[-1].mask, np.where(wrong, 0, lungs))
+    elif answer == "No":
+        np.testing.assert_array_equal(taken[-1].mask, taken[0].mask)
+    write_segment(nodes.segmentation, nodes.ct, LUNGS[1], lungs == 2)
+    assert not warned()

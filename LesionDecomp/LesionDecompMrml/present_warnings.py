@@ -1,0 +1,47 @@
+"""The warnings of a result as it is now: those of its run, and what of the scene has changed since."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from LesionDecompLib.ct.oddity import Oddity
+from LesionDecompLib.report.manifest import with_warnings
+
+from .ct_change import change_warning
+from .input_nodes import world_matrix
+from .lesion_edits import edited_lung_voxels
+from .result_nodes import UPDATING, ResultNodes
+
+LUNGS_EDITED = "lungs_edited_after_run"
+
+
+def warnings_now(nodes: ResultNodes) -> list[str]:
+    """What has changed since the run, and the run's own warnings."""
+    return [*_since_run(nodes), *nodes.warnings]
+
+
+def with_present_warnings(manifest: dict[str, Any], nodes: ResultNodes) -> dict[str, Any]:
+    """A run's manifest, and before its warnings what has changed since."""
+    return with_warnings(manifest, _since_run(nodes))
+
+
+def edited_lungs_warning(nodes: ResultNodes, *, named: bool = False) -> Oddity | None:
+    """The warning that the lung segments are no longer the lungs that was measured in; None where they are.
+
+    :param named: whether to name the result.
+    """
+    voxels = edited_lung_voxels(nodes)
+    if not voxels:
+        return None
+    edited_ml = voxels * float(abs(np.linalg.det(world_matrix(nodes.ct, UPDATING)[:3, :3]))) / 1000.0
+    whose = f"The lung segments of '{nodes.heatmap.GetName()}'" if named else "The lung segments"
+    text = (
+        f"{whose} were edited by hand since the run ({edited_ml:.2f} mL); heat and measurements are those of the lungs "
+        "before. Recompute from the edited lungs."
+    )
+    return Oddity(text, LUNGS_EDITED, edited_ml, 0.0)
+
+
+def _since_run(nodes: ResultNodes) -> list[Oddity]:
+    return [warning for warning in (change_warning(nodes), edited_lungs_warning(nodes)) if warning is not None]
