@@ -8,7 +8,7 @@ from LesionDecompLib.ct.anatomy import LUNG_LESION, LUNGS
 from LesionDecompLib.report.picture import LUNG_WINDOW
 
 from .input_nodes import world_matrix
-from .result_nodes import ResultNodes
+from .result_nodes import ResultNodes, results_of_ct
 from .scene_nodes import nodes_of_class
 from .surfaces import LUNG_OPACITY, closed_surface_name, has_surfaces, make_surfaces
 
@@ -31,10 +31,19 @@ def show_result(nodes: ResultNodes, *, set_window: bool = True) -> None:
             volume.GetDisplayNode().SetAutoWindowLevel(False)
             volume.GetDisplayNode().SetWindowLevelMinMax(*LUNG_WINDOW)
     set_overlay(nodes, heat=True, outline=True, opacity=HEAT_OPACITY)
+    _show_segmentation_alone(nodes)
     center = lesion_center(nodes)
     for view in nodes_of_class(scene, "vtkMRMLSliceNode"):
         if center is not None:
             view.JumpSliceByOffsetting(*center)
+
+
+def _show_segmentation_alone(nodes: ResultNodes) -> None:
+    """Show a result's segmentation, and hide those of the CT's other results: nobody could tell whose lines are whose."""
+    for result in results_of_ct(nodes.ct):
+        display = result.segmentation.GetDisplayNode() if result.segmentation is not None else None
+        if display is not None:
+            display.SetVisibility(result.segmentation == nodes.segmentation)
 
 
 def set_overlay(

@@ -238,5 +238,10 @@ def test_running_again_asks_before_a_review_is_lost(panel, several, run_here, mr
             id(node) for name, node in vars(several).items() if node is not None and name != "ct"
         }
         assert not reviews[now].lesions
+        both = [add_segmentation(one) for one in (several, new)]
+        for shown in both:  # segmentations of the same colors are not drawn over one another
+            panel.ui.resultSelector.setCurrentNode(shown.heatmap)
+            visible = [one.segmentation.GetDisplayNode().GetVisibility() for one in both]
+            assert visible == [one is shown for one in both]
     else:
         assert "Not started" in text_of(panel.ui.statusLabel)

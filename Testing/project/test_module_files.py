@@ -113,3 +113,10 @@ def test_sample_offered_in_slicer_is_the_file_that_ships():
     name = re.search(r'SAMPLE_FILE = .*"(.+)"', source).group(1)
     digest = re.search(r'SAMPLE_SHA256 = "(\w+)"', source).group(1)
     assert hashlib.sha256((MODULE / "Resources" / "SampleData" / name).read_bytes()).hexdigest() == digest
+
+
+def test_no_label_that_wraps_stands_in_a_form_layout():
+    """A form layout keeps the height that such a label had before, and draws it over the row beside it."""
+    form = [layout for layout in ElementTree.parse(UI).iter("layout") if layout.get("class") == "QFormLayout"]
+    labels = [label for layout in form for label in layout.findall("item/widget[@class='QLabel']")]
+    assert [label.get("name") for label in labels if label.findtext("property[@name='wordWrap']/bool") == "true"] == []
