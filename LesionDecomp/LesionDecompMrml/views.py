@@ -39,7 +39,7 @@ def show_result(nodes: ResultNodes, *, set_window: bool = True) -> None:
 
 
 def _show_segmentation_alone(nodes: ResultNodes) -> None:
-    """Show a result's segmentation, and hide those of the CT's other results: nobody could tell whose lines are whose."""
+    """Show a result's segmentation and hide those of the CT's other results: nobody could tell their lines apart."""
     for result in results_of_ct(nodes.ct):
         display = result.segmentation.GetDisplayNode() if result.segmentation is not None else None
         if display is not None:
