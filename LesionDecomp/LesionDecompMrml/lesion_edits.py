@@ -79,12 +79,13 @@ def find_edit(nodes: ResultNodes, shown: np.ndarray) -> Edit:
 
 
 def edited_lung_voxels(nodes: ResultNodes) -> int:
-    """How many voxels of the lung segments differ from the lungs that were measured in; none without a segmentation.
+    """How many voxels of the lung segments differ from the lungs that were measured in; none where there is no
+    segmentation, or where CT, heat and lungs no longer fit.
 
     Lesions are part of the lungs: where a painted one has cut a lung segment, nothing differs. Voxels are compared only
     where a lung has changed since this was last known.
     """
-    if nodes.segmentation is None:
+    if nodes.segmentation is None or not _fits(nodes):
         return 0
     known = _compared.get(nodes.heatmap.GetID())
     if known is not None and known[0] == _all_lungs_state(nodes):
@@ -149,6 +150,14 @@ def _in_lung_segments(nodes: ResultNodes) -> np.ndarray:
         if _segment_state(nodes.segmentation, lung) and (drawn := _segment_mask(nodes, lung)) is not None:
             inside |= drawn
     return inside
+
+
+def _fits(nodes: ResultNodes) -> bool:
+    """Whether CT, heat and lungs have voxels, on one grid."""
+    images = [node.GetImageData() for node in (nodes.ct, nodes.heatmap, nodes.lungs)]
+    return all(image is not None and image.GetPointData().GetScalars() is not None for image in images) and (
+        len({image.GetDimensions() for image in images}) == 1
+    )
 
 
 def _keep_compared(nodes: ResultNodes, voxels: int) -> int:

@@ -18,6 +18,7 @@ RED_VIEW = "vtkMRMLSliceNodeRed"
 # Of the view: width and height, and where the legend stands in the room that these leave.
 LEGEND_SIZE, LEGEND_POSITION, LEGEND_FONT = (0.08, 0.35), (0.99, 0.85), 12
 FIELD_OF_VIEW_MARGIN = 1.05
+HIDDEN = "LesionDecomp.hidden"  # attribute of a segmentation's display that was hidden for another result's
 
 
 def show_result(nodes: ResultNodes, *, set_window: bool = True) -> None:
@@ -39,11 +40,19 @@ def show_result(nodes: ResultNodes, *, set_window: bool = True) -> None:
 
 
 def _show_segmentation_alone(nodes: ResultNodes) -> None:
-    """Show a result's segmentation and hide those of the CT's other results: nobody could tell their lines apart."""
+    """Hide segmentations of the CT's other results, whose lines nobody could tell apart; show this one's where it was
+    hidden so. What a reader has hidden stays hidden."""
     for result in results_of_ct(nodes.ct):
         display = result.segmentation.GetDisplayNode() if result.segmentation is not None else None
-        if display is not None:
-            display.SetVisibility(result.segmentation == nodes.segmentation)
+        if display is None:
+            continue
+        if result.segmentation == nodes.segmentation:
+            if display.GetAttribute(HIDDEN):
+                display.SetVisibility(True)
+                display.RemoveAttribute(HIDDEN)
+        elif display.GetVisibility():
+            display.SetVisibility(False)
+            display.SetAttribute(HIDDEN, "1")
 
 
 def set_overlay(

@@ -243,5 +243,10 @@ def test_running_again_asks_before_a_review_is_lost(panel, several, run_here, mr
             panel.ui.resultSelector.setCurrentNode(shown.heatmap)
             visible = [one.segmentation.GetDisplayNode().GetVisibility() for one in both]
             assert visible == [one is shown for one in both]
+        hidden = both[1].segmentation.GetDisplayNode()
+        hidden.SetVisibility(False)  # by the reader
+        for shown in both:
+            panel.ui.resultSelector.setCurrentNode(shown.heatmap)
+            assert not hidden.GetVisibility()
     else:
         assert "Not started" in text_of(panel.ui.statusLabel)

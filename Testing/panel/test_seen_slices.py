@@ -16,6 +16,7 @@ from headless_slicer.qt_panel import cells, drag, text_of, wait_for  # noqa: E40
 from headless_slicer.result_arrays import lesions_of  # noqa: E402
 from LesionDecompLib.ct.anatomy import LUNG_LESION, LUNGS  # noqa: E402
 from LesionDecompMrml.input_nodes import volume_from_node  # noqa: E402
+from LesionDecompMrml.lesion_edits import edited_lung_voxels  # noqa: E402
 from LesionDecompMrml.result_nodes import add_segmentation  # noqa: E402
 from LesionDecompMrml.segmentation_run import Request  # noqa: E402
 from LesionDecompMrml.segments import oriented_image, write_segment  # noqa: E402
@@ -370,5 +371,11 @@ def test_edited_lungs_are_warned_of_and_no_apply_replaces_them_unasked(panel, se
         np.testing.assert_array_equal(taken[-1].mask, np.where(wrong, 0, lungs))
     elif answer == "No":
         np.testing.assert_array_equal(taken[-1].mask, taken[0].mask)
+    heat = nodes.heatmap.GetImageData()
+    for image in (None, slicer.vtkOrientedImageData()):  # which other parts of the panel report
+        nodes.heatmap.SetAndObserveImageData(image)
+        assert edited_lung_voxels(nodes) == 0
+    nodes.heatmap.SetAndObserveImageData(heat)
+    assert warned()
     write_segment(nodes.segmentation, nodes.ct, LUNGS[1], lungs == 2)
     assert not warned()
