@@ -25,7 +25,7 @@ from LesionDecompLib.models.networks import Critic, DecompositionNet
 from LesionDecompLib.models.weights import WEIGHTS_NAME
 from LesionDecompLib.training import losses
 from LesionDecompLib.training.augmentation import augment
-from LesionDecompLib.training.config import PRESETS, Augmentation, LesionConfig, load_config
+from LesionDecompLib.training.config import PRESETS, Augmentation, LesionConfig, Schedule, load_config
 from LesionDecompLib.training.data.labeled import LabeledSlices
 from LesionDecompLib.training.data.slices import SliceSet, lung_crops
 from LesionDecompLib.training.draws import SliceDraws
@@ -234,7 +234,7 @@ def test_the_reduced_paper_preset_keeps_its_equations_and_decoders():
 
 def test_other_steps_keep_the_share_of_copying_steps():
     short = load_config(PRESETS["paper"], None, ["steps=1400"])
-    assert (short.schedule.identity_steps, short.schedule.rise_steps) == (600, 100)
+    assert [getattr(short.schedule, stage) for stage in Schedule.STAGES] == [600, 100, 325]
     assert load_config(PRESETS["paper"], None, ["steps=1400", "identity_steps=5"]).schedule.identity_steps == 5
     default = PRESETS["default"]
     assert load_config(default, None, ["steps=10"]).self_training == default.self_training
@@ -244,7 +244,7 @@ def test_other_steps_keep_the_share_of_copying_steps():
 @pytest.mark.slow
 def test_a_staged_training_copies_then_raises_the_adversarial_term_then_ends_quietly(training_set):
     settings = [*TINY, "steps=400", "batch_painted=0", "identity_steps=150", "rise_steps=10", "val_every=0"]
-    config = load_config(PRESETS["paper"], None, settings)
+    config = load_config(PRESETS["paper"], None, [*settings, "schedule.late_steps=60", "weights.late_adversarial=2"])
     rates = [learning_rate(number, config) for number in range(400)]
     assert rates[120:150] == [config.optimizer.learning_rate] * 30 and rates[150] < rates[149]
     assert rates[399] == pytest.approx(config.optimizer.final_learning_rate, rel=0.02)
@@ -255,10 +255,10 @@ def test_a_staged_training_copies_then_raises_the_adversarial_term_then_ends_qui
     batch = task.batch(np.random.default_rng(0))
     g1 = task.split(batch).g1.detach()
     shares = []
-    for number in (150, 154, 159, 300):
+    for number in (150, 154, 159, 300, 339, 340, 399):
         terms: dict[str, torch.Tensor] = {}
         shares.append(float(task.adversarial(number, batch, g1, terms) / (config.weights.adversarial * terms["L_a"])))
-    assert shares == pytest.approx([0.1, 0.5, 1.0, 1.0])
+    assert shares == pytest.approx([0.1, 0.5, 1.0, 1.0, 1.0, 4.0, 4.0])
     assert {"L_a", "L_c", "wasserstein"} <= task.step(150, np.random.default_rng(1)).keys()
 
 

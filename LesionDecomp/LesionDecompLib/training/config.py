@@ -36,6 +36,8 @@ class Schedule:
     :param steps: generator updates.
     :param identity_steps: first steps with L_r and L_n alone, at the first learning rate: E, G1 and G2 learn to copy.
     :param rise_steps: steps from there over which α1 rises to its value, while the critic learns already.
+    :param late_steps: last steps, in which α1 is ``weights.late_adversarial``: with a rate that has fallen, more of it
+        does no harm.
     :param val_every: steps between two looks at the average precision on ``val``; the weights where it was best are
         kept. 0, or a ``val`` without pixel masks: never, the last weights are kept.
     :param patience_steps: end the training where it gained less than ``least_gain`` in so many steps; 0 does not.
@@ -45,10 +47,13 @@ class Schedule:
     steps: Count = 3000
     identity_steps: Steps = 0
     rise_steps: Steps = 0
+    late_steps: Steps = 0
     val_every: Steps = 0
     patience_steps: Steps = 0
     least_gain: Real = 0.005
     judge_steps: Steps = 400
+
+    STAGES: ClassVar[tuple[str, ...]] = ("identity_steps", "rise_steps", "late_steps")  # shares of the steps
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ class Optimizer:
 class Weights:
     """Weights of the loss's terms, and their kind. Equation numbers are those of Yang et al. (ISBI 2021).
 
-    :param adversarial: α1 of equation 5.
+    :param adversarial, late_adversarial: α1 of equation 5, and in the last ``schedule.late_steps``.
     :param reconstruction: α2.
     :param normal: α3.
     :param image: of the image-level term L_m on the lesion decoder.
@@ -116,6 +121,7 @@ class Weights:
     top_fraction: Real = 0.02
     norm_p: Steps = 1
     edge_weighting: bool = False
+    late_adversarial: Real = 0.0
 
 
 @dataclass(frozen=True)
@@ -258,10 +264,10 @@ class LesionConfig:
         def scaled(count: int) -> int:
             return round(count * steps / self.steps)
 
-        copying, rising = scaled(self.schedule.identity_steps), scaled(self.schedule.rise_steps)
+        stages = {key: scaled(getattr(self.schedule, key)) for key in Schedule.STAGES}
         return replace(
             self,
-            schedule=replace(self.schedule, steps=steps, identity_steps=copying, rise_steps=rising),
+            schedule=replace(self.schedule, steps=steps, **stages),
             self_training=replace(self.self_training, start=scaled(self.self_training.start)),
         )
 
@@ -271,12 +277,13 @@ _EQUATIONS = Weights(adversarial=0.5, reconstruction=100.0, normal=100.0, image=
 
 PRESETS: dict[str, LesionConfig] = {
     # Equations 1 to 5 and two decoders, in a width and a resolution that two cores can train until it works: a critic
-    # that cannot go by the lungs' shape, a generator that can copy, then a stronger adversarial term, then a quiet end.
+    # that cannot go by the lungs' shape, a generator that can copy, then a stronger adversarial term, then a quiet end
+    # with one that is stronger again.
     "paper": LesionConfig(
-        schedule=Schedule(steps=14_000, identity_steps=6000, rise_steps=1000, val_every=250),
+        schedule=Schedule(steps=14_000, identity_steps=6000, rise_steps=1000, late_steps=3250, val_every=250),
         batch=Batch(lesion=4, normal=4, painted=0, matched_normals=24, shrink=2),
         optimizer=Optimizer(learning_rate=3e-4, betas=(0.5, 0.9), ema=0.9995),
-        weights=_EQUATIONS,
+        weights=replace(_EQUATIONS, late_adversarial=4.0),
         self_training=SelfTraining(weight=0.0),
         critic=CriticSettings(every=1),
         network=NetworkConfig(norm="none", gated=False, stem=1),
@@ -308,16 +315,16 @@ def load_config(base: Config, file: str | Path | None = None, overrides: list[st
     """
     values = grouped(type(base), read_values(file, overrides))
     if isinstance(base, LesionConfig):
-        values = _copying_scaled(base, values)
+        values = _stages_scaled(base, values)
     # All at once: settings are checked together, whatever their order.
     return change(base, values)
 
 
-def _copying_scaled(base: LesionConfig, values: dict[str, Any]) -> dict[str, Any]:
-    """``values`` with the share of copying steps kept, where other ``steps`` and none of these are asked for."""
+def _stages_scaled(base: LesionConfig, values: dict[str, Any]) -> dict[str, Any]:
+    """``values`` with the shares of a training's stages kept, where other ``steps`` and none of these are asked for."""
     schedule = values.get("schedule")
     steps = schedule.get("steps") if isinstance(schedule, dict) else None
     if not isinstance(schedule, dict) or type(steps) is not int or not 0 < steps < 2**53:
         return values
-    kept = {key: round(getattr(base.schedule, key) * steps / base.steps) for key in ("identity_steps", "rise_steps")}
+    kept = {key: round(getattr(base.schedule, key) * steps / base.steps) for key in Schedule.STAGES}
     return {**values, "schedule": kept | schedule}

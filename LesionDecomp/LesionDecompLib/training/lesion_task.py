@@ -237,14 +237,12 @@ class LesionTask:
         return self.config.weights.painted * total
 
     def adversarial(self, number: int, batch: Batch, g1: torch.Tensor, terms: Terms) -> torch.Tensor:
-        """L_a, equation 4, under α1: rising while D, new to what G1 gives, has nothing to add yet."""
-        config = self.config
+        """L_a, equation 4, under α1."""
         self.critic.requires_grad_(False)
         with mixed_precision(self.device):
             terms["L_a"] = losses.adversarial_loss(self.critic, g1[batch.labeled])
         self.critic.requires_grad_(True)
-        risen = min(1.0, (number + 1 - config.schedule.identity_steps) / max(1, config.schedule.rise_steps))
-        return config.weights.adversarial * risen * terms["L_a"]
+        return adversarial_weight(number, self.config) * terms["L_a"]
 
     def train_critic(self, batch: Batch, g1: torch.Tensor, rng: np.random.Generator, terms: Terms) -> None:
         """Updates of D by equation 3."""
@@ -278,6 +276,15 @@ def learning_rate(number: int, config: LesionConfig) -> float:
     if number < copying:
         return cosine(number, copying, first, first)
     return cosine(number - copying, config.steps - copying, first, config.optimizer.final_learning_rate)
+
+
+def adversarial_weight(number: int, config: LesionConfig) -> float:
+    """α1 at update ``number``: rising while D, new to what G1 gives, has nothing to add yet; another one at the end."""
+    schedule = config.schedule
+    if number >= config.steps - schedule.late_steps:
+        return config.weights.late_adversarial
+    risen = min(1.0, (number + 1 - schedule.identity_steps) / max(1, schedule.rise_steps))
+    return config.weights.adversarial * risen
 
 
 class _CriticLoss(torch.nn.Module):

@@ -21,7 +21,7 @@ from ..models.networks import DecompositionNet
 from ..models.records import HeatDefinition
 from ..progress import Cancel, Progress
 from . import ranks
-from .config import LesionConfig, NetworkConfig
+from .config import LesionConfig, NetworkConfig, Schedule
 from .curves import draw_curves
 from .data.input import slice_input
 from .data.slices import SliceSet
@@ -81,7 +81,7 @@ def train_lesions(
 
         def steps_in(hours: float) -> LesionConfig:
             # Clocked as they are once nothing is merely copied any more.
-            timed = replace(config, schedule=replace(config.schedule, identity_steps=0, rise_steps=0))
+            timed = replace(config, schedule=replace(config.schedule, **dict.fromkeys(Schedule.STAGES, 0)))
             return config.lasting(steps_within(LesionTask(timed, slices, device), hours))
 
         config = record_config(folder, "lesions", config, resume, hours, steps_in)
@@ -315,7 +315,7 @@ def record_config(
 def _steps_of(record: dict[str, Any]) -> dict[str, Any]:
     """The settings of a record that depend on its steps, as :meth:`.config.LesionConfig.lasting` changes them."""
     kept = {
-        "schedule": ("steps", "identity_steps", "rise_steps"),
+        "schedule": ("steps", *Schedule.STAGES),
         "self_training": ("start",),
     }
     steps = {
