@@ -170,11 +170,11 @@ def test_a_worker_that_hangs_is_ended_and_reported(chest_case, tmp_path, stopped
 @pytest.mark.skipif(sys.platform != "linux", reason="a limit on memory that the system keeps")
 @pytest.mark.parametrize("mib", [150, 700])
 def test_a_worker_without_enough_memory_is_reported_and_leaves_nothing(chest_case, parameters, tmp_path, mib):
-    """With 150 MiB Python itself or numpy fails, with 700 torch does; either way the user reads one sentence."""
+    """With 150 MiB Python itself, numpy or scipy fails, with 700 torch does: the user reads one sentence each time."""
     limited = ["sh", "-c", f'ulimit -v {mib * 1024}; exec "$0" "$@"', sys.executable]
     job = SegmentationJob(*chest_case, parameters, python=limited, temporary_folder=tmp_path)
     finish(job)
-    with pytest.raises(LesionDecompError, match=r"^(Segmentation|Loading PyTorch): found ") as caught:
+    with pytest.raises(LesionDecompError, match=r"^(Segmentation|Loading (PyTorch|libraries)): found ") as caught:
         job.result()
     assert "\n" not in str(caught.value) and "Install PyTorch" not in str(caught.value)
     job.close()
