@@ -168,9 +168,13 @@ def test_a_worker_that_hangs_is_ended_and_reported(chest_case, tmp_path, stopped
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a limit on memory that the system keeps")
-@pytest.mark.parametrize("mib", [150, 700])
+@pytest.mark.parametrize("mib", [100, 700])
 def test_a_worker_without_enough_memory_is_reported_and_leaves_nothing(chest_case, parameters, tmp_path, mib):
-    """With 150 MiB Python itself, numpy or scipy fails, with 700 torch does: the user reads one sentence each time."""
+    """With 100 MiB Python itself, numpy or scipy fails, with 700 torch does: the user reads one sentence each time.
+
+    Not from 160 to 180 MiB: there the OpenBLAS of scipy waits for memory for ever while it is loaded, so that a run
+    has to be canceled.
+    """
     limited = ["sh", "-c", f'ulimit -v {mib * 1024}; exec "$0" "$@"', sys.executable]
     job = SegmentationJob(*chest_case, parameters, python=limited, temporary_folder=tmp_path)
     finish(job)
