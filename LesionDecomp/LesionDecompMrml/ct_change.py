@@ -7,13 +7,15 @@ while a slider is dragged: whoever drags asks when it rests.
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from LesionDecompLib.ct.oddity import Oddity
 from LesionDecompLib.io.readers import volume_identity
 
 from .input_nodes import volume_from_node
-from .result_nodes import ResultNodes
+
+if TYPE_CHECKING:
+    from .result_nodes import ResultNodes
 
 CODE = "ct_changed_after_run"
 TEXT = (
@@ -26,7 +28,7 @@ _known: dict[str, tuple[tuple[Any, ...], str]] = {}  # of CT nodes by ID: their 
 
 
 def image_state(node) -> tuple[Any, ...]:
-    """What changes whenever a volume node's voxels do; quick."""
+    """What changes whenever a volume node's voxels do, its dimensions last; empty without voxels; quick."""
     image = node.GetImageData()
     scalars = image.GetPointData().GetScalars() if image is not None else None
     if scalars is None:

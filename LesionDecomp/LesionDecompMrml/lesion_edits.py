@@ -10,6 +10,8 @@ import slicer
 from LesionDecompLib.ct.anatomy import LUNG_LESION, LUNGS, Structure
 from LesionDecompLib.measurement.review import Runs
 
+from .ct_change import image_state
+
 if TYPE_CHECKING:
     from .result_nodes import ResultNodes
 
@@ -154,10 +156,8 @@ def _in_lung_segments(nodes: ResultNodes) -> np.ndarray:
 
 def _fits(nodes: ResultNodes) -> bool:
     """Whether CT, heat and lungs have voxels, on one grid."""
-    images = [node.GetImageData() for node in (nodes.ct, nodes.heatmap, nodes.lungs)]
-    return all(image is not None and image.GetPointData().GetScalars() is not None for image in images) and (
-        len({image.GetDimensions() for image in images}) == 1
-    )
+    states = [image_state(node) for node in (nodes.ct, nodes.heatmap, nodes.lungs)]
+    return all(states) and len({state[-1] for state in states}) == 1
 
 
 def _keep_compared(nodes: ResultNodes, voxels: int) -> int:

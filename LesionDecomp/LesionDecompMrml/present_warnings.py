@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from LesionDecompLib.ct.oddity import Oddity
+from LesionDecompLib.errors import LesionDecompError
 from LesionDecompLib.report.manifest import with_warnings
 
 from .ct_change import change_warning
@@ -34,7 +35,10 @@ def edited_lungs_warning(nodes: ResultNodes, *, named: bool = False) -> Oddity |
     voxels = edited_lung_voxels(nodes)
     if not voxels:
         return None
-    edited_ml = voxels * float(abs(np.linalg.det(world_matrix(nodes.ct, UPDATING)[:3, :3]))) / 1000.0
+    try:
+        edited_ml = voxels * float(abs(np.linalg.det(world_matrix(nodes.ct, UPDATING)[:3, :3]))) / 1000.0
+    except LesionDecompError:  # a CT that has been moved so that nothing can be measured: whoever measures reports it
+        return None
     whose = f"The lung segments of '{nodes.heatmap.GetName()}'" if named else "The lung segments"
     text = (
         f"{whose} were edited by hand since the run ({edited_ml:.2f} mL); heat and measurements are those of the lungs "

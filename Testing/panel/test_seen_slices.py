@@ -377,5 +377,8 @@ def test_edited_lungs_are_warned_of_and_no_apply_replaces_them_unasked(panel, se
         assert edited_lung_voxels(nodes) == 0
     nodes.heatmap.SetAndObserveImageData(heat)
     assert warned()
+    nodes.ct.SetAndObserveTransformNodeID(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLGridTransformNode").GetID())
+    assert not warned()  # nothing can be measured: whoever measures reports it
+    nodes.ct.SetAndObserveTransformNodeID(None)
     write_segment(nodes.segmentation, nodes.ct, LUNGS[1], lungs == 2)
     assert not warned()
