@@ -13,6 +13,7 @@ from LesionDecompLib.ct.oddity import Oddity
 from LesionDecompLib.io.readers import volume_identity
 
 from .input_nodes import volume_from_node
+from .scene_nodes import keep_latest
 
 if TYPE_CHECKING:
     from .result_nodes import ResultNodes
@@ -22,7 +23,6 @@ TEXT = (
     "The CT's voxels have changed since the run (another frame, or a filter in place): lesions and HU are not of one "
     "image. Run LesionDecomp again."
 )
-MOST_KNOWN = 64
 
 _known: dict[str, tuple[tuple[Any, ...], str]] = {}  # of CT nodes by ID: their image's state, the hash of its voxels
 
@@ -59,9 +59,7 @@ def _hash_of(ct) -> str:
 
 
 def _keep(node, state: tuple[Any, ...], voxels: str) -> tuple[tuple[Any, ...], str]:
-    while len(_known) >= MOST_KNOWN:
-        _known.pop(next(iter(_known)))
-    _known[node.GetID()] = state, voxels
+    keep_latest(_known, node, (state, voxels))
     return state, voxels
 
 

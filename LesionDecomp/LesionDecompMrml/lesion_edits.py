@@ -11,11 +11,10 @@ from LesionDecompLib.ct.anatomy import LUNG_LESION, LUNGS, Structure
 from LesionDecompLib.measurement.review import Runs
 
 from .ct_change import image_state
+from .scene_nodes import keep_latest
 
 if TYPE_CHECKING:
     from .result_nodes import ResultNodes
-
-MOST_KNOWN = 64
 
 # Of heatmap nodes by ID: the states of labelmap, lesion segment and lung segments as this module left them. A segment
 # may lag behind the labelmap while a slider is dragged; as long as its state is this one, nobody has edited it.
@@ -48,10 +47,8 @@ class Edit:
 
 def remember_written(nodes: ResultNodes) -> None:
     """Labelmap and segment are as this module wants them: what differs from now on is an edit."""
-    while len(_written) >= MOST_KNOWN:
-        _written.pop(next(iter(_written)))
     segments = _segment_state(nodes.segmentation), _lungs_state(nodes.segmentation)
-    _written[nodes.heatmap.GetID()] = _labelmap_state(nodes.lesions), *segments
+    keep_latest(_written, nodes.heatmap, (_labelmap_state(nodes.lesions), *segments))
 
 
 def is_edited(nodes: ResultNodes) -> bool:
@@ -161,9 +158,7 @@ def _fits(nodes: ResultNodes) -> bool:
 
 
 def _keep_compared(nodes: ResultNodes, voxels: int) -> int:
-    while len(_compared) >= MOST_KNOWN:
-        _compared.pop(next(iter(_compared)))
-    _compared[nodes.heatmap.GetID()] = _all_lungs_state(nodes), voxels
+    keep_latest(_compared, nodes.heatmap, (_all_lungs_state(nodes), voxels))
     return voxels
 
 

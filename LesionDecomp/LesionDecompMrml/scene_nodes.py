@@ -4,6 +4,7 @@ from __future__ import annotations
 
 THRESHOLD = "LesionDecomp.threshold"  # attribute that a result's heatmap has, and no other volume
 OUTPUT = "LesionDecomp.output"  # attribute of volumes that results are written into: which output
+MOST_KNOWN = 64
 
 
 def nodes_of_class(scene, class_name: str) -> list:
@@ -31,3 +32,10 @@ def scalar_volumes(scene) -> list:
         for node in nodes_of_class(scene, "vtkMRMLScalarVolumeNode")
         if node.GetClassName() == "vtkMRMLScalarVolumeNode"
     ]
+
+
+def keep_latest(known: dict, node, value) -> None:
+    """Keep what is known about a node, by its ID, and forget the oldest of many: nodes leave scenes unnoticed."""
+    while len(known) >= MOST_KNOWN:
+        known.pop(next(iter(known)))
+    known[node.GetID()] = value
