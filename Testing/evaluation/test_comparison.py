@@ -213,9 +213,10 @@ def test_the_command_writes_figures_table_and_pictures(slices, bundles, tmp_path
     for name in ("pr_curves.png", "dice_thresholds.png", "examples.png"):
         with Image.open(tmp_path / name) as picture:
             assert picture.width > 400 and len(picture.convert("L").getcolors(1 << 16)) > 10
-    assert (
-        "| grey (floor) |" in (tmp_path / "table.md").read_text("utf-8") and "grey (floor)" in capsys.readouterr().out
-    )
+    table = (tmp_path / "table.md").read_text("utf-8")
+    assert "| grey (floor) |" in table and "grey (floor)" in capsys.readouterr().out
+    assert set(results["trainings"]) == {"classifier", "va-gan", "biomarker"}
+    assert all(f"| {name} | 0 | {row['steps']} | " in table for name, row in results["trainings"].items())
     assert main([*arguments, "-o", str(tmp_path)]) == 1
     assert "--overwrite" in capsys.readouterr().err
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from LesionDecompLib.errors import Cancelled
 from LesionDecompLib.evaluation import figures
+from LesionDecompLib.evaluation.trainings import trainings_of
 from LesionDecompLib.training import curves
 from LesionDecompLib.training.config import PRESETS, load_config
 from LesionDecompLib.training.data.slices import SliceSet
@@ -104,8 +105,20 @@ def test_a_broken_run_keeps_its_best(tmp_path):
     asked = iter([False] * 7 + [True])
     with pytest.raises(Cancelled):
         train(Counter(), tmp_path, steps=30, seed=0, ema=0, watch=peak_at(4), cancelled=lambda: next(asked))
+    before = log_rows(tmp_path / "log.csv")
+    _last_row_took(tmp_path / "log.csv", seconds=1000)
     network = train(Counter(), tmp_path, steps=30, seed=0, ema=0, watch=peak_at(4), resume=True)
     assert float(network.weight) == 4
+    seconds = [float(row["seconds"]) for row in log_rows(tmp_path / "log.csv")]
+    assert seconds == sorted(seconds) and 1000 <= seconds[len(before)] < 1500, "a resumed run forgot its time"
+
+
+def _last_row_took(log: Path, seconds: float) -> None:
+    *rows, last = log_rows(log)
+    with open(log, "w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, list(last))
+        writer.writeheader()
+        writer.writerows([*rows, last | {"seconds": str(seconds)}])
 
 
 @pytest.mark.slow
@@ -175,18 +188,29 @@ def test_a_floor_is_a_line_in_the_picture_of_what_it_is_the_floor_of(tmp_path, m
 def test_trainings_are_drawn_along_their_steps(tmp_path, monkeypatch):
     figures_drawn = []
     monkeypatch.setattr(figures, "save_figure", lambda figure, picture: figures_drawn.append(figure))
+    logs = {
+        "a": "step,seconds,val_AP,val_AP_floor\n5,9,,\n10,18,0.1,0.25\n20,5400,0.3,0.25\n",
+        "b": "step,seconds,val_AP,val_AP_floor\n10,18,0.2,0.25\n20,36,0.4,0.25\n25,720,,\n",
+        "c": "step,seconds,loss\n20,360,1\n",
+        "d": None,
+    }
     bundles = []
-    for name, heights in (("a", (0.1, 0.3)), ("b", (0.2, 0.4)), ("c", None)):
+    for name, log in logs.items():
         (tmp_path / name / "bundle").mkdir(parents=True)
-        if heights is not None:
-            rows = "".join(f"{step},{height},0.25\n" for step, height in zip((10, 20), heights, strict=True))
-            (tmp_path / name / "log.csv").write_text("step,val_AP,val_AP_floor\n5,,\n" + rows, "utf-8")
+        if log is not None:
+            (tmp_path / name / "log.csv").write_text(log, "utf-8")
         bundles.append(SimpleNamespace(path=tmp_path / name / "bundle", name=name))
-    assert figures.draw_trainings(bundles, tmp_path / "picture.png")
+    trainings = trainings_of(bundles)
+    assert trainings == {
+        "a": {"steps": 20, "hours": 1.5, "curve": [[10, 0.1], [20, 0.3]], "floor": 0.25},
+        "b": {"steps": 25, "hours": 0.2, "curve": [[10, 0.2], [20, 0.4]], "floor": 0.25},
+        "c": {"steps": 20, "hours": 0.1},
+    }
+    assert figures.draw_trainings(trainings, tmp_path / "picture.png")
     a, b, floor = figures_drawn[0].axes[0].lines
     np.testing.assert_array_equal(a.get_xydata(), [[10, 0.1], [20, 0.3]])
     assert b.get_label() == "b" and set(floor.get_ydata()) == {0.25}
-    assert not figures.draw_trainings(bundles[2:], tmp_path / "picture.png") and len(figures_drawn) == 1
+    assert not figures.draw_trainings({"c": trainings["c"]}, tmp_path / "picture.png") and len(figures_drawn) == 1
 
 
 def test_ways_to_give_heat_are_those_the_decoders_have():

@@ -67,6 +67,7 @@ def _slices(args: argparse.Namespace, output: Path) -> dict[str, Any]:
     from ..evaluation import figures  # not before: --help answers at once
     from ..evaluation.comparison import evaluate_localizers
     from ..evaluation.localizers import localizers_of
+    from ..evaluation.trainings import trainings_of
     from ..models.device import choose_device
     from ..training.data.slices import SliceSet, read_index
     from . import print_line
@@ -86,7 +87,8 @@ def _slices(args: argparse.Namespace, output: Path) -> dict[str, Any]:
     figures.draw_precision_recall(comparison, results, output / figures.PR_NAME)
     figures.draw_dice(comparison, results, output / figures.DICE_NAME)
     figures.draw_examples(comparison, localizers, output / figures.EXAMPLES_NAME)
-    figures.draw_trainings(bundles, output / figures.TRAININGS_NAME)
+    results["trainings"] = trainings_of(bundles)
+    figures.draw_trainings(results["trainings"], output / figures.TRAININGS_NAME)
     figures.write_table(results, output / figures.TABLE_NAME)
     print_line((output / figures.TABLE_NAME).read_text("utf-8").rstrip())
     return results

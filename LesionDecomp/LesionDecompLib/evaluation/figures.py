@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,9 @@ from typing import Any
 import numpy as np
 
 from ..io.atomic import write_bytes, write_text
-from ..models.bundle import ModelBundle
 from ..training.data.slices import SliceSet, lung_crops
 from ..training.heat_scale import MASKS
-from ..training.loop import LOG_NAME, log_rows
-from ..training.val_precision import CHIEF, FLOOR
+from ..training.val_precision import CHIEF
 from .comparison import Comparison
 from .localizers import FLOORS, Localizer
 
@@ -103,25 +101,23 @@ def draw_examples(
     save_figure(figure, picture)
 
 
-def draw_trainings(bundles: Sequence[ModelBundle], picture: Path) -> bool:
-    """Average precision on ``val`` along the steps of the runs that the bundles lie in, and the floor.
+def draw_trainings(trainings: Mapping[str, Mapping[str, Any]], picture: Path) -> bool:
+    """Average precision on ``val`` along the steps of each training, and the floor.
 
-    :return: False where no run's log holds it: nothing is drawn then.
+    :param trainings: as :func:`.trainings.trainings_of` gives them.
+    :return: False where none looked at ``val``: nothing is drawn then.
     """
     from matplotlib.figure import Figure  # an extra, slow to import
 
-    figure = Figure(figsize=(7.5, 5), layout="constrained")
-    axes, floors = figure.subplots(), set()
-    for bundle in bundles:
-        log = bundle.path.parent / LOG_NAME
-        rows = [row for row in log_rows(log) if row.get(CHIEF)] if log.is_file() else []
-        if rows:
-            axes.plot([int(row["step"]) for row in rows], [float(row[CHIEF]) for row in rows], label=bundle.name, lw=1)
-            floors.add(rows[-1][CHIEF + FLOOR])
-    if not axes.lines:
+    watched = {name: row for name, row in trainings.items() if "curve" in row}
+    if not watched:
         return False
-    for floor in floors:
-        axes.axhline(float(floor), color="0.5", linestyle="--", linewidth=1, label="blurred gray")
+    figure = Figure(figsize=(7.5, 5), layout="constrained")
+    axes = figure.subplots()
+    for name, row in watched.items():
+        axes.plot(*zip(*row["curve"], strict=True), label=name, lw=1)
+    for floor in {row["floor"] for row in watched.values()}:
+        axes.axhline(floor, color="0.5", linestyle="--", linewidth=1, label="blurred gray")
     axes.set(xlabel="updates", ylabel="average precision on val", ylim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7)
@@ -170,7 +166,7 @@ def write_table(results: dict[str, Any], file: Path) -> None:
     lines.append(
         f"| one reader against another ({pairs}) | – | – | – | – | {results['human']['mean']['dice']:.3f} | – | – | – |"
     )
-    lines += _seeds_table(results.get("seeds", {}))
+    lines += _seeds_table(results.get("seeds", {})) + _trainings_table(results)
     write_text(file, "\n".join(lines) + "\n", STAGE)
 
 
@@ -184,6 +180,24 @@ def _seeds_table(seeds: dict[str, Any]) -> list[str]:
         lines.append(
             f"| {name} | {len(row['rows'])} | {precision['mean']:.3f} ± {precision['sd']:.3f} | "
             f"{precision['least']:.3f} – {precision['most']:.3f} | {dice['mean']:.3f} ± {dice['sd']:.3f} |"
+        )
+    return lines
+
+
+def _trainings_table(results: dict[str, Any]) -> list[str]:
+    """Lines of how the rows were trained; none where no run's log is there."""
+    trainings = results.get("trainings", {})
+    if not trainings:
+        return []
+    bundles = [entry["bundle"] for entry in results["methods"].values() if "bundle" in entry]
+    of_names = {bundle["name"]: bundle for bundle in bundles}
+    lines = ["", "| trained | seed | steps | hours | weights of step | AP on val |", "|---|---|---|---|---|---|"]
+    for name, training in trainings.items():
+        bundle = of_names.get(name, {})
+        precision = f"{bundle[CHIEF]:.3f}" if CHIEF in bundle else "–"
+        lines.append(
+            f"| {name} | {bundle.get('seed', '–')} | {training['steps']:,} | {training['hours']:.1f} | "
+            f"{bundle.get('best_step', training['steps']):,} | {precision} |"
         )
     return lines
 

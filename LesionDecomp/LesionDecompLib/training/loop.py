@@ -306,13 +306,14 @@ class _Log:
         self.values = pending  # since the last row
         if start and path.exists():
             self.rows = [row for row in log_rows(path) if int(row["step"]) <= start]
+        self.seconds_before = float(self.rows[-1].get("seconds") or 0) if self.rows else 0.0
 
     def add(self, values: dict[str, float]) -> None:
         for key, value in values.items():
             self.values.setdefault(key, []).append(float(value))
 
     def write(self, step: int, seconds: float) -> None:
-        row = {"step": str(step), "seconds": f"{seconds:.1f}"}
+        row = {"step": str(step), "seconds": f"{self.seconds_before + seconds:.1f}"}
         row |= {key: f"{np.mean(values):.6g}" for key, values in self.values.items()}
         self.rows.append(row)
         self.values = {}
