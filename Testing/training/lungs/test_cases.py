@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK
 from LesionDecompLib.errors import LesionDecompError
+from LesionDecompLib.training.data.labels import read_slice_labels
 from LesionDecompLib.training.lungs.caselist import IgnoredBox, LungCase, cases_in, chosen, read_cases, read_ignored
 from LesionDecompLib.training.lungs.cases import read_patient, read_patients
 
@@ -150,6 +151,14 @@ def test_the_tables_fit_the_data(data_folder):
         reader.ReadImageInformation()
         shape = reader.GetSize()
         assert all(last < n for last, n in zip(box.box[1::2], shape, strict=True))
+
+
+@pytest.mark.parametrize("table", ["lung_ct_more.csv", "lung_ct_normal.csv"])
+def test_the_heat_is_trained_on_no_patient_that_models_are_judged_by(table):
+    cases = {case.name.split("/")[-1]: case for case in read_cases(TABLES / "cases.csv")}
+    listed = set(read_slice_labels(TABLES.parent / "heat_training" / table))
+    assert listed and listed <= set(cases)
+    assert not [name for name in listed if "landmarks" in cases[name].tags]
 
 
 def test_a_patient_of_the_data_is_read(data_folder):
