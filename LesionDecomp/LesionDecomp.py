@@ -293,7 +293,7 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
         result, parameters = self.result(heatmapNode), self.getParameterNode()
         result.set_threshold(threshold, minimumVolumeMl, with_statistics=withStatistics)
         if parameters.heatmap == heatmapNode:
-            parameters.threshold, parameters.minimumVolumeMl = result.threshold, result.minimum_volume_ml
+            parameters.threshold, parameters.minimumVolumeMl = result.nodes.on_sliders
         return result.nodes
 
     def compareResults(self, earlier, later, **listeners):

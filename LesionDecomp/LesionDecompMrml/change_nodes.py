@@ -72,9 +72,9 @@ class ChangeNodes:
 
 
 def write_change_nodes(earlier: ResultNodes, later: ResultNodes, found: FoundChange, compared: str) -> ChangeNodes:
-    """Write a comparison into the scene, all of it or nothing; an earlier comparison of the later one is replaced.
+    """Write a comparison into the scene; an earlier comparison of the later one is replaced.
 
-    Both results stay as they are.
+    Both results stay as they are. Where it fails, no new node stays.
 
     :param compared: what they were when they were compared, see :func:`~.comparison_state.compared_states`.
     """
@@ -98,7 +98,9 @@ def write_change_nodes(earlier: ResultNodes, later: ResultNodes, found: FoundCha
         heatmap.SetNodeReferenceID(EARLIER, earlier.heatmap.GetID())
     except BaseException:
         for node in added:
-            scene.RemoveNode(node)
+            display = node.GetDisplayNode() if node.IsA("vtkMRMLDisplayableNode") else None
+            for new in filter(None, (node, display)):
+                scene.RemoveNode(new)
         raise
     finally:
         scene.EndState(slicer.vtkMRMLScene.BatchProcessState)

@@ -8,7 +8,7 @@ import math
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from .result_nodes import RUN, ResultNodes
+from .result_nodes import RUN, ResultNodes, complete_result
 from .review import REVIEW
 
 if TYPE_CHECKING:
@@ -48,12 +48,12 @@ def differences(change: ChangeNodes, earlier: ResultNodes | None, later: ResultN
     """
     then = _states(change)
     sentences = []
-    if earlier is not None:
+    compared = later.heatmap.GetNodeReference(EARLIER)
+    if earlier is not None and compared != earlier.heatmap:
         name = earlier_name(change, later)
-        if later.heatmap.GetNodeReference(EARLIER) == earlier.heatmap:
-            sentences += _changes(then.get("earlier"), state_of(earlier))
-        else:
-            sentences.append(f"It was made with '{name}'." if name else "It was made with another result.")
+        sentences.append(f"It was made with '{name}'." if name else "It was made with another result.")
+    elif (made_with := complete_result(compared)) is not None:
+        sentences += _changes(then.get("earlier"), state_of(made_with))
     return sentences + _changes(then.get("later"), state_of(later))
 
 

@@ -145,10 +145,10 @@ def _mask_from_segments(segmentation, ct, segments: Sequence[str] | None) -> Lun
         inside = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segment_id, ct)
         if inside is not None:
             mask[inside != 0] = label if known else 1
-    return LungMask(mask, tuple(beyond_warnings(segmentation.GetName(), _share_beyond(segmentation, chosen, ct))))
+    return LungMask(mask, tuple(beyond_warnings(segmentation.GetName(), share_beyond(segmentation, chosen, ct))))
 
 
-def _share_beyond(segmentation, segments: Sequence[str], ct) -> float:
+def share_beyond(segmentation, segments: Sequence[str], ct) -> float:
     """Share of the voxels of some segments, on their own grids, whose middle lies beyond the CT."""
     parent, matrix = segmentation.GetParentTransformNode(), vtk.vtkMatrix4x4()
     if parent is not None:

@@ -1,7 +1,9 @@
-"""The warnings of a result as it is now: those of its run, and what of the scene has changed since."""
+"""The warnings of a result as it is now: what of the scene has changed since its run, what of its review and its
+regions could not be applied, and those of the run."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,14 +19,17 @@ from .result_nodes import UPDATING, ResultNodes
 LUNGS_EDITED = "lungs_edited_after_run"
 
 
-def warnings_now(nodes: ResultNodes) -> list[str]:
-    """What has changed since the run, and the run's own warnings."""
-    return [*_since_run(nodes), *nodes.warnings]
+def warnings_now(nodes: ResultNodes, measured: Sequence[str] = ()) -> list[str]:
+    """What has changed since the run, what was odd when its nodes were measured now, and the run's own warnings.
+
+    :param measured: warnings of review and regions.
+    """
+    return [*_since_run(nodes, measured), *nodes.warnings]
 
 
-def with_present_warnings(manifest: dict[str, Any], nodes: ResultNodes) -> dict[str, Any]:
-    """A run's manifest, and before its warnings what has changed since."""
-    return with_warnings(manifest, _since_run(nodes))
+def with_present_warnings(manifest: dict[str, Any], nodes: ResultNodes, measured: Sequence[str]) -> dict[str, Any]:
+    """A run's manifest, and before its warnings the others of :func:`warnings_now`."""
+    return with_warnings(manifest, [text for text in _since_run(nodes, measured) if isinstance(text, Oddity)])
 
 
 def edited_lungs_warning(nodes: ResultNodes, *, named: bool = False) -> Oddity | None:
@@ -47,5 +52,7 @@ def edited_lungs_warning(nodes: ResultNodes, *, named: bool = False) -> Oddity |
     return Oddity(text, LUNGS_EDITED, edited_ml, 0.0)
 
 
-def _since_run(nodes: ResultNodes) -> list[Oddity]:
-    return [warning for warning in (change_warning(nodes), edited_lungs_warning(nodes)) if warning is not None]
+def _since_run(nodes: ResultNodes, measured: Sequence[str]) -> list[str]:
+    changed = [warning for warning in (change_warning(nodes), edited_lungs_warning(nodes)) if warning is not None]
+    known = nodes.warnings  # the run may have known of the same
+    return [*changed, *(text for text in measured if text not in known)]

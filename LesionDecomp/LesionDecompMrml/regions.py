@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import slicer
 import vtk
-from LesionDecompLib.ct.lattice import as_labels, labels_on_grid
+from LesionDecompLib.ct.lattice import as_labels, beyond_warnings, labels_on_grid
 from LesionDecompLib.errors import LesionDecompError
 from LesionDecompLib.measurement.definitions import REGION_MEASUREMENTS
 from LesionDecompLib.measurement.live import Lesions
@@ -21,7 +22,7 @@ from LesionDecompLib.measurement.region_rows import (
 )
 from LesionDecompLib.measurement.regions import STAGE, GivenRegions
 
-from .input_nodes import segments_of, volume_from_node, world_matrix
+from .input_nodes import segments_of, share_beyond, volume_from_node, world_matrix
 from .live_result import LiveResult
 from .result_nodes import ResultNodes
 from .statistics_table import fill_with_texts, result_table
@@ -44,7 +45,7 @@ def choose_regions(heatmap, node) -> None:
 
 
 def given_regions(node, ct) -> GivenRegions:
-    """Regions of a node on the CT's grid; segments may overlap.
+    """Regions of a node on the CT's grid, with a warning where they reach beyond the CT; segments may overlap.
 
     :param node: a segmentation of any geometry, or a labelmap on the CT's lattice.
     :raises LesionDecompError: nothing in it, or a labelmap on another lattice.
@@ -53,12 +54,15 @@ def given_regions(node, ct) -> GivenRegions:
     if node.IsA("vtkMRMLSegmentationNode"):
         if not segments_of(node):
             raise LesionDecompError(STAGE, f"'{node.GetName()}' without segments", "at least one segment")
-        return GivenRegions.of_masks(_masks(node, ct), shape, _sha256)
+        beyond = share_beyond(node, [segment_id for segment_id, _ in segments_of(node)], ct)
+        given = GivenRegions.of_masks(_masks(node, ct), shape, _sha256)
+        return replace(given, warnings=tuple(beyond_warnings(node.GetName(), beyond)))
     if node.GetImageData() is None or node.GetImageData().GetPointData().GetScalars() is None:
         raise LesionDecompError(STAGE, f"'{node.GetName()}' without voxels", "a labelmap of regions")
     labels = as_labels(slicer.util.arrayFromVolume(node), STAGE)
-    array, _outside = labels_on_grid(labels, world_matrix(node, STAGE), volume_from_node(ct, copy=False), STAGE)
-    return GivenRegions(array, _color_names(node, array), _sha256(array))
+    array, beyond = labels_on_grid(labels, world_matrix(node, STAGE), volume_from_node(ct, copy=False), STAGE)
+    warnings = tuple(beyond_warnings(node.GetName(), beyond))
+    return GivenRegions(array, _color_names(node, array), _sha256(array), warnings=warnings)
 
 
 class LiveRegions:

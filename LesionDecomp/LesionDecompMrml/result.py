@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -165,13 +166,14 @@ class Result:
         return self.live.review.lesions(self.review, self.threshold, self.minimum_volume_ml)
 
     def warnings(self) -> list[str]:
-        """What looked wrong to the run, a CT that has changed since, and decisions whose place holds no heat."""
-        warnings = warnings_now(self.nodes)
-        try:
+        """What looked wrong to the run, what has changed since, decisions whose place holds no heat, and regions that
+        do not meet the lungs."""
+        odd: list[str] = []
+        with suppress(LesionDecompError):  # nodes that no longer fit: whoever shows their lesions reports it
             placed = self.live.review.placed(self.review) if self.nodes.heatmap.GetAttribute(REVIEW) else None
-        except LesionDecompError:  # nodes that no longer fit: whoever shows their lesions reports it
-            return warnings
-        return warnings if placed is None else [*warnings, *placed.warnings]
+            odd += [] if placed is None else placed.warnings
+            odd += self._live_regions().tallies.warnings if self.regions_node is not None else []
+        return warnings_now(self.nodes, odd)
 
     def decide(self, decision: str, voxel: tuple[int, int, int], threshold: float | None = None) -> Lesions:
         """Accept, reject or add the lesion at a voxel of the axial stack (z, y, x); everything follows.
@@ -274,10 +276,13 @@ class Result:
 
         :raises LesionDecompError: regions without a structure, or on another grid.
         """
+        return self._live_regions().at(self.lesions() if lesions is None else lesions)
+
+    def _live_regions(self) -> LiveRegions:
         live = self.live
         if self._regions is None or not self._regions.is_of(live):
             self._regions = LiveRegions(live)
-        return self._regions.at(self.lesions() if lesions is None else lesions)
+        return self._regions
 
     def update_region_table(self, *, make: bool = False):
         """Update the table node with the regions, if there is one.

@@ -23,6 +23,7 @@ from LesionDecompLib.measurement.region_rows import (
     write_regions_csv,
 )
 from LesionDecompLib.measurement.review import Review
+from LesionDecompLib.measurement.reviewed import PlacedReview
 from LesionDecompLib.measurement.statistics import RegionStatistics, statistics_csv, write_statistics_csv
 from LesionDecompLib.report.manifest import manifest_of_lesions, manifest_text
 from LesionDecompLib.report.methods import methods_text
@@ -33,14 +34,14 @@ from .input_nodes import volume_from_node
 from .present_warnings import warnings_now, with_present_warnings
 from .regions import chosen_regions, given_regions
 from .result_nodes import ResultNodes
-from .review import REVIEW, recorded_review
+from .review import REVIEW, recorded_review, review_of
 
 STAGE = "Exporting the result"
 
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """A result's arrays, ``(k, j, i)`` on the CT's grid, and what they measure."""
+    """A result's arrays, ``(k, j, i)`` on the CT's grid, what they measure, and what was odd about that."""
 
     volume: Volume
     heat: np.ndarray
@@ -51,6 +52,7 @@ class Measured:
     regions_sha256: str
     review: Review | None
     model: ModelMeasurements | None
+    warnings: list[str]
 
 
 def measure(nodes: ResultNodes) -> Measured:
@@ -72,16 +74,18 @@ def measure(nodes: ResultNodes) -> Measured:
     tallies = RegionTallies.of(live, view.to_axial(given.labels) if given is not None else None, given)
     sha256 = given.sha256 if given is not None else ""
     review = recorded_review(nodes) if nodes.heatmap.GetAttribute(REVIEW) else None
-    model = None
+    model, odd = None, tallies.warnings
     if review is not None:
+        odd = [*PlacedReview.of(live, view, review_of(nodes)).warnings, *odd]
         own = live.at(nodes.threshold, nodes.minimum_volume_ml)
         model = ModelMeasurements(own.statistics(), tallies.at(own))
-    return Measured(volume, heat, lungs, lesions, found.statistics(), tallies.at(found), sha256, review, model)
+    return Measured(volume, heat, lungs, lesions, found.statistics(), tallies.at(found), sha256, review, model, odd)
 
 
 def statistics_text(nodes: ResultNodes) -> str:
     """The measurements for the clipboard: a header and one line for each region, cells separated by tabs."""
-    return statistics_csv(measure(nodes).statistics, warnings_now(nodes), delimiter="\t")
+    found = measure(nodes)
+    return statistics_csv(found.statistics, warnings_now(nodes, found.warnings), delimiter="\t")
 
 
 def write_statistics(nodes: ResultNodes, path: str | Path) -> None:
@@ -89,7 +93,8 @@ def write_statistics(nodes: ResultNodes, path: str | Path) -> None:
 
     :raises LesionDecompError: it cannot be written.
     """
-    write_statistics_csv(path, measure(nodes).statistics, warnings_now(nodes))
+    found = measure(nodes)
+    write_statistics_csv(path, found.statistics, warnings_now(nodes, found.warnings))
 
 
 def write_regions(nodes: ResultNodes, path: str | Path) -> None:
@@ -97,7 +102,8 @@ def write_regions(nodes: ResultNodes, path: str | Path) -> None:
 
     :raises LesionDecompError: it cannot be written.
     """
-    write_regions_csv(path, measure(nodes).regions, warnings_now(nodes))
+    found = measure(nodes)
+    write_regions_csv(path, found.regions, warnings_now(nodes, found.warnings))
 
 
 def methods(nodes: ResultNodes) -> str:
@@ -142,7 +148,7 @@ def _manifest(nodes: ResultNodes, found: Measured) -> dict[str, Any]:
             found.review,
             found.model,
         )
-        return with_present_warnings(manifest, nodes)
+        return with_present_warnings(manifest, nodes, found.warnings)
     except (ValueError, KeyError, TypeError) as error:
         found_text = f"a report that cannot be read in '{nodes.report.GetName()}'"
         raise LesionDecompError(STAGE, found_text, expected, "Run LesionDecomp again.") from error

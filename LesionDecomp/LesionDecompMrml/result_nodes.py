@@ -69,6 +69,11 @@ class ResultNodes:
         return float(self.heatmap.GetAttribute(MINIMUM_VOLUME))
 
     @property
+    def on_sliders(self) -> tuple[float, float]:
+        """Both as the panel's sliders can show them; a script may have taken any."""
+        return min(max(self.threshold, 0.01), 1.0), min(max(self.minimum_volume_ml, 0.0), 10.0)
+
+    @property
     def warnings(self) -> list[str]:
         """Warnings of the run; none where the result has lost its report."""
         try:

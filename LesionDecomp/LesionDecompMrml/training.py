@@ -61,29 +61,29 @@ def watch(
     on_progress: Callable[[TrainingRun], object] | None = None,
     on_end: Sequence[Callable[[TrainingRun], object] | None] = (),
 ) -> None:
-    """Poll a training until it ends, and report its progress.
+    """Poll a training until it ends, and report its progress; also to a script that waits for it.
 
     :param every: ``every(callback)`` calls back regularly and returns a function that stops it.
     """
     reported = None
 
-    def look() -> None:
+    def report() -> None:
         nonlocal reported
-        if run.is_running:
-            run.poll()
         now = (run.state, run.stage, run.step)
         if reported != now:
             reported = now
             if on_progress is not None:
                 on_progress(run)
         if not run.is_running:
+            run.listener = None
             stop()
             logging.info(f"LesionDecomp: training {run.state}" + (f": {run.error}" if run.error else ""))
             for listener in on_end:
                 if listener is not None:
                     listener(run)
 
-    stop = every(look)
+    run.listener = report
+    stop = every(run.poll)
 
 
 def show_curves(run: TrainingRun):

@@ -9,7 +9,8 @@ import slicer
 from slicer.i18n import tr as _
 
 from .file_dialogs import ask_save_path
-from .packages import install_for_dicom_seg
+from .installation import install_packages, installing_in_words, is_installing
+from .packages import can_write_dicom_seg, install_for_dicom_seg
 from .signals import connect
 
 BUTTONS = ("copyButton", "saveCsvButton", "saveRegionsButton", "saveReportButton", "saveManifestButton")
@@ -50,11 +51,9 @@ class ExportSection:
         for name in REPORTED:
             getattr(self._ui, name).enabled = reported
         dicom = reported and is_from_dicom(nodes.ct)
-        self._ui.saveDicomButton.enabled = dicom
+        self._ui.saveDicomButton.enabled = dicom and not is_installing()
         self._ui.saveDicomButton.toolTip = (
-            _("Save lungs and lesions as a DICOM segmentation in the CT's study; it names the patient, as the CT does.")
-            if dicom or nodes is None
-            else _("Only for a CT that was loaded with the DICOM module, whose study the segmentation then joins.")
+            installing_in_words() if is_installing() else _dicom_words(dicom or not nodes)
         )
 
     def cleanup(self) -> None:
@@ -86,10 +85,7 @@ class ExportSection:
             open_in_browser(path)
 
     def _on_dicom(self, _checked: bool = False) -> None:
-        ready = False
-        with slicer.util.tryWithErrorDisplay(_("The required Python package could not be installed.")):
-            ready = install_for_dicom_seg()
-        if ready:
+        if can_write_dicom_seg() or install_packages(self._logic, install_for_dicom_seg):
             title = _("Save the DICOM segmentation")
             self._save(title, "segmentation.dcm", "DICOM (*.dcm)", lambda r, path: r.write_dicom_segmentation(path))
 
@@ -109,6 +105,14 @@ class ExportSection:
             _("Saved {name} in {folder}.").format(name=path.name, folder=path.parent) if done else ""
         )
         return path if done else None
+
+
+def _dicom_words(possible: bool) -> str:
+    if possible:
+        return _(
+            "Save lungs and lesions as a DICOM segmentation in the CT's study; it names the patient, as the CT does."
+        )
+    return _("Only for a CT that was loaded with the DICOM module, whose study the segmentation then joins.")
 
 
 def open_in_browser(path: Path) -> None:

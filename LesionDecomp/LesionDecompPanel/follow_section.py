@@ -24,7 +24,8 @@ class FollowSection(JobSection):
     def __init__(self, ui, logic, nodes) -> None:
         super().__init__(ui, logic, ui.compareButton, ui.compareProgressBar)
         self._nodes = nodes
-        self._text = ""
+        self._text = ""  # how the latest comparison ended
+        self._about: tuple[str, ...] = ()  # IDs of the heatmaps that it was of
         connect(ui.changeShowButton, "clicked(bool)", self._on_show)
         connect(ui.changeTableButton, "clicked(bool)", self._on_table)
         connect(ui.changeTrendButton, "clicked(bool)", self._on_trend)
@@ -47,7 +48,9 @@ class FollowSection(JobSection):
         for name in VIEWS:
             getattr(ui, name).enabled = change is not None and not outdated
         if not running:
-            ui.compareLabel.text = self._text or self._summary(change, outdated)
+            if self._about != self._pair():
+                self._text = ""
+            ui.compareLabel.text = " ".join(filter(None, (self._text, self._summary(change, outdated))))
 
     def _readiness(self) -> tuple[bool, str]:
         if self.is_running:
@@ -64,6 +67,9 @@ class FollowSection(JobSection):
     def _earlier(self):
         heatmap = self._parameters.earlierHeatmap if self._parameters is not None else None
         return complete_result(heatmap) if heatmap is not None else None
+
+    def _pair(self) -> tuple[str, ...]:
+        return tuple(nodes.heatmap.GetID() for nodes in (self._nodes(), self._earlier()) if nodes is not None)
 
     def _change(self):
         from LesionDecompMrml.change_nodes import change_of  # not before: Slicer starts without it
@@ -96,7 +102,7 @@ class FollowSection(JobSection):
             return
         from LesionDecompLib.errors import LesionDecompError  # not before: Slicer starts without it
 
-        self._text = ""
+        self._text, self._about = "", self._pair()
         try:
             self.current = self._logic.compareResults(
                 self._earlier().heatmap,

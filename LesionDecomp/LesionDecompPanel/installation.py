@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import slicer
 from slicer.i18n import tr as _
@@ -20,10 +21,11 @@ def installing_in_words() -> str:
     return _("Python packages are being installed. Wait until this has ended.")
 
 
-def install_packages(logic) -> bool:
+def install_packages(logic, install: Callable[[], bool] | None = None) -> bool:
     """Install what is missing, after asking. It may take minutes, in which Qt's events go on; the panel shows it.
 
     :param logic: of the module.
+    :param install: does it, and says whether everything is there now; None installs what a run needs.
     :return: whether everything is there; if not, the user knows why.
     """
     if is_installing():
@@ -32,7 +34,7 @@ def install_packages(logic) -> bool:
     _under_way.append(True)
     try:
         logic.getParameterNode().Modified()  # the panel looks at everything anew
-        return logic.installMissingPackages()
+        return logic.installMissingPackages() if install is None else install()
     except Exception as error:
         logging.exception("LesionDecomp: packages could not be installed")
         slicer.util.errorDisplay(_("The required Python packages could not be installed.") + f"\n\n{error}")

@@ -30,6 +30,7 @@ RESULT_CONTROLS = (
     "fullTableButton",
     "volumePlotButton",
     "areaPlotButton",
+    "regionsSelector",
 )
 SLIDERS = ("threshold", "minimumVolumeMl")
 # Parameters that lesions and views depend on.
@@ -49,11 +50,10 @@ class LookSection:
 
     :param ui: the panel's controls.
     :param logic: of the module.
-    :param recompute: called as ``recompute(nodes)`` to run again on a result's CT with its edited lungs.
     """
 
-    def __init__(self, ui, logic, recompute) -> None:
-        self._ui, self._logic, self._recompute = ui, logic, recompute
+    def __init__(self, ui, logic) -> None:
+        self._ui, self._logic = ui, logic
         self._parameters: Any = None
         self._shown: Any = None  # the state (see _state) that the scene shows
         self._with_surfaces = False  # of the result shown, by this panel
@@ -69,7 +69,6 @@ class LookSection:
             ("fullTableButton", self._on_full_table),
             ("volumePlotButton", self._on_volume_plot),
             ("areaPlotButton", self._on_area_plot),
-            ("recomputeButton", self._on_recompute),
         ):
             connect(getattr(ui, button), "clicked(bool)", slot)
 
@@ -201,7 +200,6 @@ class LookSection:
         nodes = self.nodes()
         for name in RESULT_CONTROLS:
             getattr(self._ui, name).enabled = nodes is not None
-        self._show_recompute(nodes)
         if nodes is None:
             self._show_nothing()
             return
@@ -218,6 +216,7 @@ class LookSection:
         if "regions" in changed:
             self._result().set_regions(self._parameters.regions)
             self._measured.show(self._result())
+            self._show_warnings()
         if changed - set(SLIDERS) - {"regions"}:
             self._apply_look(changed)
 
@@ -248,8 +247,7 @@ class LookSection:
         """Another result was chosen: the sliders go where it stands, the views show it."""
         parameters = self._parameters
         self._lost = ""
-        threshold = min(max(nodes.threshold, 0.01), 1.0)
-        minimum_ml = min(max(nodes.minimum_volume_ml, 0.0), 10.0)
+        threshold, minimum_ml = nodes.on_sliders
         regions = self._result().regions_node
         chosen = {"threshold": threshold, "minimumVolumeMl": minimum_ml, "regions": regions}
         self._shown = {**self._state(), **chosen}
@@ -331,19 +329,6 @@ class LookSection:
         label = self._ui.warningsLabel
         label.text, label.visible = "\n".join(warnings), bool(warnings)
 
-    def _show_recompute(self, nodes: ResultNodes | None) -> None:
-        """Show which lungs "Recompute" would take; a result without a segmentation has a labelmap."""
-        button = self._ui.recomputeButton
-        button.enabled = nodes is not None
-        if nodes is None:
-            button.text, button.toolTip = _("Recompute from edited lungs"), _("There is no result with lungs to edit.")
-            return
-        lungs = (nodes.segmentation or nodes.lungs).GetName()
-        button.text = _("Recompute from edited lungs")
-        button.toolTip = _(
-            "Run again on '{ct}' with the lungs of '{lungs}' as they are now. Edit them in Segment Editor first."
-        ).format(ct=nodes.ct.GetName(), lungs=lungs)
-
     def _apply_look(self, changed: set[str]) -> None:
         """Bring the views in line with the boxes that have changed, and leave everything else in them alone."""
         parameters, result = self._parameters, self._result()
@@ -388,11 +373,6 @@ class LookSection:
         if self.nodes() is not None:
             with slicer.util.tryWithErrorDisplay(_("The plot could not be shown.")):
                 self._result().show_plot(which)
-
-    def _on_recompute(self, _checked: bool = False) -> None:
-        nodes = self.nodes()
-        if nodes is not None:
-            self._recompute(nodes)
 
 
 def show_as_chosen(result, parameters) -> None:

@@ -217,17 +217,20 @@ def _pins() -> list[str]:
     return pins
 
 
+def can_write_dicom_seg() -> bool:
+    """Whether what a DICOM segmentation is written with is there."""
+    return importlib.util.find_spec("highdicom") is not None
+
+
 def install_for_dicom_seg() -> bool:
     """Install what a DICOM segmentation is written with, after asking.
 
     :return: whether it is there now; False if the user declined.
     :raises RuntimeError: as :func:`install_missing_packages`.
     """
-    if importlib.util.find_spec("highdicom") is not None:
-        return True
     words = _("A DICOM segmentation is written with the Python package highdicom (about 5 MB). Download it?")
     if not slicer.util.confirmOkCancelDisplay(words, _("LesionDecomp")):
         return False
     _pip_install(["highdicom", *_pins()])
     importlib.invalidate_caches()
-    return importlib.util.find_spec("highdicom") is not None
+    return can_write_dicom_seg()

@@ -36,8 +36,8 @@ class Panel(VTKObservationMixin):
         self._parameters: Any = None
         self._gui_tag = None
         self.filters = NodeFilters(ui)
-        self.look = LookSection(ui, logic, self._recompute)
-        self.run = RunSection(ui, logic, self.look.show)
+        self.look = LookSection(ui, logic)
+        self.run = RunSection(ui, logic, self.look.show, self.look.nodes)
         self.review = ReviewSection(ui, logic, self.look.nodes, self.look.lesions_changed)
         self.follow = FollowSection(ui, logic, self.look.nodes)
         self.export = ExportSection(ui, logic, self.look.nodes)
@@ -45,6 +45,7 @@ class Panel(VTKObservationMixin):
         self.seen = SeenSlices(ui, logic, self.look.nodes, self.train)
         self.look.listener = self._on_lesions_shown
         self.look.take_edits = self.review.count_edits
+        self.run.take_edits = self.review.take_edits
         # The review before the look, which reports edits there.
         reading = [self.review, self.look, self.seen, self.follow]
         self.sections: list[Any] = [self.run, *reading, self.export, self.train]
@@ -80,6 +81,7 @@ class Panel(VTKObservationMixin):
     def exit(self) -> None:
         """Another module is being looked at; a run goes on."""
         self.look.exit()
+        self.review.exit()
         if not (self.run.is_running or self.follow.is_running):
             self.set_parameter_node(None)
 
@@ -108,12 +110,6 @@ class Panel(VTKObservationMixin):
         self.review.show(result)
         self.seen.show(result)
         self.follow.refresh()
-
-    def _recompute(self, nodes) -> None:
-        """Run again on a result's CT, with its lungs as the user has edited them."""
-        self._parameters.inputVolume = nodes.ct
-        self.review.take_edits()  # what was painted is lung, too
-        self.run.start(edited_lungs=nodes.segmentation or nodes.lungs)
 
     def _on_modified(self, _caller=None, _event=None) -> None:
         """Update panel, lesions and views from the parameter node."""

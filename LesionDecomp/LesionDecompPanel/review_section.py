@@ -16,7 +16,7 @@ from .measurements_table import NUMBERS_ALIGNMENT, SHORT
 from .signals import connect
 from .view_clicks import ViewClicks
 
-MOST = 200  # lesions in the list
+MOST = 200  # of the model's lesions in the list
 CONTROLS = ("lesionsTable", "undoReviewButton", "addLesionButton", "addThresholdSpinBox")
 
 
@@ -63,6 +63,10 @@ class ReviewSection:
         """The result shown may be another one now."""
         self._ui.addLesionButton.checked = False
         self._ui.reviewLabel.text = ""
+
+    def exit(self) -> None:
+        """Another module is being looked at: a click in a view is meant for that one."""
+        self._ui.addLesionButton.checked = False
 
     def refresh(self) -> None:
         """Bring the controls in line with what there is."""
@@ -111,15 +115,20 @@ class ReviewSection:
 
     def show(self, result) -> None:
         """List the lesions of a result; of None, nothing."""
-        table = self._ui.lesionsTable
+        table, left_out = self._ui.lesionsTable, 0
         self._lesions, self._decisions = [], None
         if result is not None and result.nodes.report is not None:
             with slicer.util.tryWithErrorDisplay(_("The lesions could not be listed.")):
-                self._lesions, self._decisions = result.reviewed_lesions()[:MOST], result.review.lesions
+                found, self._decisions = result.reviewed_lesions(), result.review.lesions
+                own = [one for one in found if not (one.added or one.painted)]
+                left_out = max(0, len(own) - MOST)
+                self._lesions = own[:MOST] + [one for one in found if one.added or one.painted]
         with silent(table):
-            table.rowCount = len(self._lesions)
+            table.rowCount = len(self._lesions) + bool(left_out)
             for row, one in enumerate(self._lesions):
                 self._fill(row, one)
+            if left_out:
+                self._fill_last(left_out)
         table.resizeRowsToContents()
 
     def _fill(self, row: int, one) -> None:
@@ -139,6 +148,14 @@ class ReviewSection:
             else:
                 item.setCheckState(qt.Qt.Checked if one.kept else qt.Qt.Unchecked)
             table.setItem(row, column, item)
+
+    def _fill_last(self, left_out: int) -> None:
+        table = self._ui.lesionsTable
+        texts = [_("{count} smaller ones are not listed").format(count=left_out), "", "", ""]
+        for column, text in enumerate(texts):
+            item = qt.QTableWidgetItem(text)
+            item.setFlags(qt.Qt.NoItemFlags)
+            table.setItem(len(self._lesions), column, item)
 
     def _on_ticked(self, item) -> None:
         row = item.row()

@@ -1,9 +1,11 @@
-"""The panel's first part: what to run on, Apply that becomes Cancel, and how far the run is."""
+"""The panel's first part: what to run on, Apply that becomes Cancel, and how far the run is; and running a result again
+with its edited lungs."""
 
 from __future__ import annotations
 
 import contextlib
 from dataclasses import fields, replace
+from typing import Any
 
 import qt
 import slicer
@@ -15,6 +17,7 @@ from .installation import install_packages, installing_in_words, is_installing
 from .job_section import JobSection
 from .lung_choice import LungChoice, chosen_segments
 from .model_choice import ModelChoice
+from .signals import connect
 
 INPUT_SECTIONS = ("inputsCollapsibleButton", "outputsCollapsibleButton", "advancedCollapsibleButton")
 
@@ -23,23 +26,26 @@ OUTPUTS = ("heatmap", "lungs", "lesions", "table", "segmentation")
 
 
 class RunSection(JobSection):
-    """Input, model, lungs and device; Apply and Cancel.
+    """Input, model, lungs and device; Apply and Cancel; Recompute.
 
     :param ui: the panel's controls.
     :param logic: of the module.
     :param finished: called as ``finished(nodes, threshold, minimumVolumeMl)`` with a new result.
+    :param shown: called for the result shown, or None.
     """
 
-    def __init__(self, ui, logic, finished) -> None:
+    def __init__(self, ui, logic, finished, shown) -> None:
         from LesionDecompMrml.slicer_python import slicer_python  # not before: Slicer starts without it
 
         super().__init__(ui, logic, ui.applyButton, ui.progressBar)
-        self._finished = finished
+        self._finished, self._shown = finished, shown
+        self.take_edits: Any = lambda: None  # called before a result's edited lungs are read
         self._ended_by_closing = False
         self.models = ModelChoice(ui, logic, self.choose_model)
         self.devices = DeviceChoice(ui, self._choose_device, logic.every, slicer_python())
         self.lungs = LungChoice(ui, self._choose_segments)
         ui.statusLabel.text = ""
+        connect(ui.recomputeButton, "clicked(bool)", self._on_recompute)
 
     def set_parameter_node(self, parameters) -> None:
         """Take a parameter node, or none; where it names no model, the default one is put in."""
@@ -92,12 +98,42 @@ class RunSection(JobSection):
         button.text = _("Cancel") if running else _("Apply")
         button.enabled = ready
         button.toolTip = words
+        self._ui.recomputeButton.enabled, self._ui.recomputeButton.toolTip = self._recompute_readiness()
 
     def readiness(self) -> tuple[bool, str]:
         """Whether the button can be pressed, and what it would do or what is missing."""
-        parameters = self._parameters
         if self.is_running:
             return True, _("Stop the run; nothing in the scene is changed.")
+        possible, words = self._runs_are_possible()
+        if not possible:
+            return False, words
+        ct, mask = self._parameters.inputVolume, self._parameters.lungMask
+        if ct is None:
+            return False, _("Choose a chest CT first.")
+        if ct.GetImageData() is None:
+            return False, _("'{name}' has no voxels. Choose a chest CT.").format(name=ct.GetName())
+        is_segmentation = mask is not None and mask.IsA("vtkMRMLSegmentationNode")
+        if is_segmentation and not chosen_segments(mask, self._parameters.lungSegments):
+            return False, _("Choose at least one segment of '{name}' as lung.").format(name=mask.GetName())
+        return True, _("Find lesions in '{name}'.").format(name=ct.GetName())
+
+    def _recompute_readiness(self) -> tuple[bool, str]:
+        """The same for "Recompute"; a result without a segmentation has a labelmap."""
+        nodes = self._shown()
+        if nodes is None:
+            return False, _("There is no result with lungs to edit.")
+        if self.is_running:
+            return False, _("Wait until the run has ended.")
+        possible, words = self._runs_are_possible()
+        if not possible:
+            return False, words
+        return True, _(
+            "Run again on '{ct}' with the lungs of '{lungs}' as they are now. Edit them in Segment Editor first."
+        ).format(ct=nodes.ct.GetName(), lungs=_lungs_of(nodes).GetName())
+
+    def _runs_are_possible(self) -> tuple[bool, str]:
+        """Whether a run could start, whatever its CT; and what is missing."""
+        parameters = self._parameters
         if parameters is None:
             return False, _("The scene is being closed.")
         if is_installing():
@@ -108,15 +144,7 @@ class RunSection(JobSection):
             return False, _("The model of this scene, '{name}', is not installed. Choose another one.").format(
                 name=parameters.model
             )
-        ct, mask = parameters.inputVolume, parameters.lungMask
-        if ct is None:
-            return False, _("Choose a chest CT first.")
-        if ct.GetImageData() is None:
-            return False, _("'{name}' has no voxels. Choose a chest CT.").format(name=ct.GetName())
-        is_segmentation = mask is not None and mask.IsA("vtkMRMLSegmentationNode")
-        if is_segmentation and not chosen_segments(mask, parameters.lungSegments):
-            return False, _("Choose at least one segment of '{name}' as lung.").format(name=mask.GetName())
-        return True, _("Find lesions in '{name}'.").format(name=ct.GetName())
+        return True, ""
 
     def choose_model(self, key) -> None:
         """Take a model, and its threshold as long as there is no result that another threshold was chosen for."""
@@ -127,28 +155,28 @@ class RunSection(JobSection):
         if threshold is not None and self._parameters.heatmap is None:
             self._parameters.threshold = threshold
 
-    def start(self, edited_lungs=None) -> None:
+    def start(self, edited=None) -> None:
         """Run on the chosen CT; its earlier result is updated.
 
-        :param edited_lungs: lungs of the earlier result, edited since, to use instead of the chosen mask; the run
-            updates them too.
+        :param edited: nodes of the earlier result of this CT to be updated, with its lungs as they have been edited
+            since in place of the chosen mask.
         """
-        if self.is_running or not self.readiness()[0]:
+        if self.is_running or not self._can_start(edited):
             return
         from LesionDecompLib.errors import LesionDecompError  # not before: Slicer starts without it
 
-        missing, asked = self._logic.missingPackages(), self._inputs(edited_lungs)
+        missing, asked = self._logic.missingPackages(), self._inputs(edited)
         if missing:
             self._ui.statusLabel.text = _("Installing...")
             if not install_packages(self._logic):
                 self._end(_("Not started: required Python packages are missing."))
                 return
-            if self._inputs(edited_lungs) != asked or not self.readiness()[0]:  # it took minutes
+            if self._inputs(edited) != asked or not self._can_start(edited):  # it took minutes
                 self._end(_("The packages are installed. The inputs have changed meanwhile: press Apply again."))
                 return
         self.devices.ask()  # packages that were installed just now may know more devices
         # The sliders may move while the run goes on; the result then follows when it is there.
-        options = self._with_reviews_kept(self.options(edited_lungs))
+        options = self._with_reviews_kept(self.options(edited))
         if options is not None:
             options = self._with_edited_lungs(options)
         if options is None:
@@ -171,49 +199,57 @@ class RunSection(JobSection):
         self._ui.statusLabel.text = installed + _("Starting...")
         self.refresh()
 
-    def _inputs(self, edited_lungs) -> tuple | None:
+    def _can_start(self, edited) -> bool:
+        # Of the edited result the mask that is chosen for other runs does not matter.
+        return (self._runs_are_possible() if edited is not None else self.readiness())[0]
+
+    def _inputs(self, edited) -> tuple | None:
         """The nodes that a run would read; None where the panel shows none, or one of them has left the scene."""
         parameters = self._parameters
-        if parameters is None or (edited_lungs is not None and not slicer.mrmlScene.IsNodePresent(edited_lungs)):
+        if parameters is None or (edited is not None and self._logic.resultNodes(edited.heatmap) != edited):
             return None
-        return parameters.inputVolume, parameters.lungMask, edited_lungs
+        return parameters.inputVolume, parameters.lungMask, edited
 
-    def options(self, edited_lungs=None):
-        """The ``RunOptions`` that the panel shows."""
+    def options(self, edited=None):
+        """The ``RunOptions`` that the panel shows; ``edited`` as for :meth:`start`."""
         from LesionDecompMrml.run_options import RunOptions  # not before: Slicer starts without it
 
         parameters = self._parameters
         mask, segments = parameters.lungMask, None
-        if edited_lungs is not None:
-            mask = edited_lungs
+        if edited is not None:
+            mask = _lungs_of(edited)
         elif mask is not None and mask.IsA("vtkMRMLSegmentationNode"):
             segments = chosen_segments(mask, parameters.lungSegments)
         return RunOptions(
             lung_mask=mask,
             lung_segments=segments,
-            lungs_are_edited=edited_lungs is not None,
+            lungs_are_edited=edited is not None,
             model=parameters.model or None,
             threshold=parameters.threshold,
             minimum_volume_ml=parameters.minimumVolumeMl,
             device=parameters.device,
             batch_size=parameters.batchSize,
             healthy=parameters.makeHealthy,
-            outputs=self.outputs(),
+            outputs=self.outputs(edited),
         )
 
-    def outputs(self):
-        """The ``OutputNodes`` to write into: those chosen; else those of the same result; else new ones."""
+    def outputs(self, edited=None):
+        """The ``OutputNodes`` to write into: those of the ``edited`` result; else those chosen; else those of the same
+        CT's latest result; else new ones."""
         from LesionDecompMrml.result_nodes import results_of_ct  # not before: Slicer starts without it
         from LesionDecompMrml.run_options import OutputNodes
 
         parameters = self._parameters
-        if parameters.heatmapOutput is not None:
+        if edited is not None:
+            earlier = edited
+        elif parameters.heatmapOutput is not None:
             # Another heatmap is another result: it must not share the nodes of the CT's earlier one.
             earlier = self._logic.resultNodes(parameters.heatmapOutput)
         else:
             results = results_of_ct(parameters.inputVolume)
             earlier = results[-1] if results else None
-        nodes = {name: getattr(parameters, f"{name}Output") or getattr(earlier, name, None) for name in OUTPUTS}
+        chosen = {name: getattr(parameters, f"{name}Output") if edited is None else None for name in OUTPUTS}
+        nodes = {name: node or getattr(earlier, name, None) for name, node in chosen.items()}
         if nodes["segmentation"] is None:
             nodes["segmentation"] = parameters.makeSegmentation or None
         kept = {"healthy": getattr(earlier, "healthy", None)} if parameters.makeHealthy else {}
@@ -263,6 +299,15 @@ class RunSection(JobSection):
             return options
         return replace(options, lung_mask=nodes.segmentation, lung_segments=None, lungs_are_edited=True)
 
+    def _on_recompute(self, _checked: bool = False) -> None:
+        """Run again on the CT of the result shown, with its lungs as the user has edited them."""
+        nodes = self._shown()
+        if nodes is None or not self._recompute_readiness()[0]:
+            return
+        self._parameters.inputVolume = nodes.ct
+        self.take_edits()  # what was painted is lung, too
+        self.start(edited=nodes)
+
     def _choose_device(self, name) -> None:
         if self._parameters is not None:
             self._parameters.device = name
@@ -302,6 +347,11 @@ class RunSection(JobSection):
         self._ui.progressBar.value = 0
         self._ui.statusLabel.text = status
         self.refresh()
+
+
+def _lungs_of(nodes):
+    """The node that a reader edits the lungs of a result in."""
+    return nodes.segmentation or nodes.lungs
 
 
 def _ask(question: str) -> int:

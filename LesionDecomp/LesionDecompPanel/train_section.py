@@ -315,7 +315,7 @@ class TrainSection:
         fill(
             ui.presetComboBox,
             [
-                (_("Default"), "default", _("The settings of the shipped model.")),
+                (_("Default"), "default", _("To begin with; about half an hour on a CPU.")),
                 (_("Paper"), "paper", _("The paper's equations and two decoders, reduced; about an hour on a CPU.")),
                 (_("Paper, full size"), "paper-full", _("The paper's constants as well; many hours on a GPU.")),
             ],
@@ -397,6 +397,8 @@ def state_in_words(run) -> str:
     if run.state == "stopped":
         if not run.can_resume:
             return _("Stopped before the first checkpoint.")
+        if not at:  # before a resumed one has gone on
+            return _("Stopped. Resume continues from the checkpoint.")
         return _("Stopped at {step}. Resume continues from there.").format(step=at)
     if run.state == "stopping":
         return _("Stopping; the checkpoint is being written.")

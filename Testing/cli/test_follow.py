@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import names, run_here, small_ct
+from LesionDecompLib.ct.volume import Volume
 from LesionDecompLib.io.readers import read_stored, read_volume, write_image
 from LesionDecompLib.measurement.change.definitions import CHANGES, change_measurement
 
@@ -84,6 +85,21 @@ def test_without_the_cts_the_lungs_are_registered_with_a_warning(result, tmp_pat
     record = json.loads((tmp_path / "follow" / "change.json").read_text("utf-8"))
     assert [code["code"] for code in record["comparisons"][0]["warning_codes"]] == ["follow_without_ct"]
     assert "<img" not in (tmp_path / "follow" / "report.html").read_text("utf-8")
+
+
+def test_regions_beside_the_lungs_or_beyond_the_ct_are_warned_of(result, chest, tmp_path, capsys):
+    ct, _ = read_volume(chest[0])
+    lungs, _ = read_volume_of(result / "lungs.nrrd")
+    labels = np.where(lungs == 1, 1, np.where(lungs == 0, 5, 0)).astype(np.uint8)
+    larger = np.concatenate([labels, np.full_like(labels[:2], 1)])  # two slices beyond, on the CT's lattice
+    write_image(tmp_path / "regions.nrrd", larger, Volume(larger, ct.ijk_to_ras))
+    arguments = ("--ct", chest[0], chest[0], "--regions", tmp_path / "regions.nrrd", "-o", tmp_path / "follow")
+    done = run_here(capsys, "follow", result, result, *arguments, "--quiet")
+    assert done.status == 0, done.err
+    record = json.loads((tmp_path / "follow" / "change.json").read_text("utf-8"))
+    codes = [code["code"] for code in record["comparisons"][0]["warning_codes"]]
+    assert codes == ["mask_beyond_ct", "regions_outside_lungs"]
+    assert "do not meet the lungs were left out: region 5" in done.err
 
 
 def test_scans_segmented_otherwise_are_a_warning_with_its_code(result, tmp_path, capsys):

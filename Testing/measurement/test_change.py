@@ -180,7 +180,7 @@ def test_rows_add_up_and_agree_with_both_scans(pair):
     change = label_change(pair.earlier, pair.later, no_motion(pair.later))
     labels = (np.arange(pair.later.lungs.shape[0])[:, None, None] // 40 + 1) * np.ones(pair.later.lungs.shape, int)
     given = GivenRegions(labels.astype(np.uint8), {1: "below", 2: "above"}, "")
-    rows = {row.region: row.values for row in change_rows(pair.earlier, pair.later, change, given)}
+    rows = {row.region: row.values for row in change_rows(pair.earlier, pair.later, change, given)[0]}
     both = rows["both lungs"]
     assert both["new_ml"] + both["grown_ml"] + both["persistent_ml"] == pytest.approx(both["later_lesion_volume_ml"])
     earlier_ml = both["resolved_earlier_ml"] + both["shrunk_earlier_ml"] + both["persistent_earlier_ml"]
@@ -200,7 +200,7 @@ def test_rows_add_up_and_agree_with_both_scans(pair):
 
 def test_table_has_units_definitions_and_warnings(pair):
     change = label_change(pair.earlier, pair.later, no_motion(pair.later))
-    rows = change_rows(pair.earlier, pair.later, change)
+    rows, _ = change_rows(pair.earlier, pair.later, change)
     text = change_csv([("scan 1", "scan 2", rows, ["Odd."])])
     header, first, *_ = text.splitlines()
     assert all(m.header.split(",")[0] in header and m.definition for m in CHANGES)

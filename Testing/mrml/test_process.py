@@ -595,6 +595,15 @@ def test_moving_the_threshold_gives_what_a_run_at_that_threshold_gives(logic, sm
             assert nodes.table.GetCellText(row, column) == fresh.table.GetCellText(row, column)
 
 
+def test_a_script_may_take_a_threshold_that_no_slider_shows(logic, small_ct):
+    nodes = logic.process(*small_ct, threshold=THRESHOLD)
+    parameters = logic.getParameterNode()
+    assert parameters.heatmap == nodes.heatmap
+    logic.updateThreshold(nodes.heatmap, 0.005, minimumVolumeMl=20.0)
+    assert (nodes.threshold, nodes.minimum_volume_ml) == (0.005, 20.0)
+    assert (parameters.threshold, parameters.minimumVolumeMl) == (0.01, 10.0)
+
+
 def test_moving_the_threshold_keeps_the_closed_surface_of_the_segment(logic, small_ct):
     nodes = logic.process(*small_ct, threshold=THRESHOLD, segmentationNode=True)
     assert nodes.segmentation.CreateClosedSurfaceRepresentation()

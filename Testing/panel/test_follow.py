@@ -102,7 +102,15 @@ def test_a_comparison_with_another_scan_or_threshold_or_review_is_outdated(
     assert shown() == current  # what was looked at changes no lesion
     panel.logic.updateThreshold(earlier.heatmap, 0.55)
     panel.panel.follow.refresh()
-    assert shown() == f"The threshold of '{first}' was 0.5, and is 0.55."
+    outdated = f"The threshold of '{first}' was 0.5, and is 0.55."
+    assert shown() == outdated
+    ui.earlierSelector.setCurrentNode(None)  # what it was made with is known without
+    assert shown() == outdated
+    choose(panel, earlier, result)
+    ui.compareButton.click()
+    ui.compareButton.click()
+    assert ui.compareLabel.text == f"Canceled; nothing was changed. Outdated: compare again. {outdated}"
+    assert not ui.changeShowButton.enabled
 
     assert slicer.util.saveScene(str(tmp_path / "study.mrb"))
     slicer.mrmlScene.Clear(False)
@@ -131,6 +139,27 @@ def test_a_comparison_says_whose_lungs_were_edited_by_hand(panel, earlier, resul
     assert record["warning_codes"][0]["code"] == "lungs_edited_after_run"
 
 
+def test_a_comparison_that_cannot_be_written_leaves_no_node(
+    panel, earlier, result, mrml_scene, shown_errors, monkeypatch
+):
+    from LesionDecompMrml import change_nodes
+
+    def fail(*_arguments):
+        raise MemoryError("no memory for the trend")
+
+    def held() -> list[int]:
+        classes = [*change_nodes.CLASSES.values(), "vtkMRMLDisplayNode"]
+        return [mrml_scene.GetNumberOfNodesByClass(one) for one in classes]
+
+    monkeypatch.setattr(change_nodes, "_write_trend", fail)
+    choose(panel, earlier, result)
+    before = held()
+    panel.ui.compareButton.click()
+    wait_for(panel)
+    assert "no memory" in shown_errors[0] and panel.ui.compareLabel.text == "Not compared."
+    assert held() == before and change_of(result.heatmap) is None
+
+
 def test_cancel_leaves_the_scene_as_it_was(panel, earlier, result, mrml_scene):
     choose(panel, earlier, result)
     nodes = mrml_scene.GetNumberOfNodes()
@@ -138,7 +167,10 @@ def test_cancel_leaves_the_scene_as_it_was(panel, earlier, result, mrml_scene):
     panel.ui.compareButton.click()
     assert not panel.panel.follow.is_running
     assert panel.ui.compareButton.text == "Compare"
+    assert panel.ui.compareLabel.text == "Canceled; nothing was changed."
     assert mrml_scene.GetNumberOfNodes() == nodes
+    choose(panel, result, earlier)  # nothing was canceled there
+    assert panel.ui.compareLabel.text == ""
 
 
 def test_a_transform_brings_the_earlier_scan_onto_the_later_one(mrml_scene):

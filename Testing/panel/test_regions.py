@@ -109,6 +109,36 @@ def test_regions_that_do_not_fit_are_explained_and_the_rest_stays(panel, result,
     assert len(cells(panel.ui.measurementsTable)) == 12 and shown_errors == []
 
 
+def test_regions_beside_the_lungs_or_beyond_the_ct_are_warned_of_here_and_in_files(panel, result, halves, tmp_path):
+    assert not panel.ui.warningsLabel.property("visible")
+    _, parts = halves
+    beside = add_regions(result, {**parts, "liver": slicer.util.arrayFromVolume(result.lungs) == 0})
+    panel.ui.regionsSelector.setCurrentNode(beside)
+    assert "do not meet the lungs were left out: liver" in text_of(panel.ui.warningsLabel)
+    shown = panel.logic.result(result.heatmap)
+    shown.write_regions(tmp_path / "regions.csv")
+    assert "left out: liver" in (tmp_path / "regions.csv").read_text("utf-8")
+    lungs = slicer.util.arrayFromVolume(result.lungs)
+    shape = (len(lungs) + 5, *lungs.shape[1:])
+    labels = np.ones(shape, np.uint8)  # five slices above the CT, on its lattice
+    matrix = slicer.util.arrayFromVTKMatrix(_ijk_to_ras(result.ct))
+    larger = slicer.util.addVolumeFromArray(labels, matrix, "larger", "vtkMRMLLabelMapVolumeNode")
+    panel.ui.regionsSelector.setCurrentNode(larger)
+    share = 100 * 5 / shape[0]
+    assert f"{share:.1f} % of the labelmap 'larger' lie beyond the CT" in text_of(panel.ui.warningsLabel)
+    shown.write_manifest(tmp_path / "report.json")
+    report = json.loads((tmp_path / "report.json").read_text("utf-8"))
+    assert "mask_beyond_ct" in [one["code"] for one in report["warning_codes"]]
+    panel.ui.regionsSelector.setCurrentNode(None)
+    assert not panel.ui.warningsLabel.property("visible")
+
+
+def test_regions_are_chosen_for_a_result(panel, result):
+    assert panel.ui.regionsSelector.property("enabled")
+    panel.ui.resultSelector.setCurrentNode(None)
+    assert not panel.ui.regionsSelector.property("enabled")
+
+
 def test_the_color_table_of_a_labelmap_names_its_regions(panel, result):
     """Also where one of its labels is beyond the table; Slicer's own tables name no structure of the user's."""
     lungs = slicer.util.arrayFromVolume(result.lungs)

@@ -46,6 +46,24 @@ def test_the_list_names_each_lesion_largest_first(panel, several):
     assert "lung" in listed[0].lesion.region and "third" in listed[0].lesion.region
 
 
+def test_a_list_that_is_cut_says_so_and_keeps_the_readers_own(panel, several, monkeypatch):
+    from LesionDecompPanel import review_section
+
+    shown, heat = panel.logic.result(several.heatmap), slicer.util.arrayFromVolume(several.heatmap)
+    whole = len(shown.reviewed_lesions())
+    monkeypatch.setattr(review_section, "MOST", 1)
+    panel.ui.addThresholdSpinBox.value = 0.3
+    k, j, i = np.argwhere((heat >= 0.35) & (lesions_of(several) == 0))[0]
+    matrix = slicer.util.arrayFromVTKMatrix(_ijk_to_ras(several.ct))
+    panel.panel.review.view_clicked(tuple((matrix @ (i, j, k, 1.0))[:3]))
+    names = [row[0] for row in cells(panel.ui.lesionsTable)]
+    assert len(names) == 3 and names[1].startswith("added: ")
+    assert names[2] == f"{whole - 1} smaller ones are not listed"
+    before = lesions_of(several).copy()
+    panel.ui.lesionsTable.cellClicked.emit(2, 0)
+    np.testing.assert_array_equal(lesions_of(several), before)
+
+
 def test_an_unticked_lesion_leaves_everything_stays_out_and_comes_back_by_undo(panel, several, tmp_path):
     before = lesions_of(several).copy()
     lesions, _ = label(before, np.ones((3, 3, 3)))
@@ -106,6 +124,14 @@ def test_a_click_adds_the_heat_under_it_and_one_beside_the_lungs_nothing(panel, 
     review.view_clicked(tuple((matrix @ (0, 0, 0, 1.0))[:3]))
     assert "No lesion there" in text_of(panel.ui.reviewLabel)
     np.testing.assert_array_equal(lesions_of(several), after)
+
+
+def test_a_click_in_another_module_adds_nothing(panel, several, monkeypatch):
+    """Also while a run goes on, which keeps the panel connected."""
+    monkeypatch.setattr(type(panel.panel.run), "is_running", True)
+    panel.ui.addLesionButton.setProperty("checked", True)
+    panel.exit()
+    assert not panel.ui.addLesionButton.property("checked")
 
 
 def _ijk_to_ras(ct):
@@ -183,11 +209,21 @@ def test_outputs_follow_a_ct_that_was_moved(panel, several):
         np.testing.assert_array_equal(slicer.util.arrayFromVTKMatrix(_ijk_to_ras(node)), expected)
 
 
-def test_a_decision_without_heat_at_its_place_is_a_warning(panel, several):
+def test_a_decision_without_heat_at_its_place_is_a_warning(panel, several, tmp_path):
     shown = panel.logic.result(several.heatmap)
     keep_review(several, shown.review.with_decision(decision_at((1e4, 0.0, 0.0), "reject", 0.4)))
     _tick(panel, 0, UNCHECKED)
-    assert "no heat at their places: 1" in text_of(panel.ui.warningsLabel)
+    lost = "no heat at their places: 1"
+    assert lost in text_of(panel.ui.warningsLabel)
+    # What is exported warns of the same.
+    shown.write_manifest(tmp_path / "report.json")
+    report = json.loads((tmp_path / "report.json").read_text("utf-8"))
+    assert [one["code"] for one in report["warning_codes"]].count("review_not_applied") == 1
+    shown.write_statistics(tmp_path / "statistics.csv")
+    shown.write_regions(tmp_path / "regions.csv")
+    shown.write_report(tmp_path / "report.html")
+    for name in ("statistics.csv", "regions.csv", "report.html"):
+        assert lost in (tmp_path / name).read_text("utf-8"), name
     panel.ui.undoReviewButton.click()
     panel.ui.undoReviewButton.click()
     assert not panel.ui.warningsLabel.property("visible")

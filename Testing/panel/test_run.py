@@ -356,6 +356,34 @@ def test_recompute_takes_the_edited_lungs_and_writes_the_same_nodes(panel, resul
     np.testing.assert_array_equal(taken["request"].mask, edited)
 
 
+def test_recompute_updates_the_result_shown_and_no_other_of_the_ct(panel, result, ct_node, lung_node, monkeypatch):
+    taken = []
+    new = {f"{name}Node": None for name in ("heatmap", "lungs", "lesions", "table")}
+    later = panel.logic.process(ct_node, lung_node, threshold=0.5, **new)
+    monkeypatch.setattr(panel.logic, "startProcess", lambda _ct, options, **_: taken.append(options.outputs))
+    panel.ui.heatmapSelector.setCurrentNode(later.heatmap)  # where Apply would write
+    panel.ui.resultSelector.setCurrentNode(result.heatmap)
+    panel.ui.recomputeButton.click()
+    panel.ui.applyButton.click()
+    names = ("heatmap", "lungs", "lesions", "table", "report")
+    for outputs, nodes in zip(taken, (result, later), strict=True):
+        assert [getattr(outputs, name) for name in names] == [getattr(nodes, name) for name in names]
+
+
+@pytest.mark.slow
+def test_recompute_is_gray_while_nothing_can_run(panel, result, ct_node, monkeypatch):
+    button = panel.ui.recomputeButton
+    assert button.property("enabled")
+    start(panel)
+    assert not button.property("enabled") and "run has ended" in button.property("toolTip")
+    panel.ui.applyButton.click()
+    finish(panel)
+    assert button.property("enabled")
+    monkeypatch.setattr(panel.panel.run.models, "has", lambda _key: False)
+    panel.panel.run.refresh()
+    assert not button.property("enabled") and "not installed" in button.property("toolTip")
+
+
 @pytest.mark.slow
 def test_packages_are_asked_for_once_and_a_no_ends_it(panel, module, monkeypatch):
     from LesionDecompPanel import packages

@@ -308,3 +308,26 @@ def test_while_packages_are_installed_no_second_training_starts(panel, module, t
     assert started == ([] if changes else [tmp_path / "run"])
     assert len(shown) == (2 if changes else 1)
     assert value(ui.startTrainingButton, "enabled")
+
+
+def test_highdicom_is_installed_under_the_same_guard(panel, module, ct_node, lung_node, monkeypatch):
+    import LesionDecompMrml.dicom_export
+    from LesionDecompPanel import export_section
+
+    seen, saved, ui = [], [], panel.ui
+
+    def install() -> bool:
+        seen.append((value(ui.saveDicomButton, "enabled"), value(ui.applyButton, "enabled")))
+        panel.panel.run.start()
+        return True
+
+    monkeypatch.setattr(LesionDecompMrml.dicom_export, "is_from_dicom", lambda _ct: True)
+    monkeypatch.setattr(export_section, "can_write_dicom_seg", lambda: False)
+    monkeypatch.setattr(export_section, "install_for_dicom_seg", install)
+    monkeypatch.setattr(panel.panel.export, "_save", lambda title, *_rest: saved.append(title))
+    monkeypatch.setattr(module.LesionDecompLogic, "startProcess", lambda *_a, **_k: saved.append("run"))
+    result = panel.logic.process(ct_node, lung_node, threshold=0.4)
+    panel.ui.resultSelector.setCurrentNode(result.heatmap)
+    click(ui.saveDicomButton)
+    assert seen == [(False, False)] and saved == ["Save the DICOM segmentation"]
+    assert value(ui.saveDicomButton, "enabled") and value(ui.applyButton, "enabled")

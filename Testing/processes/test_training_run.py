@@ -34,6 +34,20 @@ def test_a_stop_as_the_slices_are_finished_starts_no_training(tmp_path):
 
 
 @pytest.mark.slow
+def test_who_waits_for_a_training_is_told_of_its_progress_and_end_without_an_event_loop(tmp_path):
+    pytest.importorskip("slicer", reason="slicer-core is not installed (pip install .[headless])")
+    from LesionDecompMrml.training import watch
+
+    settings = TrainingSettings(tmp_path, tmp_path / "run", device="cpu")
+    run = TrainingRun(settings, VOLUMES, LABELS, python=[sys.executable, "-c", "import sys; sys.exit(1)"])
+    progress, ended = [], []
+    watch(run, lambda _callback: lambda: None, lambda run: progress.append(run.state), (ended.append, None))
+    assert run.wait(60) == "failed" and ended == [run] and progress[-1] == "failed"
+    run.wait(1)
+    assert ended == [run]
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="there a process can't be asked whether it lives")
 def test_images_that_a_killed_program_left_are_removed_by_the_next_one(tmp_path):
     code = (

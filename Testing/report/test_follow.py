@@ -39,7 +39,7 @@ def follow() -> FollowUp:
     counts = {"new": change.new, "resolved": change.resolved, "later_kept": 3, "earlier_kept": 3}
     found = Comparison(
         change.labels,
-        change_rows(pair.earlier, pair.later, change),
+        change_rows(pair.earlier, pair.later, change)[0],
         counts,
         Quality(0.97, 1.2, 5.0, (8.0, 12.0), "CT"),
         motion,

@@ -174,7 +174,7 @@ def _regions(args: argparse.Namespace, last: Scan, ct: Path | None) -> GivenRegi
         return None
     grid = Volume(last.hu if last.hu is not None else last.lungs, last.ijk_to_ras)
     labels = read_labels(args.regions, grid, "Reading the regions")
-    return GivenRegions(labels.array, labels.names, file_sha256(args.regions))
+    return GivenRegions(labels.array, labels.names, file_sha256(args.regions), warnings=tuple(labels.warnings))
 
 
 def _compared(scans: Sequence[Scan], regions: GivenRegions | None, quiet: bool) -> list[Comparison]:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from ..ct.oddity import Oddity
 from ..errors import InputError
 from ..io.atomic import write_csv
 from .definitions import CROSSING_COUNT, REGION_MEASUREMENTS
@@ -31,7 +30,6 @@ from .statistics import (
 from .tally import ListedVoxels, StoredOrder
 
 SET_HEADER, DEFINITION_HEADER = "Set", "Definition"
-NAMED = 12  # in a warning
 SCORE_HEADER, TOTAL_HEADER = "Severity score", "Severity total"
 
 
@@ -125,12 +123,7 @@ class RegionTallies:
     @property
     def warnings(self) -> list[str]:
         """What is odd about the regions that were given."""
-        outside = [name for regions, _ in self.sets for name in regions.outside]
-        if not outside:
-            return []
-        names = ", ".join(outside[:NAMED]) + (f" and {len(outside) - NAMED} more" if len(outside) > NAMED else "")
-        text = f"Regions that do not meet the lungs were left out: {names}."
-        return [Oddity(text, "regions_outside_lungs", len(outside), 0)]
+        return [text for regions, _ in self.sets for text in regions.warnings]
 
     def at(self, lesions: Lesions) -> RegionMeasurements:
         """What is measured of these lesions, which must be of the same result."""

@@ -6,19 +6,21 @@ of a set, and whatever belongs to none is the region "elsewhere".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from ..ct.anatomy import LUNGS
 from ..ct.lobes import known_lobes, lobe_called
+from ..ct.oddity import Oddity
 from ..errors import InputError
 from .statistics import REGIONS, SIDES, THIRDS
 
 STAGE = "Regions"
 ELSEWHERE = "elsewhere"
 HALVES = {"ventral half": 0, "dorsal half": 1}
+NAMED = 12  # in a warning
 MOST_CELLS = 60000  # kinds of overlap that are told apart
 BOTH = "both lungs"
 _THIRDS_RULE = (
@@ -54,7 +56,7 @@ class RegionSet:
     :param key: ``"thirds"``, ``"halves"`` or ``"given"``.
     :param title: for people.
     :param regions: in the order of the table.
-    :param outside: names of regions that were given and do not meet the lungs; they are left out.
+    :param warnings: what is odd about regions that were given.
     :param cells: inside the lungs' box, axial ``(z, y, x)``: cell + 1, 0 outside the lungs; None for the cells of
         :data:`.statistics.CELLS`, which every result is measured in.
     :param count: of cells.
@@ -65,7 +67,7 @@ class RegionSet:
     regions: tuple[Region, ...]
     cells: np.ndarray | None
     count: int
-    outside: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,12 +78,14 @@ class GivenRegions:
     :param names: name of each region, by number in the source; numbers without a name are called by it.
     :param values: the labels that make up each region, by number; without, each label is a region of its number.
     :param sha256: of the file, or of the labels where they come from no file.
+    :param warnings: what was odd about them when they were read.
     """
 
     labels: np.ndarray
     names: Mapping[int, str]
     sha256: str
     values: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def of_masks(
@@ -155,7 +159,8 @@ def halves_of_lungs(lungs: np.ndarray) -> RegionSet:
 
 
 def given_in_lungs(given: GivenRegions, labels: np.ndarray, lungs: np.ndarray) -> RegionSet:
-    """A user's regions where they meet the lungs; the rest of the lungs is "elsewhere".
+    """A user's regions where they meet the lungs; those that do not are left out, with a warning, and the rest of the
+    lungs is "elsewhere".
 
     :param given: names and numbers.
     :param labels: its labels inside the lungs' box, axial ``(z, y, x)``.
@@ -189,4 +194,13 @@ def given_in_lungs(given: GivenRegions, labels: np.ndarray, lungs: np.ndarray) -
     regions = [replace(region, lobe=region.lobe if lobes.count(region.lobe) == 1 else "") for region in regions]
     rest = "Lung voxels in none of the regions that were given."
     regions.append(Region(ELSEWHERE, rest, (0,)))
-    return RegionSet("given", "Regions that were given", tuple(regions), cells, len(used) + 1, tuple(outside))
+    warnings = (*given.warnings, *_outside_warnings(outside))
+    return RegionSet("given", "Regions that were given", tuple(regions), cells, len(used) + 1, warnings)
+
+
+def _outside_warnings(names: Sequence[str]) -> list[str]:
+    if not names:
+        return []
+    shown = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+    text = f"Regions that do not meet the lungs were left out: {shown}."
+    return [Oddity(text, "regions_outside_lungs", len(names), 0)]

@@ -7,7 +7,7 @@ is a job of its own. Somebody has to call :meth:`TrainingRun.poll` now and then,
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ class TrainingRun:
     """One training; made by :func:`start_training`.
 
     ``state`` is one of :mod:`.child`'s; ``stage`` is ``"slices"`` while the training set is made, else ``"training"``.
-    ``error`` reports why it failed.
+    ``error`` reports why it failed. ``listener``, if there is one, is called after every poll.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class TrainingRun:
         self.settings, self._where = settings, where
         self.state = STARTING
         self.error: LesionDecompError | None = None
+        self.listener: Callable[[], object] | None = None
         self._is_stopping = False
         self.job: SliceSetJob | TrainingJob
         if labels:
@@ -99,8 +100,13 @@ class TrainingRun:
 
         :return: :attr:`state`.
         """
-        if not self.is_running:
-            return self.state
+        if self.is_running:
+            self._take_in()
+        if self.listener is not None:
+            self.listener()
+        return self.state
+
+    def _take_in(self) -> None:
         self.state, self.error = self.job.poll(), self.job.error
         if self.job.kind == SliceSetJob.kind and self.state == FINISHED:
             self.state = STOPPED if self._is_stopping else RUNNING
@@ -109,7 +115,6 @@ class TrainingRun:
                     self.job = TrainingJob(self.settings, **self._where)
             except LesionDecompError as error:
                 self.state, self.error = FAILED, error
-        return self.state
 
     def stop(self) -> None:
         """Ask it to end at the next good moment; a training writes its checkpoint first."""

@@ -208,8 +208,8 @@ class CaseRunner:
         regions = None
         if args.regions is not None:
             labels = read_labels(args.regions, volume, "Reading the regions")
-            regions = GivenRegions(labels.array, labels.names, file_sha256(args.regions))
-            info = replace(info, warnings=(*info.warnings, *labels.warnings))
+            sha256, warnings = file_sha256(args.regions), tuple(labels.warnings)
+            regions = GivenRegions(labels.array, labels.names, sha256, warnings=warnings)
         review = None
         if args.review is not None:
             review = read_review(args.review)

@@ -85,7 +85,7 @@ def compare_scans(
     change = label_change(earlier, later, registered.motion)
     check_cancel(cancelled, STAGE)
     report("change", 2, 3)
-    rows = change_rows(earlier, later, change, regions)
+    rows, odd = change_rows(earlier, later, change, regions)
     report("change", 3, 3)
     counts = {
         "new": change.new,
@@ -93,7 +93,7 @@ def compare_scans(
         "later_kept": change.later_kept,
         "earlier_kept": change.earlier_kept,
     }
-    warnings = [*quality.warnings, *_beyond(change)]
+    warnings = [*quality.warnings, *_beyond(change), *odd]
     return Comparison(change.labels, rows, counts, quality, registered.motion, warnings)
 
 

@@ -43,8 +43,8 @@ class ChangeRow:
 
 def change_rows(
     earlier: Scan, later: Scan, change: ChangeLabels, regions: GivenRegions | None = None
-) -> list[ChangeRow]:
-    """Measure lungs, thirds, halves, and the regions that were given.
+) -> tuple[list[ChangeRow], list[str]]:
+    """Measure lungs, thirds, halves, and the regions that were given; and what is odd about these.
 
     A voxel that registration leaves outside the later lungs counts where the nearest lung voxel does, so that none of
     them is lost.
@@ -66,7 +66,7 @@ def change_rows(
             if one.key == "given":
                 before, after = {}, {"lung_volume_ml": voxels.lung_ml(one, region.cells)}
             rows.append(_row(one.key, region.name, voxels.amounts(own, region.cells), before, after))
-    return rows
+    return rows, [text for one in sets for text in one.warnings]
 
 
 @dataclass(frozen=True, eq=False)
