@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,22 @@ if TYPE_CHECKING:
 
 COMPARED = "LesionDecomp.change.compared"  # attribute of a comparison's record: both results as they were, as JSON
 EARLIER = "LesionDecomp.change.earlier"  # role of the earlier heatmap, referred to by the later one
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Something of a comparison that no longer holds.
+
+    :param kind: ``"other"`` (it was made with another result than the one chosen), ``"run"``, ``"threshold"``,
+        ``"minimum_volume_ml"`` or ``"review"`` of a result that has changed.
+    :param name: of the result that it was made with, or that has changed; may be empty.
+    :param was, now: of a number.
+    """
+
+    kind: str
+    name: str
+    was: float = math.nan
+    now: float = math.nan
 
 
 def state_of(nodes: ResultNodes) -> dict[str, Any]:
@@ -40,21 +57,20 @@ def earlier_name(change: ChangeNodes, later: ResultNodes) -> str:
     return str(node.GetName() if node is not None else _states(change).get("earlier", {}).get("name", ""))
 
 
-def differences(change: ChangeNodes, earlier: ResultNodes | None, later: ResultNodes) -> list[str]:
-    """Sentences on what of a comparison no longer holds; none where it is as if made now.
+def differences(change: ChangeNodes, earlier: ResultNodes | None, later: ResultNodes) -> list[Difference]:
+    """What of a comparison no longer holds; nothing where it is as if made now.
 
     :param earlier: result to compare with, or None where none is chosen.
     :param later: the result that the comparison belongs to.
     """
     then = _states(change)
-    sentences = []
+    found = []
     compared = later.heatmap.GetNodeReference(EARLIER)
     if earlier is not None and compared != earlier.heatmap:
-        name = earlier_name(change, later)
-        sentences.append(f"It was made with '{name}'." if name else "It was made with another result.")
+        found.append(Difference("other", earlier_name(change, later)))
     elif (made_with := complete_result(compared)) is not None:
-        sentences += _changes(then.get("earlier"), state_of(made_with))
-    return sentences + _changes(then.get("later"), state_of(later))
+        found += _changes(then.get("earlier"), state_of(made_with))
+    return found + _changes(then.get("later"), state_of(later))
 
 
 def _states(change: ChangeNodes) -> dict[str, Any]:
@@ -63,21 +79,18 @@ def _states(change: ChangeNodes) -> dict[str, Any]:
     return json.loads(text) if text else {}
 
 
-def _changes(then: dict[str, Any] | None, now: dict[str, Any]) -> list[str]:
+def _changes(then: dict[str, Any] | None, now: dict[str, Any]) -> list[Difference]:
     if then is None:
         return []
     name = now["name"]
     if then["run"] != now["run"]:
-        return [f"'{name}' was run again."]
-    sentences = []
-    if not math.isclose(then["threshold"], now["threshold"], abs_tol=1e-6):
-        sentences.append(f"The threshold of '{name}' was {then['threshold']:g}, and is {now['threshold']:g}.")
-    if not math.isclose(then["minimum_volume_ml"], now["minimum_volume_ml"], abs_tol=1e-6):
-        was, is_now = (f"{one['minimum_volume_ml']:g} mL" for one in (then, now))
-        sentences.append(f"The smallest lesion of '{name}' was {was}, and is {is_now}.")
-    if then["review"] != now["review"]:
-        sentences.append(f"The review of '{name}' has changed.")
-    return sentences
+        return [Difference("run", name)]
+    found = [
+        Difference(kind, name, then[kind], now[kind])
+        for kind in ("threshold", "minimum_volume_ml")
+        if not math.isclose(then[kind], now[kind], abs_tol=1e-6)
+    ]
+    return found + ([Difference("review", name)] if then["review"] != now["review"] else [])
 
 
 @lru_cache(maxsize=8)

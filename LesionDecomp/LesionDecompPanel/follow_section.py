@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import slicer
 from LesionDecompMrml.result_nodes import complete_result
 from LesionDecompMrml.views import LESION_OPACITY
@@ -77,7 +79,7 @@ class FollowSection(JobSection):
         nodes = self._nodes()
         return change_of(nodes.heatmap) if nodes is not None else None
 
-    def _differences(self, change) -> list[str]:
+    def _differences(self, change) -> list[Any]:
         """Why a comparison is outdated: another earlier result is chosen, or one of the two has changed since."""
         if change is None:
             return []
@@ -89,7 +91,7 @@ class FollowSection(JobSection):
         if change is None:
             return ""
         if outdated:
-            return " ".join([_("Outdated: compare again."), *outdated])
+            return " ".join([_("Outdated: compare again."), *map(difference_in_words, outdated)])
         from LesionDecompMrml.change_nodes import change_in_words  # not before: Slicer starts without it
         from LesionDecompMrml.comparison_state import earlier_name
 
@@ -177,3 +179,15 @@ class FollowSection(JobSection):
         if change is not None:
             with slicer.util.tryWithErrorDisplay(_("The plot could not be shown.")):
                 show_chart(change.chart)
+
+
+def difference_in_words(difference) -> str:
+    """Why a comparison is outdated, a sentence."""
+    words = {
+        "other": _("It was made with '{name}'.") if difference.name else _("It was made with another result."),
+        "run": _("'{name}' was run again."),
+        "threshold": _("The threshold of '{name}' was {was:g}, and is {now:g}."),
+        "minimum_volume_ml": _("The smallest lesion of '{name}' was {was:g} mL, and is {now:g} mL."),
+        "review": _("The review of '{name}' has changed."),
+    }
+    return words[difference.kind].format(name=difference.name, was=difference.was, now=difference.now)
