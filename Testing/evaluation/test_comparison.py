@@ -14,6 +14,7 @@ import SimpleITK as sitk  # noqa: N813
 import torch
 from LesionDecompLib.cli import evaluate, main
 from LesionDecompLib.errors import Cancelled, LesionDecompError
+from LesionDecompLib.evaluation import figures
 from LesionDecompLib.evaluation.baselines.config import BASELINES
 from LesionDecompLib.evaluation.baselines.run import train_baseline
 from LesionDecompLib.evaluation.baselines.tasks import VaGanTask
@@ -342,6 +343,19 @@ def test_example_slices_are_of_different_scans(slices):
     marked[:, 10:40, 10:40] = True
     chosen = example_slices(data, marked, 3)
     assert len(set(data.scans[data.lesion][chosen])) == 3
+
+
+def test_every_method_is_among_the_examples_before_parts_of_one_are(slices, bundles, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures, "save_figure", lambda figure, picture: drawn.append(figure))
+    shipped = find_bundle(None, "lesions")
+    localizers = localizers_of([shipped, *bundles.values()])
+    val = SliceSet.load(slices, "val")
+    comparison, _ = evaluate_localizers(localizers, val, val, "val")
+    figures.draw_examples(comparison, localizers, tmp_path / "examples.png", count=1, most=6)
+    titles = [axes.get_title() for axes in drawn[0].axes if axes.get_title()]
+    assert titles[2:8] == [shipped.name, "classifier\ncam", "classifier\ngrad-cam", "va-gan", "biomarker", titles[7]]
+    assert titles[7].startswith(f"{shipped.name}\n")
 
 
 def test_the_shipped_model_clears_the_floors_on_val(data_folder, tmp_path):

@@ -16,7 +16,7 @@ from ..training.data.slices import SliceSet, lung_crops
 from ..training.heat_scale import MASKS
 from ..training.val_precision import CHIEF
 from .comparison import Comparison
-from .localizers import FLOORS, Localizer
+from .localizers import FLOORS, PARTS, Localizer
 
 STAGE = "Drawing the comparison"
 PR_NAME, DICE_NAME, EXAMPLES_NAME, TABLE_NAME = "pr_curves.png", "dice_thresholds.png", "examples.png", "table.md"
@@ -64,14 +64,16 @@ def draw_examples(
 
     Heat is colored from 0 to twice the method's own threshold, outlines are where it is reached.
 
-    :param most: methods shown, in the order given; floors are left out.
+    :param most: methods shown, in the order given, parts of a decomposition's heat (:data:`.localizers.PARTS`) last;
+        floors are left out.
     """
     from matplotlib.figure import Figure  # an extra, slow to import
 
     data = comparison.data
     chosen = example_slices(data, comparison.masks[MASKS[0]], count)
     images = data.images[data.lesion][chosen]
-    shown = [row for row in localizers if row.method not in FLOORS][:most]
+    shown = [row for row in localizers if row.method not in FLOORS]
+    shown = sorted(shown, key=lambda row: row.method in PARTS)[:most]
     gray = lung_crops(images, EXAMPLE_SIZE)
     truth = lung_crops(comparison.masks[MASKS[0]][chosen].astype(np.uint8), EXAMPLE_SIZE, around=images)
     columns = 2 + len(shown) + bool(shown)

@@ -209,6 +209,10 @@ METHODS: dict[str, Method] = {
 }
 
 
+# Of METHODS those that are parts of a decomposition, whose own heat is a row beside.
+PARTS = ("gate", "difference", "lesion", "change")
+
+
 def _gray(images: np.ndarray) -> np.ndarray:
     return images.astype(np.float32) / 255.0
 
