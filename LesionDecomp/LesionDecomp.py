@@ -236,11 +236,10 @@ class LesionDecompLogic(ScriptedLoadableModuleLogic):
 
     def present(self, nodes):
         """Leave the scene as Apply leaves it: the result is selected in the panel and shown in the views."""
+        from LesionDecompMrml.shown_result import select_result  # not before: Slicer starts without it
+
         parameters = self.getParameterNode()
-        if parameters.heatmap == nodes.heatmap:
-            parameters.Modified()  # an open panel looks at it anew
-        else:
-            parameters.inputVolume, parameters.heatmap = nodes.ct, nodes.heatmap
+        select_result(parameters, self.result(nodes.heatmap))
         if slicer.app.layoutManager() is not None:
             from LesionDecompPanel.look_section import show_as_chosen  # not before: Slicer starts without it
 

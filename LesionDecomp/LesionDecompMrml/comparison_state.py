@@ -42,8 +42,13 @@ def state_of(nodes: ResultNodes) -> dict[str, Any]:
         "run": nodes.heatmap.GetAttribute(RUN) or "",
         "threshold": nodes.threshold,
         "minimum_volume_ml": nodes.minimum_volume_ml,
-        "review": _hash_of_decisions(nodes.heatmap.GetAttribute(REVIEW) or ""),
+        "review": decisions_hash(nodes),
     }
+
+
+def decisions_hash(nodes: ResultNodes) -> str:
+    """Of what a reader has decided about the lesions of a result; empty without any."""
+    return _hash_of_decisions(nodes.heatmap.GetAttribute(REVIEW) or "")
 
 
 def compared_states(earlier: ResultNodes, later: ResultNodes) -> str:

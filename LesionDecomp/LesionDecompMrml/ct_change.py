@@ -10,6 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from LesionDecompLib.ct.oddity import Oddity
+from LesionDecompLib.errors import LesionDecompError
 from LesionDecompLib.io.readers import volume_identity
 
 from .input_nodes import volume_from_node
@@ -45,7 +46,12 @@ def remember(node, state: tuple[Any, ...], report: str) -> None:
 def change_warning(nodes: ResultNodes) -> Oddity | None:
     """The warning about a CT that changed after the run; None where it did not, or where no run was recorded."""
     recorded = _recorded(nodes.report.GetText() if nodes.report is not None else "")
-    if not recorded or not image_state(nodes.ct) or _hash_of(nodes.ct) == recorded:
+    if not recorded or not image_state(nodes.ct):
+        return None
+    try:
+        if _hash_of(nodes.ct) == recorded:
+            return None
+    except LesionDecompError:  # a CT that has been moved so that nothing can be measured: whoever measures reports it
         return None
     return Oddity(TEXT, CODE, 1.0, 0.0)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,7 @@ from LesionDecompLib.measurement.review import Runs
 
 from .ct_change import image_state
 from .scene_nodes import keep_latest
+from .segments import labelmap_state
 
 if TYPE_CHECKING:
     from .result_nodes import ResultNodes
@@ -97,6 +100,16 @@ def remember_lungs(nodes: ResultNodes) -> None:
     _keep_compared(nodes, 0)
 
 
+@contextmanager
+def lungs_kept_known(nodes: ResultNodes) -> Iterator[None]:
+    """How much of the lung segments was edited is known behind the block as it was before: they are moved in it."""
+    known = _compared.get(nodes.heatmap.GetID())
+    known = known if known is not None and known[0] == _all_lungs_state(nodes) else None
+    yield
+    if known is not None:
+        _keep_compared(nodes, known[1])
+
+
 def runs_of(mask: np.ndarray) -> Runs:
     """Voxels of a mask ``(k, j, i)`` as runs, in the order of its flat index."""
     flat = np.flatnonzero(mask)
@@ -134,12 +147,8 @@ def _lungs_state(segmentation) -> tuple[Any, ...]:
 def _segment_state(segmentation, structure: Structure = LUNG_LESION) -> tuple[Any, ...]:
     """Changes whenever the voxels of a segment do; empty where it has none."""
     segment = segmentation.GetSegmentation().GetSegment(structure.segment_id) if segmentation is not None else None
-    name = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
-    image = segment.GetRepresentation(name) if segment is not None else None
-    if image is None:
-        return ()
-    scalars = image.GetPointData().GetScalars()
-    return segmentation.GetID(), image.GetMTime(), scalars.GetMTime() if scalars is not None else 0
+    state = labelmap_state(segment) if segment is not None else ()
+    return (segmentation.GetID(), *state) if state else ()
 
 
 def _in_lung_segments(nodes: ResultNodes) -> np.ndarray:

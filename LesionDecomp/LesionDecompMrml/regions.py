@@ -25,6 +25,7 @@ from LesionDecompLib.measurement.regions import STAGE, GivenRegions
 from .input_nodes import segments_of, share_beyond, volume_from_node, world_matrix
 from .live_result import LiveResult
 from .result_nodes import ResultNodes
+from .segments import labelmap_state
 from .statistics_table import fill_with_texts, result_table
 
 REGIONS_ROLE = "LesionDecomp.regions"  # the heatmap's reference to the node that its regions are from
@@ -133,11 +134,8 @@ def _state_of(node) -> tuple:
     place = (parent.GetID() if parent is not None else None, *slicer.util.arrayFromVTKMatrix(matrix).ravel().tolist())
     if node.IsA("vtkMRMLSegmentationNode"):
         inside = node.GetSegmentation()
-        return (
-            node.GetID(),
-            inside.GetMTime(),
-            *(inside.GetSegment(i).GetMTime() for i in inside.GetSegmentIDs()),
-            *place,
-        )
+        segments = [inside.GetSegment(i) for i in inside.GetSegmentIDs()]
+        times = [(segment.GetMTime(), labelmap_state(segment)) for segment in segments]
+        return (node.GetID(), inside.GetMTime(), *times, *place)
     image = node.GetImageData()
     return (node.GetID(), node.GetMTime(), image and image.GetMTime(), *place)

@@ -18,10 +18,10 @@ from LesionDecompLib.errors import LesionDecompError
 from vtk.util.numpy_support import get_vtk_array_type, vtk_to_numpy
 
 from .color_nodes import heat_colors, label_colors
-from .lesion_edits import is_edited, remember_lungs, remember_written
+from .lesion_edits import is_edited, lungs_kept_known, remember_lungs, remember_written
 from .review import REVIEW, keep_review, review_of, seen_before
 from .scene_nodes import OUTPUT, THRESHOLD, nodes_of_class
-from .segments import let_segments_overlap, write_segment
+from .segments import let_segments_overlap, move_segments, write_segment
 from .statistics_table import fill_table, show_readable_table
 
 if TYPE_CHECKING:
@@ -232,10 +232,13 @@ def complete_result(heatmap) -> ResultNodes | None:
 def results_of_ct(ct) -> list[ResultNodes]:
     """Complete results of a CT in its scene, the latest last."""
     scene = ct.GetScene() if ct is not None else None
-    results = []
-    for heatmap in nodes_of_class(scene, "vtkMRMLScalarVolumeNode") if scene is not None else []:
-        if heatmap.GetAttribute(THRESHOLD) is not None and heatmap.GetNodeReference(_role("ct")) == ct:
-            results.append(complete_result(heatmap))
+    return [nodes for nodes in results_of_scene(scene) if nodes.ct == ct] if scene is not None else []
+
+
+def results_of_scene(scene) -> list[ResultNodes]:
+    """Complete results of a scene, the latest last."""
+    heatmaps = nodes_of_class(scene, "vtkMRMLScalarVolumeNode")
+    results = [complete_result(node) for node in heatmaps if node.GetAttribute(THRESHOLD) is not None]
     return [nodes for nodes in results if nodes is not None]
 
 
@@ -308,16 +311,24 @@ def prepare_volume(node, ct, dtype: type) -> np.ndarray:
 
 def follow_ct(nodes: ResultNodes) -> None:
     """Have all outputs lie where the CT lies; it may have been moved since the run."""
-    ct, places = nodes.ct, (vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4())
-    ct.GetIJKToRASMatrix(places[0])
+    ct, now = nodes.ct, _ijk_to_ras(nodes.ct)
+    before = _ijk_to_ras(nodes.heatmap)
     for node in (nodes.heatmap, nodes.lungs, nodes.lesions, nodes.healthy):
-        if node is not None:
-            node.GetIJKToRASMatrix(places[1])
-            if not np.array_equal(*(slicer.util.arrayFromVTKMatrix(place) for place in places)):
-                node.CopyOrientation(ct)
+        if node is not None and not np.array_equal(_ijk_to_ras(node), now):
+            node.CopyOrientation(ct)
+    if nodes.segmentation is not None and not np.array_equal(before, now):
+        with lungs_kept_known(nodes):
+            move_segments(nodes.segmentation, before, now)
+        nodes.segmentation.SetReferenceImageGeometryParameterFromVolumeNode(ct)
     for node in (nodes.heatmap, nodes.lungs, nodes.lesions, nodes.healthy, nodes.segmentation):
         if node is not None and node.GetTransformNodeID() != ct.GetTransformNodeID():
             node.SetAndObserveTransformNodeID(ct.GetTransformNodeID())
+
+
+def _ijk_to_ras(node) -> np.ndarray:
+    matrix = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(matrix)
+    return slicer.util.arrayFromVTKMatrix(matrix)
 
 
 def _new_image(shape: Sequence[int], dtype: type):

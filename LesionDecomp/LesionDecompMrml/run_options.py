@@ -62,6 +62,15 @@ class OutputNodes:
         return {name: node or None for name, node in given.items()}
 
 
+def without_nodes_of(outputs: Mapping[str, Any], nodes: Any) -> dict[str, Any]:
+    """Outputs by name, None in place of those that belong to a result: there will be new ones beside it.
+
+    :param nodes: of the result.
+    """
+    held = [node for node in vars(nodes).values() if node is not None]
+    return {name: None if node in held else node for name, node in outputs.items()}
+
+
 @dataclass(frozen=True, eq=False)
 class RunOptions:
     """Options of one segmentation.

@@ -22,11 +22,13 @@ from LesionDecompLib.ct.volume import Volume
 from LesionDecompLib.errors import Cancelled, LesionDecompError
 from LesionDecompLib.report.manifest import build_manifest, manifest_text, with_warnings
 
+from .comparison_state import decisions_hash
 from .ct_change import image_state, remember
 from .input_nodes import lung_mask_from_node, volume_from_node, world_matrix
+from .lesion_edits import edited_lung_voxels, is_edited
 from .live_result import hand_over, with_painted_lesions
-from .result_nodes import ResultNodes, check_outputs, results_of_ct, write_result
-from .run_options import RunOptions
+from .result_nodes import ResultNodes, check_outputs, complete_result, follow_ct, results_of_ct, write_result
+from .run_options import RunOptions, without_nodes_of
 from .slicer_python import slicer_python
 from .watched_run import WatchedRun
 
@@ -38,6 +40,35 @@ if TYPE_CHECKING:
 
 WRITING = "Writing the result"
 ROUNDING = 1e-6  # of a matrix, mm
+
+
+@dataclass(frozen=True, eq=False)
+class ReadersPart:
+    """What a reader has done to a result by a certain time.
+
+    :param decisions: a hash of those about lesions.
+    :param is_edited: whether lesions were edited by hand, which is not counted yet.
+    :param lung_voxels: that were edited by hand.
+    """
+
+    nodes: ResultNodes
+    decisions: str
+    is_edited: bool
+    lung_voxels: int
+
+    @classmethod
+    def of(cls, heatmap) -> ReadersPart | None:
+        """As it is now; None where the node is of no result."""
+        nodes = complete_result(heatmap)
+        return None if nodes is None else cls(nodes, decisions_hash(nodes), is_edited(nodes), edited_lung_voxels(nodes))
+
+    def has_grown(self) -> bool:
+        """Whether there is more by now, which nobody was asked about."""
+        now = ReadersPart.of(self.nodes.heatmap)
+        if now is None or now.nodes != self.nodes:
+            return False
+        edited = now.is_edited and not self.is_edited
+        return edited or (now.decisions, now.lung_voxels) != (self.decisions, self.lung_voxels)
 
 
 @dataclass(eq=False)
@@ -59,6 +90,7 @@ class Request:
     _world: np.ndarray
     _state: tuple[Any, ...] = ()  # of the CT's image
     warnings: tuple[Oddity, ...] = ()  # about the lung mask
+    _readers: ReadersPart | None = None  # of the earlier result that is to be replaced
 
     @classmethod
     def read(cls, ct, options: RunOptions | None = None) -> Request:
@@ -72,16 +104,25 @@ class Request:
         check_chest_ct(volume)
         mask: np.ndarray | None = None
         warnings: tuple[Oddity, ...] = ()
+        edited = [
+            earlier
+            for earlier in (results_of_ct(ct) if options.lungs_are_edited else ())
+            if options.lung_mask in (earlier.lungs, earlier.segmentation)
+        ]
+        for earlier in edited:
+            follow_ct(earlier)  # before its lungs are read
         if options.lung_mask is not None:
             given = lung_mask_from_node(options.lung_mask, ct, options.lung_segments)
             mask, warnings = given.array, given.warnings
-            for earlier in results_of_ct(ct) if options.lungs_are_edited else ():
+            for earlier in edited:
                 if earlier.segmentation == options.lung_mask:
                     mask = with_painted_lesions(mask, earlier)
         outputs = options.outputs.nodes()
         check_outputs(outputs, inputs=(ct,) if options.lungs_are_edited else (ct, options.lung_mask))
         place = volume.shape, volume.ijk_to_ras
-        return cls(ct, mask, outputs, options.outputs.with_segmentation, volume, *place, image_state(ct), warnings)
+        readers = ReadersPart.of(outputs["heatmap"])
+        made = options.outputs.with_segmentation
+        return cls(ct, mask, outputs, made, volume, *place, image_state(ct), warnings, readers)
 
     @cached_property
     def volume(self) -> Volume:
@@ -102,7 +143,7 @@ class Request:
         return [node for node in (self.ct, *self.outputs.values()) if node is not None]
 
     def write(self, result: SegmentResult | WorkerResult, report: str) -> ResultNodes:
-        """Write the result into the scene.
+        """Write the result into the scene, into new nodes where a reader has worked on the earlier result meanwhile.
 
         :raises Cancelled: the scene was closed or a node removed meanwhile; nothing is written.
         :raises LesionDecompError: the CT was cropped or moved meanwhile; nothing is written.
@@ -116,7 +157,11 @@ class Request:
         unchanged = image_state(self.ct) == self._state
         if unchanged:
             remember(self.ct, self._state, report)
-        nodes = write_result(self.ct, result, with_segmentation=self.with_segmentation, report=report, **self.outputs)
+        outputs, with_segmentation = self.outputs, self.with_segmentation
+        if self._readers is not None and self._readers.has_grown():
+            outputs = without_nodes_of(outputs, self._readers.nodes)
+            with_segmentation = with_segmentation or self.outputs["segmentation"] is not None
+        nodes = write_result(self.ct, result, with_segmentation=with_segmentation, report=report, **outputs)
         try:
             hand_over(nodes, result.lung_tally if unchanged else None)
         except Exception:  # the result is written, and the slider can count by itself

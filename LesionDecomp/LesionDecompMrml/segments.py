@@ -6,6 +6,7 @@ import numpy as np
 import slicer
 import vtk
 from LesionDecompLib.ct.anatomy import Structure
+from LesionDecompLib.ct.grid import FINEST_MM
 from vtk.util.numpy_support import vtk_to_numpy
 
 SEGMENT_EDITOR = "SegmentEditor"  # tag of the node that Segment Editor keeps its choices in, one in each scene
@@ -30,6 +31,36 @@ def write_segment(
         structure.segment_id,
         slicer.vtkSlicerSegmentationsModuleLogic.MODE_REPLACE,
     )
+
+
+def labelmap_state(segment) -> tuple[int, ...]:
+    """Changes whenever the voxels of a segment do, which its own time of modification need not; empty without any."""
+    image = segment.GetRepresentation(slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName())
+    if image is None:
+        return ()
+    scalars = image.GetPointData().GetScalars()
+    return image.GetMTime(), scalars.GetMTime() if scalars is not None else 0
+
+
+def move_segments(node, before: np.ndarray, now: np.ndarray) -> None:
+    """Have the segments of a volume's segmentation lie where the volume lies, whose own matrix is another one now.
+
+    What does not lie on the volume's former grid, as it was moved with the volume, stays.
+
+    :param before, now: from index to RAS, ``(4, 4)``, mm.
+    """
+    inside, step = node.GetSegmentation(), now @ np.linalg.inv(before)
+    name = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
+    for segment_id in inside.GetSegmentIDs():
+        image = inside.GetSegment(segment_id).GetRepresentation(name)
+        matrix = vtk.vtkMatrix4x4()
+        if image is not None:
+            image.GetImageToWorldMatrix(matrix)
+            if not np.allclose(slicer.util.arrayFromVTKMatrix(matrix), before, rtol=0, atol=FINEST_MM):
+                return
+    transform = vtk.vtkTransform()
+    transform.SetMatrix(slicer.util.vtkMatrixFromArray(step))
+    node.ApplyTransform(transform)
 
 
 def let_segments_overlap(scene) -> None:

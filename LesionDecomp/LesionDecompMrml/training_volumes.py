@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -73,14 +74,17 @@ def training_input_of_csv(nodes: Sequence[Any], path: str | Path) -> tuple[list[
     """Volumes and labels of a CSV file ``case,slice,label`` (and ``split``) whose cases are the nodes' names.
 
     :param nodes: volume nodes to choose from; those without a label are left out.
-    :raises LesionDecompError: a file that does not read, or a case that no volume is called.
+    :raises LesionDecompError: a file that does not read, or a case that no volume is called, or several.
     """
     read = read_slice_labels(path)
     names = _names(nodes)
-    by_case: dict[str, Any] = {}
-    for node in nodes:
-        by_case.setdefault(node.GetName(), node)
-        by_case.setdefault(names[node.GetID()], node)
+    by_case: dict[str, Any] = {names[node.GetID()]: node for node in nodes}
+    by_case |= {node.GetName(): node for node in nodes}
+    called = Counter(node.GetName() for node in nodes)
+    for case in read:
+        if called[case] > 1:
+            found = f"labels for '{case}', as {called[case]} volumes are called"
+            raise LesionDecompError(STAGE, found, "one volume of that name", "Give each loaded CT a name of its own.")
     missing = [case for case in read if case not in by_case]
     if missing:
         listed = ", ".join(f"'{node.GetName()}'" for node in nodes) or "none"

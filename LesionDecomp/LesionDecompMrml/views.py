@@ -8,7 +8,7 @@ from LesionDecompLib.ct.anatomy import LUNG_LESION, LUNGS
 from LesionDecompLib.report.picture import LUNG_WINDOW
 
 from .input_nodes import world_matrix
-from .result_nodes import ResultNodes, results_of_ct
+from .result_nodes import ResultNodes, results_of_scene
 from .scene_nodes import nodes_of_class
 from .surfaces import LUNG_OPACITY, closed_surface_name, has_surfaces, make_surfaces
 
@@ -40,9 +40,9 @@ def show_result(nodes: ResultNodes, *, set_window: bool = True) -> None:
 
 
 def _show_segmentation_alone(nodes: ResultNodes) -> None:
-    """Hide segmentations of the CT's other results, whose lines nobody could tell apart; show this one's where it was
-    hidden so. What a reader has hidden stays hidden."""
-    for result in results_of_ct(nodes.ct):
+    """Hide segmentations of other results, this CT's and others', whose lines nobody could tell apart; show this one's
+    where it was hidden so. What a reader has hidden stays hidden."""
+    for result in results_of_scene(nodes.ct.GetScene()):
         display = result.segmentation.GetDisplayNode() if result.segmentation is not None else None
         if display is None:
             continue
@@ -100,6 +100,11 @@ def show_in_view(nodes: ResultNodes, view, *, heat: bool, outline: bool, opacity
     center = lesion_center(nodes)
     if center is not None:
         view.JumpSliceByOffsetting(*center)
+
+
+def shows_labels(scene, labels) -> bool:
+    """Whether any slice view shows a labelmap."""
+    return any(one.GetLabelVolumeID() == labels.GetID() for one in nodes_of_class(scene, "vtkMRMLSliceCompositeNode"))
 
 
 def shown_overlay(nodes: ResultNodes) -> tuple[bool, bool] | None:

@@ -8,6 +8,7 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
+from .errors import errors_shown
 from .signals import Later
 
 RESTED_MS = 700  # after the last change
@@ -47,5 +48,5 @@ class EditWatch:
         self.rested.request()
 
     def _on_rested(self) -> None:
-        with slicer.util.tryWithErrorDisplay(_("The edited lesions could not be counted.")):
+        with errors_shown(_("The edited lesions could not be counted.")):
             self._take()

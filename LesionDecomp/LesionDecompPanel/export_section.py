@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import qt
-import slicer
 from slicer.i18n import tr as _
 
+from .errors import errors_shown
 from .file_dialogs import ask_save_path
 from .installation import install_packages, installing_in_words, is_installing
 from .packages import can_write_dicom_seg, install_for_dicom_seg
@@ -60,7 +60,7 @@ class ExportSection:
         """Nothing is under way here."""
 
     def _on_copy(self, _checked: bool = False) -> None:
-        with slicer.util.tryWithErrorDisplay(_("The measurements could not be copied.")):
+        with errors_shown(_("The measurements could not be copied.")):
             qt.QApplication.clipboard().setText(self._result().statistics_text())
             self._ui.exportLabel.text = _("The table is on the clipboard; paste it into a spreadsheet.")
 
@@ -71,7 +71,7 @@ class ExportSection:
         self._save(_("Save the regions"), "regions.csv", "CSV (*.csv)", lambda r, path: r.write_regions(path))
 
     def _on_methods(self, _checked: bool = False) -> None:
-        with slicer.util.tryWithErrorDisplay(_("The methods text could not be made.")):
+        with errors_shown(_("The methods text could not be made.")):
             qt.QApplication.clipboard().setText(self._result().methods_text())
             self._ui.exportLabel.text = _("The methods text is on the clipboard.")
 
@@ -98,7 +98,7 @@ class ExportSection:
         if path is None:
             return None
         done = False
-        with slicer.util.tryWithErrorDisplay(_("The file could not be written.")):
+        with errors_shown(_("The file could not be written.")):
             write(self._result(), path)
             done = True
         self._ui.exportLabel.text = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import slicer
@@ -9,6 +10,7 @@ from LesionDecompMrml.result_nodes import complete_result
 from LesionDecompMrml.views import LESION_OPACITY
 from slicer.i18n import tr as _
 
+from .errors import errors_shown
 from .job_section import JobSection
 from .signals import connect
 
@@ -52,7 +54,7 @@ class FollowSection(JobSection):
         if not running:
             if self._about != self._pair():
                 self._text = ""
-            ui.compareLabel.text = " ".join(filter(None, (self._text, self._summary(change, outdated))))
+            ui.compareLabel.text = _joined([self._text, self._summary(change, outdated)])
 
     def _readiness(self) -> tuple[bool, str]:
         if self.is_running:
@@ -91,7 +93,7 @@ class FollowSection(JobSection):
         if change is None:
             return ""
         if outdated:
-            return " ".join([_("Outdated: compare again."), *map(difference_in_words, outdated)])
+            return _joined([_("Outdated: compare again."), *map(difference_in_words, outdated)])
         from LesionDecompMrml.change_nodes import change_in_words  # not before: Slicer starts without it
         from LesionDecompMrml.comparison_state import earlier_name
 
@@ -146,7 +148,12 @@ class FollowSection(JobSection):
         slicer.util.errorDisplay(str(error))
 
     def _on_cancelled(self) -> None:
-        self._text = _("Canceled; nothing was changed.")
+        lost = self.current.lost if self.current is not None else ""
+        if lost:
+            self._text = _("'{name}' was removed from the scene: the comparison was ended.").format(name=lost)
+            self._about = self._pair()
+        else:
+            self._text = _("Canceled; nothing was changed.")
         self.refresh()
 
     def _on_show(self, _checked: bool = False) -> None:
@@ -159,7 +166,7 @@ class FollowSection(JobSection):
         nodes = self._nodes()
         if nodes is None:
             return
-        with slicer.util.tryWithErrorDisplay(_("The change could not be shown.")):
+        with errors_shown(_("The change could not be shown.")):
             from LesionDecompMrml.change_nodes import show_change  # not before: Slicer starts without it
 
             show_change(change, nodes, LESION_OPACITY)
@@ -169,7 +176,7 @@ class FollowSection(JobSection):
 
         change = self._change()
         if change is not None:
-            with slicer.util.tryWithErrorDisplay(_("The table could not be shown.")):
+            with errors_shown(_("The table could not be shown.")):
                 show_table(change.table)
 
     def _on_trend(self, _checked: bool = False) -> None:
@@ -177,7 +184,7 @@ class FollowSection(JobSection):
 
         change = self._change()
         if change is not None:
-            with slicer.util.tryWithErrorDisplay(_("The plot could not be shown.")):
+            with errors_shown(_("The plot could not be shown.")):
                 show_chart(change.chart)
 
 
@@ -191,3 +198,7 @@ def difference_in_words(difference) -> str:
         "review": _("The review of '{name}' has changed."),
     }
     return words[difference.kind].format(name=difference.name, was=difference.was, now=difference.now)
+
+
+def _joined(sentences: Sequence[str]) -> str:
+    return " ".join(filter(None, sentences))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import slicer
 from slicer.i18n import tr as _
 
+from .errors import errors_shown
 from .signals import connect
 
 
@@ -41,7 +41,7 @@ class LesionWalk:
         result = self._result()
         if result is None:
             return
-        with slicer.util.tryWithErrorDisplay(_("The views could not be moved.")):
+        with errors_shown(_("The views could not be moved.")):
             if self._places is None:
                 self._places = result.places()
             if not self._places:

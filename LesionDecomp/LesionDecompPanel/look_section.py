@@ -11,6 +11,7 @@ from LesionDecompMrml.segments import let_segments_overlap
 from slicer.i18n import tr as _
 
 from . import slicer_views
+from .errors import errors_shown
 from .lesion_walk import LesionWalk
 from .measured_regions import MeasuredRegions
 from .signals import Later, connect
@@ -57,6 +58,7 @@ class LookSection:
         self._parameters: Any = None
         self._shown: Any = None  # the state (see _state) that the scene shows
         self._with_surfaces = False  # of the result shown, by this panel
+        self._unsettled: Any = None  # the result that a slider has moved, until everything has followed
         self._lost = ""  # why the result shown is gone
         self._views: list[str] = []  # IDs of the slice views that have been given the result
         self._measured = MeasuredRegions(ui)
@@ -90,7 +92,7 @@ class LookSection:
         self._with_surfaces = parameters is not None and parameters.surfacesVisible
         self._walk.forget()
         if self.nodes() is not None:
-            with slicer.util.tryWithErrorDisplay(_("The result could not be shown.")):
+            with errors_shown(_("The result could not be shown.")):
                 self._show_result()
         self._show_warnings()
 
@@ -98,9 +100,17 @@ class LookSection:
         """The panel is being looked at: its labelmap outlines the lesions, and its boxes follow what the views show."""
         nodes = self.nodes()
         self._views = [view.GetID() for view in slicer_views.slice_nodes()]
-        if nodes is not None and self._parameters.outlineVisible:
+        if nodes is not None and self._parameters.outlineVisible and not self._shows_change(nodes):
             views.outline_by_segmentation(nodes, False)
         self.views_changed()
+
+    @staticmethod
+    def _shows_change(nodes: ResultNodes) -> bool:
+        """Whether a comparison, which may have ended meanwhile, is in the views in place of the lesions."""
+        from LesionDecompMrml.change_nodes import change_of  # not before: Slicer starts without it
+
+        change = change_of(nodes.heatmap)
+        return change is not None and views.shows_labels(nodes.ct.GetScene(), change.labels)
 
     def exit(self) -> None:
         """Another module is being looked at: a segmentation, which it may edit, outlines the lesions itself."""
@@ -174,6 +184,7 @@ class LookSection:
 
     def show(self, nodes: ResultNodes, threshold: float, minimum_ml: float) -> None:
         """Show a new result; the sliders may have moved since it was asked for."""
+        self._settling.flush()
         parameters, before = self._parameters, self.nodes()
         self._lost = ""
         # Regions are parts of one CT: those chosen for another patient's must not be measured in this one.
@@ -222,9 +233,17 @@ class LookSection:
 
     def settle(self) -> None:
         """Write what waited while a slider was dragged: table, plots, surfaces, segmentation."""
+        moved, self._unsettled = self._unsettled, None
+        shown = self._parameters.heatmap if self._parameters is not None else None
+        if moved is not None and moved.heatmap != shown:  # another result was chosen meanwhile
+            if self._logic.resultNodes(moved.heatmap) is not None:
+                with errors_shown(_("The statistics could not be updated.")):
+                    moved.set_threshold()
+                    moved.update_plots()
+            return
         if self.nodes() is None:
             return
-        with slicer.util.tryWithErrorDisplay(_("The statistics could not be updated.")):
+        with errors_shown(_("The statistics could not be updated.")):
             result = self._result()
             result.set_threshold()
             result.update_plots()
@@ -245,6 +264,7 @@ class LookSection:
 
     def _choose_result(self, nodes: ResultNodes) -> None:
         """Another result was chosen: the sliders go where it stands, the views show it."""
+        self._settling.flush()
         parameters = self._parameters
         self._lost = ""
         threshold, minimum_ml = nodes.on_sliders
@@ -257,7 +277,7 @@ class LookSection:
             parameters.regions = regions
         finally:
             parameters.EndModify(modified)
-        with slicer.util.tryWithErrorDisplay(_("The result could not be shown.")):
+        with errors_shown(_("The result could not be shown.")):
             self._show_anew()
 
     def _show_anew(self) -> None:
@@ -273,15 +293,16 @@ class LookSection:
 
     def _follow(self) -> None:
         """The lesions at the slider's place."""
-        parameters = self._parameters
-        if self.nodes() is None:
+        parameters, nodes = self._parameters, self.nodes()
+        if nodes is None:
             return
-        with slicer.util.tryWithErrorDisplay(_("The lesions could not be updated.")):
+        with errors_shown(_("The lesions could not be updated.")):
             self._walk.forget()
-            result = self._result()
-            lesions = result.set_threshold(
-                parameters.threshold, parameters.minimumVolumeMl, with_statistics=False, settled=False
-            )
+            result = self._unsettled = self._result()
+            place = (parameters.threshold, parameters.minimumVolumeMl)
+            # A script may have taken a threshold beyond the sliders' ends, where they stand for it.
+            place = (nodes.threshold, nodes.minimum_volume_ml) if place == nodes.on_sliders else place
+            lesions = result.set_threshold(*place, with_statistics=False, settled=False)
             self._show_summary(result.summary(lesions))
             self._settling.request()
 
@@ -289,7 +310,7 @@ class LookSection:
         """The lesions are others at the same threshold: a reader has decided."""
         if self.nodes() is not None:
             self._walk.forget()
-            with slicer.util.tryWithErrorDisplay(_("The measurements could not be shown.")):
+            with errors_shown(_("The measurements could not be shown.")):
                 self._show_result()
                 self._show_warnings()
 
@@ -359,7 +380,7 @@ class LookSection:
 
     def _on_full_table(self, _checked: bool = False) -> None:
         if self.nodes() is not None:
-            with slicer.util.tryWithErrorDisplay(_("The table could not be shown.")):
+            with errors_shown(_("The table could not be shown.")):
                 self._settling.flush()
                 self._result().show_table()
 
@@ -371,7 +392,7 @@ class LookSection:
 
     def _plot(self, which: str) -> None:
         if self.nodes() is not None:
-            with slicer.util.tryWithErrorDisplay(_("The plot could not be shown.")):
+            with errors_shown(_("The plot could not be shown.")):
                 self._result().show_plot(which)
 
 

@@ -12,6 +12,7 @@ from LesionDecompMrml.scene_nodes import chest_volumes
 from slicer.i18n import tr as _
 
 from .combo_box import fill, keep_narrow, silent
+from .errors import errors_shown
 from .signals import connect
 
 VOLUME, FIRST, LAST, LABEL, SPLIT = range(5)
@@ -222,6 +223,6 @@ class MarkedSlicesTable:
         node = self._rows[row].node if row >= 0 else None
         if node is None or view is None or not slicer.mrmlScene.IsNodePresent(node):
             return
-        with slicer.util.tryWithErrorDisplay(_("The slice could not be found.")):
+        with errors_shown(_("The slice could not be found.")):
             place = [view.GetSliceToRAS().GetElement(axis, 3) for axis in range(3)]
             self._ui.rangesTable.cellWidget(row, column).value = axial_slice_at(node, place)

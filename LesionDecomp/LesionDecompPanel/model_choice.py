@@ -8,7 +8,7 @@ from LesionDecompLib.errors import LesionDecompError
 from LesionDecompLib.models.bundle import ModelBundle
 from slicer.i18n import tr as _
 
-from .combo_box import fill, select
+from .combo_box import fill, select, silent
 from .signals import connect
 
 SETTING = "LesionDecomp/ModelFolders"
@@ -43,8 +43,12 @@ class ModelChoice:
         return any(model[0] == key for model in self._models)
 
     def show(self, key: str) -> None:
-        """Select a model; one that is not known, as in a scene from elsewhere, leaves the selector as it is."""
-        select(self._ui.modelComboBox, key)
+        """Select a model; of one that is not known, as in a scene from elsewhere, none, so that any can be chosen."""
+        if self.has(key):
+            select(self._ui.modelComboBox, key)
+        else:
+            with silent(self._ui.modelComboBox) as box:
+                box.currentIndex = -1
         bundle = next((bundle for k, bundle in self._models if k == key), None)
         text = training_in_words(bundle) if bundle is not None else ""
         if self._ui.modelDescriptionLabel.text != text:

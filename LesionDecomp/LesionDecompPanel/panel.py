@@ -113,6 +113,8 @@ class Panel(VTKObservationMixin):
 
     def _on_modified(self, _caller=None, _event=None) -> None:
         """Update panel, lesions and views from the parameter node."""
+        if slicer.mrmlScene.IsImporting():  # its nodes and references are not what they will be
+            return
         if self._parameters is not None and (
             self._parameters.heatmapOutput is not None or self.filters.is_outdated(self._parameters)
         ):
@@ -146,6 +148,7 @@ class Panel(VTKObservationMixin):
         self.train.scene_changed()
         if self._parameters is not None:
             self.look.scene_changed()
+            self.review.views_changed()
             self._on_modified()
 
     def _on_node_removed(self, node) -> None:

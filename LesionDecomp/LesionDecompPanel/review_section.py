@@ -6,12 +6,12 @@ from __future__ import annotations
 from typing import Any
 
 import qt
-import slicer
 from LesionDecompMrml.statistics_table import readable_number
 from slicer.i18n import tr as _
 
 from .combo_box import silent
 from .edit_watch import EditWatch
+from .errors import errors_shown
 from .measurements_table import NUMBERS_ALIGNMENT, SHORT
 from .signals import connect
 from .view_clicks import ViewClicks
@@ -118,7 +118,7 @@ class ReviewSection:
         table, left_out = self._ui.lesionsTable, 0
         self._lesions, self._decisions = [], None
         if result is not None and result.nodes.report is not None:
-            with slicer.util.tryWithErrorDisplay(_("The lesions could not be listed.")):
+            with errors_shown(_("The lesions could not be listed.")):
                 found, self._decisions = result.reviewed_lesions(), result.review.lesions
                 own = [one for one in found if not (one.added or one.painted)]
                 left_out = max(0, len(own) - MOST)
@@ -165,7 +165,7 @@ class ReviewSection:
         one = self._lesions[row]
         if kept == one.kept:
             return
-        with slicer.util.tryWithErrorDisplay(_("The lesions could not be updated.")):
+        with errors_shown(_("The lesions could not be updated.")):
             # What was added goes again, and leaves what the model has there.
             self._result().decide("accept" if kept or one.added else "reject", one.lesion.voxel, one.threshold)
             self._ui.reviewLabel.text = (
@@ -175,12 +175,12 @@ class ReviewSection:
 
     def _on_clicked(self, row: int, _column: int) -> None:
         if row < len(self._lesions) and self._nodes() is not None:
-            with slicer.util.tryWithErrorDisplay(_("The views could not be moved.")):
+            with errors_shown(_("The views could not be moved.")):
                 self._result().jump_to_lesion(self._lesions[row].lesion.voxel)
 
     def _on_undo(self, _checked: bool = False) -> None:
         # The button is never disabled by its own click: the focus would go elsewhere, and the panel would scroll there.
-        with slicer.util.tryWithErrorDisplay(_("The decision could not be taken back.")):
+        with errors_shown(_("The decision could not be taken back.")):
             result = self._result()
             result.take_edits()
             if not (result.review.lesions or result.review.slices):
@@ -191,18 +191,26 @@ class ReviewSection:
         self._changed()
 
     def _on_add(self, checked: bool) -> None:
+        asked = _("Click a lesion in a slice view to add it.")
         if checked and self._nodes() is not None:
             self._clicks.start()
-            self._ui.reviewLabel.text = _("Click a lesion in a slice view to add it.")
+            self._ui.reviewLabel.text = asked
         else:
             self._clicks.stop()
+            if self._ui.reviewLabel.text == asked:
+                self._ui.reviewLabel.text = ""
+
+    def views_changed(self) -> None:
+        """There are other slice views now: clicks in them count, too."""
+        if self._ui.addLesionButton.checked:
+            self._clicks.start()
 
     def view_clicked(self, ras: tuple[float, float, float]) -> None:
         """Add the connected heat under a click, down to the threshold that the spin box shows."""
         if self._nodes() is None:
             return
         threshold = float(self._ui.addThresholdSpinBox.value)
-        with slicer.util.tryWithErrorDisplay(_("The lesion could not be added.")):
+        with errors_shown(_("The lesion could not be added.")):
             result = self._result()
             voxel = result.voxel_of(ras)
             heat = result.heat_at(voxel) if voxel is not None else 0.0

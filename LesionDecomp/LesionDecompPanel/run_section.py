@@ -322,9 +322,12 @@ class RunSection(JobSection):
 
     def _on_done(self, nodes, options) -> None:
         self.current = None
-        count = len(nodes.warnings)
-        done = _("Done. Warnings: {count}, shown with the measurements.").format(count=count)
-        self._end(done if count else _("Done."))
+        words, count = [_("Done.")], len(nodes.warnings)
+        if options.outputs.heatmap is not None and nodes.heatmap != options.outputs.heatmap:
+            words.append(_("The earlier result was edited meanwhile: it is kept, the new one is beside it."))
+        if count:
+            words.append(_("Warnings: {count}, shown with the measurements.").format(count=count))
+        self._end(" ".join(words))
         self._finished(nodes, options.threshold, options.minimum_volume_ml)
         # What comes next is below: the input makes room for it.
         self._ui.inputsCollapsibleButton.setProperty("collapsed", True)
@@ -367,9 +370,10 @@ def _ask(question: str) -> int:
 
 def _beside(outputs, reviewed):
     """Outputs without the nodes of a reviewed result, in whose place there will be new ones."""
-    held = [node for node in vars(reviewed).values() if node is not None]
+    from LesionDecompMrml.run_options import without_nodes_of  # not before: Slicer starts without it
+
     kept = {field.name: getattr(outputs, field.name) for field in fields(outputs)}
-    new = {name: None if node in held else node for name, node in kept.items()}
+    new = without_nodes_of(kept, reviewed)
     if kept["segmentation"] is not None:
         new["segmentation"] = new["segmentation"] or True
     return replace(outputs, **new)

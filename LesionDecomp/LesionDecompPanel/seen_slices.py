@@ -12,6 +12,7 @@ from LesionDecompMrml.views import RED_VIEW
 from slicer.i18n import tr as _
 
 from .combo_box import silent
+from .errors import errors_shown
 from .file_dialogs import ask_folder
 from .installation import install_packages
 from .signals import Later, connect
@@ -80,7 +81,7 @@ class SeenSlices:
             with silent(ui.seenButton):
                 ui.seenButton.checked = False
             return
-        with slicer.util.tryWithErrorDisplay(_("The slices could not be shown.")):
+        with errors_shown(_("The slices could not be shown.")):
             for spin in (ui.seenFirstSpinBox, ui.seenLastSpinBox):
                 with silent(spin):
                     spin.maximum = result.slices - 1
@@ -147,7 +148,7 @@ class SeenSlices:
     def _on_seen(self, checked: bool = False) -> None:
         if self._nodes() is None:
             return
-        with slicer.util.tryWithErrorDisplay(_("The slice could not be marked.")):
+        with errors_shown(_("The slice could not be marked.")):
             result = self._result()
             index = self._slice(result)
             if index is not None:
@@ -157,7 +158,7 @@ class SeenSlices:
     def _on_range(self, _checked: bool = False) -> None:
         if self._nodes() is None:
             return
-        with slicer.util.tryWithErrorDisplay(_("The slices could not be marked.")):
+        with errors_shown(_("The slices could not be marked.")):
             result = self._result()
             first, last = self._range()
             whole = set(range(first, last + 1)) <= set(result.review.seen)
@@ -172,7 +173,7 @@ class SeenSlices:
     def _on_use(self, _checked: bool = False) -> None:
         if self._nodes() is None:
             return
-        with slicer.util.tryWithErrorDisplay(_("The slices could not be used as labels.")):
+        with errors_shown(_("The slices could not be used as labels.")):
             result = self._result()
             result.take_edits()
             ranges = ranges_of_labels(result.slice_labels())
@@ -187,7 +188,7 @@ class SeenSlices:
     def _on_add(self, _checked: bool = False) -> None:
         if self._nodes() is None:
             return
-        with slicer.util.tryWithErrorDisplay(_("The slices could not be added to a training folder.")):
+        with errors_shown(_("The slices could not be added to a training folder.")):
             result = self._result()
             if not result.slice_labels():
                 self._ui.reviewLabel.text = _("Mark the slices that you have seen first.")

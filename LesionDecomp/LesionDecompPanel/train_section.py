@@ -15,6 +15,7 @@ from LesionDecompMrml.training import show_curves
 from slicer.i18n import tr as _
 
 from .combo_box import fill, index_of
+from .errors import errors_shown
 from .file_dialogs import ask_folder, ask_open_path
 from .installation import install_packages, installing_in_words, is_installing
 from .marked_slices import MarkedSlicesTable
@@ -210,7 +211,7 @@ class TrainSection:
         run.poll()
         if len(run.log.get("step", ())) != self._rows:
             self._rows = len(run.log["step"])
-            with slicer.util.tryWithErrorDisplay(_("The curves could not be shown.")):
+            with errors_shown(_("The curves could not be shown.")):
                 show_curves(run)
         self._show_examples()
         if not run.is_running:
@@ -380,7 +381,7 @@ class TrainSection:
         self.start(resume=True)
 
     def _on_curves(self, _checked: bool = False) -> None:
-        with slicer.util.tryWithErrorDisplay(_("The curves could not be shown.")):
+        with errors_shown(_("The curves could not be shown.")):
             _table, chart = show_curves(self._run)
             if chart is not None:
                 show_chart(chart)

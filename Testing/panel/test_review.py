@@ -12,6 +12,8 @@ pytest.importorskip("PySide6.QtWidgets", reason="PySide6 is not usable here", ex
 
 from headless_slicer.qt_panel import QtCore, QtWidgets, cells, drag, text_of, wait_for  # noqa: E402
 from headless_slicer.result_arrays import lesions_of  # noqa: E402
+from LesionDecompLib.ct.anatomy import LUNGS  # noqa: E402
+from LesionDecompMrml.lesion_edits import edited_lung_voxels  # noqa: E402
 from LesionDecompMrml.result_nodes import add_segmentation  # noqa: E402
 from LesionDecompMrml.review import decision_at, keep_review  # noqa: E402
 from scipy.ndimage import label  # noqa: E402
@@ -207,6 +209,27 @@ def test_outputs_follow_a_ct_that_was_moved(panel, several):
     for node in outputs[:3]:
         assert node.GetTransformNodeID() is None
         np.testing.assert_array_equal(slicer.util.arrayFromVTKMatrix(_ijk_to_ras(node)), expected)
+    # Its segments, too: the lungs are those that were measured, and nobody has edited them.
+    assert nodes.segmentation.GetTransformNodeID() is None
+    lungs = slicer.util.arrayFromVolume(nodes.lungs)
+    for lung in LUNGS:
+        drawn = slicer.util.arrayFromSegmentBinaryLabelmap(nodes.segmentation, lung.segment_id, nodes.ct)
+        np.testing.assert_array_equal(drawn != 0, lungs == lung.label)
+    assert edited_lung_voxels(nodes) == 0 and not panel.ui.warningsLabel.property("visible")
+
+
+def test_segments_that_were_moved_with_the_ct_stay(panel, several):
+    nodes = add_segmentation(several)
+    threshold = panel.logic.result(several.heatmap).threshold
+    transform = _transform()
+    for node in (nodes.ct, nodes.segmentation):
+        node.SetAndObserveTransformNodeID(transform.GetID())
+        node.HardenTransform()
+    _settle_at(panel, threshold + 0.01)
+    lungs = slicer.util.arrayFromVolume(nodes.lungs)
+    for lung in LUNGS:
+        drawn = slicer.util.arrayFromSegmentBinaryLabelmap(nodes.segmentation, lung.segment_id, nodes.ct)
+        np.testing.assert_array_equal(drawn != 0, lungs == lung.label)
 
 
 def test_a_decision_without_heat_at_its_place_is_a_warning(panel, several, tmp_path):
