@@ -1,4 +1,3 @@
-import sys
 from pathlib import Path
 from typing import Annotated, Union
 
@@ -141,9 +140,9 @@ class LesionDecompWidget(ScriptedLoadableModuleWidget):
 
     def onReload(self):
         """Reload the module's packages too; Slicer itself reloads only this file."""
-        for name in list(sys.modules):
-            if name.partition(".")[0] in PACKAGES:
-                del sys.modules[name]
+        from LesionDecompPanel.reloading import forget_packages  # not before: Slicer starts without it
+
+        forget_packages(PACKAGES)
         ScriptedLoadableModuleWidget.onReload(self)
 
     def enter(self):

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -583,9 +584,14 @@ def test_a_reloaded_scene_shows_the_same_state(panel, result, tmp_path):
 
 
 def test_reload_takes_every_file_of_the_module_anew(panel, module):
+    from LesionDecompLib.processes.training_run import session_runs
+
     ours = {name: sys.modules[name] for name in sys.modules if name.partition(".")[0] in module.PACKAGES}
+    training = SimpleNamespace(folder=Path("run"), is_running=False)
+    session_runs[Path("run")] = training  # it goes on meanwhile
     try:
         panel.onReload()
+        assert panel.logic.trainings() == [training]
         from LesionDecompLib.ct import grid as geometry
         from LesionDecompPanel import look_section
 
@@ -594,6 +600,7 @@ def test_reload_takes_every_file_of_the_module_anew(panel, module):
         # The panel that goes was let go of its parts first or can still be: nothing raised.
         assert panel.panel.Observations == []
     finally:
+        del session_runs[Path("run")]
         for name in [name for name in sys.modules if name.partition(".")[0] in module.PACKAGES]:
             del sys.modules[name]
         sys.modules.update(ours)
