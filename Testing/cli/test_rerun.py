@@ -106,6 +106,22 @@ class TestCompare:
         assert "0.45" in table and "+11.1 %" in table and "models" in table
         assert "right lung: Lung mean (HU)" in run_here(capsys, "compare", first, folder / "b", "--all").out
 
+    def test_what_a_reader_left_is_compared_and_the_decisions_are(self, first):
+        report = read_report(first)
+        shown = {key: report[key] for key in ("statistics", "regions", "severity")}
+        decision = {"lps_mm": [1.0, 2.0, 3.5], "decision": "reject", "threshold": 0.45, "time": "2026-01-01"}
+        review = {"input_sha256": "ab", "lesions": [decision], "slices": [], **json.loads(json.dumps(shown))}
+        review["statistics"][0]["lesion_volume_ml"] = 0.0
+        reviewed = {**report, "review": review}
+        found = compare_reports(report, reviewed)
+        assert [(d.section, d.what) for d in found] == [
+            ("review", "decision 1"),
+            ("measurements", "both lungs.lesion_volume_ml"),
+        ]
+        assert found[0].second == "reject, from 0.45 at [1.0, 2.0, 3.5] mm"
+        later = {**reviewed, "review": {**review, "lesions": [{**decision, "time": "2027-01-01"}]}}
+        assert compare_reports(reviewed, later) == []
+
     def test_a_tolerance_is_for_figures_alone(self, first):
         report = read_report(first)
         other = json.loads(json.dumps(report))

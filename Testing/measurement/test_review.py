@@ -254,6 +254,16 @@ def test_decisions_without_heat_at_their_place_are_counted_in_a_warning(case):
     np.testing.assert_array_equal(_mask(live, placed.at(live, 0.5, 0.0)), _mask(live, live.at(0.5, 0.0)))
 
 
+def test_painting_outside_these_lungs_is_counted_in_a_warning(case):
+    live, view, _ = case
+    everywhere = np.ones(live.lungs.shape, bool)
+    review = Review("ab", (_painting(view, everywhere, everywhere & False),))
+    placed = PlacedReview.of(live, view, review)
+    (warning,) = placed.warnings
+    assert (warning.code, warning.value) == ("review_outside_lungs", np.count_nonzero(live.lungs == 0))
+    np.testing.assert_array_equal(_mask(live, placed.at(live, 0.5, 0.0)) != 0, live.lungs != 0)
+
+
 def test_a_review_survives_its_file(tmp_path):
     review = Review(
         "ab" * 32,

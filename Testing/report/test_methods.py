@@ -78,3 +78,15 @@ def test_text_follows_the_manifest_and_says_nothing_about_the_patient(case):
     assert manifest["input"]["sha256"] not in text and manifest["input"]["sha256"][:12] not in text
     other = methods_text({**manifest, "parameters": {**manifest["parameters"], "threshold": 0.55}})
     assert "at least 0.55" in other
+
+
+def test_regions_that_do_not_meet_the_lungs_are_not_called_measured(case):
+    volume, result = case
+    view, beside = volume.view, (result.lungs == 0).astype(np.uint8)
+    live = LiveLesions.of(
+        *(view.to_axial(a) for a in (volume.array, result.lungs, result.heat)), volume.voxel_volume_ml
+    )
+    tallies = RegionTallies.of(live, view.to_axial(beside), GivenRegions(beside, {1: "liver"}, "ef" * 32))
+    shown = {"regions": tallies.at(live.at(0.4, 0.1)), "regions_sha256": "ef" * 32}
+    text = methods_text(build_manifest(volume, SimpleNamespace(**{**vars(result), **shown})))
+    assert "supplied by the user ()" not in text and "Regions supplied" not in text

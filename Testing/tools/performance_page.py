@@ -79,7 +79,7 @@ def main() -> None:
         name: run_benchmark(args.ct, chosen, args.repeats, print, against_torch=True)
         for name, chosen in {"as shipped": Chosen("cpu"), "float32": Chosen("cpu", precision="float32")}.items()
     }
-    memory = [(row, load_average()) for count in args.slices for row in scaling(args.ct, [count], "cpu", print)]
+    memory = [(row, load_average()) for count in args.slices for row in scaling(args.ct, [count], Chosen("cpu"), print)]
     if args.json is not None:
         args.json.write_text(json.dumps({"ways": ways, "memory": memory}, indent=2), "utf-8")
     PAGE.write_text(filled(PAGE.read_text("utf-8"), page_text(ways, memory)), "utf-8")

@@ -22,8 +22,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "compare",
         help="show what differs between two runs",
         description="Compare the reports of two runs: input, lung mask, models, software, device, parameters, "
-        "warnings, measurements and files. The exit status is 0 when all is the same, 1 when something differs, 2 when "
-        "a report cannot be read.",
+        "warnings, review, measurements and files. The exit status is 0 when all is the same, 1 when something "
+        "differs, 2 when a report cannot be read.",
     )
     for name in ("first", "second"):
         parser.add_argument(name, type=Path, metavar="REPORT", help="a report.json, or the folder that holds it")

@@ -43,6 +43,7 @@ class PlacedReview:
     :param painted: voxels that are lesion whatever their heat.
     :param erased: places of voxels that are none, ``(n,)`` rising.
     :param lost: decisions at whose place there is no heat of their threshold in the lungs.
+    :param beside: how many painted voxels lie outside the lungs; they are left out.
     """
 
     rejected: tuple[PlacedLesion, ...]
@@ -50,6 +51,7 @@ class PlacedReview:
     painted: ListedVoxels
     erased: np.ndarray
     lost: tuple[Decision, ...]
+    beside: int
 
     @classmethod
     def of(cls, live: LiveLesions, view: AxialView, review: Review) -> PlacedReview:
@@ -61,16 +63,20 @@ class PlacedReview:
         for decision in review.lesions:
             placing.take(decision)
         painted = live.voxels_at(placing.painted)
-        return cls(tuple(placing.rejected), tuple(placing.added), painted, placing.erased, tuple(placing.lost))
+        beside = len(np.unique(placing.painted)) - len(painted.places)
+        return cls(tuple(placing.rejected), tuple(placing.added), painted, placing.erased, tuple(placing.lost), beside)
 
     @property
     def warnings(self) -> list[str]:
         """What of the review could not be applied."""
-        if not self.lost:
-            return []
-        count = len(self.lost)
-        text = f"Left out of the reader's decisions, as there is no heat at their places: {count}."
-        return [Oddity(text, "review_not_applied", count, 0)]
+        found: list[str] = []
+        if count := len(self.lost):
+            text = f"Left out of the reader's decisions, as there is no heat at their places: {count}."
+            found.append(Oddity(text, "review_not_applied", count, 0))
+        if self.beside:
+            text = f"Painted by the reader, but outside the lungs and left out: {self.beside} voxels."
+            found.append(Oddity(text, "review_outside_lungs", self.beside, 0))
+        return found
 
     def added_lesion(self, live: LiveLesions, one: PlacedLesion) -> Lesions:
         """An added lesion alone."""

@@ -1,4 +1,4 @@
-"""What differs between the reports of two runs: input, models, software, parameters, measurements, files."""
+"""What differs between the reports of two runs: input, models, software, parameters, review, measurements, files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import InputError
 from ..measurement.definitions import REGION_MEASUREMENTS
 from .case import DICOM_SEG, PAGE, REPORT, SCENE
-from .manifest import FORMAT_VERSION
+from .manifest import FORMAT_VERSION, shown_measurements
 
 STAGE = "Reading the report"
 MAX_BYTES = 16 << 20
@@ -25,6 +25,7 @@ SECTIONS: dict[str, tuple[tuple[str, ...], ...]] = {
     "device": (("run", "device"), ("run", "precision"), ("run", "engine")),
     "parameters": (("parameters",),),
     "warnings": (("warnings",),),
+    "review": (("review", "lesions"),),
     "measurements": (("statistics",), ("regions",), ("severity",)),
     "files": (("outputs",),),
 }
@@ -88,14 +89,19 @@ def read_report(path: str | Path) -> dict[str, Any]:
 def compare_reports(first: Mapping[str, Any], second: Mapping[str, Any], tolerance: float = 0.0) -> list[Difference]:
     """List what differs, section by section; empty when the second run is a repetition of the first.
 
+    Of results that were reviewed, the measurements of the lesions that are left are compared.
+
     :param tolerance: relative; measurements that lie no farther apart count as the same.
     """
     differences = []
     for section, places in SECTIONS.items():
+        sources = (first, second)
+        if section == "measurements":
+            sources = (shown_measurements(first), shown_measurements(second))
         for place in places:
-            if section == "measurements" and any(place[-1] not in report for report in (first, second)):
+            if section == "measurements" and any(place[-1] not in source for source in sources):
                 continue  # an older version measured less
-            sides = [_flat(section, place[-1], _at(report, place)) for report in (first, second)]
+            sides = [_flat(section, place[-1], _at(source, place)) for source in sources]
             for what in dict.fromkeys([*sides[0], *sides[1]]):
                 one, other = (side.get(what) for side in sides)
                 if one != other and not (section == "measurements" and _close(one, other, tolerance)):
@@ -112,6 +118,15 @@ def measurement_title(what: str) -> str:
 _TITLES = {m.key: m.header for m in REGION_MEASUREMENTS}
 
 
+def _decision(record: Any) -> str:
+    """What a reader decided about which lesion; when does not matter."""
+    if not isinstance(record, Mapping):
+        return str(record)
+    words = [str(record.get("decision"))]
+    words += [f"{len(record[key])} runs {key}" for key in ("painted", "erased") if record.get(key)]
+    return ", ".join([*words, f"from {record.get('threshold')} at {record.get('lps_mm')} mm"])
+
+
 def _at(report: Mapping[str, Any], place: tuple[str, ...]) -> Any:
     value: Any = report
     for key in place:
@@ -123,6 +138,9 @@ def _flat(section: str, place: str, value: Any) -> dict[str, Any]:
     """A section's values by their names."""
     if section == "warnings":
         return {f"“{text}”": "reported" for text in value}
+    if section == "review":
+        decisions = value if isinstance(value, list) else []
+        return {f"decision {number}": _decision(one) for number, one in enumerate(decisions, start=1)}
     if place == "severity":
         return dict(_scores(value))
     if section == "measurements":

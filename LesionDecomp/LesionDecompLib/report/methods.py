@@ -146,7 +146,8 @@ def _regions(manifest: Mapping[str, Any]) -> Iterable[str]:
     if given:  # counted, not named: what users call their regions is theirs
         lobes = sum(bool(row.get("lobe")) for row in given)
         parts = [f"{n} {what}" for n, what in ((lobes, "lobes"), (len(given) - 1 - lobes, "other regions")) if n]
-        yield f"Regions supplied by the user ({', '.join(parts)}) were measured where they meet the lungs."
+        if parts:  # none of them where no region meets the lungs
+            yield f"Regions supplied by the user ({', '.join(parts)}) were measured where they meet the lungs."
 
 
 def _severity(manifest: Mapping[str, Any], cited: _Citations) -> Iterable[str]:

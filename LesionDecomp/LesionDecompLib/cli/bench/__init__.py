@@ -87,9 +87,9 @@ def _of_segmentation(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     chosen = Chosen(args.device, args.engine, args.precision)
     metrics = run_benchmark(path, chosen, args.repeats, notify, against_torch=args.against_torch)
     if args.start_up:
-        metrics["start_up"] = start_up(path, args.device, args.repeats)
+        metrics["start_up"] = start_up(path, chosen, args.repeats)
     if args.slices:
-        metrics["scaling"] = scaling(path, args.slices, args.device, notify)
+        metrics["scaling"] = scaling(path, args.slices, chosen, notify)
     return as_table(metrics), metrics
 
 

@@ -117,6 +117,11 @@ class Chosen:
     engine: str = "auto"
     precision: str = "auto"
 
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The same for the command line."""
+        return ("--device", self.device, "--engine", self.engine, "--precision", self.precision)
+
     def segmenter(self) -> Segmenter:
         """What computes it so."""
         return Segmenter(device=self.device, engine=self.engine, precision=self.precision)
@@ -234,7 +239,7 @@ def threshold_update(volume: Volume, result: SegmentResult, repeats: int = 3) ->
 
 
 def scaling(
-    path: Path, slice_counts: Sequence[int], device: str, progress: Callable[[str], None] | None = None
+    path: Path, slice_counts: Sequence[int], chosen: Chosen, progress: Callable[[str], None] | None = None
 ) -> list[dict[str, Any]]:
     """Time and peak memory of ``lesiondecomp segment``, each in a process of its own, for a chest in thinner slices.
 
@@ -253,7 +258,7 @@ def scaling(
         with tempfile.TemporaryDirectory() as folder:
             ct, out = Path(folder) / "ct.nrrd", Path(folder) / "out"
             write_image(ct, np.ascontiguousarray(stack), matrix)
-            _command("segment", str(ct), "-o", str(out), "--device", device, "--quiet")
+            _command("segment", str(ct), "-o", str(out), *chosen.options, "--quiet")
             run = json.loads((out / "report.json").read_text("utf-8"))["run"]
         seconds = sum(run["timings_s"].values())
         rows.append(
@@ -267,7 +272,7 @@ def scaling(
     return rows
 
 
-def start_up(path: Path, device: str, repeats: int = 3) -> dict[str, float]:
+def start_up(path: Path, chosen: Chosen, repeats: int = 3) -> dict[str, float]:
     """Seconds until ``--help`` has answered, and until ``segment`` has the first slices behind it; medians."""
     help_clock, first = Clock.new(), []
     for _ in range(repeats):
@@ -275,7 +280,7 @@ def start_up(path: Path, device: str, repeats: int = 3) -> dict[str, float]:
         with tempfile.TemporaryDirectory() as folder:
             began = time.perf_counter()
             process = subprocess.Popen(
-                [*_program(), "segment", str(path), "-o", folder, "--device", device],
+                [*_program(), "segment", str(path), "-o", folder, *chosen.options],
                 env=library_environment(),
                 stderr=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
