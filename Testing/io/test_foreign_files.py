@@ -212,6 +212,30 @@ class TestNifti:
         assert same(tmp_path / "ct.nii.bz2", hu) == []
         assert read_volume(tmp_path / "ct.nii.bz2")[0].name == "ct"
 
+    @pytest.mark.parametrize("qform", [0, 1, 2])
+    @pytest.mark.parametrize("sform", [0, 1, 2])
+    def test_a_grid_does_not_depend_on_the_packing(self, hu, tmp_path, qform, sform):
+        names = ("ct.nii", "ct.nii.gz", "ct.nii.bz2", "packed.nii")
+        for name in names[:3]:
+            # A qform and an sform turned against each other: which one is followed shows.
+            self.patched(hu, tmp_path / name, (252, "2h", qform, sform), (280, "4f", 0.75, 0, 0, 3))
+        (tmp_path / "packed.nii").write_bytes((tmp_path / "ct.nii.bz2").read_bytes())
+        volumes = [read_volume(tmp_path / name) for name in names]
+        for volume, info in volumes[1:]:
+            np.testing.assert_array_equal(volume.ijk_to_ras, volumes[0][0].ijk_to_ras)
+            assert info.warnings == volumes[0][1].warnings
+        if not qform and not sform:
+            np.testing.assert_array_equal(volumes[0][0].ijk_to_ras, np.diag([-0.75, -0.75, 2.5, 1]))
+
+    def test_without_orientation_and_temporary_folder_the_axes_are_the_same(self, hu, tmp_path, monkeypatch):
+        self.patched(hu, tmp_path / "ct.nii.bz2", (252, "2h", 0, 0))
+
+        def none(*_args, **_kwargs):
+            raise FileNotFoundError(2, "No usable temporary directory found in ['/none']")
+
+        monkeypatch.setattr("tempfile.TemporaryDirectory", none)
+        assert same(tmp_path / "ct.nii.bz2", hu, np.diag([-0.75, -0.75, 2.5, 1])) == ["no_orientation"]
+
     def test_bytes_behind_the_stream_or_the_voxels_are_warned_about(self, hu, tmp_path):
         self.patched(hu, tmp_path / "ct.nii.gz")
         data = (tmp_path / "ct.nii.gz").read_bytes()

@@ -9,9 +9,10 @@ Header layouts: https://nifti.nimh.nih.gov/pub/dist/src/niftilib/nifti1.h, https
 from __future__ import annotations
 
 import struct
+import tempfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,6 +33,9 @@ from .stored_image import (
     lps_to_ras,
     no_orientation,
 )
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk  # noqa: N813
 
 KIND, FILE = "NIfTI", "NIfTI file"
 HEADER_BYTES = {1: 348, 2: 540}  # by version
@@ -97,6 +101,7 @@ class _Header:
             found, advice = "a file without a NIfTI header", "Save it as NIfTI or NRRD."
             raise InputError(stage, found, "a NIfTI file (.nii or .nii.gz)", advice, code="no_header")
         make: Any = Nifti2Header if version == 2 else Nifti1Header
+        self.stored = data  # as the file holds it
         fields: Any = make(data, endianness=order, check=False)
         self.size = _size(fields, stage)
         # A sign of a spacing means nothing: directions are those of qform and sform.
@@ -178,10 +183,11 @@ def _qform(fields: Any) -> np.ndarray:
 
 def _geometry(path: Path, header: _Header, stage: str) -> tuple[np.ndarray, tuple[Oddity, ...]]:
     shape = header.size[::-1]
-    shown = _itk_matrix(path)
+    shown = _itk_matrix(path, header)
     if not header.has_sform and not header.has_qform:
         if header.sform_code <= 0 and header.qform_code <= 0:
-            matrix = shown if shown is not None else np.diag([*header.spacing, 1.0])
+            # Columns and rows run to the left and to the back, as SimpleITK takes them to do.
+            matrix = shown if shown is not None else lps_to_ras(np.diag([*header.spacing, 1.0]))
             return matrix + 0.0, (no_orientation(KIND),)
         raise InputError(
             stage, "a NIfTI header without a usable orientation", "a valid qform or sform", code="no_usable_orientation"
@@ -248,12 +254,15 @@ def _is_right_angled(matrix: np.ndarray) -> bool:
     return bool(np.allclose(unit.T @ unit, np.eye(3), atol=1e-3))
 
 
-def _itk_matrix(path: Path) -> np.ndarray | None:
-    # None where ITK can't express the orientation (a sheared sform and no qform), or goes by the name and can't read.
+def _itk_matrix(path: Path, header: _Header) -> np.ndarray | None:
+    # None where ITK can't express the orientation (a sheared sform and no qform).
     try:
         reader = itk_header(path, "NiftiImageIO")
-    except RuntimeError:
-        return None
+    except RuntimeError:  # also where ITK goes by the name and can't unpack what is in the file
+        try:
+            reader = _reader_of_unpacked(header)
+        except (OSError, RuntimeError):
+            return None
     n = reader.GetDimension()
     if n < 3:
         return None
@@ -262,3 +271,15 @@ def _itk_matrix(path: Path) -> np.ndarray | None:
     matrix[:3, :3] = direction * np.array(reader.GetSpacing())[:3]
     matrix[:3, 3] = np.array(reader.GetOrigin())[:3]
     return lps_to_ras(matrix) if np.isfinite(matrix).all() and abs(np.linalg.det(matrix)) > 0 else None
+
+
+def _reader_of_unpacked(header: _Header) -> sitk.ImageFileReader:
+    """SimpleITK's reader of the header alone, from a temporary file that is not packed.
+
+    :raises OSError: no temporary folder.
+    :raises RuntimeError: it cannot be read.
+    """
+    with tempfile.TemporaryDirectory(prefix="lesiondecomp-") as folder:
+        plain = Path(folder) / "header.nii"
+        plain.write_bytes(header.stored + bytes(4))  # no extensions follow
+        return itk_header(plain, "NiftiImageIO")
