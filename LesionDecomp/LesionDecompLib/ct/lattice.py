@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, LesionDecompError
 from .grid import AxialView, corner_distance
 from .oddity import Oddity
 from .volume import Volume
@@ -71,10 +71,15 @@ def labels_on_grid(labels: np.ndarray, ijk_to_ras: np.ndarray, like: Volume, sta
         return np.ascontiguousarray(here.from_axial(part)), 0.0
     labeled, held = np.count_nonzero(whole), np.count_nonzero(part)
     if labeled and not held:
-        raise InputError(stage, "a mask that lies beside the CT", "one on the CT's grid", code="mask_beside_ct")
+        raise beside_ct(stage)
     array = np.zeros(like.shape, labels.dtype)
     here.to_axial(array)[tuple(target)] = part
     return array, 1 - held / labeled if labeled else 0.0
+
+
+def beside_ct(stage: str) -> LesionDecompError:
+    """Error for a labelmap none of whose labeled voxels lies within the CT."""
+    return InputError(stage, "a mask that lies beside the CT", "one on the CT's grid", code="mask_beside_ct")
 
 
 def beyond_warnings(name: str, share: float) -> list[Oddity]:

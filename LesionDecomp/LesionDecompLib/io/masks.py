@@ -80,16 +80,18 @@ def read_labels(path: str | Path, like: Volume, stage: str = "Reading the labelm
 @libraries_named()
 def _read(path: Path, like: Volume, stage: str, choose: Callable[[dict[int, str]], Collection[int] | None]) -> Labels:
     """Read labels; of structures that may overlap only those that ``choose`` picks by their names, None for all."""
+    beyond = 0.0
     if (dicom := _dicom_object(path)) is not None:
         stored = _read_dicom(dicom, like, stage, choose)
         array, matrix, names, warnings = stored.array, stored.ijk_to_ras, stored.names, list(stored.warnings)
+        beyond = stored.beyond
     elif (segments := _layered_segments(path)) is not None:
         array, matrix, names, warnings = _read_layers(path, segments, stage, choose)
     else:
         image = read_stored(path, stage)
         array, matrix, names, warnings = as_labels(image.array, stage), image.ijk_to_ras, _names(path), []
     array, outside = labels_on_grid(array, matrix, like, stage)
-    warnings += beyond_warnings(path.name, outside)
+    warnings += beyond_warnings(path.name, max(beyond, outside))
     return Labels(array, names, tuple(warnings))
 
 

@@ -114,6 +114,42 @@ def test_structures_named_in_chinese_are_known(ct, tmp_path):
     assert set(np.unique(read_mask(path, ct))) == {0, 1, 2}
 
 
+def test_of_contours_on_thinner_slices_than_the_ct_s_the_nearest_plane_is_taken(ct, tmp_path):
+    levels = np.arange(2, 6.01, 0.5)
+    polygons = [box(float(k), (8, 30 - (k % 1 > 0)), (4, 15)) for k in levels]  # a row less between the CT's slices
+    hole = box(3.001, (12, 16), (6, 9))  # in the same plane, but for a hundredth of a millimeter
+    read = read_rtstruct(write_rtstruct(tmp_path / "rt.dcm", {"a": [*polygons, hole]}), ct.shape, ct.ijk_to_ras)
+    expected = np.zeros(ct.shape, np.uint8)
+    expected[2:7, 8:30, 4:15] = 1
+    expected[3, 12:16, 6:9] = 0
+    np.testing.assert_array_equal(read.array, expected)
+    assert not read.warnings and read.beyond == 0
+
+
+def test_contours_between_the_ct_s_slices_are_all_used_once(ct, tmp_path):
+    polygons = [box(k + part, (8, 30), (4, 15)) for k in range(2, 6) for part in (-0.25, 0.25)]
+    read = read_rtstruct(write_rtstruct(tmp_path / "rt.dcm", {"a": polygons}), ct.shape, ct.ijk_to_ras)
+    assert np.count_nonzero(read.array) == 4 * 22 * 11
+
+
+def test_contours_beyond_the_ct_are_reported_by_their_area(ct, tmp_path):
+    within = [box(k, (8, 30), (4, 15)) for k in (SLICES - 2, SLICES - 1)]
+    above = [box(k, (8, 30), (4, 15)) for k in (SLICES, SLICES + 1)]
+    labels = read_labels(write_rtstruct(tmp_path / "rt.dcm", {"a": within + above}), ct)
+    assert np.count_nonzero(labels.array) == 2 * 22 * 11
+    (warning,) = labels.warnings
+    assert warning.code == "mask_beyond_ct" and warning.value == pytest.approx(0.5)
+    beside = box(3, (8, 30), (COLUMNS - 10, COLUMNS + 15))
+    (warning,) = read_labels(write_rtstruct(tmp_path / "rt.dcm", {"a": [beside]}), ct).warnings
+    assert warning.code == "mask_beyond_ct" and warning.value == pytest.approx(14.5 / 25, abs=1e-4)
+    edge = box(3, (0, 30), (COLUMNS - 10, COLUMNS))  # the edges of the outermost pixels
+    assert not read_labels(write_rtstruct(tmp_path / "rt.dcm", {"a": [edge]}), ct).warnings
+    for polygons in (above, [box(3, (8, 30), (COLUMNS + 5, COLUMNS + 15))]):
+        with pytest.raises(InputError, match="a mask that lies beside the CT") as error:
+            read_labels(write_rtstruct(tmp_path / "rt.dcm", {"a": polygons}), ct)
+        assert error.value.code == "mask_beside_ct"
+
+
 def test_contours_missing_between_others_are_reported(ct, tmp_path):
     path = write_rtstruct(tmp_path / "rt.dcm", {"a": [box(k, (8, 30), (4, 15)) for k in (2, 4, 6)]})
     (warning,) = read_rtstruct(path, ct.shape, ct.ijk_to_ras).warnings

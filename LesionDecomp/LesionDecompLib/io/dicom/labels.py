@@ -32,12 +32,14 @@ class StoredLabels:
     :param ijk_to_ras: ``(4, 4)`` mm.
     :param names: of all labels, of those without a voxel and of those not chosen, too.
     :param warnings: a sentence each.
+    :param beyond: share of what is stored that the array leaves out because it lies beyond the CT.
     """
 
     array: np.ndarray
     ijk_to_ras: np.ndarray
     names: dict[int, str] = field(default_factory=dict)
     warnings: tuple[Oddity, ...] = ()
+    beyond: float = 0.0
 
 
 def label_object(path: Path) -> str | None:
