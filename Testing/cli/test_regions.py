@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK
 from command_line import run_here, small_ct
+from dicom_objects import square, write_rtstruct
 from LesionDecompLib.ct.volume import Volume
 from LesionDecompLib.io.masks import read_lungs
 from LesionDecompLib.io.readers import read_volume, write_image
@@ -159,3 +160,29 @@ def test_regions_on_another_grid_are_refused_before_the_networks_run(case, model
     done = run_here(capsys, "segment", ct, "--lung-mask", mask, "--regions", folder / "far.nrrd", "-o", folder / "far")
     assert done.status == 1 and "Reading the regions" in done.err
     assert not (folder / "far" / "report.json").exists()
+
+
+def test_a_folder_with_contours_stands_for_their_file_and_one_with_several_is_refused(case, models_of_module, capsys):
+    folder, ct, mask, _, volume = case
+    drawn = folder / "drawn"
+    drawn.mkdir()
+    outlines = [square(volume.ijk_to_ras, k, (16, 48), (8, 32)) for k in range(volume.shape[0])]
+    contours = write_rtstruct(drawn / "rt.dcm", {"half": outlines})
+    options = ["--lung-mask", mask, "--device", "cpu", "--quiet"]
+    done = run_here(capsys, "segment", ct, *options, "--regions", drawn, "-o", folder / "by-contours")
+    assert done.status == 0, done.err
+    report = json.loads((folder / "by-contours" / "report.json").read_text("utf-8"))
+    assert report["parameters"]["regions"] == hashlib.sha256(contours.read_bytes()).hexdigest()
+    assert "half" in [row["region"] for row in report["regions"]]
+    result = folder / "by-contours"
+    follow = ["follow", result, result, "--regions", drawn, "--quiet", "-o", folder / "followed"]
+    done = run_here(capsys, *follow)
+    assert done.status == 0, done.err
+    change = json.loads((folder / "followed" / "change.json").read_text("utf-8"))
+    assert change["parameters"]["regions"] == report["parameters"]["regions"]
+    write_rtstruct(drawn / "second.dcm", {"half": outlines})
+    for command in (["segment", ct, *options, "--regions", drawn, "-o", folder / "several"],
+                    [*follow[:-1], folder / "several-followed"],
+                    ["rerun", result, ct, *options[:2], "--regions", drawn, "-o", folder / "repeated"]):  # fmt: skip
+        done = run_here(capsys, *command)
+        assert done.status == 1 and "found a folder without a DICOM SEG or RTSTRUCT, or with several" in done.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import numpy as np
@@ -67,6 +68,25 @@ def test_a_rejected_lesion_leaves_files_and_tables_and_the_report_keeps_both(pla
     page = (folder / "reviewed" / "report.html").read_text("utf-8")
     assert "1 decision of a reader; without" in page
     assert "A reader rejected lesions; the measurements" in (folder / "reviewed" / "methods.txt").read_text("utf-8")
+
+
+def test_the_report_names_the_review_that_was_read_though_it_has_changed_since(plain, capsys, monkeypatch):
+    from LesionDecompLib.cli.batch.runner import CaseRunner
+
+    folder, options, _, _ = plain
+    voxel = np.argwhere(_array(folder / "plain" / "lesions.nrrd"))[0]
+    path, _ = _review(plain, "reject", voxel, "changing.json")
+    read, segment = path.read_bytes(), CaseRunner._segment
+
+    def changed(self, case):
+        path.write_bytes(read + b"\n")
+        return segment(self, case)
+
+    monkeypatch.setattr(CaseRunner, "_segment", changed)
+    done = run_here(capsys, "segment", *options, "-o", folder / "changing", "--review", path)
+    assert done.status == 0, done.err
+    report = json.loads((folder / "changing" / "report.json").read_text("utf-8"))
+    assert report["parameters"]["review"] == hashlib.sha256(read).hexdigest()
 
 
 @pytest.mark.slow

@@ -138,3 +138,9 @@ def box(k: float, rows: tuple[int, int], columns: tuple[int, int]) -> list[tuple
     low, high = ((columns[0] - 0.5, rows[0] - 0.5), (columns[1] - 0.5, rows[1] - 0.5))
     corners = [(low[0], low[1]), (high[0], low[1]), (high[0], high[1]), (low[0], high[1])]
     return [(-20 + 1.5 * x, -30 + 2 * y, 100 + 4 * k) for x, y in corners]
+
+
+def square(ijk_to_ras: np.ndarray, k: int, rows: tuple[int, int], columns: tuple[int, int]) -> list[tuple[float, ...]]:
+    """The outline of whole pixels in a slice of any CT, LPS mm."""
+    corners = [(x - 0.5, y - 0.5, k, 1.0) for x, y in zip(np.repeat(columns, 2), (*rows, *rows[::-1]), strict=True)]
+    return [tuple((ijk_to_ras @ corner)[:3] * (-1, -1, 1)) for corner in corners]

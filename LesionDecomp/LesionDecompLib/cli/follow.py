@@ -89,14 +89,15 @@ def run(args: argparse.Namespace) -> int:
             return status
         folders.append(folder)
     scans, reports = zip(*(read_finished(folder, ct) for folder, ct in zip(folders, cts, strict=True)), strict=True)
-    comparisons = _compared(scans, _regions(args, scans[-1], cts[-1]), args.quiet)
+    regions = _regions(args, scans[-1], cts[-1])
+    comparisons = _compared(scans, regions, args.quiet)
     follow = FollowUp(
         scans,
         reports,
         comparisons,
         dates,
         args.keep_dates,
-        _parameters(args),
+        _parameters(args, regions),
         _settings_warnings(reports),
     )
     write_follow(args.output, follow, args.overwrite)
@@ -166,15 +167,16 @@ def _segment_options(args: argparse.Namespace, path: Path, folder: Path) -> list
 
 def _regions(args: argparse.Namespace, last: Scan, ct: Path | None) -> GivenRegions | None:
     from ..ct.volume import Volume  # not before: --help answers at once
-    from ..io.masks import read_labels
+    from ..io.masks import labels_file, read_labels
     from ..measurement.regions import GivenRegions
     from ..report.manifest import file_sha256
 
     if args.regions is None:
         return None
     grid = Volume(last.hu if last.hu is not None else last.lungs, last.ijk_to_ras)
-    labels = read_labels(args.regions, grid, "Reading the regions")
-    return GivenRegions(labels.array, labels.names, file_sha256(args.regions), warnings=tuple(labels.warnings))
+    file = labels_file(args.regions, "Reading the regions")
+    labels = read_labels(file, grid, "Reading the regions")
+    return GivenRegions(labels.array, labels.names, file_sha256(file), warnings=tuple(labels.warnings))
 
 
 def _compared(scans: Sequence[Scan], regions: GivenRegions | None, quiet: bool) -> list[Comparison]:
@@ -191,13 +193,12 @@ def _compared(scans: Sequence[Scan], regions: GivenRegions | None, quiet: bool) 
     return found
 
 
-def _parameters(args: argparse.Namespace) -> dict[str, Any]:
+def _parameters(args: argparse.Namespace, regions: GivenRegions | None) -> dict[str, Any]:
     from ..measurement.change.labels import MEETING_MM  # not before: --help answers at once
     from ..measurement.change.registration import SPACING_MM
-    from ..report.manifest import file_sha256
 
     return {
-        "regions": file_sha256(args.regions) if args.regions is not None else None,
+        "regions": regions.sha256 if regions is not None else None,
         "meeting_mm": MEETING_MM,
         "registration_grid_mm": SPACING_MM,
         "keep_dates": args.keep_dates,

@@ -96,7 +96,8 @@ def _check_input(report: dict[str, Any], path: Path, series: str | None) -> None
 
 def _check_file(report: dict[str, Any], option: str, path: Path | None) -> None:
     """Refuse another file than the one that the report names by its hash, or none where it names one."""
-    from ..report.manifest import file_sha256  # not before: --help answers at once
+    from ..io.masks import labels_file  # not before: --help answers at once
+    from ..report.manifest import file_sha256
 
     wanted = report["parameters"].get(option)
     if (wanted is None) != (path is None):
@@ -104,6 +105,7 @@ def _check_file(report: dict[str, Any], option: str, path: Path | None) -> None:
             "no file for --" + option if path is None else f"a file for --{option}, which the run had none of",
             f"--{option} with the file whose hash is {wanted[:12]}…" if wanted else f"no --{option}",
         )
+    path = labels_file(path) if path is not None and option == "regions" else path
     if path is not None and path.is_file() and (found := file_sha256(path)) != wanted:
         raise _error(f"another file for --{option} (hash {found[:12]}…)", f"the report's, {wanted[:12]}…")
 

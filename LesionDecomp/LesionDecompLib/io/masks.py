@@ -77,6 +77,26 @@ def read_labels(path: str | Path, like: Volume, stage: str = "Reading the labelm
     return _read(Path(path), like, stage, lambda names: None)
 
 
+def labels_file(path: str | Path, stage: str = "Reading the labelmap") -> Path:
+    """The file that holds the labels: the path itself, or the only DICOM SEG or RTSTRUCT in a folder.
+
+    :raises LesionDecompError: a folder with none or with several of them.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    found = _dicom_object(path)
+    if found is None:
+        raise InputError(
+            stage,
+            "a folder without a DICOM SEG or RTSTRUCT, or with several",
+            "a labelmap file, or a folder with one such object",
+            "Give the file.",
+            code="labels_folder",
+        )
+    return found[0]
+
+
 @libraries_named()
 def _read(path: Path, like: Volume, stage: str, choose: Callable[[dict[int, str]], Collection[int] | None]) -> Labels:
     """Read labels; of structures that may overlap only those that ``choose`` picks by their names, None for all."""

@@ -31,13 +31,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class ReadCase:
-    """What was read of a case, and how long that took."""
+    """What was read of a case, and how long that took.
+
+    :param review_sha256: of the file that the review was read from.
+    :param source: how the input lay on the disk.
+    :param seconds: that reading took.
+    """
 
     volume: Volume
     info: ReadInfo
     mask: np.ndarray | None
     regions: GivenRegions | None
     review: Review | None
+    review_sha256: str | None
     source: dict[str, int]
     seconds: float
 
@@ -181,7 +187,7 @@ class CaseRunner:
         from ...ct.checks import check_chest_ct  # not before: --help answers at once
         from ...io.atomic import existing_error
         from ...io.dicom.seg import check_dicom_input
-        from ...io.masks import read_labels, read_lungs
+        from ...io.masks import labels_file, read_labels, read_lungs
         from ...io.readers import read_volume
         from ...measurement.regions import GivenRegions
         from ...measurement.review import read_review
@@ -207,14 +213,15 @@ class CaseRunner:
             mask, info = given.array, replace(info, warnings=(*info.warnings, *given.warnings))
         regions = None
         if args.regions is not None:
-            labels = read_labels(args.regions, volume, "Reading the regions")
-            sha256, warnings = file_sha256(args.regions), tuple(labels.warnings)
+            file = labels_file(args.regions, "Reading the regions")
+            labels = read_labels(file, volume, "Reading the regions")
+            sha256, warnings = file_sha256(file), tuple(labels.warnings)
             regions = GivenRegions(labels.array, labels.names, sha256, warnings=warnings)
-        review = None
+        review, review_sha256 = None, None
         if args.review is not None:
-            review = read_review(args.review)
+            review, review_sha256 = read_review(args.review), file_sha256(args.review)
             review.check_input(info.sha256)
-        return ReadCase(volume, info, mask, regions, review, source, time.perf_counter() - began)
+        return ReadCase(volume, info, mask, regions, review, review_sha256, source, time.perf_counter() - began)
 
     def _segment(self, read: ReadCase) -> SegmentResult:
         result = self._load().run(
@@ -236,7 +243,6 @@ class CaseRunner:
         """Write a case; return the result with what there is to report about writing it."""
         from ...io.dicom.choice import recorded  # not before: --help answers at once
         from ...report.case import write_case
-        from ...report.manifest import file_sha256
 
         args = self._args
         warnings: list[str] = []
@@ -262,7 +268,7 @@ class CaseRunner:
                 "series": recorded(args.series),
                 "methods": args.methods,
                 "healthy": args.healthy,
-                "review": file_sha256(args.review) if args.review is not None else None,
+                "review": read.review_sha256,
                 "format": args.format,
             },
             source=read.source,
