@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import gzip
 import json
 import struct
@@ -160,6 +161,22 @@ class TestLabels:
         ):
             write_image(tmp_path / "mask.nrrd", stored, ct)
             np.testing.assert_array_equal(read_mask(tmp_path / "mask.nrrd", ct), expected)
+
+    @pytest.mark.parametrize("name", ["lungs.nrrd", "lungs.seg.nrrd", "lungs.nhdr", "lungs.nii.gz", "lungs.dcm"])
+    def test_a_mask_that_cannot_be_opened_is_named_with_the_reason(self, chest, tmp_path, monkeypatch, name):
+        ct, _ = chest
+        (tmp_path / name).write_bytes(bytes(128) + b"DICM")
+        opened = builtins.open
+
+        def refused(file, *arguments, **options):
+            if str(file) == str(tmp_path / name):
+                raise PermissionError(13, "Permission denied", str(file))
+            return opened(file, *arguments, **options)
+
+        monkeypatch.setattr("builtins.open", refused)
+        with pytest.raises(LesionDecompError, match=f"'{name}', which cannot be opened .Permission denied") as error:
+            read_mask(tmp_path / name, ct)
+        assert error.value.code == "cannot_be_opened"
 
     def test_an_empty_mask_is_refused(self, chest, tmp_path):
         ct, lungs = chest

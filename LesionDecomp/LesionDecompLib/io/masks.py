@@ -26,7 +26,7 @@ from .label_names import names_beside, names_in_nifti, names_in_nrrd, segments_i
 from .nrrd import read_nrrd_layers
 from .nrrd_header import NrrdHeader
 from .readers import READERS, case_name, read_stored
-from .stored_image import itk_header
+from .stored_image import itk_header, unreadable
 
 if TYPE_CHECKING:
     from .dicom.labels import StoredLabels
@@ -100,19 +100,30 @@ def labels_file(path: str | Path, stage: str = "Reading the labelmap") -> Path:
 @libraries_named()
 def _read(path: Path, like: Volume, stage: str, choose: Callable[[dict[int, str]], Collection[int] | None]) -> Labels:
     """Read labels; of structures that may overlap only those that ``choose`` picks by their names, None for all."""
-    beyond = 0.0
+    try:
+        stored = _stored_labels(path, like, stage, choose)
+    except OSError as error:
+        raise unreadable(path, stage, error) from error
+    array, outside = labels_on_grid(stored.array, stored.ijk_to_ras, like, stage)
+    warnings = [*stored.warnings, *beyond_warnings(path.name, max(stored.beyond, outside))]
+    return Labels(array, stored.names, tuple(warnings))
+
+
+def _stored_labels(
+    path: Path, like: Volume, stage: str, choose: Callable[[dict[int, str]], Collection[int] | None]
+) -> StoredLabels:
+    """Labels as the file holds them.
+
+    :raises OSError: the system does not let it be read.
+    """
+    from .dicom.labels import StoredLabels  # not before: it loads pydicom
+
     if (dicom := _dicom_object(path)) is not None:
-        stored = _read_dicom(dicom, like, stage, choose)
-        array, matrix, names, warnings = stored.array, stored.ijk_to_ras, stored.names, list(stored.warnings)
-        beyond = stored.beyond
-    elif (segments := _layered_segments(path)) is not None:
-        array, matrix, names, warnings = _read_layers(path, segments, stage, choose)
-    else:
-        image = read_stored(path, stage)
-        array, matrix, names, warnings = as_labels(image.array, stage), image.ijk_to_ras, _names(path), []
-    array, outside = labels_on_grid(array, matrix, like, stage)
-    warnings += beyond_warnings(path.name, max(beyond, outside))
-    return Labels(array, names, tuple(warnings))
+        return _read_dicom(dicom, like, stage, choose)
+    if (segments := _layered_segments(path)) is not None:
+        return StoredLabels(*_read_layers(path, segments, stage, choose))
+    image = read_stored(path, stage)
+    return StoredLabels(as_labels(image.array, stage), image.ijk_to_ras, _names(path))
 
 
 def _dicom_object(path: Path) -> tuple[Path, str] | None:
@@ -164,7 +175,7 @@ def _read_layers(
     segments: list[tuple[int, int, str]],
     stage: str,
     choose: Callable[[dict[int, str]], Collection[int] | None],
-) -> tuple[np.ndarray, np.ndarray, dict[int, str], list[Oddity]]:
+) -> tuple[np.ndarray, np.ndarray, dict[int, str], tuple[Oddity, ...]]:
     """Segments that overlap as one labelmap, numbered from 1 in the order of the file; the first keeps what it has."""
     layers, matrix = read_nrrd_layers(path, stage)
     names = {number: name for number, (_, _, name) in enumerate(segments, start=1)}
@@ -180,7 +191,7 @@ def _read_layers(
     if overlapping:
         text = f"{overlapping} voxels of the mask belong to several structures; the first of them was taken."
         warnings.append(Oddity(text, "structures_overlap", overlapping, 0.0))
-    return array, matrix, names, warnings
+    return array, matrix, names, tuple(warnings)
 
 
 def read_lungs(

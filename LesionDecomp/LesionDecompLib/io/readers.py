@@ -22,7 +22,7 @@ from .folders import files_below
 from .metaimage import metaimage_files, read_metaimage
 from .nifti import read_nifti
 from .nrrd import nrrd_files, read_nrrd, write_image
-from .stored_image import StoredImage, damaged
+from .stored_image import StoredImage, damaged, unreadable
 
 __all__ = ["ReadInfo", "case_name", "read_stored", "read_volume", "volume_identity", "write_image"]
 
@@ -160,16 +160,7 @@ def read_stored(path: Path, stage: str, series: str | None = None) -> StoredImag
             return read_dicom(path, stage, series)
         raise InputError(stage, f"the unknown file type of '{path.name}'", FORMATS, code="unknown_format")
     except OSError as error:
-        if "temporary directory" in str(error):
-            raise InputError(
-                stage,
-                "no temporary folder that can be written to",
-                "one, where packed images are unpacked",
-                "Let the environment variable TMPDIR name a folder that can be written to.",
-                code="no_temporary_folder",
-            ) from error
-        found = f"'{path.name}', which cannot be opened ({error.strerror or error})"
-        raise InputError(stage, found, "a readable file or folder", code="cannot_be_opened") from error
+        raise unreadable(path, stage, error) from error
     except MemoryError as error:
         raise InputError(
             stage, "an image larger than the free memory", "an image that fits", code="out_of_memory"

@@ -113,6 +113,20 @@ def damaged(stage: str, what: str, detail: str = "") -> LesionDecompError:
     return InputError(stage, found, "a complete file", "Copy or export it again.", code="damaged")
 
 
+def unreadable(path: Path, stage: str, error: OSError) -> LesionDecompError:
+    """Error for a file or folder that the system does not let be read, or not be unpacked."""
+    if "temporary directory" in str(error):
+        return InputError(
+            stage,
+            "no temporary folder that can be written to",
+            "one, where packed images are unpacked",
+            "Let the environment variable TMPDIR name a folder that can be written to.",
+            code="no_temporary_folder",
+        )
+    found = f"'{path.name}', which cannot be opened ({error.strerror or error})"
+    return InputError(stage, found, "a readable file or folder", code="cannot_be_opened")
+
+
 def fill(array: np.ndarray, stream: Readable, stage: str, what: str) -> None:
     """Read all of a C-ordered ``array`` from a binary stream.
 

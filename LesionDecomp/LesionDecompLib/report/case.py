@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..ct.oddity import Oddity
-from ..errors import LesionDecompError
+from ..errors import LesionDecompError, OutputError
 from ..io.atomic import check_writable, existing_error, staged_folder
 from ..io.dicom.seg import check_dicom_seg_support, write_dicom_seg
 from ..io.nifti_writer import write_nifti
@@ -197,8 +197,12 @@ def _write_seg(
             series=series,
             descriptions=segment_descriptions(result.statistics),
         )
-    except LesionDecompError as error:
+    except (LesionDecompError, OSError) as error:
         path.unlink(missing_ok=True)
-        found = error.found.partition(" (")[0]  # what follows may quote the header, and with it the patient
+        found = (
+            "a DICOM series that can no longer be read"  # an error of reading names files, and with them the patient
+        )
+        if isinstance(error, OutputError):
+            found = error.found.partition(" (")[0]  # what follows may quote the header, and with it the patient
         return [Oddity(f"No {DICOM_SEG} was written: found {found}.", SEG_NOT_WRITTEN, 1, 0)]
     return []

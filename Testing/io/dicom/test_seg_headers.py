@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from command_line import lungs_in_boxes, names, run_here
 from dicom_phantom import drawn_hu, drawn_series, made_uid, write_slices
-from LesionDecompLib.errors import OutputError
+from LesionDecompLib.errors import InputError, OutputError
 from LesionDecompLib.io.dicom.seg import check_dicom_input
 from pydicom import dcmread
 from written_seg import written
@@ -128,6 +128,18 @@ def models(models, monkeypatch):
     monkeypatch.setattr("LesionDecompLib.segmentation.lungs.segment.segment_lungs", lungs_in_boxes)
 
 
+def test_an_image_that_cannot_be_opened_is_named_before_the_work(tmp_path, monkeypatch):
+    folder = write_slices(tmp_path / "ct", drawn_series())
+
+    def refused(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("LesionDecompLib.io.dicom.files.read_images", refused)
+    with pytest.raises(InputError, match=r"found 'ct', which cannot be opened \(Permission denied\)") as error:
+        check_dicom_input(folder)
+    assert error.value.code == "cannot_be_opened"
+
+
 def test_what_fails_while_it_is_written_costs_no_other_result(tmp_path, capsys, models, monkeypatch):
     hu = np.repeat(np.repeat(drawn_hu(), 2, axis=1), 2, axis=2)
     folder = write_slices(tmp_path / "ct", drawn_series(hu))
@@ -146,6 +158,30 @@ def test_what_fails_while_it_is_written_costs_no_other_result(tmp_path, capsys, 
     report = json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))
     assert [warning["code"] for warning in report["warning_codes"]].count("dicom_seg_not_written") == 1
     assert "Drawn" not in json.dumps(report)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PermissionError(13, "Permission denied", "/ct/Drawn Body.dcm"),
+        InputError("Reading", "a damaged or truncated DICOM file 'Drawn Body.dcm'", "a complete file"),
+    ],
+    ids=["refused", "damaged"],
+)
+def test_a_series_that_can_no_longer_be_read_costs_no_other_result(tmp_path, capsys, models, monkeypatch, error):
+    hu = np.repeat(np.repeat(drawn_hu(), 2, axis=1), 2, axis=2)
+    folder = write_slices(tmp_path / "ct", drawn_series(hu))
+
+    def fails(*_, **__):
+        raise error
+
+    monkeypatch.setattr("LesionDecompLib.io.dicom.seg.series_files", fails)
+    done = run_here(capsys, "segment", folder, "-o", tmp_path / "out", "--dicom-seg", "--quiet")
+    assert done.status == 0, done.err
+    assert "No segmentation.dcm was written: found a DICOM series that can no longer be read." in done.err
+    assert {"heatmap.nrrd", "report.json", "statistics.csv"} <= set(names(tmp_path / "out"))
+    text = (tmp_path / "out" / "report.json").read_text("utf-8")
+    assert "dicom_seg_not_written" in text and "Drawn" not in text + done.err
 
 
 @pytest.mark.slow

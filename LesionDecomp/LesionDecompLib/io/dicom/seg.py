@@ -15,6 +15,7 @@ from ... import __version__
 from ...ct.anatomy import LUNG_LESION, LUNGS, NO_CODE, Code, Structure
 from ...errors import OutputError
 from ..atomic import atomic_file
+from ..stored_image import unreadable
 from .header import DicomSlice
 from .seg_source import STAGE, source_images
 from .series import find_series, series_files
@@ -72,9 +73,16 @@ def check_dicom_input(source: str | Path, series: str | None = None) -> None:
     A segmentation of one pixel is made in memory, from the headers of two of the series' images.
 
     :param series: which series of it is read.
-    :raises LesionDecompError: it is not DICOM, or its headers lack what a segmentation must state.
+    :raises LesionDecompError: it is not DICOM, cannot be read, or its headers lack what a segmentation must state.
     """
     path = Path(source)
+    try:
+        _check_dicom_input(path, series)
+    except OSError as error:
+        raise unreadable(path, STAGE, error) from error
+
+
+def _check_dicom_input(path: Path, series: str | None) -> None:
     if not is_dicom_source(path):
         raise OutputError(
             STAGE,
@@ -120,6 +128,7 @@ def write_dicom_seg(
     :return: names of the segments written.
     :raises LesionDecompError: highdicom missing, the series is not there as it was read, or lacks what a DICOM
         segmentation must state about the patient and the study; no voxel at all.
+    :raises OSError: the source can no longer be read.
     """
     check_dicom_seg_support()
     masks = {lung: lungs == lung.label for lung in LUNGS} | {LUNG_LESION: lesions != 0}
@@ -130,7 +139,7 @@ def write_dicom_seg(
     with dicom_source(Path(source), STAGE) as place:
         items = series_files(place, STAGE, series)
         if len(items) != volume.shape[0]:
-            found = f"{len(items)} images in '{Path(source).name}'"
+            found = f"{len(items)} images in the series"
             raise OutputError(STAGE, found, f"the {volume.shape[0]} that were read before", code="seg_source")
         frames = {
             k: item for k, item in enumerate(items) if item is not None and any(m[k].any() for m in masks.values())
