@@ -94,7 +94,12 @@ def lung_mask_from_node(mask, ct, segments: Sequence[str] | None = None) -> Lung
     array, outside = labels_on_grid(
         labels, world_matrix(mask, READING_MASK), volume_from_node(ct, copy=False), READING_MASK
     )
-    return LungMask(_lungs_by_color(mask, array), tuple(beyond_warnings(mask.GetName(), outside)))
+    return LungMask(_lungs_by_color(mask, array), tuple(beyond_warnings(called(mask), outside)))
+
+
+def called(node) -> str:
+    """What warnings call the node of a labelmap or segmentation."""
+    return f"the labelmap '{node.GetName()}'"
 
 
 def _lungs_by_color(mask, array: np.ndarray) -> np.ndarray:
@@ -145,7 +150,7 @@ def _mask_from_segments(segmentation, ct, segments: Sequence[str] | None) -> Lun
         inside = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segment_id, ct)
         if inside is not None:
             mask[inside != 0] = label if known else 1
-    return LungMask(mask, tuple(beyond_warnings(segmentation.GetName(), share_beyond(segmentation, chosen, ct))))
+    return LungMask(mask, tuple(beyond_warnings(called(segmentation), share_beyond(segmentation, chosen, ct))))
 
 
 def share_beyond(segmentation, segments: Sequence[str], ct) -> float:

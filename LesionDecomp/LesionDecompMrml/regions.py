@@ -22,7 +22,7 @@ from LesionDecompLib.measurement.region_rows import (
 )
 from LesionDecompLib.measurement.regions import STAGE, GivenRegions
 
-from .input_nodes import segments_of, share_beyond, volume_from_node, world_matrix
+from .input_nodes import called, segments_of, share_beyond, volume_from_node, world_matrix
 from .live_result import LiveResult
 from .result_nodes import ResultNodes
 from .segments import labelmap_state
@@ -57,12 +57,12 @@ def given_regions(node, ct) -> GivenRegions:
             raise LesionDecompError(STAGE, f"'{node.GetName()}' without segments", "at least one segment")
         beyond = share_beyond(node, [segment_id for segment_id, _ in segments_of(node)], ct)
         given = GivenRegions.of_masks(_masks(node, ct), shape, _sha256)
-        return replace(given, warnings=tuple(beyond_warnings(node.GetName(), beyond)))
+        return replace(given, warnings=tuple(beyond_warnings(called(node), beyond)))
     if node.GetImageData() is None or node.GetImageData().GetPointData().GetScalars() is None:
         raise LesionDecompError(STAGE, f"'{node.GetName()}' without voxels", "a labelmap of regions")
     labels = as_labels(slicer.util.arrayFromVolume(node), STAGE)
     array, beyond = labels_on_grid(labels, world_matrix(node, STAGE), volume_from_node(ct, copy=False), STAGE)
-    warnings = tuple(beyond_warnings(node.GetName(), beyond))
+    warnings = tuple(beyond_warnings(called(node), beyond))
     return GivenRegions(array, _color_names(node, array), _sha256(array), warnings=warnings)
 
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command_line import process_environment, small_ct, small_models
 from dicom_files import SECRET_ID, SECRET_NAME, copy_slice, series_files
+from LesionDecompLib.io.masks import read_lungs
+from LesionDecompLib.io.readers import write_image
 
 pytestmark = pytest.mark.slow
 
@@ -55,7 +60,10 @@ def outcome(tmp_path_factory):
     series.mkdir()
     for path in series_files()[30:42]:
         copy_slice(path, series / path.name, **PLANTED)
-    _, mask, _ = small_ct(folder)
+    shutil.copyfile(series / series_files()[33].name, series / f"{SECRET_NAME} again.dcm")
+    beside = {**PLANTED, "g0020e0032": "900\\900\\900", "g0008e0018": "1.2.840.99999.7003"}
+    copy_slice(series_files()[35], series / f"{SECRET_NAME} beside.dcm", **beside)
+    mask, regions = masks_beyond_the_ct(folder)
     (folder / "guard").mkdir()
     (folder / "guard" / "sitecustomize.py").write_text(GUARD)
     environment = process_environment(home)
@@ -65,7 +73,7 @@ def outcome(tmp_path_factory):
     environment["NETWORK_ATTEMPTS"] = str(folder / "attempts")
     model = home / ".lesiondecomp" / "models" / "untrained-lesions"
     command = [sys.executable, "-m", "LesionDecompLib", "segment", series, "--lung-mask", mask, "--model", model]
-    command += ["-o", folder / "out", "--overview", "--scene", "--report", "--device", "cpu"]
+    command += ["--regions", regions, "-o", folder / "out", "--overview", "--scene", "--report", "--device", "cpu"]
     done = subprocess.run([*map(str, command)], env=environment, capture_output=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr.decode()
     probe = "import socket\ntry: socket.create_connection(('127.0.0.1', 9))\nexcept PermissionError: print('refused')"
@@ -73,6 +81,17 @@ def outcome(tmp_path_factory):
     probed = subprocess.run([sys.executable, "-c", probe], env=probe_environment, capture_output=True, check=True)
     assert probed.stdout.strip() == b"refused"
     return folder, done
+
+
+def masks_beyond_the_ct(folder: Path) -> tuple[Path, Path]:
+    """A lung mask and regions called after the patient, with a slice more than the CT."""
+    _, mask, ct = small_ct(folder)
+    lungs = read_lungs(mask, ct).array
+    larger = np.concatenate([lungs, lungs[-1:]])
+    paths = tuple(folder / f"{SECRET_NAME} {what}.nrrd" for what in ("lungs", "lobes"))
+    for path in paths:
+        write_image(path, larger, ct.ijk_to_ras)
+    return paths
 
 
 def layers(data: bytes, depth: int = 0):
@@ -129,6 +148,16 @@ def test_no_byte_of_any_output_reports_who_the_patient_is_or_where_the_files_lay
         if any(secret.lower().encode(code) in part.lower() for part in parts)
     ]
     assert not found
+
+
+def test_the_warnings_that_would_name_files_are_there(outcome):
+    folder, _ = outcome
+    report = json.loads((folder / "out" / "report.json").read_text("utf-8"))
+    codes = [warning["code"] for warning in report["warning_codes"]]
+    assert {"duplicate_slices", "odd_images"} <= set(codes) and codes.count("mask_beyond_ct") == 2
+    assert {text for text in report["warnings"] if "beyond the CT" in text} == {
+        warning["text"] for warning in report["warning_codes"] if warning["code"] == "mask_beyond_ct"
+    }
 
 
 def test_the_planted_identity_is_there_to_be_found(outcome):

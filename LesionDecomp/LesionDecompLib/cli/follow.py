@@ -175,7 +175,7 @@ def _regions(args: argparse.Namespace, last: Scan, ct: Path | None) -> GivenRegi
         return None
     grid = Volume(last.hu if last.hu is not None else last.lungs, last.ijk_to_ras)
     file = labels_file(args.regions, "Reading the regions")
-    labels = read_labels(file, grid, "Reading the regions")
+    labels = read_labels(file, grid, "Reading the regions", what="the regions")
     return GivenRegions(labels.array, labels.names, file_sha256(file), warnings=tuple(labels.warnings))
 
 

@@ -82,11 +82,15 @@ def beside_ct(stage: str) -> LesionDecompError:
     return InputError(stage, "a mask that lies beside the CT", "one on the CT's grid", code="mask_beside_ct")
 
 
-def beyond_warnings(name: str, share: float) -> list[Oddity]:
-    """What is reported of a labelmap of which a share of the labeled voxels lies beyond the CT."""
+def beyond_warnings(what: str, share: float) -> list[Oddity]:
+    """What is reported of a labelmap of which a share of the labeled voxels lies beyond the CT.
+
+    :param what: what the labelmap is, as ``"the lung mask"``; this gets into files, so no file's name, which may be
+        the patient's.
+    """
     if not share:
         return []
-    text = f"{100 * share:.1f} % of the labelmap '{name}' lie beyond the CT and were left out."
+    text = f"{100 * share:.1f} % of {what} lie beyond the CT and were left out."
     return [Oddity(text, "mask_beyond_ct", share, 0.0)]
 
 

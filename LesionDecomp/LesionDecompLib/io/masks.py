@@ -66,15 +66,18 @@ class LungMask:
     warnings: tuple[Oddity, ...] = ()
 
 
-def read_labels(path: str | Path, like: Volume, stage: str = "Reading the labelmap") -> Labels:
+def read_labels(
+    path: str | Path, like: Volume, stage: str = "Reading the labelmap", *, what: str = "the labelmap"
+) -> Labels:
     """Read a labelmap of any structures.
 
     :param path: NIfTI, NRRD (.seg.nrrd included), MetaImage, DICOM SEG or RTSTRUCT, or a folder with one of the latter.
     :param like: the CT.
+    :param what: what warnings call it; they get into files, and its file's name may be the patient's.
     :raises LesionDecompError: unreadable (see :func:`.readers.read_volume`), off the CT's lattice, wholly beside the
         CT, or no labelmap: fractions, values below 0, hundreds of different ones.
     """
-    return _read(Path(path), like, stage, lambda names: None)
+    return _read(Path(path), like, stage, what, lambda names: None)
 
 
 def labels_file(path: str | Path, stage: str = "Reading the labelmap") -> Path:
@@ -98,14 +101,16 @@ def labels_file(path: str | Path, stage: str = "Reading the labelmap") -> Path:
 
 
 @libraries_named()
-def _read(path: Path, like: Volume, stage: str, choose: Callable[[dict[int, str]], Collection[int] | None]) -> Labels:
+def _read(
+    path: Path, like: Volume, stage: str, what: str, choose: Callable[[dict[int, str]], Collection[int] | None]
+) -> Labels:
     """Read labels; of structures that may overlap only those that ``choose`` picks by their names, None for all."""
     try:
         stored = _stored_labels(path, like, stage, choose)
     except OSError as error:
         raise unreadable(path, stage, error) from error
     array, outside = labels_on_grid(stored.array, stored.ijk_to_ras, like, stage)
-    warnings = [*stored.warnings, *beyond_warnings(path.name, max(stored.beyond, outside))]
+    warnings = [*stored.warnings, *beyond_warnings(what, max(stored.beyond, outside))]
     return Labels(array, stored.names, tuple(warnings))
 
 
@@ -209,7 +214,7 @@ def read_lungs(
     :param may_be_empty: take a mask without a lung as well.
     :raises LesionDecompError: as :func:`read_labels`; no lung, or none that is known to be one.
     """
-    labels = _read(Path(path), like, stage, lambda names: _lungs_among(names, chosen))
+    labels = _read(Path(path), like, stage, "the lung mask", lambda names: _lungs_among(names, chosen))
     values = labels.values
     if not values:
         if may_be_empty:

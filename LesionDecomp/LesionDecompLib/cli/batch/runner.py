@@ -214,7 +214,7 @@ class CaseRunner:
         regions = None
         if args.regions is not None:
             file = labels_file(args.regions, "Reading the regions")
-            labels = read_labels(file, volume, "Reading the regions")
+            labels = read_labels(file, volume, "Reading the regions", what="the regions")
             sha256, warnings = file_sha256(file), tuple(labels.warnings)
             regions = GivenRegions(labels.array, labels.names, sha256, warnings=warnings)
         review, review_sha256 = None, None

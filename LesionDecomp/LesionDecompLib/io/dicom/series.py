@@ -28,7 +28,7 @@ from .pixels import PixelReader, check_syntax, hu_of, rescaling
 from .stacks import MIN_SLICES, SAME_PLACE_MM, SortedImages, Stack, places_of, sort_images
 from .strays import without_strays
 
-NAMED = 3  # files that a message names
+NAMED = 3  # files or images that a message names
 OTHER_ZERO_HU = 500.0  # between the rescale intercepts of slices; scanners go on where they began
 
 
@@ -122,11 +122,11 @@ def _placed(stack: Stack, images: SortedImages, warnings: list[str], stage: str)
     odd = [*images.odd.get(stack.uid, []), *strays]
     if stack.copies:
         count = len(stack.copies)
-        text = f"{count} duplicate DICOM file{'s were' if count > 1 else ' was'} left out ({_names(stack.copies)})."
+        text = f"{count} duplicate DICOM file{'s were' if count > 1 else ' was'} left out."
         warnings.append(Oddity(text, "duplicate_slices", count, 0))
     if odd:
         what = "images that do" if len(odd) > 1 else "image that does"
-        text = f"Left out: {len(odd)} {what} not fit the others of the series ({_names([i.path for i in odd])})."
+        text = f"Left out: {len(odd)} {what} not fit the others of the series{_instances(odd)}."
         warnings.append(Oddity(text, "odd_images", len(odd), 0))
     if stack.uid in images.gathered:
         uids = len({item.tags["series_uid"] for item in items})
@@ -151,6 +151,16 @@ def _left_out(images: SortedImages, found: FoundImages) -> list[str]:
         count = len(found.unsupported)
         texts.append((f"Left out: {count} × image of a transfer syntax that cannot be read.", count))
     return [Oddity(text, "left_out", count, 0) for text, count in texts]
+
+
+def _instances(items: list[DicomSlice]) -> str:
+    """Which images they are, by their numbers: warnings get into files, and names may be the patient's."""
+    numbers = sorted({item.number("instance_number") for item in items if item.numbers("instance_number")})
+    if not numbers:
+        return ""
+    more = f" and {len(numbers) - NAMED} more" if len(numbers) > NAMED else ""
+    what = "instance number" if len(numbers) == 1 else "instance numbers"
+    return f" ({what} {', '.join(f'{number:g}' for number in numbers[:NAMED])}{more})"
 
 
 def _names(paths: list[Path]) -> str:
