@@ -203,7 +203,7 @@ def test_a_series_that_has_changed_meanwhile_or_lacks_its_study_is_refused(segme
         image.save_as(without / file.name)
     lowest = min(fewer.iterdir(), key=lambda file: float(pydicom.dcmread(file).ImagePositionPatient[2]))
     lowest.unlink()
-    with pytest.raises(LesionDecompError, match="found 11 images in 'fewer'; expected the 12"):
+    with pytest.raises(LesionDecompError, match="found 11 images in the series; expected the 12"):
         write(tmp_path / "seg.dcm", fewer, volume, result)
     with pytest.raises(LesionDecompError, match="no UID of its study"):
         write(tmp_path / "seg.dcm", without, volume, result)
