@@ -84,6 +84,15 @@ class TestFolder:
             (staging / "a.csv").write_text("new")
         assert snapshot(tmp_path) == before
 
+    def test_without_leave_no_retired_file_goes(self, tmp_path):
+        (tmp_path / "methods.txt").write_text("the user's own")
+        with (
+            pytest.raises(LesionDecompError, match=r"an earlier methods\.txt in"),
+            staged_folder(tmp_path, last="report.json", retired=("methods.txt",)) as staging,
+        ):
+            (staging / "report.json").write_text("new")
+        assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"methods.txt": "the user's own"}
+
     def test_the_last_file_is_missing_while_the_set_is_incomplete(self, tmp_path, monkeypatch):
         for name in ("a", "b", "report.json"):
             (tmp_path / name).write_text("old")
@@ -143,6 +152,38 @@ class TestFolder:
             for name in ("a", "b", "report.json"):
                 (staging / name).write_text("new")
         assert snapshot(tmp_path) == before
+
+    @pytest.mark.parametrize("interrupted", [False, True])
+    def test_earlier_files_that_cannot_be_put_back_are_kept(self, tmp_path, monkeypatch, interrupted):
+        """One file refuses to return, or a second interrupt comes: no earlier file is lost."""
+        case = tmp_path / "case"
+        case.mkdir()
+        for name in ("a", "b", "report.json"):
+            (case / name).write_text(f"old {name}")
+        move, error = os.rename, KeyboardInterrupt() if interrupted else OSError(errno.EIO, "Input/output error")
+
+        def failing(source, target):
+            if target == case / "b":  # both the new one, and the earlier one on its way back
+                raise error
+            move(source, target)
+
+        monkeypatch.setattr(os, "replace", failing)
+        monkeypatch.setattr(os, "rename", failing)
+        with (
+            pytest.raises(KeyboardInterrupt if interrupted else LesionDecompError) as refused,
+            staged_folder(case, True, last="report.json") as staging,
+        ):
+            for name in ("a", "b", "report.json"):
+                (staging / name).write_text("new")
+        (kept,) = case.glob("earlier-results-*")
+        assert interrupted or f"lie in '{kept.name}'" in str(refused.value)
+        found = {path.name: path.read_text() for path in [*case.iterdir(), *kept.iterdir()] if path.is_file()}
+        assert found == {name: f"old {name}" for name in ("a", "b", "report.json")}
+        assert (case / "a").exists() and not (case / "report.json").exists()  # which stands for a complete set
+        monkeypatch.undo()
+        with staged_folder(case, True, last="report.json") as staging:
+            (staging / "report.json").write_text("new")
+        assert (kept / "b").read_text() == "old b"
 
     def test_checking_a_folder_leaves_no_trace(self, tmp_path):
         check_writable(tmp_path)

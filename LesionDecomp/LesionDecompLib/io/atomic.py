@@ -124,10 +124,11 @@ def staged_folder(
     ``last`` first: at no moment do files of two runs lie side by side, and whoever finds ``last`` finds a complete set.
     Parent folders are made as needed, and removed again on failure.
 
-    :param overwrite: whether files of the same names in ``folder`` may be replaced.
+    :param overwrite: whether files in ``folder`` of the same names, and of those in ``retired``, may be replaced.
     :param last: name of the staged file to move last, e.g. the report.
     :param retired: names in ``folder`` that this set replaces and that may not be part of it any more.
-    :raises LesionDecompError: full disk, no permission, a file in the way; ``folder`` is then as it was.
+    :raises LesionDecompError: full disk, no permission, a file in the way; ``folder`` is then as it was, but for
+        earlier files that the disk refused to put back: these lie in a subfolder ``earlier-results-…``.
     """
     folder = Path(folder).absolute()
     staging = None
@@ -141,10 +142,11 @@ def staged_folder(
         _sync(staging)
         if folder.is_dir() or not _appear(staging, folder):
             with sole_writer(folder):
-                taken = sorted(path.name for path in staging.iterdir() if (folder / path.name).exists())
+                names = {*retired, *(path.name for path in staging.iterdir())}
+                taken = sorted(name for name in names if (folder / name).exists())
                 if taken and not overwrite:
                     raise existing_error(stage, folder, taken)
-                _move_into(staging, folder, last, retired)
+                _move_into(staging, folder, last, retired, stage)
         _sync(folder)
         _sync(folder.parent)
     except OSError as error:
@@ -316,27 +318,49 @@ def _remove_empty(folders: list[Path]) -> None:
             folder.rmdir()
 
 
-def _move_into(staging: Path, folder: Path, last: str, retired: tuple[str, ...]) -> None:
+def _move_into(staging: Path, folder: Path, last: str, retired: tuple[str, ...], stage: str) -> None:
     names = sorted((path.name for path in staging.iterdir()), key=lambda name: (name == last, name))
     old = [name for name in dict.fromkeys((last, *retired, *names)) if name and (folder / name).exists()]
     aside = Path(tempfile.mkdtemp(prefix=own_prefix(folder.name), suffix=PARTIAL, dir=folder))
-    gone, come = [], []
     try:
         for name in old:
             os.rename(folder / name, aside / name)
-            gone.append(name)
         for name in names:
             os.replace(staging / name, folder / name)
-            come.append(name)
-    except BaseException:
-        with suppress(OSError):
-            for name in reversed(come):
-                os.rename(folder / name, staging / name)
-            for name in reversed(gone):
-                os.rename(aside / name, folder / name)
+    except BaseException as error:
+        try:
+            _put_back(staging, folder, aside, last, names)
+        finally:
+            kept = _keep_rest(aside, folder)
+        if kept is not None and isinstance(error, OSError):
+            told = writing_error(error, stage, folder.name)
+            advice = f"The earlier results that could not be put back lie in '{kept.name}'. {told.advice}".rstrip()
+            raise OutputError(stage, told.found, told.expected, advice, code=told.code) from error
         raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _put_back(staging: Path, folder: Path, aside: Path, last: str, names: list[str]) -> None:
+    """Undo :func:`_move_into` as far as that can be, by what lies where; ``last`` returns to a complete set alone."""
+    for name in reversed(names):
+        if not os.path.lexists(staging / name):
+            with suppress(OSError):
+                os.rename(folder / name, staging / name)
+    for name in sorted(os.listdir(aside), key=lambda name: (name == last, name)):
+        if name != last or os.listdir(aside) == [last]:
+            with suppress(OSError):
+                os.rename(aside / name, folder / name)
+
+
+def _keep_rest(aside: Path, folder: Path) -> Path | None:
+    """Remove ``aside`` if it is empty, else give it a name that is neither hidden nor removed by the next run."""
+    with suppress(OSError):
+        aside.rmdir()
+        return None
+    with suppress(OSError):
+        unique = aside.name.removesuffix(PARTIAL).rpartition("-")[2]
+        return aside.rename(folder / f"earlier-results-{unique}")
+    return aside
 
 
 def _sync(path: Path) -> None:
