@@ -64,6 +64,16 @@ def test_regions_of_all_finished_cases_stand_beside_it(batch, capsys):
     assert (batch / "regions.csv").read_text("utf-8") == "of somebody else"
 
 
+def test_a_summary_of_somebody_else_stays_and_a_picture_beside_it(batch, capsys):
+    for name in ("summary.csv", "summary.png"):
+        (batch / name).write_text("of somebody else", "utf-8")
+    done = run_here(capsys, "summary", batch, "--plot")
+    assert done.status == 0 and done.out.strip() == "3 done (3 with warnings)"
+    for name in ("summary.csv", "summary.png"):
+        assert f"'{name}' is not that of a batch; it was left as it is." in done.err
+        assert (batch / name).read_text("utf-8") == "of somebody else"
+
+
 def test_a_batch_that_was_killed_before_its_first_summary_gets_one(batch, capsys):
     whole = summary(batch)
     (batch / "summary.csv").unlink()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import InputError
 from .batch.plan import Case
-from .batch.summary import NOT_RUN, summarized_cases, write_summary
+from .batch.summary import NOT_RUN, is_summary, summarized_cases, write_summary
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -45,7 +45,10 @@ class SummaryTable:
         self.finished.append(case)
 
     def write(self, folder: Path, others: list[Case]) -> None:
-        """Write it, the others with the status they have."""
+        """Write it, the others with the status they have; a file of that name that is none of a batch stays."""
+        if _is_foreign(folder):
+            _tell_left(SUMMARY)
+            return
         write_summary(folder / SUMMARY, [*self.finished, *others])
 
 
@@ -62,12 +65,11 @@ class RegionsTable:
     def write(self, folder: Path, others: list[Case]) -> None:
         """Write it; a file of that name that is none of a batch stays as it is."""
         from ..report.case import REGIONS  # not before: --help answers at once
-        from . import notify
         from .batch.regions import is_batch_regions, write_batch_regions
 
         path = folder / REGIONS
         if path.exists() and not is_batch_regions(path):
-            notify(f"'{path.name}' is not that of a batch; it was left as it is.")
+            _tell_left(path.name)
             return
         write_batch_regions(folder, self._finished)
 
@@ -108,10 +110,23 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(STAGE, f"no case in '{folder.name}'", "the output folder of 'lesiondecomp segment'")
     for table in tables:
         table.write(folder, others)
-    if args.plot:
+    if args.plot and (folder / PLOT).exists() and _is_foreign(folder):
+        _tell_left(PLOT)
+    elif args.plot:
         _write_plot(folder / PLOT, summary.finished, others)
     print_line(counts_line(summary.finished, others))
     return 0
+
+
+def _is_foreign(folder: Path) -> bool:
+    """Whether the summary there is none of a batch, nor then a picture beside it."""
+    return (folder / SUMMARY).exists() and not is_summary(folder / SUMMARY)
+
+
+def _tell_left(name: str) -> None:
+    from . import notify  # not before: --help answers at once
+
+    notify(f"'{name}' is not that of a batch; it was left as it is.")
 
 
 def unfinished(summarized: list[Case], finished: list[Case]) -> list[Case]:
