@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import names, run_here, small_ct
+from command_line import names, run_here, small_ct, snapshot
 from LesionDecompLib.ct.volume import Volume
 from LesionDecompLib.io.readers import read_stored, read_volume, write_image
 from LesionDecompLib.measurement.change.definitions import CHANGES, change_measurement
@@ -172,6 +172,22 @@ def test_cts_are_segmented_first(chest, models, monkeypatch, tmp_path, capsys):
     again = run_here(capsys, "follow", chest[0], chest[0], "-o", out, "--quiet")
     assert again.status == 1
     assert "--overwrite" in again.err
+
+
+def test_a_ct_is_not_segmented_into_the_place_of_a_finished_input(result, chest, tmp_path, capsys):
+    out = tmp_path / "out"
+    for name in ("scan-1", "scan-2"):
+        shutil.copytree(result, out / name)
+    before = snapshot(out)
+    arguments = ("follow", chest[0], out / "scan-1", out / "scan-2", "-o", out, "--overwrite", "--quiet")
+    done = run_here(capsys, *arguments)
+    assert done.status == 1
+    assert "found the input 'scan-1' where the result of another scan goes" in done.err
+    mask = out / "scan-2" / "lungs.nrrd"
+    done = run_here(capsys, "follow", chest[0], chest[0], "--regions", mask, "-o", out, "--overwrite", "--quiet")
+    assert done.status == 1
+    assert "found the input 'lungs.nrrd' where a result of that name goes" in done.err
+    assert snapshot(out) == before
 
 
 @pytest.mark.parametrize(

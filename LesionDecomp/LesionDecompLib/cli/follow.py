@@ -75,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
     finished = [is_result_folder(path) for path in inputs]
     if args.ct is not None and not all(finished):
         args.usage_error("--ct is for result folders; CTs as EARLIER and LATER bring their own")
+    _check_inputs_stay(args, inputs, finished)
     check_follow_folder(args.output, len(inputs), args.overwrite)
     cts = (
         list(args.ct)
@@ -84,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     dates = _dates(args, cts)
     folders = []
     for number, (path, done) in enumerate(zip(inputs, finished, strict=True), start=1):
-        folder = path if done else args.output / f"scan-{number}"
+        folder = path if done else _scan_folder(args.output, number)
         if not done and (status := segment.run_with(_segment_options(args, path, folder), args.scene_writer)):
             return status
         folders.append(folder)
@@ -124,6 +125,37 @@ def _check_counts(args: argparse.Namespace, scans: int) -> None:
             args.usage_error(f"{option}: {len(values)} given for {scans} scans")
     if args.dates is not None and args.dates != sorted(args.dates):
         args.usage_error("--dates: EARLIER comes first; the dates do not rise")
+
+
+def _scan_folder(output: Path, number: int) -> Path:
+    """Where a CT is segmented into, by the scan's number."""
+    return output / f"scan-{number}"
+
+
+def _check_inputs_stay(args: argparse.Namespace, inputs: Sequence[Path], finished: Sequence[bool]) -> None:
+    """Refuse to segment a CT into the place of another input.
+
+    :param finished: which of the inputs are result folders.
+    :raises LesionDecompError: naming the input.
+    """
+    from ..errors import InputError  # not before: --help answers at once
+    from .batch.plan import Case, check_inputs_stay
+
+    cases = [
+        Case(f"scan-{number}", path, _scan_folder(args.output, number))
+        for number, (path, done) in enumerate(zip(inputs, finished, strict=True), start=1)
+        if not done
+    ]
+    check_inputs_stay(cases, args.output, [args.regions] if args.regions is not None else [])
+    written = {case.folder.resolve() for case in cases}
+    for path, done in zip(inputs, finished, strict=True):
+        if done and path.resolve() in written:
+            raise InputError(
+                "Opening the output folder",
+                f"the input '{path.name}' where the result of another scan goes",
+                "inputs that stay as they are",
+                "Choose another output folder.",
+            )
 
 
 def _dates(args: argparse.Namespace, cts: Sequence[Path | None]) -> list[datetime.date] | None:
