@@ -142,6 +142,19 @@ def test_three_scans_give_a_labelmap_for_each_step_and_one_trend(result, chest, 
     assert (out / "trend.svg").read_text("utf-8").count("<circle") == 3
 
 
+def test_labelmaps_of_an_earlier_follow_up_with_more_scans_go(result, tmp_path, capsys):
+    out = tmp_path / "follow"
+    out.mkdir()
+    for name in ("change-3.nrrd", "change-of-mind.nrrd"):
+        (out / name).write_text("earlier")
+    arguments = ("follow", result, result, "-o", out, "--quiet")
+    refused = run_here(capsys, *arguments)
+    assert refused.status == 1
+    assert "an earlier change-3.nrrd in" in refused.err
+    assert run_here(capsys, *arguments, "--overwrite").status == 0
+    assert names(out) == sorted([*FILES, "change-of-mind.nrrd"])
+
+
 @pytest.mark.parametrize("kept", [False, True])
 def test_dates_are_written_only_when_asked_for(result, chest, tmp_path, capsys, kept):
     out = tmp_path / "follow"

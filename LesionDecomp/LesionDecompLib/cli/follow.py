@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     if args.ct is not None and not all(finished):
         args.usage_error("--ct is for result folders; CTs as EARLIER and LATER bring their own")
     _check_inputs_stay(args, inputs, finished)
-    check_follow_folder(args.output, len(inputs), args.overwrite)
+    check_follow_folder(args.output, args.overwrite)
     cts = (
         list(args.ct)
         if args.ct is not None

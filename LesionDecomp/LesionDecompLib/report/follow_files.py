@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from ..io.atomic import check_writable, existing_error, staged_folder, write_csv
@@ -12,22 +13,23 @@ from .follow_page import follow_page
 from .manifest import file_sha256, manifest_text
 
 TABLE, RECORD, TREND, PAGE = "change.csv", "change.json", "trend.svg", "report.html"
+NUMBERED = re.compile(r"change-\d+\.nrrd")
 
 
-def check_follow_folder(folder: Path, scans: int, overwrite: bool) -> None:
+def check_follow_folder(folder: Path, overwrite: bool) -> None:
     """Refuse before any work what :func:`write_follow` would refuse after it.
 
     :raises LesionDecompError: earlier results without ``overwrite``, a folder that cannot be written to.
     """
-    taken = [name for name in all_files(scans) if (folder / name).exists()]
+    taken = [name for name in replaced_files(folder) if (folder / name).exists()]
     if taken and not overwrite:
         raise existing_error("Opening the output folder", folder, taken)
     check_writable(folder)
 
 
-def all_files(scans: int) -> tuple[str, ...]:
-    """All names that a follow-up of so many scans may write."""
-    numbered = [f"change-{number}.nrrd" for number in range(2, scans + 1)]
+def replaced_files(folder: Path) -> tuple[str, ...]:
+    """All names of a follow-up's files that may lie in the folder, labelmaps of one with more scans among them."""
+    numbered = sorted(path.name for path in folder.glob("change-*.nrrd") if NUMBERED.fullmatch(path.name))
     return (CHANGE, *numbered, TABLE, RECORD, TREND, PAGE)
 
 
@@ -39,7 +41,7 @@ def write_follow(folder: Path, follow: FollowUp, overwrite: bool = False) -> lis
         was.
     """
     record = follow.record()
-    with staged_folder(folder, overwrite, last=RECORD, retired=all_files(len(follow.scans))) as staging:
+    with staged_folder(folder, overwrite, last=RECORD, retired=replaced_files(folder)) as staging:
         for name, scan, comparison in zip(follow.change_files(), follow.scans[1:], follow.comparisons, strict=True):
             write_image(staging / name, comparison.labels, scan.ijk_to_ras)
         table = change_csv(
