@@ -58,7 +58,7 @@ def test_painted_changes_are_found_through_a_known_motion_in_both_orders(pair):
     assert forward.quality.lung_dice > 0.95
     assert forward.quality.vessel_mm < 2.0
     assert forward.warnings == []
-    assert forward.counts == {"new": 1, "resolved": 1, "later_kept": 3, "earlier_kept": 3}
+    assert forward.counts == {"new": 1, "resolved": 1, "later_kept": 3, "earlier_kept": 3, "earlier_not_seen": 0}
 
     back = compare_scans(pair.later, pair.earlier).rows[0].values
     for name, other in SWAPPED.items():
@@ -239,6 +239,22 @@ def test_lesions_beyond_the_other_ct_are_warned_of(pair):
     short = Scan(*(a[cut:] for a in (pair.later.lungs, pair.later.lesions)), matrix, pair.later.statistics)
     change = label_change(short, pair.later, no_motion(pair.later))
     assert change.unseen_ml == pytest.approx(np.count_nonzero(pair.later.lesions[:cut]) * pair.later.voxel_ml)
+
+
+def test_lesions_beyond_the_later_ct_are_not_resolved(still):
+    """One that the later CT shows free of lesion is; one below its last slice is not."""
+    volume, _ = still
+    whole = np.ones(volume.shape, np.uint8)
+    before = boxes(volume.shape, np.s_[2:5, 20:24, 8:12], np.s_[20:23, 20:24, 8:12])
+    earlier = chest_scan(volume, whole, before)
+    matrix = volume.ijk_to_ras.copy()
+    matrix[:3, 3] += matrix[:3, 2] * 10
+    later = Scan(whole[10:], np.zeros_like(whole[10:]), matrix, earlier.statistics)
+    change = label_change(earlier, later, no_motion(later))
+    nothing = dict.fromkeys(("new", "later_kept", "earlier_kept"), 0)
+    assert change.counts == {**nothing, "resolved": 1, "earlier_not_seen": 1}
+    assert change.lost_ml == pytest.approx(3 * 4 * 4 * earlier.voxel_ml)
+    assert np.count_nonzero(change.labels == Change.RESOLVED) == 3 * 4 * 4
 
 
 def test_registration_can_be_canceled_at_any_step_and_reports_each(pair):

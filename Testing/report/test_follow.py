@@ -36,11 +36,10 @@ def follow() -> FollowUp:
     grid = CoarseGrid.around(pair.later, SPACING_MM)
     motion = Motion(grid, np.zeros((3, *grid.shape), np.float32))
     change = label_change(pair.earlier, pair.later, motion)
-    counts = {"new": change.new, "resolved": change.resolved, "later_kept": 3, "earlier_kept": 3}
     found = Comparison(
         change.labels,
         change_rows(pair.earlier, pair.later, change)[0],
-        counts,
+        change.counts,
         Quality(0.97, 1.2, 5.0, (8.0, 12.0), "CT"),
         motion,
         [],
@@ -58,6 +57,14 @@ def test_page_has_trend_pictures_tables_and_definitions(follow):
     assert "Registered by CT, affine" in page
     assert "2031" not in page.replace(follow.record()["run"]["finished_utc"][:4], "")
     assert "2031-08-17" in follow_page(replace(follow, keep_dates=True), replace(follow, keep_dates=True).record())
+
+
+def test_page_counts_lesions_that_the_later_ct_does_not_show(follow):
+    assert "not seen on the later CT" not in follow_page(follow, follow.record())
+    counts = {"new": 1, "resolved": 0, "later_kept": 3, "earlier_kept": 3, "earlier_not_seen": 2}
+    lost = replace(follow, comparisons=[replace(follow.comparisons[0], counts=counts)])
+    page = follow_page(lost, lost.record())
+    assert "Lesions: 1 new, 0 resolved, 3 still there, 2 earlier not seen on the later CT." in page
 
 
 def test_pictures_show_what_changed_in_its_color(follow):

@@ -80,16 +80,22 @@ def _part(number: int, follow: FollowUp, comparison: Comparison, written: Mappin
         f"mean motion {registration['motion_mean_mm']:.1f} mm",
         f"lung volumes differ by {registration['lung_volume_difference_percent']:.0f} %",
     ]
-    lesions = written["lesions"]
     return {
         "title": f"Scan {number} to scan {number + 1}",
         "pictures": change_pictures(earlier, later, comparison.labels, comparison.motion),
         "rows": comparison.rows,
         "tiles": [(NAMES[c], comparison.ml(c), _css(COLORS[c]), DEFINITIONS[c]) for c in Change],
-        "lesions": f"{lesions['new']} new, {lesions['resolved']} resolved, {lesions['later_kept']} still there",
+        "lesions": _counts_line(written["lesions"]),
         "facts": "; ".join(facts),
         "warnings": written["warnings"],
     }
+
+
+def _counts_line(lesions: Mapping[str, int]) -> str:
+    parts = [f"{lesions['new']} new", f"{lesions['resolved']} resolved", f"{lesions['later_kept']} still there"]
+    if lesions["earlier_not_seen"]:
+        parts.append(f"{lesions['earlier_not_seen']} earlier not seen on the later CT")
+    return ", ".join(parts)
 
 
 def _css(color: tuple[float, float, float]) -> str:

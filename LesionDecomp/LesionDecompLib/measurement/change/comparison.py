@@ -27,7 +27,7 @@ class Comparison:
 
     :param labels: ``(k, j, i)`` uint8 on the later scan's grid: 0, or one of :class:`.labels.Change`.
     :param rows: the table of change, both lungs first.
-    :param counts: lesions that are new and resolved, and those of each scan that meet one of the other.
+    :param counts: lesions by what became of them, see :attr:`.labels.ChangeLabels.counts`.
     """
 
     labels: np.ndarray
@@ -87,14 +87,8 @@ def compare_scans(
     report("change", 2, 3)
     rows, odd = change_rows(earlier, later, change, regions)
     report("change", 3, 3)
-    counts = {
-        "new": change.new,
-        "resolved": change.resolved,
-        "later_kept": change.later_kept,
-        "earlier_kept": change.earlier_kept,
-    }
     warnings = [*quality.warnings, *_beyond(change), *odd]
-    return Comparison(change.labels, rows, counts, quality, registered.motion, warnings)
+    return Comparison(change.labels, rows, change.counts, quality, registered.motion, warnings)
 
 
 def _beyond(change: ChangeLabels) -> list[str]:

@@ -39,7 +39,9 @@ class ChangeLabels:
         there was no lesion. The voxels of a lesion share its volume there.
     :param new, resolved, later_kept, earlier_kept: lesions of the later scan that meet none of the earlier one, the
         reverse, and those of each scan that meet one of the other.
-    :param lost_ml: earlier lesions without a voxel on the later grid, mL of the earlier scan; they have no label.
+    :param earlier_not_seen: earlier lesions without a voxel on the later grid; they have no label, and are none of the
+        resolved ones.
+    :param lost_ml: their volume, mL of the earlier scan.
     :param unseen_ml: later lesions where the earlier CT has no voxel, mL.
     """
 
@@ -50,6 +52,7 @@ class ChangeLabels:
     resolved: int
     later_kept: int
     earlier_kept: int
+    earlier_not_seen: int
     lost_ml: float
     unseen_ml: float
 
@@ -57,6 +60,17 @@ class ChangeLabels:
     def boxed(self) -> np.ndarray:
         """The labels inside the box."""
         return self.labels[self.box]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many lesions of each scan became what, by the names of the fields."""
+        return {
+            "new": self.new,
+            "resolved": self.resolved,
+            "later_kept": self.later_kept,
+            "earlier_kept": self.earlier_kept,
+            "earlier_not_seen": self.earlier_not_seen,
+        }
 
 
 def label_change(earlier: Scan, later: Scan, motion: Motion) -> ChangeLabels:
@@ -91,9 +105,10 @@ def label_change(earlier: Scan, later: Scan, motion: Motion) -> ChangeLabels:
         box=box,
         earlier_ml=np.append(0.0, share).astype(np.float32)[before],
         new=int(np.count_nonzero(~now_met[1:])),
-        resolved=int(np.count_nonzero(~before_met[1:])),
+        resolved=int(np.count_nonzero(~before_met[1:] & (pulled > 0))),
         later_kept=int(np.count_nonzero(now_met[1:])),
         earlier_kept=int(np.count_nonzero(before_met[1:])),
+        earlier_not_seen=int(np.count_nonzero(pulled == 0)),
         lost_ml=float(sizes[pulled == 0].sum()),
         unseen_ml=_unseen_voxels(earlier, later, motion, now, box) * later.voxel_ml,
     )
