@@ -114,6 +114,18 @@ def test_scans_segmented_otherwise_are_a_warning_with_its_code(result, tmp_path,
     assert [scan["warning_codes"] for scan in record["scans"]] == [report["warning_codes"]] * 2
 
 
+def test_warnings_of_finished_scans_are_told(result, tmp_path, capsys):
+    shutil.copytree(result, tmp_path / "second")
+    report = json.loads((result / "report.json").read_text("utf-8"))
+    report["warnings"] = ["Thick slices."]
+    (tmp_path / "second" / "report.json").write_text(json.dumps(report), "utf-8")
+    done = run_here(capsys, "follow", result, tmp_path / "second", "-o", tmp_path / "follow", "--quiet")
+    assert done.status == 0, done.err
+    assert "Scan 2: Warning: Thick slices." in done.err
+    assert "Scan 1: Warning: Thick slices." not in done.err
+    assert all("Scan 2: Thick slices." in row["Warnings"] for row in table(tmp_path / "follow"))
+
+
 def test_another_ct_than_the_results_own_is_refused(result, chest, tmp_path, capsys):
     ct, _ = read_volume(chest[0])
     write_image(tmp_path / "other.nrrd", (ct.array + 1).astype(np.int16), ct)

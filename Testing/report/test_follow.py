@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import replace
 from datetime import date
 
@@ -18,6 +19,7 @@ from LesionDecompLib.measurement.change.registration import SPACING_MM
 from LesionDecompLib.measurement.change.table import change_rows
 from LesionDecompLib.report.change_pictures import change_pictures
 from LesionDecompLib.report.follow import FollowUp
+from LesionDecompLib.report.follow_files import write_follow
 from LesionDecompLib.report.follow_page import follow_page
 from LesionDecompLib.report.trend import trend_chart, trend_points
 
@@ -65,6 +67,18 @@ def test_page_counts_lesions_that_the_later_ct_does_not_show(follow):
     lost = replace(follow, comparisons=[replace(follow.comparisons[0], counts=counts)])
     page = follow_page(lost, lost.record())
     assert "Lesions: 1 new, 0 resolved, 3 still there, 2 earlier not seen on the later CT." in page
+
+
+def test_warnings_of_the_scans_own_runs_stand_on_the_page_and_in_the_table(follow, tmp_path):
+    assert "No warnings." in follow_page(follow, follow.record())
+    warned = replace(follow, reports=[REPORT, {**REPORT, "warnings": ["Thick slices <10 mm>."]}])
+    page = follow_page(warned, warned.record())
+    assert "No warnings." not in page
+    scans = page[page.index("<h2>Scans</h2>") :]
+    assert "Thick slices &lt;10 mm&gt;." in scans[scans.index("<dt>Scan 2</dt>") :]
+    write_follow(tmp_path, warned)
+    with (tmp_path / "change.csv").open(encoding="utf-8-sig", newline="") as file:
+        assert {row["Warnings"] for row in csv.DictReader(file)} == {"Scan 2: Thick slices <10 mm>."}
 
 
 def test_pictures_show_what_changed_in_its_color(follow):

@@ -104,6 +104,9 @@ def run(args: argparse.Namespace) -> int:
     write_follow(args.output, follow, args.overwrite)
     for text in follow.warnings:
         notify(f"Warning: {text}")
+    for number, done in enumerate(finished, start=1):
+        for text in reports[number - 1]["warnings"] if done else ():  # those of CTs were told as they were segmented
+            notify(f"Scan {number}: Warning: {text}")
     for number, comparison in enumerate(comparisons, start=1):
         for text in comparison.warnings:
             notify(f"Scan {number} to {number + 1}: Warning: {text}")

@@ -45,6 +45,21 @@ class FollowUp:
         """What each scan is called in files."""
         return [f"scan {number}" for number in range(1, len(self.scans) + 1)]
 
+    def scan_warnings(self, number: int) -> list[str]:
+        """What a scan's own run warned of, each beginning with the scan.
+
+        :param number: of the scan, from 1.
+        """
+        return [f"Scan {number}: {text}" for text in self.reports[number - 1]["warnings"]]
+
+    def all_warnings(self, number: int) -> list[str]:
+        """What a comparison's numbers are to be read with: warnings of the follow-up, of both scans, and its own.
+
+        :param number: of the comparison, from 1.
+        """
+        scans = [*self.scan_warnings(number), *self.scan_warnings(number + 1)]
+        return [*self.warnings, *scans, *self.comparisons[number - 1].warnings]
+
     def change_files(self) -> list[str]:
         """Name of each comparison's labelmap: of two scans ``change.nrrd``, of more with the later scan's number."""
         if len(self.comparisons) == 1:

@@ -45,8 +45,8 @@ def write_follow(folder: Path, follow: FollowUp, overwrite: bool = False) -> lis
         for name, scan, comparison in zip(follow.change_files(), follow.scans[1:], follow.comparisons, strict=True):
             write_image(staging / name, comparison.labels, scan.ijk_to_ras)
         table = change_csv(
-            (earlier, later, comparison.rows, [*follow.warnings, *comparison.warnings])
-            for earlier, later, comparison in zip(follow.names, follow.names[1:], follow.comparisons, strict=False)
+            (follow.names[number - 1], follow.names[number], comparison.rows, follow.all_warnings(number))
+            for number, comparison in enumerate(follow.comparisons, start=1)
         )
         write_csv(staging / TABLE, table)
         texts = {TREND: follow.trend_svg() + "\n", PAGE: follow_page(follow, record)}

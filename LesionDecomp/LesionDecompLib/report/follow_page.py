@@ -88,6 +88,7 @@ def _part(number: int, follow: FollowUp, comparison: Comparison, written: Mappin
         "lesions": _counts_line(written["lesions"]),
         "facts": "; ".join(facts),
         "warnings": written["warnings"],
+        "scans_warn": bool(follow.scan_warnings(number) or follow.scan_warnings(number + 1)),
     }
 
 
