@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import names, run_here, small_ct, snapshot
+from command_line import lungs_in_boxes, names, run_here, small_ct, snapshot
+from dicom_phantom import drawn_series, write_slices
 from LesionDecompLib.ct.volume import Volume
 from LesionDecompLib.io.readers import read_stored, read_volume, write_image
 from LesionDecompLib.measurement.change.definitions import CHANGES, change_measurement
@@ -183,11 +184,25 @@ def test_dates_are_written_only_when_asked_for(result, chest, tmp_path, capsys, 
     assert ("day 107" in texts["trend.svg"].decode()) != kept
 
 
-def test_cts_are_segmented_first(chest, models, monkeypatch, tmp_path, capsys):
-    import command_line
-    from LesionDecompLib.segmentation.lungs import segment as lungs
+def test_dates_are_those_of_the_series_that_was_segmented(chest, models, monkeypatch, tmp_path, capsys):
+    """Of a folder with two studies of the patient."""
+    monkeypatch.setattr("LesionDecompLib.segmentation.lungs.segment.segment_lungs", lungs_in_boxes)
+    volume, _ = read_volume(chest[0])
+    studies, results = tmp_path / "studies", []
+    for number, day in enumerate(DATES, start=1):
+        slices = drawn_series(volume.array, number, AcquisitionDate=day.replace("-", ""))
+        write_slices(studies, slices, f"S{number}-")
+        results.append(tmp_path / f"result-{number}")
+        done = run_here(capsys, "segment", studies, "--series", number, "-o", results[-1], "--quiet")
+        assert done.status == 0, done.err
+    done = run_here(capsys, "follow", *results, "--ct", studies, studies, "-o", tmp_path / "follow", "--quiet")
+    assert done.status == 0, done.err
+    record = json.loads((tmp_path / "follow" / "change.json").read_text("utf-8"))
+    assert [scan["days_since_first"] for scan in record["scans"]] == [0, 107]
 
-    monkeypatch.setattr(lungs, "segment_lungs", command_line.lungs_in_boxes)
+
+def test_cts_are_segmented_first(chest, models, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("LesionDecompLib.segmentation.lungs.segment.segment_lungs", lungs_in_boxes)
     out = tmp_path / "follow"
     done = run_here(capsys, "follow", chest[0], chest[0], "-o", out, "--quiet")
     assert done.status == 0, done.err

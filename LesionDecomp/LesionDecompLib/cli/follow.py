@@ -82,7 +82,8 @@ def run(args: argparse.Namespace) -> int:
         if args.ct is not None
         else [None if done else path for path, done in zip(inputs, finished, strict=True)]
     )
-    dates = _dates(args, cts)
+    series = [_recorded_series(path) if done else None for path, done in zip(inputs, finished, strict=True)]
+    dates = _dates(args, cts, series)
     folders = []
     for number, (path, done) in enumerate(zip(inputs, finished, strict=True), start=1):
         folder = path if done else _scan_folder(args.output, number)
@@ -161,13 +162,25 @@ def _check_inputs_stay(args: argparse.Namespace, inputs: Sequence[Path], finishe
             )
 
 
-def _dates(args: argparse.Namespace, cts: Sequence[Path | None]) -> list[datetime.date] | None:
-    """When the scans were made; None where one of them is not known."""
+def _recorded_series(folder: Path) -> str | None:
+    """Which of a CT's DICOM series a finished result is of; None where none was named."""
+    from ..report.comparison import read_report  # not before: --help answers at once
+
+    return read_report(folder)["parameters"].get("series")
+
+
+def _dates(
+    args: argparse.Namespace, cts: Sequence[Path | None], series: Sequence[str | None]
+) -> list[datetime.date] | None:
+    """When the scans were made; None where one of them is not known.
+
+    :param series: of each CT the one that was segmented, as ``segment --series`` takes it.
+    """
     from ..errors import InputError  # not before: --help answers at once
 
     if args.dates is not None:
         return list(args.dates)
-    found = [_dicom_date(ct) for ct in cts]
+    found = [_dicom_date(ct, one) for ct, one in zip(cts, series, strict=True)]
     dates = [day for day in found if day is not None]
     if len(dates) < len(found):
         return None
@@ -183,13 +196,14 @@ def _dates(args: argparse.Namespace, cts: Sequence[Path | None]) -> list[datetim
     return dates
 
 
-def _dicom_date(ct: Path | None) -> datetime.date | None:
-    from ..io.dicom.dates import acquisition_date  # not before: --help answers at once
+def _dicom_date(ct: Path | None, series: str | None) -> datetime.date | None:
+    from ..io.archive import is_archive  # not before: --help answers at once
+    from ..io.dicom.dates import acquisition_date
     from ..io.dicom.files import is_dicom_file
 
-    if ct is None or not (ct.is_dir() or (ct.is_file() and is_dicom_file(ct))):
+    if ct is None or not (ct.is_dir() or is_archive(ct) or (ct.is_file() and is_dicom_file(ct))):
         return None
-    return acquisition_date(ct)
+    return acquisition_date(ct, series)
 
 
 def _segment_options(args: argparse.Namespace, path: Path, folder: Path) -> list[str]:
