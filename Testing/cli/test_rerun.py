@@ -75,7 +75,7 @@ class TestCompare:
         done = run_here(capsys, "compare", first, folder / "b" / "report.json")
         assert done.status == 0 and not done.err
         lines = [line.split() for line in done.out.strip().splitlines()]
-        assert all(line[-1] == "same" for line in lines) and len(lines) == 9
+        assert all(line[-1] == "same" for line in lines) and len(lines) == 10
 
     @pytest.mark.slow
     def test_what_differs_is_named_with_both_values(self, first, case, tmp_path, capsys):
