@@ -214,6 +214,15 @@ def test_cts_are_segmented_first(chest, models, monkeypatch, tmp_path, capsys):
     assert "--overwrite" in again.err
 
 
+def test_a_follow_up_is_not_written_among_the_files_of_its_input(result, tmp_path, capsys):
+    later = tmp_path / "later"
+    shutil.copytree(result, later)
+    before = snapshot(later)
+    done = run_here(capsys, "follow", result, later, "-o", later, "--overwrite", "--quiet")
+    assert done.status == 1 and "found the input 'later' where the follow-up goes" in done.err
+    assert snapshot(later) == before
+
+
 def test_a_ct_is_not_segmented_into_the_place_of_a_finished_input(result, chest, tmp_path, capsys):
     out = tmp_path / "out"
     for name in ("scan-1", "scan-2"):

@@ -137,7 +137,7 @@ def _scan_folder(output: Path, number: int) -> Path:
 
 
 def _check_inputs_stay(args: argparse.Namespace, inputs: Sequence[Path], finished: Sequence[bool]) -> None:
-    """Refuse to segment a CT into the place of another input.
+    """Refuse to segment a CT into the place of another input, and to write the follow-up among a result's own files.
 
     :param finished: which of the inputs are result folders.
     :raises LesionDecompError: naming the input.
@@ -153,10 +153,11 @@ def _check_inputs_stay(args: argparse.Namespace, inputs: Sequence[Path], finishe
     check_inputs_stay(cases, args.output, [args.regions] if args.regions is not None else [])
     written = {case.folder.resolve() for case in cases}
     for path, done in zip(inputs, finished, strict=True):
-        if done and path.resolve() in written:
+        if done and path.resolve() in {*written, args.output.resolve()}:
+            what = "result of another scan" if path.resolve() in written else "follow-up"
             raise InputError(
                 "Opening the output folder",
-                f"the input '{path.name}' where the result of another scan goes",
+                f"the input '{path.name}' where the {what} goes",
                 "inputs that stay as they are",
                 "Choose another output folder.",
             )
