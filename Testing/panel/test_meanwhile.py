@@ -47,9 +47,12 @@ def _paint_a_lesion(nodes) -> None:
     write_segment(nodes.segmentation, nodes.ct, LUNG_LESION, mask)
 
 
-@pytest.mark.parametrize("meanwhile", ["nothing", "threshold", "slices seen", "decision", "lung cut", "lesion painted"])
+@pytest.mark.parametrize(
+    "meanwhile",
+    ["nothing", "threshold", "slices seen", "decision", "decision, segments made", "lung cut", "lesion painted"],
+)
 def test_what_a_reader_did_during_a_run_is_kept_and_the_new_result_is_beside_it(panel, result, monkeypatch, meanwhile):
-    nodes = add_segmentation(result)
+    nodes = result if "segments" in meanwhile else add_segmentation(result)
     shown = panel.logic.result(nodes.heatmap)
     run = nodes.heatmap.GetAttribute("LesionDecomp.run")
 
@@ -59,8 +62,10 @@ def test_what_a_reader_did_during_a_run_is_kept_and_the_new_result_is_beside_it(
             shown.set_threshold(0.47)
         elif meanwhile == "slices seen":
             shown.mark_slices(3, 5, True)
-        elif meanwhile == "decision":
+        elif meanwhile.startswith("decision"):
             _reject_the_largest(panel)
+            if "segments" in meanwhile:  # the result has other nodes than when the run began
+                add_segmentation(nodes)
         elif meanwhile == "lung cut":
             _cut_a_lung(nodes)
         elif meanwhile == "lesion painted":
@@ -73,13 +78,17 @@ def test_what_a_reader_did_during_a_run_is_kept_and_the_new_result_is_beside_it(
     monkeypatch.setattr(panel.logic, "startProcess", start_process)
     panel.ui.applyButton.click()
     ended[0]()
-    kept = meanwhile in ("decision", "lung cut", "lesion painted")
+    kept = meanwhile not in ("nothing", "threshold", "slices seen")
     results = results_of_ct(nodes.ct)
     assert len(results) == 1 + kept
     assert (nodes.heatmap.GetAttribute("LesionDecomp.run") == run) == kept
     assert ("kept, the new one is beside it" in text_of(panel.ui.statusLabel)) == kept
     if kept:
-        assert results[0] == nodes and results[1].segmentation not in (None, nodes.segmentation)
+        first, second = results
+        assert first.heatmap == nodes.heatmap and (second.segmentation is None) == (nodes.segmentation is None)
+        assert not [
+            node for node in vars(second).values() if node and node in vars(first).values() and node != nodes.ct
+        ]
         assert panel.logic.getParameterNode().heatmap == results[1].heatmap
     if meanwhile == "slices seen":
         assert panel.logic.result(nodes.heatmap).review.seen == (3, 4, 5)
