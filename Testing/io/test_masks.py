@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import bz2
 import gzip
 import json
 import struct
@@ -225,6 +226,16 @@ class TestLabels:
         labels = read_labels(path, ct)
         np.testing.assert_array_equal(labels.array, organs)
         assert labels.names == ORGANS and labels.values == sorted(set(ORGANS) - {13})
+
+    def test_names_in_a_file_are_read_however_it_is_packed(self, chest, tmp_path):
+        ct, lungs = chest
+        write_named_nifti(tmp_path / "organs.nii.gz", organs_of(ct, lungs), ct, ORGANS)
+        content = gzip.decompress((tmp_path / "organs.nii.gz").read_bytes())
+        (tmp_path / "organs.nii").write_bytes(content)
+        (tmp_path / "organs.nii.bz2").write_bytes(bz2.compress(content))
+        for name in ("organs.nii", "organs.nii.gz", "organs.nii.bz2"):
+            assert read_labels(tmp_path / name, ct).names == ORGANS
+            np.testing.assert_array_equal(read_lungs(tmp_path / name, ct).array, sides_of(lungs))
 
     def test_structures_none_of_which_is_called_lung_are_refused_by_their_names(self, chest, tmp_path):
         ct, lungs = chest

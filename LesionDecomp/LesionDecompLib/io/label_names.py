@@ -7,6 +7,7 @@ writes), and beside a labelmap the color tables of 3D Slicer (.ctbl, .csv), labe
 
 from __future__ import annotations
 
+import bz2
 import csv
 import gzip
 import html
@@ -92,9 +93,13 @@ def segments_in_nrrd(own: dict[str, str]) -> list[tuple[int, int, str]]:
 def names_in_nifti(path: Path) -> Names:
     """Names from the label table in a NIfTI file's header extension; none where there is no such table."""
     with suppress(OSError, EOFError, zlib.error, struct.error, ValueError), open(path, "rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
+        first = file.read(3)
         file.seek(0)
-        stream: io.BufferedIOBase = gzip.GzipFile(fileobj=file) if packed else file
+        stream: io.BufferedIOBase = file
+        if first[:2] == b"\x1f\x8b":
+            stream = gzip.GzipFile(fileobj=file)
+        elif first == b"BZh":
+            stream = bz2.BZ2File(file)
         head = stream.read(544)
         order = "<" if struct.unpack("<i", head[:4])[0] in (348, 540) else ">"
         if struct.unpack(order + "i", head[:4])[0] == 540:

@@ -276,7 +276,7 @@ def _names(path: Path) -> dict[int, str]:
     names: dict[int, str] = {}
     if lower.endswith((".nrrd", ".nhdr")):
         names = names_in_nrrd(NrrdHeader.read(path).own)
-    elif lower.endswith((".nii", ".nii.gz")):
+    elif lower.endswith((".nii", ".nii.gz", ".nii.bz2")):
         names = names_in_nifti(path)
     stem = case_name(path)
     return names or names_beside(path, stem) or names_beside(path, stem.removesuffix(".seg"))
