@@ -24,7 +24,7 @@ from .comparison_state import COMPARED, EARLIER
 from .input_nodes import world_matrix
 from .plots import draw_as_line, set_texts
 from .result_nodes import ResultNodes, prepare_volume
-from .scene_nodes import OUTPUT, nodes_of_class
+from .scene_nodes import OUTPUT, nodes_of_class, remove_with_displays
 from .statistics_table import fill_with_texts, readable
 from .table_columns import set_columns
 
@@ -97,10 +97,7 @@ def write_change_nodes(earlier: ResultNodes, later: ResultNodes, found: FoundCha
             node.SetName(TITLES[role] if role.endswith("series") else f"{name}: {TITLES[role]}")
         heatmap.SetNodeReferenceID(EARLIER, earlier.heatmap.GetID())
     except BaseException:
-        for node in added:
-            display = node.GetDisplayNode() if node.IsA("vtkMRMLDisplayableNode") else None
-            for new in filter(None, (node, display)):
-                scene.RemoveNode(new)
+        remove_with_displays(scene, added)
         raise
     finally:
         scene.EndState(slicer.vtkMRMLScene.BatchProcessState)

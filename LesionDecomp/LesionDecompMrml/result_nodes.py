@@ -20,7 +20,7 @@ from vtk.util.numpy_support import get_vtk_array_type, vtk_to_numpy
 from .color_nodes import heat_colors, label_colors
 from .lesion_edits import is_edited, lungs_kept_known, remember_lungs, remember_written
 from .review import REVIEW, keep_review, review_of, seen_before
-from .scene_nodes import OUTPUT, THRESHOLD, nodes_of_class
+from .scene_nodes import OUTPUT, THRESHOLD, nodes_of_class, remove_with_displays
 from .segments import let_segments_overlap, move_segments, write_segment
 from .statistics_table import fill_table, show_readable_table
 
@@ -277,10 +277,7 @@ def _new_nodes(scene) -> Iterator[Any]:
     try:
         yield add
     except BaseException:
-        for node in added:
-            for index in range(node.GetNumberOfDisplayNodes() if node.IsA("vtkMRMLDisplayableNode") else 0):
-                scene.RemoveNode(node.GetNthDisplayNode(index))
-            scene.RemoveNode(node)
+        remove_with_displays(scene, added)
         raise
     finally:
         scene.EndState(slicer.vtkMRMLScene.BatchProcessState)

@@ -15,6 +15,14 @@ def nodes_of_class(scene, class_name: str) -> list:
     return [scene.GetNthNodeByClass(n, class_name) for n in range(scene.GetNumberOfNodesByClass(class_name))]
 
 
+def remove_with_displays(scene, nodes) -> None:
+    """Take nodes out of a scene, and the display nodes that they have."""
+    for node in nodes:
+        for index in range(node.GetNumberOfDisplayNodes() if node.IsA("vtkMRMLDisplayableNode") else 0):
+            scene.RemoveNode(node.GetNthDisplayNode(index))
+        scene.RemoveNode(node)
+
+
 def is_output(node) -> bool:
     """Whether a volume node holds, or was made for, an output of this module."""
     return node.GetAttribute(THRESHOLD) is not None or node.GetAttribute(OUTPUT) is not None
