@@ -217,7 +217,7 @@ def test_the_command_writes_figures_table_and_pictures(slices, bundles, tmp_path
     table = (tmp_path / "table.md").read_text("utf-8")
     assert "| grey (floor) |" in table and "grey (floor)" in capsys.readouterr().out
     assert set(results["trainings"]) == {"classifier", "va-gan", "biomarker"}
-    assert all(f"| {name} | 0 | {row['steps']} | " in table for name, row in results["trainings"].items())
+    assert all(f"| {name} | 0 | CPU | {row['steps']} | " in table for name, row in results["trainings"].items())
     assert main([*arguments, "-o", str(tmp_path)]) == 1
     assert "--overwrite" in capsys.readouterr().err
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Trains every row of Documentation/results.md from nothing, then evaluates them all on `test`, and on CT volumes where a folder is given:
 #   Testing/tools/comparison.sh DATA_FOLDER OUTPUT_FOLDER [CT_FOLDER]
-# Up to 28 hours of one core. Start it again at any time: a row that is finished is left alone, one that was interrupted goes
+# Up to 28 hours of one core; DEVICE=cuda trains on a GPU. Start it again at any time: a row that is finished is left alone, one that was interrupted goes
 # on where it was. A few steps of everything, to see that it runs: STEPS=20 SEEDS=0 Testing/tools/comparison.sh ...
 set -euo pipefail
 data=$1 output=$2 volumes=${3:-}
@@ -24,7 +24,7 @@ train() { # NAME, then what `lesiondecomp train` takes
             *) few=(--set "schedule.steps=$STEPS" --set "schedule.val_every=$STEPS" --set "schedule.judge_steps=$STEPS") ;;
         esac
     fi
-    lesiondecomp train --data "$data" -o "$run" --name "$1" --device cpu --threads 1 "${resume[@]}" "${@:2}" "${few[@]}"
+    lesiondecomp train --data "$data" -o "$run" --name "$1" --device "${DEVICE:-cpu}" --threads 1 "${resume[@]}" "${@:2}" "${few[@]}"
 }
 
 # The paper's method and its rivals, each until it gains no more on `val`.

@@ -199,11 +199,12 @@ def test_trainings_are_drawn_along_their_steps(tmp_path, monkeypatch):
         (tmp_path / name / "bundle").mkdir(parents=True)
         if log is not None:
             (tmp_path / name / "log.csv").write_text(log, "utf-8")
-        bundles.append(SimpleNamespace(path=tmp_path / name / "bundle", name=name))
+        metadata = {"training": {"device": "CPU"} if name == "b" else {}}
+        bundles.append(SimpleNamespace(path=tmp_path / name / "bundle", name=name, metadata=metadata))
     trainings = trainings_of(bundles)
     assert trainings == {
         "a": {"steps": 20, "hours": 1.5, "curve": [[10, 0.1], [20, 0.3]], "floor": 0.25},
-        "b": {"steps": 25, "hours": 0.2, "curve": [[10, 0.2], [20, 0.4]], "floor": 0.25},
+        "b": {"steps": 25, "hours": 0.2, "device": "CPU", "curve": [[10, 0.2], [20, 0.4]], "floor": 0.25},
         "c": {"steps": 20, "hours": 0.1},
     }
     assert figures.draw_trainings(trainings, tmp_path / "picture.png")

@@ -193,12 +193,13 @@ def _trainings_table(results: dict[str, Any]) -> list[str]:
         return []
     bundles = [entry["bundle"] for entry in results["methods"].values() if "bundle" in entry]
     of_names = {bundle["name"]: bundle for bundle in bundles}
-    lines = ["", "| trained | seed | steps | hours | weights of step | AP on val |", "|---|---|---|---|---|---|"]
+    lines = ["", "| trained | seed | on | steps | hours | weights of step | AP on val |", "|---" * 7 + "|"]
     for name, training in trainings.items():
         bundle = of_names.get(name, {})
         precision = f"{bundle[CHIEF]:.3f}" if CHIEF in bundle else "–"
         lines.append(
-            f"| {name} | {bundle.get('seed', '–')} | {training['steps']:,} | {training['hours']:.1f} | "
+            f"| {name} | {bundle.get('seed', '–')} | {training.get('device', '–')} | {training['steps']:,} | "
+            f"{training['hours']:.2f} | "
             f"{bundle.get('best_step', training['steps']):,} | {precision} |"
         )
     return lines

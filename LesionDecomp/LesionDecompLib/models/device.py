@@ -48,6 +48,15 @@ def choose_device(name: str = "auto") -> tuple[torch.device, str]:
     raise ConfigError(STAGE, f"the device '{name}'", expected, code="no_such_device")
 
 
+def device_name(device: torch.device) -> str:
+    """What computes, as a record of a training names it: a CUDA GPU's model, ``CPU``, ``Apple GPU``."""
+    import torch  # slow to import
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return {"cpu": "CPU", "mps": "Apple GPU"}.get(device.type, device.type)
+
+
 def has_nvidia_card() -> bool:
     """Whether the driver of an NVIDIA card is there, whatever PyTorch makes of it."""
     if sys.platform == "win32":

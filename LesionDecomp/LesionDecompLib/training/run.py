@@ -17,7 +17,9 @@ from .. import __version__
 from ..errors import ConfigError
 from ..io.atomic import write_text
 from ..models.bundle import ModelBundle
+from ..models.device import device_name
 from ..models.networks import DecompositionNet
+from ..models.precision import has_fast_bf16
 from ..models.records import HeatDefinition
 from ..progress import Cancel, Progress
 from . import ranks
@@ -136,7 +138,7 @@ def lesion_bundle(
     more = ",".join(folder.name for folder in config.batch.more_folders)
     recorded = replace(config, batch=replace(config.batch, more=more))
     metadata = bundle_metadata(
-        name, "lesions", "decomposition", as_dict(config.network), recorded, Path(data), watch
+        name, "lesions", "decomposition", as_dict(config.network), recorded, Path(data), device, watch
     ) | {
         "description": "Lesion heat by decomposition into a normal and a lesion part, from image-level labels",
         "input": slice_input(),
@@ -215,7 +217,7 @@ def train_lungs(
             return None
     # Of the tables the names alone: folders and names of scans may reveal whose they are.
     recorded = replace(config, cases=Path(config.cases).name, ignored=Path(config.ignored).name)
-    metadata = bundle_metadata(name, "lungs", "unet", config.architecture(), recorded, Path(data)) | {
+    metadata = bundle_metadata(name, "lungs", "unet", config.architecture(), recorded, Path(data), device) | {
         "description": _lung_description(config),
         "input": {
             "size": [config.size, config.size],
@@ -343,12 +345,14 @@ def bundle_metadata(
     arguments: dict[str, Any],
     config: Any,
     data: Path,
+    device: torch.device,
     watch: Watch | None = None,
 ) -> dict[str, Any]:
     """What every trained bundle's ``bundle.json`` records of its network and training.
 
     :param arguments: of the architecture.
     :param data: folder of the training set; its name alone is recorded.
+    :param device: where it was trained.
     :param watch: what chose the weights among the run's, on ``val``, if anything did.
     """
     chosen = {} if watch is None else {"watched": watch.outcome()}
@@ -358,7 +362,14 @@ def bundle_metadata(
         "task": task,
         "architecture": architecture,
         "architecture_arguments": arguments,
-        "training": {"data": data.resolve().name, "labels": _labels(task), "configuration": as_dict(config)} | chosen,
+        "training": {
+            "data": data.resolve().name,
+            "labels": _labels(task),
+            "device": device_name(device),
+            "precision": "bfloat16" if has_fast_bf16(device) else "float32",
+            "configuration": as_dict(config),
+        }
+        | chosen,
         "git_revision": git_revision(),
     }
 

@@ -57,7 +57,9 @@ def train_baseline(
         architecture, arguments = "resnet18", {"width": config.width}
     else:
         architecture, arguments = "unet", unet_arguments(cast(CriticConfig, config))
-    metadata = bundle_metadata(name or method, "localizer", architecture, arguments, config, Path(data), watch) | {
+    metadata = bundle_metadata(
+        name or method, "localizer", architecture, arguments, config, Path(data), device, watch
+    ) | {
         "description": f"Baseline of the comparison: {method}",
         "method": method,
         "input": slice_input(),
