@@ -318,7 +318,8 @@ class TrainSection:
             [
                 (_("Default"), "default", _("To begin with; about half an hour on a CPU.")),
                 (_("Paper"), "paper", _("The paper's equations and two decoders, reduced; about an hour on a CPU.")),
-                (_("Paper, full size"), "paper-full", _("The paper's constants as well; many hours on a GPU.")),
+                (_("Paper, large"), "paper-large", _("The same at full width and resolution; minutes on a large GPU.")),
+                (_("Paper, full size"), "paper-full", _("The paper's own constants; many hours on a GPU.")),
             ],
             "default",
         )

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Trains every row of Documentation/results.md from nothing, then evaluates them all on `test`, and on CT volumes where a folder is given:
 #   Testing/tools/comparison.sh DATA_FOLDER OUTPUT_FOLDER [CT_FOLDER]
-# Up to 28 hours of one core; DEVICE=cuda trains on a GPU. Start it again at any time: a row that is finished is left alone, one that was interrupted goes
-# on where it was. A few steps of everything, to see that it runs: STEPS=20 SEEDS=0 Testing/tools/comparison.sh ...
+# Up to 28 hours of one core; DEVICE=cuda trains on a GPU, and the paper's method in its full size too. Start it again at
+# any time: a row that is finished is left alone, one that was interrupted goes on where it was.
+# A few steps of everything, to see that it runs: STEPS=20 SEEDS=0 Testing/tools/comparison.sh ...
 set -euo pipefail
 data=$1 output=$2 volumes=${3:-}
 read -ra seeds <<< "${SEEDS:-0 1 2}"
@@ -29,6 +30,7 @@ train() { # NAME, then what `lesiondecomp train` takes
 
 # The paper's method and its rivals, each until it gains no more on `val`.
 train paper --preset paper
+[[ ${DEVICE:-cpu} == cpu ]] || train paper-large --preset paper-large --set seed=1
 train va-gan --preset va-gan
 train classifier --preset classifier
 train biomarker --preset biomarker

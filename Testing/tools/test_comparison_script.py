@@ -81,6 +81,16 @@ def test_every_row_is_a_training_that_can_be_and_is_evaluated(run, tmp_path):
 
 
 @pytest.mark.slow
+def test_on_a_gpu_the_full_size_is_trained_too(run):
+    on_gpu, on_cpu = run(SEEDS="0", DEVICE="cuda")[0], run(SEEDS="0")[0]
+    assert {value_of(call, "--device") for call in on_gpu if call[0] == "train"} == {"cuda"}
+    names = [value_of(call, "--name") for call in on_gpu]
+    assert "paper-large" in names and on_cpu[0][0] != "train"  # the second run finds all rows trained
+    evaluated = [[part for part in call if part.endswith("paper-large/bundle")] for call in (*on_gpu[-2:], *on_cpu)]
+    assert [len(found) for found in evaluated] == [1, 0, 0, 0]
+
+
+@pytest.mark.slow
 def test_it_goes_on_with_the_row_that_was_interrupted(run):
     calls, status = run(breaks_at="classifier")
     assert status != 0 and [value_of(call, "--name") for call in calls] == ["paper", "va-gan", "classifier"]

@@ -232,6 +232,19 @@ def test_the_reduced_paper_preset_keeps_its_equations_and_decoders():
     assert paper.network.normal_decoder and paper.network.lesion_decoder and paper.critic.enabled
 
 
+def test_the_large_paper_preset_is_the_reduced_one_in_the_paper_s_size():
+    paper, large, full = PRESETS["paper"], PRESETS["paper-large"], PRESETS["paper-full"]
+    as_paper = {
+        "batch": replace(large.batch, shrink=paper.batch.shrink),
+        "critic": replace(large.critic, channels=paper.critic.channels),
+        "network": replace(large.network, channels=paper.network.channels, widest=paper.network.widest),
+    }
+    steps = [f"schedule.steps={large.steps}"]
+    assert replace(large, **as_paper) == load_config(paper, None, steps)
+    assert large.batch.shrink == full.batch.shrink == 1 and large.critic.channels == full.critic.channels
+    assert replace(large.network, norm=full.network.norm) == full.network
+
+
 def test_other_steps_keep_the_share_of_copying_steps():
     short = load_config(PRESETS["paper"], None, ["steps=1400"])
     assert [getattr(short.schedule, stage) for stage in Schedule.STAGES] == [600, 100, 325]

@@ -10,7 +10,7 @@ from typing import Any
 from ...threads import ask_for_large_pages
 from ..argument_types import device
 
-PRESETS = ("default", "paper", "paper-full")
+PRESETS = ("default", "paper", "paper-large", "paper-full")
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -52,7 +52,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="NAME",
         help=f"with --train: {', '.join(PRESETS)}",
     )
-    parser.add_argument("--steps", type=int, metavar="N", help="with --train: steps (default: 40, of paper-full 2)")
+    parser.add_argument("--steps", type=int, metavar="N", help="with --train: steps (default: 40, of the large ones 2)")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="also write the metrics as JSON")
     parser.set_defaults(run=run, usage_error=parser.error)
 
