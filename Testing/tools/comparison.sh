@@ -53,7 +53,8 @@ train default-without-G2 --set network.lesion_decoder=false --set network.gated=
 # Does a critic that cannot go by the lungs' shape help it?
 train default-matched --set batch.matched_normals=24 --set schedule.steps=1090 --set self_training.start=545
 
-models=(--models lesions-decomposition "${methods[@]}")
+# One row for each model; the parts of the decompositions' heat are left out.
+models=(--models lesions-decomposition "${methods[@]}" --methods heat cam grad-cam va-gan biomarker grey blurred_grey)
 lesiondecomp evaluate --data "$data" --split test "${models[@]}" -o "$output/evaluation" --overwrite
 lesiondecomp evaluate --data "$data" --split test --models "$output/default/bundle" "${ablations[@]}" \
     --methods heat blurred_grey -o "$output/ablations" --overwrite

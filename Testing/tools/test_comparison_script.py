@@ -77,6 +77,7 @@ def test_every_row_is_a_training_that_can_be_and_is_evaluated(run, tmp_path):
         assert call[0] == "evaluate" and value_of(call, "--data") == data
         bundles = [part for part in call if part.endswith("/bundle")]
         assert bundles == [str(tmp_path / "out" / name / "bundle") for name in names]
+    assert {"heat", "cam", "grad-cam", "va-gan", "biomarker", "blurred_grey"} <= set(slices) & set(volumes)
     assert value_of(slices, "--split") == value_of(ablations, "--split") == "test"
 
 
