@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from LesionDecompLib.__main__ import main
 from LesionDecompLib.cli.progress import Progress
 from LesionDecompLib.errors import LesionDecompError
@@ -114,10 +115,10 @@ def test_what_cannot_work_is_refused_before_anything_starts(settings, data, tmp_
 @pytest.mark.parametrize("preset", ["default", "paper"])
 def test_recorded_configuration_is_the_one_the_run_was_started_with(preset, tmp_path):
     from LesionDecompLib.training.config import PRESETS, load_config
-    from LesionDecompLib.training.run import record_config
+    from LesionDecompLib.training.record import record_run
 
     config = load_config(PRESETS[preset], None, ["steps=7", "network.norm=group", "crop=[]"])
-    record_config(tmp_path, "lesions", config, False, None, lambda _: config)
+    record_run(tmp_path, "lesions", config, False, None, lambda _: config, torch.device("cpu"), {"data": "1"})
     name, settings = recorded_configuration(tmp_path)
     assert load_config(PRESETS[name], None, settings) == config
 

@@ -23,7 +23,7 @@ from LesionDecompLib.io.folder_lock import sole_writer
 from LesionDecompLib.models.bundle import ModelBundle
 from LesionDecompLib.models.networks import Critic, DecompositionNet
 from LesionDecompLib.models.weights import WEIGHTS_NAME
-from LesionDecompLib.training import losses
+from LesionDecompLib.training import losses, record
 from LesionDecompLib.training.augmentation import augment
 from LesionDecompLib.training.config import PRESETS, Augmentation, LesionConfig, Schedule, load_config
 from LesionDecompLib.training.data.labeled import LabeledSlices
@@ -38,6 +38,7 @@ from LesionDecompLib.training.warm_start import spread_over_stem, start_from
 from PIL import Image
 from repository import MODULE
 from safetensors.torch import load_file
+from skimage.io import imread, imsave
 from tiny_training import TINY, slice_image, write_training_set
 
 
@@ -189,8 +190,92 @@ def test_a_resumed_run_must_keep_its_configuration(training_set, tmp_path):
 def test_without_resume_a_finished_run_is_not_overwritten(training_set, tmp_path):
     config = load_config(PRESETS["default"], None, TINY)
     train_lesions(training_set, tmp_path / "run", config)
-    with pytest.raises(LesionDecompError, match="a checkpoint"):
-        train_lesions(training_set, tmp_path / "run", config)
+    record = (tmp_path / "run" / "config.json").read_bytes()
+    for other in (config, load_config(config, None, ["seed=3", "learning_rate=0.5"])):
+        with pytest.raises(LesionDecompError, match="a checkpoint"):
+            train_lesions(training_set, tmp_path / "run", other)
+    assert (tmp_path / "run" / "config.json").read_bytes() == record
+    train_lesions(training_set, tmp_path / "run", config, resume=True)
+
+
+@pytest.mark.slow
+def test_a_resumed_run_learns_from_what_it_was_started_with(training_set, tmp_path):
+    config = load_config(PRESETS["default"], None, TINY)
+    teacher = train_lesions(training_set, tmp_path / "teacher", config, name="teacher")
+    pupil = train_lesions(training_set, tmp_path / "pupil", config, teachers=[teacher.path])
+    taught = pupil.metadata["training"]
+    assert taught["sources"]["teachers"] == [{"name": "teacher", "sha256": teacher.sha256}]
+    assert "teachers" not in teacher.metadata["training"]["sources"] and taught["devices"][0].startswith("CPU (")
+    with pytest.raises(LesionDecompError, match="no teachers, than at this run's start"):
+        train_lesions(training_set, tmp_path / "pupil", config, resume=True)
+    grown = tmp_path / "grown"
+    shutil.copytree(training_set, grown)
+    train_lesions(grown, tmp_path / "pupil", config, teachers=[teacher.path], resume=True)  # a copy is the same
+    rows = (grown / "index.csv").read_text("utf-8").splitlines()
+    (grown / "index.csv").write_text("\n".join(rows[:-1]) + "\n", "utf-8")
+    with pytest.raises(LesionDecompError, match="another training set"):
+        train_lesions(grown, tmp_path / "pupil", config, teachers=[teacher.path], resume=True)
+
+
+@pytest.mark.slow
+def test_a_run_names_every_device_it_was_trained_on(training_set, tmp_path, monkeypatch):
+    config = load_config(PRESETS["default"], None, TINY)
+    asked = iter([False, False, True])
+    monkeypatch.setattr("LesionDecompLib.training.record.device_name", lambda device: "Some GPU")
+    with pytest.raises(Cancelled):
+        train_lesions(training_set, tmp_path / "run", config, cancelled=lambda: next(asked))
+    monkeypatch.undo()
+    bundle = train_lesions(training_set, tmp_path / "run", config, resume=True)
+    first, second = bundle.metadata["training"]["devices"]
+    assert first.startswith("Some GPU (") and second.startswith("CPU (")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["", "x" * 101, "a\tb"])
+def test_a_name_that_no_bundle_can_have_is_refused_before_the_training(training_set, tmp_path, name):
+    with pytest.raises(LesionDecompError, match="printable characters"):
+        train_lesions(training_set, tmp_path / "run", load_config(PRESETS["default"], None, TINY), name=name)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_revision_is_that_of_our_sources_not_of_what_they_are_installed_below(tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "__file__", str(tmp_path / "site-packages" / "record.py"))
+    (tmp_path / "site-packages").mkdir()
+    (tmp_path / "site-packages" / "record.py").write_text("", "utf-8")
+    (tmp_path / "own.py").write_text("", "utf-8")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=n@example.org"]
+    for command in (["init", "-q"], ["add", "own.py"], ["commit", "-qm", "own"]):
+        subprocess.run([*git, *command], check=True)
+    assert record.git_revision() == "unknown"
+    for command in (["add", "-f", "site-packages"], ["commit", "-qm", "sources"]):
+        subprocess.run([*git, *command], check=True)
+    assert len(record.git_revision()) == 12
+
+
+@pytest.mark.slow
+def test_teachers_that_nothing_would_be_learned_from_are_refused(training_set, tmp_path):
+    config = load_config(PRESETS["paper"], None, [*TINY, "batch_painted=0"])
+    with pytest.raises(LesionDecompError, match=r"self_training\.weight = 0"):
+        train_lesions(training_set, tmp_path / "run", config, teachers=[tmp_path])
+
+
+@pytest.mark.slow
+def test_slices_that_no_heat_could_be_made_for_are_refused_before_the_training(training_set, tmp_path):
+    for side in (80, 512):
+        other = tmp_path / str(side)
+        shutil.copytree(training_set, other)
+        for file in other.glob("*.png"):
+            imsave(file, np.resize(imread(file), (side, side)), check_contrast=False)
+        with pytest.raises(LesionDecompError, match=f"slices of {side}×{side} pixels"):
+            train_lesions(other, tmp_path / "run", load_config(PRESETS["default"], None, TINY))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_without_a_test_split_there_is_a_bundle_all_the_same(training_set, tmp_path):
+    data = write_training_set(tmp_path / "set", test=0)
+    bundle = train_lesions(data, tmp_path / "run", load_config(PRESETS["default"], None, TINY))
+    assert "test" not in bundle.metadata["metrics"]
 
 
 @pytest.mark.slow
@@ -201,7 +286,20 @@ def test_the_paper_s_ablations_train(training_set, tmp_path, ablation):
     assert all(value.isfinite().all() for value in bundle.network().state_dict().values())
 
 
-@pytest.mark.parametrize("text", ["nonsense=1", "steps=0", "steps='many'", "network.depth=3", "norm_p=3", "steps"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "nonsense=1",
+        "steps=0",
+        "steps='many'",
+        "network.depth=3",
+        "norm_p=3",
+        "steps",
+        "network.lesion_decoder=false",  # and gated, as it is by default
+        "shrink=2",  # with the stem's 2: slices that are multiples of 64
+        "network.levels=7",
+    ],
+)
 def test_a_wrong_setting_is_refused(text):
     with pytest.raises(LesionDecompError, match="Training configuration: found"):
         load_config(PRESETS["default"], None, [text])
@@ -373,6 +471,9 @@ def test_crops_hold_the_lungs():
         ("file,label,split,scan\n../a.png,lesion,train,s\nb.png,normal,train,t\n", "leaves the folder"),
         ("file,label,split,scan\nnone.png,lesion,train,s\nb.png,normal,train,t\n", "unreadable slice 'none.png'"),
         ("file,label,split,scan\na.png,lesion,train,s\n", "no normal slice"),
+        ("file,label,split,scan\na.png,lesion,train,s\nb.png,normal,val,s\n", "the scan 's' in another split"),
+        ("file,label,split,scan,patient\na.png,lesion,train,s,p\nb.png,lesion,val,t,p\n", "the patient 'p' in another"),
+        ("\ufefffile,label,split,scan\na.png,lesion,train,s\n", "no normal slice"),  # as spreadsheets save it
     ],
 )
 def test_a_broken_training_set_is_refused(tmp_path, broken, reported):
@@ -459,7 +560,7 @@ def test_a_second_run_into_a_folder_is_refused_while_one_is_under_way(training_s
 
 def test_settings_of_earlier_versions_are_understood():
     """Every former key, in a file and on the command line, means what it meant."""
-    base = load_config(PRESETS["default"], None, ["crop=[]"])
+    base = load_config(PRESETS["default"], None, ["crop=[]", "network.stem=1"])
     for key, (group, name) in LesionConfig.FORMER.items():
         old = getattr(getattr(base, group), name)
         special = {"shrink": 2, "crop": [128, 160], "betas": [0.5, 0.9], "norm_p": 2}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from LesionDecompLib.errors import Cancelled
+from LesionDecompLib.errors import Cancelled, LesionDecompError
 from LesionDecompLib.evaluation import figures
 from LesionDecompLib.evaluation.trainings import trainings_of
 from LesionDecompLib.training import curves
@@ -175,6 +176,33 @@ def test_without_masks_on_val_the_last_weights_are_kept(tmp_path):
     assert "val_AP" not in log_rows(tmp_path / "run" / "log.csv")[0]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("damage", "reported"), [("gone", "unreadable slice 'sel_val"), ("size", "as its slice")])
+def test_a_mask_that_cannot_be_used_is_reported_before_the_training(marked_set, tmp_path, damage, reported):
+    data = tmp_path / "set"
+    shutil.copytree(marked_set, data)
+    for file in data.glob("sel_val_lesion_*.png"):
+        if damage == "size":
+            imsave(file, np.kron(imread(file), np.ones((2, 2), np.uint8)), check_contrast=False)
+    if damage == "gone":
+        (data / "sel_val_lesion_1.png").unlink()
+    with pytest.raises(LesionDecompError, match=reported):
+        train_lesions(data, tmp_path / "run", load_config(PRESETS["paper"], None, PAPER))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_val_is_measured_where_test_has_no_masks_or_is_not_there(marked_set, tmp_path):
+    rows = (marked_set / "index.csv").read_text("utf-8").splitlines()
+    for name, kept in (("none", [row for row in rows if ",test," not in row]), ("all", rows)):
+        data = tmp_path / name
+        shutil.copytree(marked_set, data)
+        (data / "index.csv").write_text("\n".join(kept) + "\n", "utf-8")
+        bundle = train_lesions(data, tmp_path / f"run-{name}", load_config(PRESETS["paper"], None, PAPER))
+        assert "val" in bundle.metadata["metrics"]
+        assert ("test" in bundle.metadata["metrics"]) == (name == "all")
+
+
 def test_a_floor_is_a_line_in_the_picture_of_what_it_is_the_floor_of(tmp_path, monkeypatch):
     (tmp_path / "log.csv").write_text("step,loss,val_AP,val_AP_floor\n1,3,,\n2,2,0.2,0.3\n4,1,0.4,0.3\n", "utf-8")
     seen = []
@@ -199,12 +227,12 @@ def test_trainings_are_drawn_along_their_steps(tmp_path, monkeypatch):
         (tmp_path / name / "bundle").mkdir(parents=True)
         if log is not None:
             (tmp_path / name / "log.csv").write_text(log, "utf-8")
-        metadata = {"training": {"device": "CPU"} if name == "b" else {}}
+        metadata = {"training": {"devices": ["CPU (float32)"]} if name == "b" else {}}
         bundles.append(SimpleNamespace(path=tmp_path / name / "bundle", name=name, metadata=metadata))
     trainings = trainings_of(bundles)
     assert trainings == {
         "a": {"steps": 20, "hours": 1.5, "curve": [[10, 0.1], [20, 0.3]], "floor": 0.25},
-        "b": {"steps": 25, "hours": 0.2, "device": "CPU", "curve": [[10, 0.2], [20, 0.4]], "floor": 0.25},
+        "b": {"steps": 25, "hours": 0.2, "devices": ["CPU (float32)"], "curve": [[10, 0.2], [20, 0.4]], "floor": 0.25},
         "c": {"steps": 20, "hours": 0.1},
     }
     assert figures.draw_trainings(trainings, tmp_path / "picture.png")

@@ -21,8 +21,8 @@ def over_seeds(localizers: Sequence[Localizer], entries: Mapping[str, Mapping[st
     """Mean and standard deviation over the seeds of each training that was repeated.
 
     :param entries: of ``results.json``, by the localizers' names.
-    :return: by the name of a training's first row without the seed behind it (``paper`` for ``paper-seed0``); of one
-        seed there is no spread, and no group.
+    :return: by the name of a training's first row without the seed behind it (``paper`` for ``paper-seed0``; with it
+        where that is another's already); of one seed there is no spread, and no group.
     """
     groups: dict[tuple[str, str], dict[Any, Localizer]] = defaultdict(dict)
     for localizer in localizers:
@@ -44,11 +44,14 @@ def over_seeds(localizers: Sequence[Localizer], entries: Mapping[str, Mapping[st
                 "least": min(values),
                 "most": max(values),
             }
-        spread[SEED_BEHIND.sub("", bundle) + slash + method] = metrics
+        group = SEED_BEHIND.sub("", bundle) + slash + method
+        spread[rows[0].name if group in spread else group] = metrics
     return spread
 
 
 def _training(bundle: ModelBundle) -> tuple[Any, str]:
-    """The seed a bundle was trained with, and all else of its configuration."""
-    settings = dict(bundle.metadata["training"].get("configuration", {}))
-    return settings.pop("seed", None), json.dumps(settings, sort_keys=True)
+    """The seed a bundle was trained with, and all else that its training was given: configuration, data, teachers."""
+    training = bundle.metadata["training"]
+    settings = dict(training.get("configuration", {}))
+    seed = settings.pop("seed", None)
+    return seed, json.dumps([settings, training.get("data"), training.get("sources")], sort_keys=True)

@@ -14,8 +14,8 @@ from ..training.val_precision import CHIEF, FLOOR
 def trainings_of(bundles: Sequence[ModelBundle]) -> dict[str, dict[str, Any]]:
     """How each bundle was trained whose run it still lies in, by its name.
 
-    :return: ``steps`` (updates done), ``hours`` of wall clock, ``device`` where the bundle records it, and, where the
-        run looked at ``val``, ``curve``: pairs of a step and the average precision after it, and ``floor``, that of
+    :return: ``steps`` (updates done), ``hours`` of wall clock, ``devices`` where the bundle records them, and, where
+        the run looked at ``val``, ``curve``: pairs of a step and the average precision after it, and ``floor``, that of
         blurred gray.
     :raises LesionDecompError: a log that cannot be read.
     """
@@ -26,8 +26,8 @@ def trainings_of(bundles: Sequence[ModelBundle]) -> dict[str, dict[str, Any]]:
         if not rows:
             continue
         training: dict[str, Any] = {"steps": int(rows[-1][STEP]), "hours": round(float(rows[-1][SECONDS]) / 3600, 2)}
-        if "device" in bundle.metadata["training"]:
-            training["device"] = bundle.metadata["training"]["device"]
+        if "devices" in bundle.metadata["training"]:
+            training["devices"] = bundle.metadata["training"]["devices"]
         looks = [row for row in rows if row.get(CHIEF)]
         if looks:
             training["curve"] = [[int(row[STEP]), round(float(row[CHIEF]), 4)] for row in looks]

@@ -294,9 +294,10 @@ def bundle_paths() -> list[Path]:
     return [file.parent for folder in model_folders() for file in sorted(folder.glob(f"*/{METADATA_NAME}"))]
 
 
-def find_bundle(name_or_path: str | Path | None, task: str) -> ModelBundle:
+def find_bundle(name_or_path: str | Path | None, task: str | None) -> ModelBundle:
     """The bundle with this name or at this path; ``None`` means the first shipped one for the task.
 
+    :param task: that it must be for; None where it is named, and any will do.
     :raises LesionDecompError: none found, or the one found does not verify.
 
     >>> find_bundle("lungs-unet", "lungs").task

@@ -13,6 +13,8 @@ STAGE = "Lesion heat"
 MAX_SMOOTHING_PX, MAX_SMOOTHING_MM, MAX_KNOTS, MAX_RAW = 32.0, 20.0, 64, 1e6
 SOURCES = ("gate", "lesion", "difference", "change", "both")
 
+SHRINKS = (1, 2, 4)  # factors by which a network's slices may be averaged down
+
 
 @dataclass(frozen=True)
 class SliceInput:
@@ -102,7 +104,7 @@ class HeatDefinition:
                 raise ValueError("a flip or smoothing out of range")
             if not finite or not 0 <= definition.scaled[0] <= definition.scaled[-1] <= 1:
                 raise ValueError("a scale beyond 0 to 1, or raw values that are not numbers")
-            if definition.shrink not in (1, 2, 4):
+            if definition.shrink not in SHRINKS:
                 raise ValueError(f"slices shrunk by {definition.shrink}")
             if definition.source not in SOURCES or len(definition.raw) != len(definition.scaled) or not rising:
                 raise ValueError("an unknown source, or a scale that does not rise")

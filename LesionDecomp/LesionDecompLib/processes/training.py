@@ -16,13 +16,12 @@ from ..errors import ConfigError
 from ..training.config import BASELINES, PRESET_NAMES
 from ..training.data.labels import SliceLabel, assign_splits
 from ..training.log import LOG_NAME, read_log
-from ..training.settings import flat
+from ..training.settings import NOT_SETTINGS, flat
 from .child import FINISHED, ChildJob, damaged, read_array
 
 TITLE = "Training"
 CHECKPOINT, CONFIG = "checkpoint.pt", "config.json"
 BUNDLE, EXAMPLES = "bundle", "examples.png"
-NOT_SETTINGS = ("task", "version", "hours")
 LESION_PRESET = "default"
 MAX_HOURS = 24 * 365
 
@@ -219,7 +218,9 @@ def recorded_configuration(folder: str | Path) -> tuple[str, list[str]]:
             TITLE, f"no readable {CONFIG} in '{Path(folder).name}'", "the one that the run wrote", "Start a new run."
         ) from error
     # JSON's numbers, truth values, strings and lists of these are TOML as well.
-    return preset, [f"{key}={json.dumps(value)}" for key, value in flat(record) if key not in NOT_SETTINGS]
+    return preset, [
+        f"{key}={json.dumps(value)}" for key, value in flat(record) if key.split(".")[0] not in NOT_SETTINGS
+    ]
 
 
 def check_training_set(data: str | Path, preset: str = LESION_PRESET) -> None:
@@ -234,7 +235,7 @@ def check_training_set(data: str | Path, preset: str = LESION_PRESET) -> None:
         return
     expected = "a training set: slices and index.csv"
     try:
-        with open(data / "index.csv", encoding="utf-8", newline="") as stream:
+        with open(data / "index.csv", encoding="utf-8-sig", newline="") as stream:
             rows = list(csv.DictReader(stream))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         advice = "Choose another folder, or make a training set from volumes."

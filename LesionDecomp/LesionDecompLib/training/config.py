@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ..errors import ConfigError
+from ..models.records import SHRINKS
 from .settings import (
     STAGE,
     Betas,
@@ -25,6 +26,7 @@ from .settings import (
     read_values,
 )
 
+SIDE_MULTIPLE = 32  # of a slice, pixels
 BASELINES = ("classifier", "va-gan", "biomarker")  # methods to compare with
 PRESET_NAMES = ("default", "paper", "paper-large", "paper-full", "lungs", *BASELINES)
 
@@ -245,6 +247,15 @@ class LesionConfig:
         block = self.batch.shrink * self.network.stem * 2 ** (self.network.levels - 1)
         if any(side % block for side in self.batch.crop):
             raise ConfigError(STAGE, f"batch.crop = {list(self.batch.crop)}", f"sides that are multiples of {block}")
+        if block > SIDE_MULTIPLE:
+            found = f"batch.shrink · network.stem · 2^(network.levels - 1) = {block}"
+            raise ConfigError(STAGE, found, f"at most {SIDE_MULTIPLE}, as whole slices have it")
+        if self.batch.shrink not in SHRINKS:
+            raise ConfigError(STAGE, f"batch.shrink = {self.batch.shrink}", f"one of {', '.join(map(str, SHRINKS))}")
+        if self.network.gated and not self.network.lesion_decoder:
+            raise ConfigError(
+                STAGE, "a gated network without lesion decoder", "network.gated = false: the gate is a part of it"
+            )
         if self.critic.enabled and not self.network.normal_decoder:
             raise ConfigError(STAGE, "a critic without normal decoder", "critic.enabled = false: it judges G1 alone")
 

@@ -14,11 +14,11 @@ from typing import cast
 import numpy as np
 import torch
 
-from ..errors import LesionDecompError
 from ..metrics.pixels import BINS, HeatCounts
 from ..models.networks import DecompositionNet
 from ..models.records import HeatDefinition
 from ..segmentation.heat import heat_of_slices
+from .config import SIDE_MULTIPLE
 from .data.slices import SliceSet
 
 MASKS = ("ann0", "ann1", "sel")
@@ -57,7 +57,7 @@ def slice_heat(
     return heat
 
 
-def _span(inside: np.ndarray, margin: int = 16, multiple: int = 32) -> slice:
+def _span(inside: np.ndarray, margin: int = 16, multiple: int = SIDE_MULTIPLE) -> slice:
     """Where ``inside`` is true, with a margin, as many pixels as networks can halve five times."""
     size = len(inside)
     found = np.flatnonzero(inside)
@@ -90,12 +90,14 @@ def _count_normal(heat: np.ndarray, data: SliceSet) -> HeatCounts:
 
 
 def has_masks(data: SliceSet) -> bool:
-    """Whether the lesion slices have the pixel masks that evaluation needs."""
-    try:
-        for name in MASKS:
-            data.masks(name)
-    except LesionDecompError:
+    """Whether the lesion slices have the pixel masks that evaluation needs.
+
+    :raises LesionDecompError: masks of all readers are listed, but not for all slices, or one cannot be read.
+    """
+    if not all(data.lists_masks(name) for name in MASKS):
         return False
+    for name in MASKS:
+        data.masks(name)
     return True
 
 

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from ..errors import ConfigError
+from ..models.bundle import MAX_PARAMETERS
 from ..models.networks import Critic, DecompositionNet
 from ..models.precision import channels_last, mixed_precision, on_device
 from ..segmentation.smoothing import shrink_inside
@@ -86,7 +88,11 @@ class LesionTask:
     ) -> None:
         torch.manual_seed(config.seed)
         self.config, self.device = config, device
-        self.network = channels_last(DecompositionNet(**as_dict(config.network)), device)
+        network = DecompositionNet(**as_dict(config.network))
+        if (count := sum(parameter.numel() for parameter in network.parameters())) > MAX_PARAMETERS:
+            expected = f"at most {MAX_PARAMETERS / 1e6:.0f} million, as a bundle may have"
+            raise ConfigError("Training", f"a network of {count / 1e6:.0f} million weights", expected)
+        self.network = channels_last(network, device)
         self.modules: dict[str, torch.nn.Module] = {"network": self.network}
         self.optimizers: dict[str, torch.optim.Optimizer] = {
             "network": _adam(self.network, config.optimizer.learning_rate, config)

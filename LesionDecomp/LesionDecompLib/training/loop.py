@@ -59,7 +59,10 @@ class Task(Protocol):
 
 
 class WeightAverage:
-    """Exponential moving average of a network's weights; buffers are copied. ``decay`` 0 keeps the last weights."""
+    """Exponential moving average of a network's weights, and of what its norms have seen; counts are copied.
+
+    ``decay`` 0 keeps the last weights.
+    """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
@@ -139,10 +142,8 @@ def train(
     average = WeightAverage(task.modules[task.averaged], ema)
     task.teacher = average.network
     start, pending = _restore(task, average, watch, folder, seed, steps) if resume else (0, {})
-    if not resume and (folder / CHECKPOINT_NAME).exists():
-        raise OutputError(
-            STAGE, f"a checkpoint in '{folder.name}'", "an empty folder", "Resume it or choose another folder."
-        )
+    if not resume:
+        check_is_new(folder)
     log = _Log(folder / LOG_NAME, start, pending)
     writes = ranks.rank() == 0
     device = next(average.network.parameters()).device
@@ -166,7 +167,7 @@ def train(
             broken = [key for key, value in values.items() if not math.isfinite(value)]
             if broken:
                 found = f"{broken[0]} = {values[broken[0]]} at step {number}"
-                raise ConfigError(STAGE, found, "finite losses", "Lower the learning rate or resume from before.")
+                raise ConfigError(STAGE, found, "finite losses", "Start a new run with a lower learning rate.")
             done = number + 1
             looks = watch is not None and watch.is_due(done, steps)
             if watch is not None and looks:
@@ -191,6 +192,17 @@ def train(
         if watch is not None and watch.weights:
             average.network.load_state_dict(watch.weights)
     return average.network
+
+
+def check_is_new(folder: Path) -> None:
+    """Refuse the folder of another run.
+
+    :raises LesionDecompError: there is a checkpoint.
+    """
+    if (folder / CHECKPOINT_NAME).exists():
+        raise OutputError(
+            STAGE, f"a checkpoint in '{folder.name}'", "an empty folder", "Resume it or choose another folder."
+        )
 
 
 def _save(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -13,33 +11,36 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from .. import __version__
-from ..errors import ConfigError
-from ..io.atomic import write_text
+from ..errors import ConfigError, InputError
 from ..models.bundle import ModelBundle
-from ..models.device import device_name
 from ..models.networks import DecompositionNet
-from ..models.precision import has_fast_bf16
 from ..models.records import HeatDefinition
 from ..progress import Cancel, Progress
 from . import ranks
-from .config import LesionConfig, NetworkConfig, Schedule
+from .config import SIDE_MULTIPLE, LesionConfig, NetworkConfig, Schedule
 from .curves import draw_curves
-from .data.input import slice_input
-from .data.slices import SliceSet
+from .data.input import PIXEL_MM, SIZE, slice_input
+from .data.slices import LABELS, SliceSet, read_index
 from .examples import ExampleSlices
 from .healthy import healthy_version_metrics, train_judge
-from .heat_scale import DEFAULT_THRESHOLD, fit_scale, fit_scale_without_masks, has_masks, slice_heat, slice_metrics
+from .heat_scale import (
+    DEFAULT_THRESHOLD,
+    fit_scale,
+    fit_scale_without_masks,
+    has_masks,
+    slice_heat,
+    slice_metrics,
+)
 from .lesion_task import LesionTask
 from .loop import LOG_NAME, Task, steps_within, train
 from .lungs.task import LungConfig, lung_task
-from .settings import as_dict, change, flat, grouped
+from .record import RunRecord, bundle_metadata, check_name, record_run, sources_of
+from .settings import as_dict
 from .taught_heat import taught_heat
 from .val_precision import CHIEF, HeatOf, ValPrecision
 from .warm_start import start_from
 from .watch import Watch
 
-CONFIG_NAME = "config.json"
 BUNDLE_NAME = "bundle"
 CURVES_NAME = "curves.png"
 EXAMPLES_NAME = "examples.png"
@@ -78,31 +79,52 @@ def train_lesions(
     :raises Cancelled: ``cancelled`` returned True.
     """
     folder = Path(folder)
+    check_name(name)
+    if teachers and config.self_training.weight == 0:
+        found = "teachers, and self_training.weight = 0"
+        raise ConfigError("Training", found, "a weight above 0: nothing would be learned from them")
     with ranks.joined(torch.device(device)) as device:
         slices = SliceSet.load(data, "train").joined(config.batch.more_folders, "train")
+        val = SliceSet.load(data, "val")
+        for part in (slices, val):
+            check_sides(part)
+        has_masks(val)  # what is wrong with them is better known now than at the end
+        sources = sources_of(Path(data), config.batch.more_folders, teachers, warm_start)
 
         def steps_in(hours: float) -> LesionConfig:
             # Clocked as they are once nothing is merely copied any more.
             timed = replace(config, schedule=replace(config.schedule, **dict.fromkeys(Schedule.STAGES, 0)))
             return config.lasting(steps_within(LesionTask(timed, slices, device), hours))
 
-        config = record_config(folder, "lesions", config, resume, hours, steps_in)
+        run = record_run(folder, "lesions", config, resume, hours, steps_in, device, sources)
+        config = run.config
         taught = taught_heat(teachers, slices, device, progress, cancelled) if teachers else None
         task = LesionTask(config, slices, device, taught)
         if warm_start is not None:
             start_from(task.network, warm_start)
-        val = SliceSet.load(data, "val")
         draw = partial(ExampleSlices(val, config.batch.shrink).draw, picture=folder / EXAMPLES_NAME)
         watch = watch_of(config.schedule, val, heat_ways(config, device))
         network = train_and_draw(task, folder, config, resume, checkpoint_seconds, progress, cancelled, draw, watch)
         if ranks.rank() > 0:
             return None
-    return lesion_bundle(network, config, data, folder / BUNDLE_NAME, name=name, device=device, watch=watch)
+    return lesion_bundle(network, run, data, folder / BUNDLE_NAME, name=name, device=device, watch=watch)
+
+
+def check_sides(data: SliceSet) -> None:
+    """Refuse slices that the bundle's heat could not be made for.
+
+    :raises LesionDecompError: sides that networks cannot halve five times, or larger than a bundle states.
+    """
+    sides = data.images.shape[1:]
+    if any(side % SIDE_MULTIPLE for side in sides) or max(sides) > SIZE:
+        found = f"slices of {sides[0]}×{sides[1]} pixels in '{data.folder.name}'"
+        expected = f"sides that are multiples of {SIDE_MULTIPLE}, at most {SIZE}, of {PIXEL_MM} mm a pixel"
+        raise InputError("Training set", found, expected, "Make them with: lesiondecomp slices")
 
 
 def lesion_bundle(
     network: nn.Module,
-    config: LesionConfig,
+    run: RunRecord,
     data: str | Path,
     folder: str | Path,
     *,
@@ -112,9 +134,10 @@ def lesion_bundle(
 ) -> ModelBundle:
     """Write a trained decomposition as a bundle, its heat scaled on ``val`` and measured on ``val`` and ``test``.
 
+    :param run: that has trained it.
     :param watch: what chose its weights among the run's, if anything did.
     """
-    device = torch.device(device)
+    device, config = torch.device(device), run.config
     network = network.eval().to(device)
     sources = heat_sources(config.network)
     definition = HeatDefinition(sources[0], shrink=config.batch.shrink, smoothing_mm=SMOOTHING_MM)
@@ -124,7 +147,8 @@ def lesion_bundle(
         others = [SliceSet.load(folder, "train", labels=()) for folder in config.batch.more_folders]
         definition = fit_scale(network, definition, val, device, sources, others)
         metrics["val"] = slice_metrics(network, definition, val, device)
-        metrics["test"] = slice_metrics(network, definition, SliceSet.load(data, "test"), device)
+        if (test := marked_test(data)) is not None:
+            metrics["test"] = slice_metrics(network, definition, test, device)
     else:
         definition = fit_scale_without_masks(network, definition, val, device)
     if config.network.normal_decoder:
@@ -138,7 +162,7 @@ def lesion_bundle(
     more = ",".join(folder.name for folder in config.batch.more_folders)
     recorded = replace(config, batch=replace(config.batch, more=more))
     metadata = bundle_metadata(
-        name, "lesions", "decomposition", as_dict(config.network), recorded, Path(data), device, watch
+        name, "lesions", "decomposition", as_dict(config.network), recorded, Path(data), run, watch
     ) | {
         "description": "Lesion heat by decomposition into a normal and a lesion part, from image-level labels",
         "input": slice_input(),
@@ -148,6 +172,13 @@ def lesion_bundle(
         "default": False,
     }
     return ModelBundle.save(folder, network, metadata)
+
+
+def marked_test(data: str | Path) -> SliceSet | None:
+    """The ``test`` split of a training set; None where it has not slices of both labels with pixel masks."""
+    labels = {row["label"] for row in read_index(Path(data)) if row["split"] == "test"}
+    test = SliceSet.load(data, "test") if labels == set(LABELS) else None
+    return test if test is not None and has_masks(test) else None
 
 
 def heat_sources(network: NetworkConfig) -> tuple[str, ...]:
@@ -203,12 +234,15 @@ def train_lungs(
     :raises Cancelled: ``cancelled`` returned True.
     """
     folder = Path(folder)
+    check_name(name)
     with ranks.joined(torch.device(device)) as device:
 
         def steps_in(hours: float) -> LungConfig:
             return replace(config, steps=steps_within(lung_task(data, config, device), hours))
 
-        config = record_config(folder, "lungs", config, resume, hours, steps_in)
+        sources = sources_of(Path(data), warm_start=warm_start)
+        run = record_run(folder, "lungs", config, resume, hours, steps_in, device, sources)
+        config = run.config
         task = lung_task(data, config, device)
         if warm_start is not None:
             start_from(task.network, warm_start, "lungs")
@@ -217,7 +251,7 @@ def train_lungs(
             return None
     # Of the tables the names alone: folders and names of scans may reveal whose they are.
     recorded = replace(config, cases=Path(config.cases).name, ignored=Path(config.ignored).name)
-    metadata = bundle_metadata(name, "lungs", "unet", config.architecture(), recorded, Path(data), device) | {
+    metadata = bundle_metadata(name, "lungs", "unet", config.architecture(), recorded, Path(data), run) | {
         "description": _lung_description(config),
         "input": {
             "size": [config.size, config.size],
@@ -281,108 +315,3 @@ def train_and_draw(
     if ranks.rank() == 0:
         show(network)
     return network
-
-
-def record_config(
-    folder: Path, task: str, config: Any, resume: bool, hours: float | None, steps_in: Callable[[float], Any]
-) -> Any:
-    """Write ``config.json`` and return the configuration to train by: with ``hours``, the steps that fit into them.
-
-    A run that goes on must have been started with the same; the steps measured at its start are kept.
-
-    :param steps_in: called with ``hours`` for the configuration whose steps fit into them.
-    :raises LesionDecompError: another configuration than the run was started with, or a record that does not read.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / CONFIG_NAME
-    before = grouped(type(config), _read_record(file)) if resume and file.exists() else None
-    if hours is not None and before is not None:
-        config = change(config, _steps_of(before))
-    elif hours is not None:
-        config = steps_in(hours)
-    record = json.loads(json.dumps({"task": task, "version": __version__, "hours": hours, **as_dict(config)}))
-    if before is not None:
-        # Settings that the run's version did not have yet were as they are by default.
-        now, then = dict(flat(record)), dict(flat(as_dict(type(config)()))) | dict(flat(before))
-        keys = (now.keys() | then.keys()) - {"version", "hours"}
-        changed = sorted(key for key in keys if now.get(key) != then.get(key))
-        if changed:
-            found = f"another '{changed[0]}' than this run was started with"
-            raise ConfigError("Training", found, "the same configuration", "Resume without changes.")
-    if ranks.rank() == 0:
-        write_text(file, json.dumps(record, indent=2) + "\n", "Writing the training configuration")
-    return config
-
-
-def _steps_of(record: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a record that depend on its steps, as :meth:`.config.LesionConfig.lasting` changes them."""
-    kept = {
-        "schedule": ("steps", *Schedule.STAGES),
-        "self_training": ("start",),
-    }
-    steps = {
-        group: {key: record[group][key] for key in keys if key in record[group]}
-        for group, keys in kept.items()
-        if isinstance(record.get(group), dict)
-    }
-    return steps if steps else {"steps": record["steps"]} if "steps" in record else {}
-
-
-def _read_record(file: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(file.read_text("utf-8"))
-        if not isinstance(record, dict):
-            raise ValueError("no object")
-        return record
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError("Training", f"a {CONFIG_NAME} that is not JSON", "the one this run wrote") from error
-
-
-def bundle_metadata(
-    name: str,
-    task: str,
-    architecture: str,
-    arguments: dict[str, Any],
-    config: Any,
-    data: Path,
-    device: torch.device,
-    watch: Watch | None = None,
-) -> dict[str, Any]:
-    """What every trained bundle's ``bundle.json`` records of its network and training.
-
-    :param arguments: of the architecture.
-    :param data: folder of the training set; its name alone is recorded.
-    :param device: where it was trained.
-    :param watch: what chose the weights among the run's, on ``val``, if anything did.
-    """
-    chosen = {} if watch is None else {"watched": watch.outcome()}
-    return {
-        "name": name,
-        "version": __version__,
-        "task": task,
-        "architecture": architecture,
-        "architecture_arguments": arguments,
-        "training": {
-            "data": data.resolve().name,
-            "labels": _labels(task),
-            "device": device_name(device),
-            "precision": "bfloat16" if has_fast_bf16(device) else "float32",
-            "configuration": as_dict(config),
-        }
-        | chosen,
-        "git_revision": git_revision(),
-    }
-
-
-def _labels(task: str) -> str:
-    return "lung contours" if task == "lungs" else "image-level labels only"
-
-
-def git_revision() -> str:
-    """Revision of the source tree this library runs from, ``unknown`` outside one; ``-changed`` with local changes."""
-    folder = Path(__file__).resolve().parent
-    try:
-        command = ["git", "-C", str(folder), "describe", "--always", "--dirty=-changed", "--abbrev=12", "--exclude=*"]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"

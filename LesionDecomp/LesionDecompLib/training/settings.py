@@ -19,6 +19,7 @@ from ..errors import ConfigError
 STAGE = "Training configuration"
 MAX_FILE_BYTES = 1 << 20
 MAX_TEXT = 1000
+NOT_SETTINGS = ("task", "version", "hours", "devices", "sources")  # what else a run's config.json holds
 
 
 @dataclass(frozen=True)

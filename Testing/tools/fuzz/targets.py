@@ -28,7 +28,7 @@ from LesionDecompLib.training.config import PRESETS, load_config
 from LesionDecompLib.training.data.export import read_slice_labels
 from LesionDecompLib.training.data.slices import SliceSet
 from LesionDecompLib.training.lungs.task import LungConfig
-from LesionDecompLib.training.run import record_config
+from LesionDecompLib.training.record import record_run
 from LesionDecompLib.training.settings import as_dict
 from LesionDecompLib.training.warm_start import start_from
 from PIL import Image
@@ -214,7 +214,7 @@ def _settings() -> Target:
         base = bases[int((folder / "kind").read_text())]
         load_config(base, folder / "settings.toml")
         load_config(base, None, [json.loads((folder / "line.json").read_text())])
-        record_config(folder, "lesions", base, True, 2.0, lambda hours: base)
+        record_run(folder, "lesions", base, True, 2.0, lambda hours: base, torch.device("cpu"))
 
     return Target(spoil, load)
 

@@ -9,7 +9,8 @@ import pytest
 import SimpleITK
 from LesionDecompLib.cli import main
 from LesionDecompLib.errors import LesionDecompError
-from LesionDecompLib.training.data.export import read_slice_labels, split_cases
+from LesionDecompLib.models.bundle import find_bundle
+from LesionDecompLib.training.data.export import export_slices, read_slice_labels, split_cases
 from LesionDecompLib.training.data.labels import SliceLabel
 from LesionDecompLib.training.data.slices import SliceSet
 
@@ -112,6 +113,30 @@ def test_cases_of_one_patient_are_dealt_together():
         assert set(dealt.values()) == {"train", "val", "test"}
 
 
+@pytest.mark.parametrize("patients", [6, 10, 20, 31])
+def test_patients_of_one_label_each_are_dealt_so_that_the_set_can_be_trained_on(patients):
+    cases = {f"scan{n}": [SliceLabel(0, ("normal", "lesion")[n % 2], "")] for n in range(patients)}
+    for seed in range(20):
+        dealt = split_cases(cases, seed)
+        for split in ("train", "val", "test"):
+            assert {items[0].label for case, items in cases.items() if dealt[case] == split} == {"normal", "lesion"}
+
+
+def test_a_patient_of_whom_one_scan_has_a_split_stays_in_it():
+    cases = {f"scan{n}": [SliceLabel(0, "normal", "", f"patient{n // 2}")] for n in range(20)}
+    cases["scan7"] = [SliceLabel(0, "normal", "test", "patient3")]
+    for seed in range(20):
+        assert split_cases(cases, seed)["scan6"] == split_cases(cases, seed)["scan7"] == "test"
+
+
+def test_a_folder_in_the_way_is_refused_before_any_lung_is_looked_for(sample_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("LesionDecompLib.training.data.export.read_volume", lambda path: pytest.fail("a CT was read"))
+    (tmp_path / "lesion").mkdir()
+    labels = {"chest_ct_tumor": [SliceLabel(40, "normal", "")]}
+    with pytest.raises(LesionDecompError, match="an earlier lesion"):
+        export_slices([sample_folder / "chest_ct_tumor.nrrd"], labels, tmp_path, find_bundle(None, "lungs"))
+
+
 def test_unsure_slices_are_left_out_and_patients_read(labels_file):
     text = "case,slice,label,patient\na,1,normal,p\na,2,Unsure,p\nb,0,lesion,p\nc,5,unsure,q\n"
     assert read_slice_labels(labels_file(text)) == {
@@ -169,15 +194,15 @@ def test_lungs_come_from_masks_and_single_slices_will_do(masked_slices, labels_f
 
 def test_a_missing_mask_and_a_patient_in_two_splits_are_refused(masked_slices, labels_file, tmp_path, capsys):
     (masked_slices / "p1_lung.nrrd").unlink()
+    torn = labels_file("case,slice,label,split,patient\np0,0,normal,val,a\np1,0,lesion,train,a\n")
+    labels = tmp_path / "whole.csv"
+    labels.write_text(torn.read_text("utf-8").replace("train", "val"), "utf-8")
     inputs = [str(masked_slices / f"p{n}_ct.nrrd") for n in (0, 1)]
-    labels = labels_file("case,slice,label,split,patient\np0,0,normal,val,a\np1,0,lesion,train,a\n")
     arguments = ["slices", *inputs, "--labels", str(labels), "-o", str(tmp_path / "set"), "--device", "cpu"]
     assert main([*arguments, "--lung-mask-suffix", "_lung.nrrd"]) == 1
     assert "no lung mask 'p1_lung.nrrd' beside the CT" in capsys.readouterr().err
-    SimpleITK.WriteImage(SimpleITK.ReadImage(str(masked_slices / "p2_lung.nrrd")), str(masked_slices / "p1_lung.nrrd"))
-    mask = SimpleITK.ReadImage(str(masked_slices / "p1_lung.nrrd"))
-    mask.CopyInformation(SimpleITK.ReadImage(inputs[1]))
-    SimpleITK.WriteImage(mask, str(masked_slices / "p1_lung.nrrd"))
+    # A patient in two splits is noticed before any CT is read.
+    arguments[arguments.index(str(labels))] = str(torn)
     assert main([*arguments, "--lung-mask-suffix", "_lung.nrrd"]) == 1
     assert "'a' in the splits train, val" in capsys.readouterr().err
     assert not (tmp_path / "set").exists()

@@ -69,6 +69,14 @@ def test_all_cts_of_a_patient_are_in_one_split(case, tmp_path):
     assert [_add(tmp_path, case, labels, one, "p2").split for one in ("cc", "dd")] == ["val", "val"]
 
 
+def test_cts_that_turn_out_to_be_of_one_patient_are_brought_into_one_split(case, tmp_path):
+    low, middle = int(case[2][5]), int(case[2][len(case[2]) // 2])
+    labels = {low: "lesion", middle: "normal"}
+    assert [_add(tmp_path, case, labels, one).split for one in ("aa", "bb")] == ["train", "val"]
+    assert [_add(tmp_path, case, labels, one, "p").split for one in ("aa", "bb")] == ["train", "train"]
+    assert {(row["patient"], row["split"]) for row in read_index(tmp_path)} == {("p", "train")}
+
+
 def test_of_ten_patients_and_more_a_tenth_validates(case, tmp_path):
     low, middle = int(case[2][5]), int(case[2][len(case[2]) // 2])
     splits = [_add(tmp_path, case, {low: "lesion", middle: "normal"}, f"{n:02d}").split for n in range(16)]

@@ -16,7 +16,8 @@ from ...progress import Cancel, Progress
 from ...training import ranks
 from ...training.data.input import slice_input
 from ...training.data.slices import SliceSet
-from ...training.run import BUNDLE_NAME, bundle_metadata, record_config, train_and_draw, watch_of
+from ...training.record import bundle_metadata, check_name, record_run, sources_of
+from ...training.run import BUNDLE_NAME, train_and_draw, watch_of
 from ...training.val_precision import HeatOf
 from ..localizers import BASELINE_WAYS, Way
 from .config import BaselineConfig, ClassifierConfig, CriticConfig
@@ -45,21 +46,21 @@ def train_baseline(
     :raises LesionDecompError: unusable data, configuration or checkpoint, or several ranks.
     :raises Cancelled: ``cancelled`` returned True.
     """
-    folder = Path(folder)
+    folder, name = Path(folder), name or method
+    check_name(name)
     with ranks.joined(torch.device(device)) as device:
         if ranks.world_size() > 1:
             raise InputError("Training", f"{ranks.world_size()} ranks", "one: baselines are not distributed")
-        record_config(folder, method, config, resume, None, lambda _: config)
-        task = TASKS[method](config, SliceSet.load(data, "train"), device)
-        watch = watch_of(config, SliceSet.load(data, "val"), heat_ways(method, config, device))
+        slices, val = SliceSet.load(data, "train"), SliceSet.load(data, "val")
+        run = record_run(folder, method, config, resume, None, lambda _: config, device, sources_of(Path(data)))
+        task = TASKS[method](config, slices, device)
+        watch = watch_of(config, val, heat_ways(method, config, device))
         network = train_and_draw(task, folder, config, resume, checkpoint_seconds, progress, cancelled, watch=watch)
     if isinstance(config, ClassifierConfig):
         architecture, arguments = "resnet18", {"width": config.width}
     else:
         architecture, arguments = "unet", unet_arguments(cast(CriticConfig, config))
-    metadata = bundle_metadata(
-        name or method, "localizer", architecture, arguments, config, Path(data), device, watch
-    ) | {
+    metadata = bundle_metadata(name, "localizer", architecture, arguments, config, Path(data), run, watch) | {
         "description": f"Baseline of the comparison: {method}",
         "method": method,
         "input": slice_input(),

@@ -16,7 +16,7 @@ from ...ct.checks import LEAST_SLICES, check_chest_ct
 from ...ct.outside import with_air_outside
 from ...ct.volume import Volume
 from ...errors import InputError
-from ...io.atomic import staged_folder, write_text
+from ...io.atomic import existing_error, staged_folder, write_text
 from ...io.masks import read_mask
 from ...io.readers import case_name, read_volume
 from ...models.bundle import ModelBundle
@@ -33,6 +33,7 @@ from .slices import LABELS
 __all__ = ["export_slices", "read_slice_labels", "split_cases"]
 
 BATCH = 8
+INDEX = "index.csv"
 COLUMNS = ("file", "label", "split", "scan", "slice", "patient")
 CT_ENDING = "_ct"  # of a CT's name; what belongs to it has the same name with another ending
 
@@ -65,10 +66,17 @@ def export_slices(
     """
     cases = _cases(inputs, labels)
     dealt = split_cases(labels, seed)
+    # Before the first lung is looked for: that takes its time.
+    _check_splits(
+        {(patient_of(case, labels[case]), item.split or dealt[case]) for case in cases for item in labels[case]}
+    )
+    earlier = [name for name in (*LABELS, INDEX) if (Path(folder) / name).exists()]
+    if earlier and not overwrite:
+        raise existing_error(STAGE, Path(folder), earlier)
     segmented = _Segmented(lung_bundle, device, cancelled)
     rows: list[dict[str, str | int]] = []
     without_lung = 0
-    with staged_folder(folder, overwrite, stage=STAGE, last="index.csv") as staging:
+    with staged_folder(folder, overwrite, stage=STAGE, last=INDEX) as staging:
         for label in LABELS:
             (staging / label).mkdir()
         if progress is not None:
@@ -98,12 +106,11 @@ def export_slices(
                 rows.append(dict(zip(COLUMNS, values, strict=True)))
             if progress is not None:
                 progress("slices", number + 1, len(cases))
-        _check_splits(rows)
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        write_text(staging / "index.csv", text.getvalue())
+        write_text(staging / INDEX, text.getvalue())
     counts = {label: sum(row["label"] == label for row in rows) for label in LABELS}
     return counts | {"without lung": without_lung}
 
@@ -176,13 +183,14 @@ def labeled_images(slices: LungSlices, labels: list[SliceLabel]) -> Iterator[tup
         yield item, image if image.any() else None
 
 
-def _check_splits(rows: list[dict[str, str | int]]) -> None:
-    splits: dict[str, set[str | int]] = {}
-    for row in rows:
-        splits.setdefault(str(row["patient"]), set()).add(row["split"])
-    for patient, found in splits.items():
+def _check_splits(patients: set[tuple[str, str]]) -> None:
+    """Refuse a patient in two splits; ``patients`` are pairs of a patient and a split."""
+    splits: dict[str, set[str]] = {}
+    for patient, split in patients:
+        splits.setdefault(patient, set()).add(split)
+    for patient, found in sorted(splits.items()):
         if len(found) > 1:
-            text = f"'{patient}' in the splits {', '.join(sorted(map(str, found)))}"
+            text = f"'{patient}' in the splits {', '.join(sorted(found))}"
             raise InputError(STAGE, text, "each patient in one split: the slices resemble each other")
 
 

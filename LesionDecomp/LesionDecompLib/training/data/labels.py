@@ -83,17 +83,44 @@ def patient_of(case: str, labels: Sequence[SliceLabel]) -> str:
 def split_cases(labels: Mapping[str, Sequence[SliceLabel]], seed: int = 0) -> dict[str, str]:
     """Deal whole patients to ``train`` (eight of ten), ``val`` and ``test``, at random but repeatably.
 
+    Patients with a split keep it. ``val`` and ``test`` get each label that there is, as long as ``train`` keeps it too.
+
     :return: case -> split.
     """
-    patients = {case: patient_of(case, items) for case, items in labels.items()}
-    names = sorted(set(patients.values()))
-    order = [names[index] for index in np.random.default_rng(seed).permutation(len(names))]
-    tenth = max(1, round(len(order) / 10)) if len(order) >= 3 else 0
-    splits = {
-        patient: "val" if position < tenth else "test" if position < 2 * tenth else "train"
-        for position, patient in enumerate(order)
-    }
-    return {case: splits[patient] for case, patient in patients.items()}
+    count = len({patient_of(case, items) for case, items in labels.items()})
+    tenth = max(1, round(count / 10))
+    splits = _dealt(labels, seed, {"val": tenth, "test": tenth} if count >= 3 else {})
+    return {case: splits[patient_of(case, items)] for case, items in labels.items()}
+
+
+def _dealt(labels: Mapping[str, Sequence[SliceLabel]], seed: int, least: Mapping[str, int]) -> dict[str, str]:
+    """A split for every patient; those that have one keep it.
+
+    :param least: of ``val`` and ``test``, how many patients each gets, and more until it holds each label that there
+        is: those with most labels first, otherwise at random, and none without whom ``train`` would lack a label.
+    :return: patient -> split.
+    """
+    of_patient: dict[str, list[SliceLabel]] = {}
+    for case, items in labels.items():
+        of_patient.setdefault(patient_of(case, items), []).extend(items)
+    splits = {name: next((item.split for item in items if item.split), "") for name, items in of_patient.items()}
+    kinds = {name: {item.label for item in items} for name, items in of_patient.items()}
+    every = set().union(*kinds.values())
+    order = [sorted(of_patient)[index] for index in np.random.default_rng(seed).permutation(len(of_patient))]
+    free = sorted((name for name in order if not splits[name]), key=lambda name: -len(kinds[name]))
+
+    def held(split: str) -> set[str]:
+        return set().union(*(kinds[name] for name in of_patient if splits[name] == split))
+
+    for split, count in least.items():
+        for name in free:
+            if splits[name]:
+                continue
+            left = held("train").union(*(kinds[other] for other in free if other != name and not splits[other]))
+            few = sum(taken == split for taken in splits.values()) < count
+            if (few or not kinds[name] <= held(split)) and left == every:
+                splits[name] = split
+    return {name: split or "train" for name, split in splits.items()}
 
 
 @dataclass(frozen=True)
@@ -142,27 +169,10 @@ def assign_splits(labels: Mapping[str, list[SliceLabel]], seed: int = 0) -> dict
     :raises LesionDecompError: there are too few patients for that.
     """
     patients = {case: patient_of(case, items) for case, items in labels.items()}
-    of_patient: dict[str, list[SliceLabel]] = {}
-    for case, items in labels.items():
-        of_patient.setdefault(patients[case], []).extend(items)
-    splits = {name: next((item.split for item in items if item.split), "") for name, items in of_patient.items()}
-    kinds = {name: {item.label for item in items} for name, items in of_patient.items()}
-    order = [sorted(of_patient)[index] for index in np.random.default_rng(seed).permutation(len(of_patient))]
-    free = [name for name in order if not splits[name]]
-    tenth = round(len(of_patient) / 10)
-
-    def held(split: str) -> set[str]:
-        return set().union(*(kinds[name] for name in of_patient if splits[name] == split))
-
-    for name in sorted(free, key=lambda name: -len(kinds[name])):
-        rest = [other for other in free if other != name and not splits[other]]
-        left = held("train").union(*(kinds[other] for other in rest))
-        wanted = not kinds[name] <= held("val") or sum(split == "val" for split in splits.values()) < tenth
-        if wanted and left == set(LABELS):
-            splits[name] = "val"
-    splits = {name: split or "train" for name, split in splits.items()}
+    splits = _dealt(labels, seed, {"val": round(len(set(patients.values())) / 10)})
     for split in ("train", "val"):
-        missing = [label for label in LABELS if label not in held(split)]
+        held = {item.label for case, items in labels.items() if splits[patients[case]] == split for item in items}
+        missing = [label for label in LABELS if label not in held]
         if missing:
             raise InputError(
                 STAGE,

@@ -19,13 +19,12 @@ from ...io.folder_lock import sole_writer
 from ...models.records import SliceInput
 from ...segmentation.lesions import lung_box
 from ...segmentation.slices import LungSlices
-from .export import COLUMNS, labeled_images, png_bytes
+from .export import COLUMNS, INDEX, labeled_images, png_bytes
 from .input import slice_input
 from .labels import SliceLabel
 from .slices import LABELS, read_index
 
 STAGE = "Adding to the training set"
-INDEX = "index.csv"
 TRAIN, VAL = "train", "val"
 VAL_SHARE = 0.1  # of the patients
 Rows = list[dict[str, str]]
@@ -130,9 +129,9 @@ def add_reviewed_case(
 
 def _split(held: Rows, others: Rows, case: str, patient: str, labels: set[str]) -> str:
     """The split that a case joins."""
-    for row in held:
-        if row["scan"] == case or _patient(row) == patient:
-            return row["split"]
+    # The patient's other cases first: the case itself may have come without a patient before.
+    for row in (*(row for row in others if _patient(row) == patient), *(row for row in held if row["scan"] == case)):
+        return row["split"]
     kinds = {part: {row["label"] for row in others if row["split"] == part} for part in (TRAIN, VAL)}
     patients = {part: {_patient(row) for row in others if row["split"] == part} for part in (TRAIN, VAL)}
     if kinds[TRAIN] != set(LABELS):

@@ -80,17 +80,29 @@ class SliceSet:
             tuple(f"{part.folder.name}/{name}" for part in sets for name in part.files),
         )
 
+    def lists_masks(self, name: str) -> bool:
+        """Whether any lesion slice has a pixel mask of annotator ``name``."""
+        return any(self._mask_files(name))
+
     def masks(self, name: str) -> np.ndarray:
         """Pixel masks of annotator ``name`` for the lesion slices, ``(n_lesion, h, w)`` bool; for evaluation only.
 
-        :raises LesionDecompError: the set has no such masks.
+        :raises LesionDecompError: the set has no such masks, or masks that are not of the slices' size.
         """
-        by_file = {row["file"]: row.get(f"mask_{name}") for row in read_index(self.folder)}
-        files = [by_file[file] for file, lesion in zip(self.files, self.lesion, strict=True) if lesion]
+        files = self._mask_files(name)
         marked = [file for file in files if file]
         if len(marked) < len(files):
             raise InputError(STAGE, f"lesion slices without a '{name}' mask", f"the column mask_{name} filled")
-        return np.stack(_read_all(self.folder, marked)) > 0
+        masks = np.stack(_read_all(self.folder, marked)) > 0
+        if masks.shape[1:] != self.images.shape[1:]:
+            found, expected = ("×".join(map(str, part.shape[1:])) for part in (masks, self.images))
+            raise InputError(STAGE, f"'{marked[0]}' of {found} pixels", f"{expected}, as its slice")
+        return masks
+
+    def _mask_files(self, name: str) -> list[str | None]:
+        """Files of the masks of ``name``, one for each lesion slice; empty or None where it has none."""
+        by_file = {row["file"]: row.get(f"mask_{name}") for row in read_index(self.folder)}
+        return [by_file[file] for file, lesion in zip(self.files, self.lesion, strict=True) if lesion]
 
 
 def read_index(folder: Path) -> list[dict[str, str]]:
@@ -102,11 +114,12 @@ def read_index(folder: Path) -> list[dict[str, str]]:
     if not file.is_file():
         raise InputError(STAGE, f"no index.csv in '{Path(folder).name}'", "a training set folder")
     try:
-        with open(file, encoding="utf-8", newline="") as stream:
+        with open(file, encoding="utf-8-sig", newline="") as stream:
             rows = list(csv.DictReader(stream))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(STAGE, f"an index.csv that cannot be read ({error})", "a UTF-8 CSV file") from error
     listed: set[str] = set()
+    splits: dict[tuple[str, str], str] = {}
     for number, row in enumerate(rows, start=2):
         missing = [key for key in ("file", "label", "split", "scan") if not row.get(key)]
         if missing:
@@ -118,6 +131,11 @@ def read_index(folder: Path) -> list[dict[str, str]]:
             found = f"'{row['file'][:100]}' a second time in line {number} of index.csv"
             raise InputError(STAGE, found, "each slice once")
         listed.add(row["file"])
+        for kind in ("scan", "patient"):
+            whose = row.get(kind)
+            if whose and splits.setdefault((kind, whose), row["split"]) != row["split"]:
+                found = f"the {kind} '{whose[:100]}' in another split than before in line {number} of index.csv"
+                raise InputError(STAGE, found, f"each {kind} in one split: its slices resemble each other")
     return rows
 
 

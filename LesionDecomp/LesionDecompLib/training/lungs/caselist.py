@@ -143,7 +143,7 @@ def read_ignored(table: str | Path) -> list[IgnoredBox]:
 def _rows(table: str | Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     expected = f"a table with the columns {', '.join(columns)}"
     try:
-        with Path(table).open(encoding="utf-8", newline="") as file:
+        with Path(table).open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             if not set(columns) <= set(reader.fieldnames or ()):
                 raise InputError(STAGE, f"other columns in '{Path(table).name}'", expected)
