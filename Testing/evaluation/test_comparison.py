@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +24,8 @@ from LesionDecompLib.evaluation.bootstrap import interval, resampled_metrics, sc
 from LesionDecompLib.evaluation.comparison import evaluate_localizers, single_slice_metrics, surface_distances_95
 from LesionDecompLib.evaluation.figures import example_slices, write_table
 from LesionDecompLib.evaluation.localizers import FLOORS, METHODS, Localizer, localizers_of
-from LesionDecompLib.evaluation.volumes import agreement, dice, find_cases
+from LesionDecompLib.evaluation.seeds import over_seeds
+from LesionDecompLib.evaluation.volumes import agreement, dice, evaluate_volumes, find_cases
 from LesionDecompLib.metrics.pixels import HeatCounts
 from LesionDecompLib.models.bundle import ModelBundle, find_bundle
 from LesionDecompLib.models.classifier import CAM_LAYER
@@ -167,6 +170,17 @@ def test_trainings_that_differ_in_their_seed_alone_are_put_together(slices, tmp_
     val = SliceSet.load(slices, "val")
     again = change(BASELINES["va-gan"](), SMALL | SMALLER["va-gan"] | {"steps": 2})
     rows.append(train_baseline("va-gan", slices, tmp_path / "again", again, name="again"))  # seed 0 once more
+    named_alike = [f"run{number}" for number in range(4)]  # two of either training
+    own = [
+        Localizer(name, row.metadata["method"], None, 0.5, row) for name, row in zip(named_alike, rows, strict=False)
+    ]
+    own = [own[0], own[2], own[1], own[3]]
+    metrics = {"mean": {"average_precision": 0.5, "best_dice": 0.5}}
+    groups = over_seeds(own, dict.fromkeys(named_alike, metrics))
+    assert {name: row["rows"] for name, row in groups.items()} == {"run": ["run0", "run2"], "run1": ["run1", "run3"]}
+    taught = dict(rows[2].metadata["training"], sources={"data": "1", "teachers": [{"name": "t", "sha256": "2"}]})
+    pupil = SimpleNamespace(metadata={"training": taught})
+    assert over_seeds([own[0], replace(own[1], bundle=pupil)], dict.fromkeys(named_alike, metrics)) == {}
     localizers = localizers_of([*rows[:5], rows[-1]])
     _, results = evaluate_localizers(localizers, val, val, "val")
     assert {name: row["rows"] for name, row in results["seeds"].items()} == {
@@ -217,7 +231,9 @@ def test_the_command_writes_figures_table_and_pictures(slices, bundles, tmp_path
     table = (tmp_path / "table.md").read_text("utf-8")
     assert "| grey (floor) |" in table and "grey (floor)" in capsys.readouterr().out
     assert set(results["trainings"]) == {"classifier", "va-gan", "biomarker"}
-    assert all(f"| {name} | 0 | CPU | {row['steps']} | " in table for name, row in results["trainings"].items())
+    for name, row in results["trainings"].items():
+        assert f"| {name} | 0 | {row['devices'][0]} | {row['steps']} | " in table
+        assert row["devices"][0].startswith("CPU (")
     assert main([*arguments, "-o", str(tmp_path)]) == 1
     assert "--overwrite" in capsys.readouterr().err
 
@@ -391,6 +407,119 @@ def test_whole_ct_is_evaluated_through_the_pipeline(data_folder, tmp_path, capsy
     assert bias == pytest.approx(results["cases"][0]["lesion_ml"] - results["cases"][0]["reference_ml"], abs=0.01)
     assert (tmp_path / "out" / "bland_altman.png").is_file() and (tmp_path / "out" / "case2.png").is_file()
     assert "Mean Dice" in capsys.readouterr().out
+
+
+class Stub:
+    """A pipeline whose heat is the same in all voxels of the lungs, and lesion from 0.4 on."""
+
+    def __init__(self, heat: float) -> None:
+        self.heat, self.lesion_bundle = heat, SimpleNamespace(name="stub", sha256="0")
+
+    def run(self, volume):
+        lungs = (volume.array < -500).astype(np.uint8)
+        heat = np.where(lungs > 0, np.float32(self.heat), 0)
+        return SimpleNamespace(lungs=lungs, heat=heat, lesions=(heat >= 0.4).astype(np.uint8), timings_s={"all": 1.0})
+
+
+@pytest.mark.parametrize("heat", [0.3, 0.5, 0.99])
+def test_cases_in_which_the_reader_found_nothing_count_whatever_was_found(tmp_path, monkeypatch, heat):
+    monkeypatch.setattr("LesionDecompLib.evaluation.volumes.draw_overview", lambda *_: Image.new("RGB", (4, 4)))
+    hu = np.full((4, 20, 20), -900, np.int16)
+    for name, marked in (("empty", 0), ("some", 50), ("normal1", None)):
+        sitk.WriteImage(sitk.GetImageFromArray(hu), str(tmp_path / f"{name}_ct.nii.gz"))
+        if marked is not None:
+            mask = np.zeros(hu.shape, np.uint8)
+            mask.flat[:marked] = 1
+            sitk.WriteImage(sitk.GetImageFromArray(mask), str(tmp_path / f"{name}_lesion.nii.gz"))
+    results = evaluate_volumes(tmp_path, Stub(heat), tmp_path / "pictures")
+    assert results["lesion_volume_ml"]["cases"] == 2
+    found = 1.6 if heat >= 0.4 else 0.0
+    assert results["lesion_volume_ml"]["bias"] == pytest.approx((found + found - 0.05) / 2, abs=1e-3)
+    empty = next(case for case in results["cases"] if case["case"] == "empty")
+    assert empty["best_dice"] is None and empty["best_threshold"] is None
+
+
+def test_ct_without_masks_are_named_and_so_is_the_case_of_an_error(tmp_path, monkeypatch, capsys):
+    hu = sitk.GetImageFromArray(np.full((4, 20, 20), -900, np.int16))
+    for name in ("one_ct", "one_lesion", "stray_ct"):
+        sitk.WriteImage(hu * 0 if "lesion" in name else hu, str(tmp_path / f"{name}.nii.gz"))
+    assert main(["evaluate", "--data", str(tmp_path), "-o", str(tmp_path / "out"), "--device", "cpu"]) == 1
+    assert "of 'one'" in capsys.readouterr().err  # too few slices for a chest
+    monkeypatch.setattr("LesionDecompLib.pipeline.Segmenter", lambda *_, **__: Stub(0.5))
+    monkeypatch.setattr("LesionDecompLib.evaluation.volumes.draw_overview", lambda *_: Image.new("RGB", (4, 4)))
+    assert main(["evaluate", "--data", str(tmp_path), "-o", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    assert "Left out, without NAME_lesion.nii.gz: stray." in capsys.readouterr().out
+
+
+def test_files_of_an_earlier_evaluation_go_with_its_results(slices, tmp_path):
+    command = ["evaluate", "--data", str(slices), "--methods", "grey", "blurred_grey", "-o", str(tmp_path)]
+    names = ["trainings.png", "bland_altman.png", "case7.png"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"earlier")
+    (tmp_path / "mine.png").write_bytes(b"mine")
+    assert main(command) == 1 and not (tmp_path / "results.json").exists()
+    (tmp_path / "results.json").write_text('{"cases": [{"case": "case7"}, {"case": "../mine"}]}', "utf-8")
+    assert main(command) == 1
+    assert main([*command, "--overwrite"]) == 0
+    assert not any((tmp_path / name).exists() for name in names) and (tmp_path / "mine.png").read_bytes() == b"mine"
+    assert (tmp_path / "table.md").is_file()
+
+
+def test_slices_without_lesion_have_no_interval_and_no_dice(slices, tmp_path):
+    data = tmp_path / "set"
+    shutil.copytree(slices, data)
+    for mask in data.glob("*-test-lesion-*.png"):
+        if mask.name.split("-")[0] in ("ann0", "ann1", "sel"):
+            Image.fromarray(np.zeros((64, 64), np.uint8)).save(mask)
+    test, val = SliceSet.load(data, "test"), SliceSet.load(data, "val")
+    nothing = Localizer("none", "grey", lambda images: np.zeros(images.shape, np.float32), 0.4)
+    _, results = evaluate_localizers([nothing], test, val, "test")
+    mean = results["methods"]["none"]["mean"]
+    assert mean["mean_slice_dice"] is None and mean["average_precision_interval"] is None
+    write_table(results, tmp_path / "table.md")
+    assert "| none | 0.000 | " in (tmp_path / "table.md").read_text("utf-8").replace(" (floor)", "")
+
+
+def test_resamples_without_lesion_do_not_count_and_one_scan_has_no_interval(slices):
+    rng = np.random.default_rng(2)
+    with_lesion, without = HeatCounts(), HeatCounts()
+    mask = rng.random(5000) < 0.2
+    with_lesion.add(np.clip(rng.normal(0.3 + 0.3 * mask, 0.05), 0, 1), mask)
+    without.add(rng.random(500) * 0.3, np.zeros(500, bool))
+    metrics = resampled_metrics([with_lesion, without], np.array([[1.0, 1.0], [0.0, 2.0], [2.0, 0.0]]), 0.4)
+    assert np.isnan(metrics["average_precision"]).tolist() == [False, True, False]
+    low, high = interval(metrics["average_precision"])
+    assert 0.9 < low <= high and interval(np.full(3, np.nan)) is None
+    val = SliceSet.load(slices, "val")
+    kept = val.scans == "val-lesion-0"
+    one = replace(
+        val,
+        images=val.images[kept],
+        lesion=val.lesion[kept],
+        scans=val.scans[kept],
+        files=tuple(file for file, keep in zip(val.files, kept, strict=True) if keep),
+    )
+    bright = Localizer("bright", "grey", lambda images: images.astype("f4") / 255, 0.5)
+    _, results = evaluate_localizers([bright], one, val, "val")
+    entry = results["methods"]["bright"]["mean"]
+    assert entry["average_precision"] > 0.8 and entry["average_precision_interval"] is None
+
+
+def test_without_val_a_method_without_threshold_is_refused_before_any_heat(slices):
+    data = SliceSet.load(slices, "test")
+    row = Localizer("row", "grey", lambda images: pytest.fail("heat was computed"))
+    with pytest.raises(LesionDecompError, match="'row' without threshold"):
+        evaluate_localizers([row], data, None, "test")
+
+
+def test_a_lung_model_is_refused_and_an_installed_baseline_is_found_by_its_name(
+    slices, bundles, tmp_path, models, capsys
+):
+    command = ["evaluate", "--data", str(slices), "-o", str(tmp_path / "out"), "--device", "cpu"]
+    assert main([*command, "--models", str(find_bundle(None, "lungs").path)]) == 1
+    assert "a model that finds lesions" in capsys.readouterr().err
+    shutil.copytree(bundles["va-gan"].path, models / "mine")
+    assert main([*command, "--models", "mine", "--methods", "va-gan"]) == 0
 
 
 def test_two_cases_of_one_name_are_refused(tmp_path):

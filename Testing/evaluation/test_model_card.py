@@ -26,11 +26,25 @@ def test_the_shipped_card_reports_the_shipped_figures():
 
 
 def test_the_command_draws_the_card(capsys, data_folder, tmp_path):
-    finished = run_here(capsys, "models", "--card", tmp_path, "--data", data_folder / "covid_slices")
+    finished = run_here(capsys, "models", "--card", tmp_path / "new", "--data", data_folder / "covid_slices")
     assert finished.status == 0, finished.err
+    tmp_path = tmp_path / "new"
     assert (tmp_path / CARD_NAME).read_text("utf-8").startswith("# lesions-decomposition")
     good, bad = (np.asarray(Image.open(tmp_path / name).convert("RGB"), dtype=int) for name in (GOOD_NAME, BAD_NAME))
     assert good.shape == bad.shape and (good != bad).any()
+
+
+def test_the_card_of_another_training_says_nothing_of_covid_and_no_file_is_replaced_unasked(
+    capsys, data_folder, tmp_path
+):
+    metadata = find_bundle(None, "lesions").metadata
+    own = {key: value for key, value in metadata["training"].items() if key not in ("attribution", "collections")}
+    text = card_text(metadata | {"training": own})
+    assert "trained on the lesions of its training data" in text and "trained on COVID-19" not in text
+    (tmp_path / GOOD_NAME).write_bytes(b"mine")
+    finished = run_here(capsys, "models", "--card", tmp_path, "--data", data_folder / "covid_slices")
+    assert finished.status == 1 and "--overwrite" in finished.err
+    assert (tmp_path / GOOD_NAME).read_bytes() == b"mine" and not (tmp_path / CARD_NAME).exists()
 
 
 def test_a_card_without_slices_is_refused(capsys, tmp_path):

@@ -25,8 +25,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "evaluate",
         help="compare models with pixel masks: results.json, curves, examples",
         description="Evaluate models on slices with pixel masks (a training set's folder), or on CT with lesion masks "
-        "(NAME_ct.nii.gz beside NAME_lesion.nii.gz): the whole pipeline of one lesion model, and any methods inside "
-        "lungs that are given (NAME_lung.nii.gz). Needs the extras: lesiondecomp[evaluation].",
+        "(NAME_ct.nii.gz beside NAME_lesion.nii.gz; none needed where NAME begins with normal): the whole pipeline of "
+        "one lesion model, and any methods inside lungs that are given (NAME_lung.nii.gz). Needs the extras: "
+        "lesiondecomp[evaluation].",
     )
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="slices with index.csv, or CT volumes")
     parser.add_argument("--split", choices=SPLITS, default=None, help="of the slices (default: test)")
@@ -51,16 +52,30 @@ def run(args: argparse.Namespace) -> int:
     from ..errors import ConfigError  # not before: --help answers at once
     from ..io.atomic import existing_error, staged_folder
 
-    file = args.output / RESULTS_NAME
-    if file.exists() and not args.overwrite:
-        raise existing_error("Evaluation", args.output, [RESULTS_NAME])
+    earlier = _earlier(args.output)
+    if earlier and not args.overwrite:
+        raise existing_error("Evaluation", args.output, earlier)
     slices = (args.data / "index.csv").is_file()
     if not slices and args.split is not None:
         raise ConfigError("Evaluation", f"no index.csv in '{args.data.name}'", "slices, for --split")
-    with staged_folder(args.output, args.overwrite, stage="Evaluation", last=RESULTS_NAME) as staging:
+    retired = tuple(earlier)
+    with staged_folder(args.output, args.overwrite, stage="Evaluation", last=RESULTS_NAME, retired=retired) as staging:
         results = _slices(args, staging) if slices else _volumes(args, staging)
         (staging / RESULTS_NAME).write_text(json.dumps(results, indent=2) + "\n", "utf-8")
     return 0
+
+
+def _earlier(output: Path) -> list[str]:
+    """Names of files in ``output`` that an earlier evaluation wrote, of slices or of CT."""
+    from ..evaluation import figures, volumes  # not before: --help answers at once
+
+    names = [RESULTS_NAME, figures.TABLE_NAME, *figures.PICTURES, volumes.BLAND_ALTMAN_NAME]
+    try:
+        cases = json.loads((output / RESULTS_NAME).read_text("utf-8")).get("cases", [])
+        names += [f"{case['case']}.png" for case in cases if Path(case["case"]).name == case["case"]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        pass  # no results, or not ours: they have no pictures that are known
+    return [name for name in names if (output / name).exists()]
 
 
 def _slices(args: argparse.Namespace, output: Path) -> dict[str, Any]:
@@ -80,6 +95,7 @@ def _slices(args: argparse.Namespace, output: Path) -> dict[str, Any]:
     data = SliceSet.load(args.data, split)
     has_val = any(row["split"] == "val" for row in read_index(args.data))
     val = data if split == "val" else SliceSet.load(args.data, "val") if has_val else None
+    trainings = trainings_of(bundles)
     progress = Progress()
     with interrupts_as_request() as cancelled:
         comparison, results = evaluate_localizers(localizers, data, val, split, progress.update, cancelled)
@@ -87,7 +103,7 @@ def _slices(args: argparse.Namespace, output: Path) -> dict[str, Any]:
     figures.draw_precision_recall(comparison, results, output / figures.PR_NAME)
     figures.draw_dice(comparison, results, output / figures.DICE_NAME)
     figures.draw_examples(comparison, localizers, output / figures.EXAMPLES_NAME)
-    results["trainings"] = trainings_of(bundles)
+    results["trainings"] = trainings
     figures.draw_trainings(results["trainings"], output / figures.TRAININGS_NAME)
     figures.write_table(results, output / figures.TABLE_NAME)
     print_line((output / figures.TABLE_NAME).read_text("utf-8").rstrip())
@@ -97,14 +113,20 @@ def _slices(args: argparse.Namespace, output: Path) -> dict[str, Any]:
 def _volumes(args: argparse.Namespace, output: Path) -> dict[str, Any]:
     """One lesion model as a user runs it; and every method inside given lungs, where they are given or asked for."""
     from ..evaluation.given_lungs import given_lungs  # not before: --help answers at once
-    from ..evaluation.volumes import find_cases
+    from ..evaluation.volumes import find_cases, without_mask
+    from . import print_line
 
     bundles = _bundles(args.models)
     several = len(bundles) > 1 or args.methods is not None or bundles[0].task != "lesions"
     results = {} if several else _pipeline(args, output)
-    given = [given_lungs(ct).is_file() for ct, mask in find_cases(args.data).values() if mask is not None]
-    if several or (given and all(given)):
+    given = {name: given_lungs(ct).is_file() for name, (ct, mask) in find_cases(args.data).items() if mask is not None}
+    if several or (given and all(given.values())):
         results |= _inside_given_lungs(args, bundles)
+    elif any(given.values()):
+        lacking = ", ".join(name for name, found in given.items() if not found)
+        print_line(f"Nothing is measured inside given lungs: {lacking} without NAME_lung.nii.gz.")
+    if left_out := without_mask(args.data):
+        print_line(f"Left out, without NAME_lesion.nii.gz: {', '.join(left_out)}.")
     return results
 
 
@@ -156,9 +178,13 @@ def _pipeline(args: argparse.Namespace, output: Path) -> dict[str, Any]:
 
 
 def _bundles(names: list[str | None]) -> list[ModelBundle]:
-    from ..models.bundle import ModelBundle, find_bundle  # not before: --help answers at once
+    from ..errors import ModelError  # not before: --help answers at once
+    from ..models.bundle import find_bundle
 
-    return [
-        ModelBundle.load(name) if name is not None and Path(name).is_dir() else find_bundle(name, "lesions")
-        for name in names
-    ]
+    bundles = [find_bundle(name, "lesions" if name is None else None) for name in names]
+    for bundle in bundles:
+        if bundle.task not in ("lesions", "localizer"):
+            raise ModelError(
+                "Evaluation", f"'{bundle.name}' for the task '{bundle.task}'", "a model that finds lesions"
+            )
+    return bundles

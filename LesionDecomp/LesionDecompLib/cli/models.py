@@ -41,7 +41,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "(needs onnx, onnxscript and onnxruntime)",
     )
     parser.add_argument("-o", "--output", type=Path, metavar="FILE.onnx", help="with --export: the file to write")
-    parser.add_argument("--overwrite", action="store_true", help="with --export: replace a file that is there")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="with --export and --card: replace files that are there"
+    )
     parser.set_defaults(run=run, usage_error=parser.error)
 
 
@@ -86,7 +88,9 @@ def _write_card(args: argparse.Namespace) -> int:
 
     if args.card is None or args.data is None:
         raise ModelError("Model card", "one of --card and --data", "both: where to write, and slices to show")
-    card = write_model_card(find_bundle(args.model, "lesions"), SliceSet.load(args.data, "val"), args.card)
+    card = write_model_card(
+        find_bundle(args.model, "lesions"), SliceSet.load(args.data, "val"), args.card, overwrite=args.overwrite
+    )
     print_line(f"The model card is {card}.")
     return 0
 

@@ -23,7 +23,7 @@ def resampled_metrics(counts: Sequence[HeatCounts], weights: np.ndarray, thresho
 
     :param counts: one for each scan.
     :param weights: ``(resamples, scans)``.
-    :return: ``(resamples,)`` each.
+    :return: ``(resamples,)`` each; NaN where a resample holds no lesion.
     """
     lesion = np.stack([count.lesion for count in counts])[:, ::-1].astype(float)
     healthy = np.stack([count.healthy for count in counts])[:, ::-1].astype(float)
@@ -48,10 +48,11 @@ def resampled_metrics(counts: Sequence[HeatCounts], weights: np.ndarray, thresho
             ("best_dice", dice[:, :-1].max(axis=1)),  # the last threshold, 0, finds everything
             ("dice_at_default", dice[:, at]),
         ):
-            metrics.setdefault(key, []).append(value)
+            metrics.setdefault(key, []).append(np.where(positives[:, 0] > 0, value, np.nan))
     return {key: np.concatenate(values) for key, values in metrics.items()}
 
 
-def interval(values: np.ndarray) -> list[float]:
-    """The 95 % interval of resampled metrics: [low, high]."""
-    return [round(float(value), 4) for value in np.percentile(values, LEVELS)]
+def interval(values: np.ndarray) -> list[float] | None:
+    """The 95 % interval of resampled metrics, [low, high]; NaN does not count, and of NaN alone there is none."""
+    values = values[~np.isnan(values)]
+    return [round(float(value), 4) for value in np.percentile(values, LEVELS)] if len(values) else None

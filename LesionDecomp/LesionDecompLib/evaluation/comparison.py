@@ -56,14 +56,16 @@ class Comparison:
     def __init__(self, data: SliceSet, val: SliceSet | None) -> None:
         for part in (data, val):
             if part is not None and not has_masks(part):
-                raise InputError(
-                    STAGE, "lesion slices without pixel masks", f"the columns {', '.join(f'mask_{m}' for m in MASKS)}"
-                )
+                which = "the split to evaluate" if part is data else "val"
+                columns = ", ".join(f"mask_{name}" for name in MASKS)
+                raise InputError(STAGE, f"lesion slices of {which} without pixel masks", f"the columns {columns}")
         self.data, self.val = data, val
         self.measured: dict[str, Measured] = {}
         self.masks = {name: data.masks(name) for name in MASKS}
         self.lesion_scans = data.scans[data.lesion]
-        self.weights = scan_weights(len(np.unique(self.lesion_scans)), seed=SEED)
+        scans = len(np.unique(self.lesion_scans))
+        # Of a single scan there is nothing to resample, and no interval.
+        self.weights = scan_weights(scans, seed=SEED) if scans > 1 else np.zeros((1, scans))
 
     def add(self, localizer: Localizer, cancelled: Cancel | None = None) -> dict[str, Any]:
         """Evaluate one more.
@@ -100,7 +102,8 @@ class Comparison:
                 one, other = self.masks[a][of_scan] & inside[of_scan], self.masks[b][of_scan] & inside[of_scan]
                 both.append(2 * np.count_nonzero(one & other))
                 either.append(np.count_nonzero(one) + np.count_nonzero(other))
-            resampled = (self.weights @ np.array(both)) / np.maximum(self.weights @ np.array(either), 1)
+            marked = self.weights @ np.array(either)
+            resampled = np.where(marked > 0, (self.weights @ np.array(both)) / np.maximum(marked, 1), np.nan)
             dice = sum(both) / max(sum(either), 1)
             result[f"{a}-{b}"] = {"dice": round(dice, 4), "dice_interval": interval(resampled)}
         result["mean"] = {"dice": round(float(np.mean([row["dice"] for row in result.values()])), 4)}
@@ -167,9 +170,15 @@ class Comparison:
                 **measured.slices[mask],
                 **{f"{key}_interval": interval(resampled[mask][key]) for key in METRICS},
             }
-        entry["mean"] = {
-            key: round(float(np.mean([entry[mask][key] for mask in MASKS])), 4) for key in (*METRICS, "mean_slice_dice")
-        } | {f"{key}_interval": interval(np.mean([resampled[mask][key] for mask in MASKS], axis=0)) for key in METRICS}
+        slice_dice = [value for mask in MASKS if (value := entry[mask]["mean_slice_dice"]) is not None]
+        entry["mean"] = (
+            {key: round(float(np.mean([entry[mask][key] for mask in MASKS])), 4) for key in METRICS}
+            | {"mean_slice_dice": round(float(np.mean(slice_dice)), 4) if slice_dice else None}
+            | {
+                f"{key}_interval": interval(np.mean([resampled[mask][key] for mask in MASKS], axis=0))
+                for key in METRICS
+            }
+        )
         if on_val is not None:
             values = [entry[mask]["dice_at_val_threshold"] for mask in MASKS]
             entry["mean"]["dice_at_val_threshold"] = round(float(np.mean(values)), 4)
@@ -253,6 +262,9 @@ def evaluate_localizers(
     :raises Cancelled: ``cancelled`` returned True.
     """
     comparison = Comparison(data, val)
+    lacking = next((localizer.name for localizer in localizers if localizer.threshold is None), None)
+    if val is None and lacking is not None:
+        raise InputError(STAGE, f"'{lacking}' without threshold", "a val split to choose it on")
     entries = {}
     for number, localizer in enumerate(localizers):
         if progress is not None:

@@ -21,6 +21,7 @@ from .localizers import FLOORS, PARTS, Localizer
 STAGE = "Drawing the comparison"
 PR_NAME, DICE_NAME, EXAMPLES_NAME, TABLE_NAME = "pr_curves.png", "dice_thresholds.png", "examples.png", "table.md"
 TRAININGS_NAME = "trainings.png"
+PICTURES = (PR_NAME, DICE_NAME, EXAMPLES_NAME, TRAININGS_NAME)
 EXAMPLE_SIZE = (160, 192)
 LEAST_PIXELS = 300  # of lesion in a slice worth showing
 METHOD_LINES = ("-", ":", "-.")
@@ -153,13 +154,12 @@ def write_table(results: dict[str, Any], file: Path) -> None:
         mean = entry["mean"]
         distances = [entry[mask]["median_hd95_px"] for mask in results["masks"]]
         distance = "–" if None in distances else f"{np.mean(distances):.1f}"
-        low, high = mean["average_precision_interval"]
-        dice_low, dice_high = mean["dice_at_default_interval"]
         shown = f"{name} (floor)" if entry["floor"] else name
         lines.append(
-            f"| {shown} | {mean['average_precision']:.3f} ({low:.2f}–{high:.2f}) | "
+            f"| {shown} | {mean['average_precision']:.3f}{_between(mean['average_precision_interval'])} | "
             f"{mean['auc_pr']:.3f} | {mean['best_dice']:.3f} | {_shown(mean.get('dice_at_val_threshold'))} | "
-            f"{mean['dice_at_default']:.3f} ({dice_low:.2f}–{dice_high:.2f}) | {_shown(mean['mean_slice_dice'])} | "
+            f"{mean['dice_at_default']:.3f}{_between(mean['dice_at_default_interval'])} | "
+            f"{_shown(mean['mean_slice_dice'])} | "
             f"{distance} | "
             f"{100 * entry['normal_false_positive_fraction']:.2f} |"
         )
@@ -197,12 +197,17 @@ def _trainings_table(results: dict[str, Any]) -> list[str]:
     for name, training in trainings.items():
         bundle = of_names.get(name, {})
         precision = f"{bundle[CHIEF]:.3f}" if CHIEF in bundle else "–"
+        devices = ", ".join(training.get("devices", "–"))
         lines.append(
-            f"| {name} | {bundle.get('seed', '–')} | {training.get('device', '–')} | {training['steps']:,} | "
+            f"| {name} | {bundle.get('seed', '–')} | {devices} | {training['steps']:,} | "
             f"{training['hours']:.2f} | "
             f"{bundle.get('best_step', training['steps']):,} | {precision} |"
         )
     return lines
+
+
+def _between(interval: list[float] | None) -> str:
+    return "" if interval is None else f" ({interval[0]:.2f}–{interval[1]:.2f})"
 
 
 def _shown(value: float | None) -> str:

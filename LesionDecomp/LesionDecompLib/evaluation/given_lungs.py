@@ -23,7 +23,7 @@ from ..segmentation.lesions import lung_box
 from ..segmentation.slices import OUTSIDE, LungSlices
 from ..training.data.input import slice_input
 from .localizers import BATCH, Localizer
-from .volumes import CT_SUFFIX, find_cases
+from .volumes import CT_SUFFIX, find_cases, naming
 
 STAGE = "Evaluation"
 LUNG_SUFFIX = "_lung.nii.gz"
@@ -55,9 +55,10 @@ def evaluate_inside(
             raise InputError(STAGE, f"no lungs beside '{name}'", f"{name}{LUNG_SUFFIX}, for several methods")
     results: dict[str, dict[str, Metrics]] = {localizer.name: {} for localizer in localizers}
     for number, (name, (ct, mask)) in enumerate(cases.items()):
-        volume, _ = read_volume(ct)
-        lungs = read_mask(given_lungs(ct), volume)
-        lesion = read_labels(mask, volume, "Reading the lesion mask").array != 0
+        with naming(name):
+            volume, _ = read_volume(ct)
+            lungs = read_mask(given_lungs(ct), volume)
+            lesion = read_labels(mask, volume, "Reading the lesion mask").array != 0
         for turn, localizer in enumerate(localizers):
             check_cancel(cancelled, STAGE)
             if progress is not None:

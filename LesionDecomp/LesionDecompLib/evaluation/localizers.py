@@ -260,7 +260,7 @@ def localizers_of(
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise InputError(
-            STAGE, f"two bundles named '{twice}'", "a name each", "Train again under another name.", remedy="name"
+            STAGE, f"two bundles named '{twice}'", "a name each", 'Change "name" in the bundle.json of one.'
         )
     return rows
 

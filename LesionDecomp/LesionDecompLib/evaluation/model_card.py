@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from ..errors import InputError
-from ..io.atomic import write_bytes, write_text
+from ..io.atomic import check_writable, existing_error, write_bytes, write_text
 from ..models.bundle import ModelBundle
 from ..report.picture import LUNG_WINDOW, Frame, Plane, draw_panel
 from ..training.data.slices import SliceSet, lung_crops
@@ -26,20 +26,28 @@ PANEL = (288, 240)
 COLUMNS = ("slice", "marked by a reader", "heat and outline")
 
 
-def write_model_card(bundle: ModelBundle, data: SliceSet, folder: str | Path, count: int = 4) -> Path:
+def write_model_card(
+    bundle: ModelBundle, data: SliceSet, folder: str | Path, count: int = 4, overwrite: bool = False
+) -> Path:
     """Write ``MODEL_CARD.md``, ``good.png`` and ``bad.png`` into ``folder``.
 
     The pictures show, each from another scan, slices of ``data`` with a Dice near the upper and the lower tenth.
 
     :param data: a split with pixel masks; one that the model was not tested on keeps ``test`` unseen.
+    :param overwrite: replace a card and pictures that are there.
     :return: the card.
-    :raises LesionDecompError: no lesion bundle, or slices without pixel masks.
+    :raises LesionDecompError: no lesion bundle, slices without pixel masks, or files in the way.
     """
     if bundle.task != "lesions":
         raise InputError(STAGE, f"a bundle for the task '{bundle.task}'", "a lesion bundle")
     if not has_masks(data):
         raise InputError(STAGE, "slices without pixel masks", "a split with masks to compare with")
     folder = Path(folder)
+    taken = [name for name in (CARD_NAME, GOOD_NAME, BAD_NAME) if (folder / name).exists()]
+    if taken and not overwrite:
+        raise existing_error("Writing the model card", folder, taken)
+    check_writable(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     images, masks = data.images[data.lesion], data.masks(MASKS[0])
     heat = slice_heat(bundle.network(), bundle.heat_definition, images, torch.device("cpu"))
     found = (heat >= bundle.default_threshold) & (images > 0)
@@ -127,8 +135,8 @@ def card_text(metadata: dict[str, Any]) -> str:
         "",
         f"![Bad cases]({BAD_NAME})",
         "",
-        f"- It was trained on COVID-19 {'for the most part' if 'collections' in training else 'alone'}: whatever else "
-        "brightens the lung (other pneumonia, tumor, atelectasis, edema) lights up too and is not distinguished.",
+        f"- It was trained on {_diseases(training)}: whatever else brightens the lung (other pneumonia, tumor, "
+        "atelectasis, edema) lights up too and is not distinguished.",
         "- Usual false alarms: vessels at the hila, dependent density at the back, motion beside the heart, partial "
         "volume at the diaphragm.",
         "- Usual misses: faint ground-glass, spots of a few millimeters, lesions that the lung mask leaves out.",
@@ -136,6 +144,12 @@ def card_text(metadata: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _diseases(training: dict[str, Any]) -> str:
+    if "attribution" not in training:  # of a user's own training nobody told
+        return "the lesions of its training data"
+    return f"COVID-19 {'for the most part' if 'collections' in training else 'alone'}"
 
 
 def _slice_table(split: str, metrics: dict[str, Any]) -> list[str]:

@@ -7,6 +7,8 @@ out.
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
-from ..errors import InputError
+from ..errors import InputError, LesionDecompError
 from ..io.atomic import write_bytes
 from ..io.masks import read_labels
 from ..io.readers import read_volume
@@ -68,6 +70,22 @@ def find_cases(data: Path) -> dict[str, tuple[Path, Path | None]]:
     return cases
 
 
+def without_mask(data: Path) -> list[str]:
+    """Names of the CT in ``data`` and below that are no case: without lesion mask, and not called normal."""
+    names = {ct.name.removesuffix(CT_SUFFIX) for ct in data.rglob(f"*{CT_SUFFIX}")}
+    return sorted(names - set(find_cases(data)))
+
+
+@contextmanager
+def naming(case: str) -> Iterator[None]:
+    """Say of which case an error is."""
+    try:
+        yield
+    except LesionDecompError as error:
+        stage = f"{error.stage} of '{case}'"
+        raise type(error)(stage, error.found, error.expected, error.advice, error.remedy, error.code) from error
+
+
 def evaluate_case(name: str, ct: Path, mask: Path | None, segmenter: Segmenter, picture: Path | None) -> LesionScore:
     """Run the main job on one case and compare; draw its overview into ``picture``."""
     volume, _ = read_volume(ct)
@@ -83,14 +101,16 @@ def evaluate_case(name: str, ct: Path, mask: Path | None, segmenter: Segmenter, 
         nothing = (np.nan,) * 3
         return LesionScore(name, *nothing, found * voxel_ml, 0.0, involvement, 0.0, seconds)
     truth = read_labels(mask, volume, "Reading the lesion mask").array != 0
-    thresholds = np.arange(1, 20) / 20
-    scores = [dice(result.heat >= threshold, truth) for threshold in thresholds]
-    best = int(np.argmax(scores))
+    best_dice = best_threshold = float("nan")
+    if truth.any():
+        thresholds = np.arange(1, 20) / 20
+        scores = [dice(result.heat >= threshold, truth) for threshold in thresholds]
+        best_dice, best_threshold = max(scores), float(thresholds[int(np.argmax(scores))])
     return LesionScore(
         name,
         dice(result.lesions != 0, truth),
-        scores[best],
-        float(thresholds[best]),
+        best_dice,
+        best_threshold,
         found * voxel_ml,
         np.count_nonzero(truth) * voxel_ml,
         involvement,
@@ -141,8 +161,10 @@ def evaluate_volumes(
     for number, (name, (ct, mask)) in enumerate(cases.items()):
         if progress is not None:
             progress("cases", number, len(cases))
-        scores.append(evaluate_case(name, ct, mask, segmenter, pictures / f"{name}.png"))
-    referenced = [score for score in scores if not np.isnan(score.best_dice)]
+        with naming(name):
+            scores.append(evaluate_case(name, ct, mask, segmenter, pictures / f"{name}.png"))
+    # Also those in which the reader found nothing: what is measured there counts.
+    referenced = [score for score in scores if cases[score.case][1] is not None]
     judged = [score.dice for score in referenced if score.reference_percent >= LEAST_PERCENT]
     results: dict[str, Any] = {
         "version": __version__,
