@@ -238,7 +238,10 @@ def test_trainings_are_drawn_along_their_steps(tmp_path, monkeypatch):
     assert figures.draw_trainings(trainings, tmp_path / "picture.png")
     a, b, floor = figures_drawn[0].axes[0].lines
     np.testing.assert_array_equal(a.get_xydata(), [[10, 0.1], [20, 0.3]])
-    assert b.get_label() == "b" and set(floor.get_ydata()) == {0.25}
+    assert b.get_label() == "b" and set(floor.get_ydata()) == {0.25} and not a.get_marker()
+    alone = trainings["a"] | {"curve": [[10, 0.1]]}
+    assert figures.draw_trainings({"a": alone}, tmp_path / "picture.png")
+    assert figures_drawn.pop().axes[0].lines[0].get_marker() == "o"
     assert not figures.draw_trainings({"c": trainings["c"]}, tmp_path / "picture.png") and len(figures_drawn) == 1
 
 

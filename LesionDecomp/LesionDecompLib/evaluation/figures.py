@@ -118,7 +118,8 @@ def draw_trainings(trainings: Mapping[str, Mapping[str, Any]], picture: Path) ->
     figure = Figure(figsize=(7.5, 5), layout="constrained")
     axes = figure.subplots()
     for name, row in watched.items():
-        axes.plot(*zip(*row["curve"], strict=True), label=name, lw=1)
+        # One look alone is a point, which a line would not show.
+        axes.plot(*zip(*row["curve"], strict=True), label=name, lw=1, marker="o" if len(row["curve"]) == 1 else "")
     for floor in {row["floor"] for row in watched.values()}:
         axes.axhline(floor, color="0.5", linestyle="--", linewidth=1, label="blurred gray")
     axes.set(xlabel="updates", ylabel="average precision on val", ylim=(0, None))
