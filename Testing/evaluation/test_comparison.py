@@ -513,12 +513,14 @@ def test_without_val_a_method_without_threshold_is_refused_before_any_heat(slice
 
 
 def test_a_lung_model_is_refused_and_an_installed_baseline_is_found_by_its_name(
-    slices, bundles, tmp_path, models, capsys
+    slices, bundles, tmp_path, monkeypatch, capsys
 ):
     command = ["evaluate", "--data", str(slices), "-o", str(tmp_path / "out"), "--device", "cpu"]
     assert main([*command, "--models", str(find_bundle(None, "lungs").path)]) == 1
     assert "a model that finds lesions" in capsys.readouterr().err
-    shutil.copytree(bundles["va-gan"].path, models / "mine")
+    installed = tmp_path / "models"
+    shutil.copytree(bundles["va-gan"].path, installed / "mine")
+    monkeypatch.setattr("LesionDecompLib.models.bundle.model_folders", lambda: [installed])
     assert main([*command, "--models", "mine", "--methods", "va-gan"]) == 0
 
 
