@@ -206,14 +206,14 @@ def test_a_resumed_run_learns_from_what_it_was_started_with(training_set, tmp_pa
     taught = pupil.metadata["training"]
     assert taught["sources"]["teachers"] == [{"name": "teacher", "sha256": teacher.sha256}]
     assert "teachers" not in teacher.metadata["training"]["sources"] and taught["devices"][0].startswith("CPU (")
-    with pytest.raises(LesionDecompError, match="no teachers, than at this run's start"):
+    with pytest.raises(LesionDecompError, match="teachers left out that this run was started with"):
         train_lesions(training_set, tmp_path / "pupil", config, resume=True)
     grown = tmp_path / "grown"
     shutil.copytree(training_set, grown)
     train_lesions(grown, tmp_path / "pupil", config, teachers=[teacher.path], resume=True)  # a copy is the same
     rows = (grown / "index.csv").read_text("utf-8").splitlines()
     (grown / "index.csv").write_text("\n".join(rows[:-1]) + "\n", "utf-8")
-    with pytest.raises(LesionDecompError, match="another training set"):
+    with pytest.raises(LesionDecompError, match="a training set other than at this run"):
         train_lesions(grown, tmp_path / "pupil", config, teachers=[teacher.path], resume=True)
 
 

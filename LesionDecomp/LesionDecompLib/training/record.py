@@ -27,7 +27,7 @@ from .watch import Watch
 
 CONFIG_NAME = "config.json"
 # What a resumed run must be given again, and what it is called.
-SAME_SOURCES = {"data": "training set", "more": "further training sets", "teachers": "teachers"}
+SAME_SOURCES = {"data": "a training set", "more": "further training sets", "teachers": "teachers"}
 
 
 @dataclass(frozen=True)
@@ -152,8 +152,10 @@ def _same_sources(before: Any, now: dict[str, Any]) -> dict[str, Any]:
     for key, called in SAME_SOURCES.items():
         if before.get(key) != now.get(key):
             advice = "Resume with the same, or start a new run in another folder."
-            found = f"{'no' if now.get(key) is None else 'another'} {called}, than at this run's start"
-            raise ConfigError(STAGE, found, f"the same {called}", advice)
+            other = (
+                "left out that this run was started with" if now.get(key) is None else "other than at this run's start"
+            )
+            raise ConfigError(STAGE, f"{called} {other}", "what the run was started with", advice)
     return before
 
 
